@@ -1,0 +1,45 @@
+# make demo | test | check | install; everything happens in .venv
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: install demo test test-slow check lint types clean
+
+install: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing gapless into $(VENV) (torch is large: a minute or two)"
+	$(PIP) -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP) -e '.[all,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/gapless demo --out runs/demo
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n 2 -m slow --timeout=1800
+
+check: test lint types
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

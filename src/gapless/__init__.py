@@ -1,0 +1,28 @@
+"""gapless: medical multimodal embeddings whose modality gap is closed.
+
+`GapClosingLoss` trains them, `measure` says how large a gap is, `GaplessModel` uses them. The names are loaded when
+they are first used, so that `import gapless` costs little more than torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["GapClosingLoss", "GaplessModel", "measure"]
+
+if TYPE_CHECKING:
+    from gapless.losses.gap_closing import GapClosingLoss
+    from gapless.metrics.measure import measure
+    from gapless.models.aligner import GaplessModel
+
+_HOMES = {
+    "GapClosingLoss": "gapless.losses.gap_closing",
+    "GaplessModel": "gapless.models.aligner",
+    "measure": "gapless.metrics.measure",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gapless' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m gapless`."""
+
+import sys
+
+from gapless.cli import main
+
+sys.exit(main())

@@ -1,0 +1,35 @@
+"""The errors a user can meet, each with its exit code (DESIGN: 1 failure, 2 usage, 3 data, 4 network)."""
+
+
+class GaplessError(Exception):
+    """Something went wrong; the message is one sentence that says what and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(GaplessError, ValueError):
+    """A wrong option, an unknown name, an output directory in use."""
+
+    exit_code = 2
+
+
+class DataRefused(GaplessError, ValueError):
+    """Data that must not be used; the message holds the count, the reasons and the first rows."""
+
+    exit_code = 3
+
+
+class NeedsNetwork(GaplessError):
+    """A name that only the network could resolve, while offline."""
+
+    exit_code = 4
+
+
+def unknown_name(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UsageError:
+    """The error for a name that is in no table; it lists the valid ones."""
+    return UsageError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+
+
+def missing_extra(package: str, extra: str) -> UsageError:
+    """The error for an optional dependency that is not installed."""
+    return UsageError(f"this needs the package {package!r}: pip install 'gapless[{extra}]'")

@@ -1,0 +1,93 @@
+"""The formulas of the latent space, once: a loss and a metric call the same function.
+
+Everything is differentiable. Half-precision input is raised to fp32, float64 stays float64: similarities and
+exponentials in half precision tie and underflow.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gapless.shapes import Embeddings, Groups, Rows, Scalar
+
+UNIFORMITY_SCALE = 2.0  # the t of exp(-t d^2), Wang and Isola 2020 and the paper
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """fp16 and bf16 become fp32; fp32 and float64 stay."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def unit_norm(x: Tensor) -> Tensor:
+    """Rows scaled to norm 1; a zero row stays zero, with a zero gradient, instead of NaN."""
+    norm_squared = x.square().sum(dim=-1, keepdim=True)
+    is_zero = norm_squared == 0
+    scale = torch.where(is_zero, torch.ones_like(norm_squared), norm_squared).rsqrt()
+    return x * torch.where(is_zero, torch.zeros_like(scale), scale)
+
+
+def blocks(num_rows: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` rows that cover `num_rows`."""
+    for start in range(0, num_rows, size):
+        yield slice(start, min(start + size, num_rows))
+
+
+def pairwise_cosine(a: Embeddings, b: Embeddings) -> Rows:
+    """Cosine of row i of `a` with row i of `b`, for unit-norm rows; in [-1, 1]."""
+    return (a * b).sum(dim=-1)
+
+
+def pairwise_squared_distance(a: Embeddings, b: Embeddings) -> Rows:
+    """`||a_i - b_i||^2`, row by row; in [0, 4] for unit-norm rows. Exact for coinciding rows (no 2 - 2 cos)."""
+    return (a - b).square().sum(dim=-1)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """`||a_i - b_j||^2`, all by all, as one matrix product; never negative."""
+    norms = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
+    return torch.addmm(norms, a, b.T, alpha=-2.0).clamp_min(0.0)
+
+
+def pair_centroids(embeddings: Sequence[Embeddings], normalise: bool = True) -> Embeddings:
+    """`mu_i`, the mean over the modalities of each pair's rows (paper, eq. of L_CU).
+
+    Args:
+        embeddings: one [pair, dim] matrix per modality, rows aligned.
+        normalise: back to unit norm, as the authors' published code does; False is the paper's text.
+
+    Returns:
+        [pair, dim]. Antipodal pairs have a zero centroid, which stays zero with a finite gradient.
+    """
+    centroid = torch.stack(list(embeddings)).mean(dim=0)
+    return unit_norm(centroid) if normalise else centroid
+
+
+def log_mean_gaussian_kernel(points: Embeddings, groups: Groups | None = None, block_size: int = 1024) -> Scalar:
+    """`log mean_{i != j} exp(-2 ||x_i - x_j||^2)` (uniformity); lower is more uniform, 0 when all points coincide.
+
+    Args:
+        points: [pair, dim].
+        groups: [pair] integers; pairs of rows of one group are left out of the mean.
+        block_size: rows per block; without a gradient, memory is one block of `block_size * pair` numbers.
+
+    Raises:
+        ValueError: when no pair of rows is left.
+    """
+    points = at_least_fp32(points)
+    num_rows = len(points)
+    num_pairs = num_rows * (num_rows - 1)
+    if groups is not None:
+        sizes = torch.unique(groups, return_counts=True)[1]
+        num_pairs = num_rows * num_rows - int(sizes.square().sum())
+    if num_pairs <= 0:
+        what = "rows of at least 2 groups" if groups is not None else "at least 2 rows"
+        raise ValueError(f"uniformity needs {what}, got {num_rows} row(s)")
+    index = torch.arange(num_rows, device=points.device) if groups is None else groups
+    row_totals = []
+    for rows in blocks(num_rows, block_size):
+        exponents = -UNIFORMITY_SCALE * squared_distances(points[rows], points)
+        same = index[rows, None] == index[None, :]
+        row_totals.append(torch.logsumexp(exponents.masked_fill(same, -math.inf), dim=1))
+    return torch.logsumexp(torch.cat(row_totals), dim=0) - math.log(num_pairs)

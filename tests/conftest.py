@@ -1,0 +1,10 @@
+"""Shapes are checked at every call of the numeric rooms while the tests run."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["gapless.geometry", "gapless.losses", "gapless.metrics"], "beartype.beartype")
