@@ -1,0 +1,204 @@
+"""The table as text: for a terminal, for Markdown, for LaTeX."""
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gapless.study.table import Cell, Column, Table, number_of
+
+ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-", "─": "-"}
+
+
+def to_ascii(text: str) -> str:
+    """For terminals that cannot show more than ASCII."""
+    for character, plain in ASCII.items():
+        text = text.replace(character, plain)
+    return text.encode("ascii", "replace").decode()
+
+
+def printed_width(text: str) -> int:
+    """Columns a text takes on a terminal: wide characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - printed_width(text))
+
+
+def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str:
+    """Aligned text, at most `width` columns wide where that is possible: groups of columns that do not fit go below."""
+    say = to_ascii if ascii_only else str
+    name_width = max(printed_width(say(name)) for name in [*table.rows, "method"])
+    lines: list[str] = []
+    for indices in bands(table, width - name_width, say):
+        names = table.names_of(indices)
+        groups = [
+            group_lines(table, heading, found, names, say) for heading, found in table.groups() if found[0] in indices
+        ]
+        left = [padded(say(name), name_width) for name in ["", "method", *names]]
+        body = ["  ".join(parts).rstrip() for parts in zip(left, *groups, strict=True)]
+        lines += [*body[:2], say("─") * max(map(printed_width, body)), *body[2:], ""]
+    return "\n".join([*lines, *map(say, table.notes)])
+
+
+def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]]:
+    """The columns in bands of whole groups that fit into the width beside each other."""
+    found: list[list[int]] = []
+    left = 0
+    for heading, indices in table.groups():
+        needed = 2 + printed_width(group_lines(table, heading, indices, list(table.rows), say)[0])
+        if not found or needed > left:
+            found.append([])
+            left = width
+        found[-1] += indices
+        left -= needed
+    return found
+
+
+def group_lines(
+    table: Table, heading: str, indices: Sequence[int], names: Sequence[str], say: Callable[[str], str]
+) -> list[str]:
+    """A group of columns as lines of one width: heading, labels, a line for each row."""
+    columns = []
+    for index in indices:
+        lines = [say(table.columns[index].label + table.columns[index].arrow)]
+        lines += aligned([table.rows[name][index] for name in names], say)
+        columns.append([padded(line, max(map(printed_width, lines))) for line in lines])
+    joined = ["  ".join(parts) for parts in zip(*columns, strict=True)]
+    width = max(printed_width(joined[0]), printed_width(say(heading)))
+    return [padded(line, width) for line in [say(heading), *joined]]
+
+
+def aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
+    """The means under each other, the deviations under each other, the marks under each other."""
+    mean_width = max((len(entry.mean) for entry in cells), default=0)
+    sd_width = max((len(entry.sd) for entry in cells), default=0)
+    texts = []
+    for entry in cells:
+        sd = f" ±{entry.sd:>{sd_width}}" if entry.sd else " " * (sd_width + 2) * bool(sd_width)
+        texts.append(say(f"{entry.mean:>{mean_width}}{sd}{'*' if entry.is_significant else ' '}"))
+    return texts
+
+
+def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) -> str:
+    """Every figure of one model on its own line, families apart, intervals beside."""
+    say = to_ascii if ascii_only else str
+    width = max((len(key) for key in figures), default=0)
+    lines, family = [], None
+    for key in sorted(figures):
+        if family is not None and key.split("/")[0] != family:
+            lines.append("")
+        family = key.split("/")[0]
+        lines.append(say(f"{key:<{width}}  {figure_text(figures[key])}").rstrip())
+    return "\n".join(lines)
+
+
+def figure_text(figure: Any) -> str:
+    """A figure in whatever form it has: number, over seeds, with an interval; a dash when there is none."""
+    number = number_of(figure)
+    if number is None or not math.isfinite(number):
+        return "–"
+    text = f"{number:.4g}" if abs(number) >= 1000 else f"{number:.4f}"
+    if isinstance(figure, Mapping) and figure.get("sd") is not None:
+        text += f" ±{figure['sd']:.4f}"
+    if isinstance(figure, Mapping) and figure.get("low") is not None and figure.get("high") is not None:
+        text += f" [{figure['low']:.4f}, {figure['high']:.4f}]"
+    return text
+
+
+def to_markdown(table: Table) -> str:
+    """One Markdown table, best in bold, notes below."""
+
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+    header = [f"{full_name(column)} {column.arrow}" for column in table.columns]
+    lines = [["method", *header], ["---", *["---:"] * len(header)]]
+    for name, row in table.rows.items():
+        texts = [f"**{escaped(entry.text)}**" if entry.is_best else escaped(entry.text) for entry in row]
+        lines.append([escaped(name), *texts])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return body + "\n\n" + "  \n".join(escaped(note) for note in table.notes) + "\n"
+
+
+def full_name(column: Column) -> str:
+    """The column's name where there is no heading above it."""
+    names = {"distance": "centroid distance", "unbiased": "unbiased distance", "cosine": "true-pair cosine"}
+    if column.group.startswith(("modality gap", "grouping")):
+        return names.get(column.label, column.label) + (" %" if column.percent else "")
+    return f"{column.group.removesuffix(' recall %').removesuffix(' %')} {column.label} %"
+
+
+CAPTION = "The modality gap, retrieval and grouping of each method."
+LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "→": r"$\rightarrow$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "±": r"$\pm$",
+    "°": r"$^\circ$",
+    "–": "--",
+}
+
+
+def latex_escaped(text: str) -> str:
+    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
+
+
+def to_latex(table: Table, caption: str = CAPTION, label: str = "tab:gapless") -> str:
+    """A booktabs `table*` of two panels (gap and grouping; retrieval), best in bold. Needs `\\usepackage{booktabs}`."""
+    headings = table.groups()
+    is_retrieval = [any(table.columns[i].key.startswith("retrieval/") for i in indices) for _, indices in headings]
+    panels = [
+        [group for group, inside in zip(headings, is_retrieval, strict=True) if inside is wanted]
+        for wanted in (False, True)
+    ]
+    tabulars = "\n\n\\vspace{1ex}\n".join(latex_panel(table, panel) for panel in panels if panel)
+    notes = " ".join(latex_escaped(note) for note in table.notes)
+    return (
+        "% \\usepackage{booktabs}\n\\begin{table*}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
+        f"\\caption{{{latex_escaped(caption)}}}\n\\label{{{label}}}\n{tabulars}\n\n"
+        f"\\vspace{{1ex}}\n\\parbox{{\\textwidth}}{{\\scriptsize {notes}}}\n\\end{{table*}}\n"
+    )
+
+
+def latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
+    indices = [i for _, found in groups for i in found]
+    columns = [table.columns[i] for i in indices]
+    heads, rules, start = [], [], 2
+    for heading, found in groups:
+        heads.append(f"\\multicolumn{{{len(found)}}}{{c}}{{{latex_escaped(heading)}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{start + len(found) - 1}}}")
+        start += len(found)
+    lines = [
+        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        "\\toprule",
+        f" & {' & '.join(heads)} \\\\",
+        "".join(rules),
+        f"Method & {' & '.join(latex_escaped(f'{column.label} {column.arrow}') for column in columns)} \\\\",
+        "\\midrule",
+        *(
+            f"{latex_escaped(name)} & {' & '.join(latex_cell(table.rows[name][i]) for i in indices)} \\\\"
+            for name in table.names_of(indices)
+        ),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def latex_cell(entry: Cell) -> str:
+    if entry.mean == "–":
+        return "--"
+    mean = f"\\textbf{{{entry.mean}}}" if entry.is_best else entry.mean
+    sd = f"{{\\scriptsize\\,$\\pm${entry.sd}}}" if entry.sd else ""
+    return mean + sd + ("$^{*}$" if entry.is_significant else "")

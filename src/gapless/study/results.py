@@ -1,0 +1,176 @@
+"""Reads what the other verbs wrote: comparison, run and measure directories, in the one form that the table and the
+report show. Nothing is computed here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from gapless.errors import DataRefused, UsageError
+from gapless.files import read_json
+
+LATENT = "latent.safetensors"
+LATENT_UNTRAINED = "latent_untrained.safetensors"
+RESULT_FILES = ("results.json", "measure.json")
+SHARED_BY_RUNS = ("n", "gallery_size", "split", "recipe", "versions", "data", "command", "budget", "seconds")
+
+
+@dataclass(frozen=True)
+class Latent:
+    """The embeddings of some test pairs, rows aligned over the modalities."""
+
+    embeddings: dict[str, np.ndarray]
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained (or measured) model: the figures it scored, its history and its latent space, as far as present."""
+
+    path: Path
+    results: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return dict(self.results.get("figures", {}))
+
+    def latent(self) -> Latent | None:
+        return read_latent(self.path / LATENT)
+
+    def latent_untrained(self) -> Latent | None:
+        return read_latent(self.path / LATENT_UNTRAINED)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Methods beside each other: `comparison` has the layout of compare.json, `runs` the runs of each method."""
+
+    path: Path
+    title: str
+    comparison: dict[str, Any]
+    runs: dict[str, list[Run]]
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.comparison["methods"])
+
+
+def read_studies(paths: Sequence[Path]) -> list[Study]:
+    """Each comparison directory is a study; all runs and measurements given become one study, a row each."""
+    if not paths:
+        raise UsageError("no directory given; name comparison, run or measure directories")
+    studies = [read_comparison(path) for path in paths if (path / "compare.json").is_file()]
+    singles = [path for path in paths if not (path / "compare.json").is_file()]
+    return studies + ([study_of_runs([read_run(path) for path in singles])] if singles else [])
+
+
+def read_comparison(path: Path) -> Study:
+    """A directory that `gapless compare` wrote."""
+    comparison = read_json(path / "compare.json")
+    missing = [key for key in ("methods", "table") if not isinstance(comparison, dict) or key not in comparison]
+    if missing:
+        raise DataRefused(f"{path / 'compare.json'} has no {' and no '.join(missing)}; write it with gapless compare")
+    runs = {
+        method: [read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
+        for method in comparison["methods"]
+    }
+    return Study(path, path.resolve().name, comparison, runs)
+
+
+def read_run(path: Path) -> Run:
+    """A run directory, a measure directory, or one JSON file of results."""
+    if path.is_file():
+        return Run(path.parent, results_of(path), [])
+    for name in RESULT_FILES:
+        if (path / name).is_file():
+            return Run(path, results_of(path / name), read_history(path / "metrics.jsonl"))
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    raise UsageError(f"{path} holds none of compare.json, {', '.join(RESULT_FILES)}; name a directory with results")
+
+
+def results_of(path: Path) -> dict[str, Any]:
+    results = read_json(path)
+    if not isinstance(results, dict):
+        raise DataRefused(f"{path} holds a {type(results).__name__}, not an object with figures")
+    return results if "figures" in results else {"figures": results}
+
+
+def study_of_runs(runs: Sequence[Run]) -> Study:
+    """Runs beside each other, a row each; what they do not share is told, not averaged."""
+    rows = dict(zip(row_names(runs), runs, strict=True))
+    shared = {
+        key: runs[0].results[key]
+        for key in SHARED_BY_RUNS
+        if key in runs[0].results and all(run.results.get(key) == runs[0].results[key] for run in runs)
+    }
+    differ = [key for key in SHARED_BY_RUNS if key not in shared and any(key in run.results for run in runs)]
+    comparison = {
+        **shared,
+        "methods": list(rows),
+        "seeds": sorted({run.results["seed"] for run in runs if run.results.get("seed") is not None}),
+        "differ": differ,
+        "table": {name: {key: as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
+    }
+    title = runs[0].path.resolve().name if len(runs) == 1 else f"{len(runs)} runs"
+    return Study(runs[0].path, title, comparison, {name: [run] for name, run in rows.items()})
+
+
+def row_names(runs: Sequence[Run]) -> list[str]:
+    """Method and seed where that tells the runs apart, else the directory too."""
+
+    def short(run: Run) -> str:
+        method = str(run.results.get("method", run.path.resolve().name))
+        seed = run.results.get("seed")
+        return method if seed is None or len(runs) == 1 else f"{method}, seed {seed}"
+
+    names = [short(run) for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({run.path})" for name, run in zip(names, runs, strict=True)]
+
+
+def as_mean(figure: Any) -> dict[str, Any]:
+    """A figure of one run in the layout of a figure over seeds: no standard deviation, its interval kept."""
+    if isinstance(figure, Mapping):
+        return {"mean": figure.get("value", figure.get("mean")), "sd": figure.get("sd"), **figure}
+    return {"mean": figure, "sd": None}
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise DataRefused(f"{path} line {number} is not valid JSON; remove the line") from None
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def read_latent(path: Path) -> Latent | None:
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            embeddings = {name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in names}
+            ids = json.loads((file.metadata() or {}).get("ids", "[]"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataRefused(f"{path} is not a readable safetensors file ({error})") from None
+    if len({matrix.shape for matrix in embeddings.values()}) != 1:
+        shapes = {name: matrix.shape for name, matrix in embeddings.items()}
+        raise DataRefused(f"{path} has modalities of different shapes: {shapes}")
+    return Latent(embeddings, [str(row) for row in ids])

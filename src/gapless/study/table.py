@@ -1,0 +1,188 @@
+"""The paper's table: methods as rows, the gap, retrieval and grouping as columns.
+
+The numbers come from compare.json as they are: a figure that is not there is a dash, never 0.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+RECALLS = ("R@1", "R@5", "R@10")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of the table; `label` stands under the heading of its `group`."""
+
+    key: str
+    group: str
+    label: str
+    percent: bool = False
+    lower_is_better: bool = False
+    decimals: int = 1
+
+    @property
+    def arrow(self) -> str:
+        return "↓" if self.lower_is_better else "↑"
+
+    def shown(self, number: float | None) -> str:
+        """The number as printed; a dash where there is none."""
+        if number is None or not math.isfinite(number):
+            return "–"
+        return f"{number * (100 if self.percent else 1):.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: mean and sd as text, whether it is the best of its column, and its difference to the baseline."""
+
+    mean: str
+    sd: str = ""
+    is_best: bool = False
+    is_significant: bool = False
+    difference: str = ""
+
+    @property
+    def text(self) -> str:
+        return (f"{self.mean} ±{self.sd}" if self.sd else self.mean) + ("*" if self.is_significant else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[Column]
+    rows: dict[str, list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+    def names_of(self, columns: Sequence[int]) -> list[str]:
+        """The rows that say something in these columns; chance levels exist for some columns only."""
+        return [name for name, row in self.rows.items() if any(row[column].mean for column in columns)]
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Headings with the indices of the columns under them."""
+        indices = range(len(self.columns))
+        return [(name, list(found)) for name, found in groupby(indices, key=lambda i: self.columns[i].group)]
+
+
+def paper_table(comparison: Mapping[str, Any]) -> Table:
+    """The table of a comparison (the content of compare.json).
+
+    Args:
+        comparison: `methods`, `table` {method: {key: {"mean", "sd"}}} and, where known, `baseline`, `differences`,
+            `random`, `seeds`, `n`, `gallery_size`, `split`, `data`, `versions`.
+
+    Returns:
+        a Table; rates are percent in it, and `Cell.is_significant` says that the 95 % interval of the difference to
+        the baseline excludes zero.
+    """
+    table, methods = comparison["table"], list(comparison["methods"])
+    columns = columns_for(key for method in methods for key in table.get(method, {}))
+    best = {column.key: best_of(column, methods, table) for column in columns}
+    differences = comparison.get("differences") or {}
+    rows = {
+        method: [
+            cell(column, table.get(method, {}).get(column.key), best, differences.get(method, {}).get(column.key))
+            for column in columns
+        ]
+        for method in methods
+    }
+    random = comparison.get("random") or {}
+    if any(column.key in random for column in columns):
+        rows["random labels"] = [
+            Cell(column.shown(number_of(random[column.key])) if column.key in random else "") for column in columns
+        ]
+    return Table(columns, rows, notes_of(comparison, rows))
+
+
+def columns_for(keys: Iterable[str]) -> list[Column]:
+    """The paper's columns; retrieval between image and text, or between the first two modalities there are."""
+    gap = [
+        Column("gap/centroid_distance", "modality gap", "distance", lower_is_better=True, decimals=3),
+        Column("gap/centroid_distance_unbiased", "modality gap", "unbiased", lower_is_better=True, decimals=3),
+        Column("gap/true_pair_cosine", "modality gap", "cosine", decimals=3),
+        Column("gap/true_pair_angle_deg", "modality gap", "angle°", lower_is_better=True),
+    ]
+    parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
+    found = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
+    first = "image_to_text" if "image_to_text" in found else found[0]
+    a, _, b = first.partition("_to_")
+    directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
+    retrieval = [
+        Column(f"retrieval/{direction}/{recall}", heading, recall, percent=True)
+        for direction, heading in directions.items()
+        for recall in RECALLS
+    ]
+    grouping = [
+        Column(f"grouping/{key}", "grouping %", label, percent=True)
+        for key, label in {"v_measure": "V-measure", "ami": "AMI", "knn_accuracy": "kNN"}.items()
+    ]
+    return gap + retrieval + grouping
+
+
+def number_of(figure: Any) -> float | None:
+    """The number of a figure, whatever its form (plain, over seeds, with an interval); None where there is none."""
+    if isinstance(figure, Mapping):
+        figure = figure.get("mean", figure.get("value"))
+    return None if figure is None else float(figure)
+
+
+def best_of(column: Column, methods: Sequence[str], table: Mapping[str, Any]) -> str | None:
+    """The best mean of a column as shown, so that ties are all best; None when there is nothing to choose from."""
+    means = [number_of(table.get(method, {}).get(column.key)) for method in methods]
+    present = [mean for mean in means if mean is not None and math.isfinite(mean)]
+    if len({column.shown(mean) for mean in present}) < 2:
+        return None
+    return column.shown(min(present) if column.lower_is_better else max(present))
+
+
+def excludes_zero(interval: Mapping[str, Any] | None) -> bool:
+    """Whether an interval {"value", "low", "high"} lies on one side of zero."""
+    if not interval or interval.get("low") is None or interval.get("high") is None:
+        return False
+    return bool(interval["low"] > 0 or interval["high"] < 0)
+
+
+def cell(column: Column, figure: Any, best: Mapping[str, str | None], difference: Mapping[str, Any] | None) -> Cell:
+    mean = column.shown(number_of(figure))
+    sd = figure.get("sd") if isinstance(figure, Mapping) else None
+    return Cell(
+        mean=mean,
+        sd="" if sd is None or mean == "–" else column.shown(float(sd)),
+        is_best=mean != "–" and mean == best[column.key],
+        is_significant=mean != "–" and excludes_zero(difference),
+        difference=difference_text(column, difference),
+    )
+
+
+def difference_text(column: Column, difference: Mapping[str, Any] | None) -> str:
+    """`+3.1 [1.2, 5.0]`, in the unit of the column."""
+    if not difference or difference.get("value") is None:
+        return ""
+    value, low, high = (column.shown(difference.get(end)) for end in ("value", "low", "high"))
+    return f"{value if value.startswith('-') else '+' + value} [{low}, {high}]"
+
+
+def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """What a reader must know beside the numbers: gallery, split, seeds, groups, significance, versions."""
+    data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
+    facts = [
+        f"split {comparison['split']}" if comparison.get("split") else "",
+        f"{comparison['n']:,} pairs" if comparison.get("n") else "",
+        f"gallery {comparison['gallery_size']:,}" if comparison.get("gallery_size") else "gallery size unknown",
+        f"{data['groups']:,} groups" if isinstance(data.get("groups"), int) else "",
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})" if seeds else "",
+    ]
+    has_sd = any(entry.sd for row in rows.values() for entry in row)
+    notes = [f"{'Mean ±sd over seeds; ' if has_sd else ''}{', '.join(fact for fact in facts if fact)}."]
+    if any(entry.is_significant for row in rows.values() for entry in row):
+        baseline = comparison.get("baseline", "the baseline")
+        notes.append(f"* the 95 % interval of the difference to {baseline} (bootstrap over groups) excludes zero.")
+    if any(entry.mean == "–" for row in rows.values() for entry in row):
+        notes.append("– not measured.")
+    if comparison.get("differ"):
+        notes.append(f"The rows differ in {', '.join(comparison['differ'])}: compare them with care.")
+    versions = comparison.get("versions") or {}
+    if versions:
+        notes.append(f"Versions: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}.")
+    return notes
