@@ -1,0 +1,235 @@
+"""From a reader's raw rows to a manifest: the one pipeline that every reader shares.
+
+Every image is opened once and verified, on all cores; every row is kept or skipped with a reason; the manifest is
+written whole or not at all; a run that was interrupted continues where it was.
+"""
+
+import hashlib
+import itertools
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gapless import files
+from gapless.data.journal import Journal
+from gapless.data.manifest import SKIPPED_FILE, Manifest, ManifestWriter
+from gapless.data.pixels import MAX_PIXELS
+from gapless.data.rows import RawRow
+from gapless.data.verify import CheckOptions, is_stored
+from gapless.data.workers import ROWS_PER_CHUNK, available_cores, check_in_order
+from gapless.errors import DataRefused
+
+MAX_BAD = 0.01
+NUM_NAMED = 10
+# Below this, starting processes costs more than it saves.
+MIN_ROWS_FOR_WORKERS = 512
+STORED_IMAGES = "images"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a manifest is and how strictly it is made.
+
+    Args:
+        source: what is read, for people.
+        labels: names of the label columns that the rows carry.
+        signals: names of the columns of further modalities, each a list of numbers.
+        image_root: where image names start; None copies the images into the manifest (DICOM as PNG).
+        licence: of the whole data set, when known.
+        with_licence: whether the rows carry a licence each.
+        max_bad: the largest share of bad rows.
+        workers: processes that verify; None uses all cores when there is enough to do.
+        max_pixels, frame: see `load_image`.
+        details: further entries of `manifest.json`.
+    """
+
+    source: str
+    labels: Sequence[str] = ()
+    signals: Sequence[str] = ()
+    image_root: Path | None = None
+    licence: str | None = None
+    with_licence: bool = False
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+    frame: int = 0
+    details: Mapping[str, Any] | None = None
+
+
+def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
+    """Verify raw rows and write them as a manifest.
+
+    Raises:
+        UsageError: `out` is in use, or a label has the name of a fixed column.
+        DataRefused: no row is left, or more than `max_bad` of the rows are bad; their list is then in
+            `<out>.skipped.jsonl`.
+    """
+    out = Path(out)
+    files.check_new_directory(out)
+    refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
+    with Journal.beside(out, options) as journal, files.new_directory(out) as partial:
+        with ManifestWriter(
+            partial, labels=options.labels, signals=options.signals, with_licence=options.with_licence
+        ) as writer:
+            books = _Books(writer)
+            for row, result in _checked(rows, options, journal):
+                books.enter(row, result)
+            image_root = "." if options.image_root is None else str(options.image_root.resolve())
+            writer.finish(
+                source=options.source, image_root=image_root, licence=options.licence, **(options.details or {})
+            )
+        if problem := books.refusal(options.max_bad):
+            files.write_bytes(refused_list, (partial / SKIPPED_FILE).read_bytes())
+            journal.discard()
+            raise DataRefused(f"{problem}; all are listed in {refused_list}")
+        journal.move_images(partial)
+        journal.discard()
+    refused_list.unlink(missing_ok=True)
+    return Manifest.read(out)
+
+
+class _Books:
+    """Counts what is kept and skipped: rows read = rows kept + rows skipped."""
+
+    def __init__(self, writer: ManifestWriter) -> None:
+        self.writer = writer
+        self.bad: Counter[str] = Counter()
+        self.named: list[str] = []
+        self.expected = 0
+
+    def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
+        if "reason" not in result:
+            self.writer.keep(_finished_row(row, result))
+            return
+        reason, detail = result["reason"], result.get("detail", "")
+        self.writer.skip(row.origin, reason, detail)
+        if row.expected:
+            self.expected += 1
+            return
+        self.bad[reason] += 1
+        if len(self.named) < NUM_NAMED:
+            self.named.append(f"{row.origin} ({reason}{': ' + detail if detail else ''})")
+
+    def refusal(self, max_bad: float) -> str | None:
+        num_bad, kept = self.bad.total(), self.writer.kept
+        considered = kept + num_bad
+        if kept and num_bad <= max_bad * considered:
+            return None
+        if considered + self.expected == 0:
+            return "there is not a single row to read"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.bad.most_common())
+        first = f"; the first: {'; '.join(self.named)}" if self.named else ""
+        if not kept and not num_bad:
+            return f"none of {self.expected} rows is selected"
+        return (
+            f"{num_bad} of {considered} rows ({num_bad / considered:.1%}) are bad, more than the {max_bad:.1%} that "
+            f"--max-bad allows: {reasons}{first}"
+        )
+
+
+def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "group": row.group if row.group is not None else row.image_name or row.id,
+        "split": SPLIT_NAMES[(row.split or "train").strip().lower()],
+        "image": row.image_name if result["image"] is None else f"{STORED_IMAGES}/{result['image']}",
+        "captions": [text for text in map(clean_text, row.captions) if text],
+        "licence": row.licence,
+        "width": result["width"],
+        "height": result["height"],
+        "sha256": result["sha256"],
+        **row.labels,
+        **{name: list(values) for name, values in row.signals.items()},
+    }
+
+
+def clean_text(text: str) -> str:
+    """One line, single spaces, no control characters; words stay as they are."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def find_fault(row: RawRow) -> tuple[str, str] | None:
+    """What is wrong with a row before its image is opened."""
+    if row.fault is not None:
+        return row.fault
+    if not any(clean_text(caption) for caption in row.captions):
+        return "empty caption", ""
+    if (row.split or "train").strip().lower() not in SPLIT_NAMES:
+        return "unknown split", repr(row.split)
+    if row.group is not None and not row.group.strip():
+        return "empty group", ""
+    if row.image is None:
+        return "missing image", "no image is named"
+    return None
+
+
+def _checked(
+    rows: Iterable[RawRow], options: BuildOptions, journal: Journal
+) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
+    """Each row with its result, in the order of the rows."""
+    check = CheckOptions(
+        store=journal.images if options.image_root is None else None,
+        max_pixels=options.max_pixels,
+        frame=options.frame,
+    )
+    rows = iter(rows)
+    head = list(itertools.islice(rows, MIN_ROWS_FOR_WORKERS))
+    num_workers = options.workers
+    if num_workers is None:
+        num_workers = available_cores() if len(head) == MIN_ROWS_FOR_WORKERS else 1
+    waiting: deque[list[tuple[RawRow, Mapping[str, Any] | None]]] = deque()
+
+    def work() -> Iterator[list[tuple[Any, str]]]:
+        for chunk in _judged(itertools.chain(head, rows), journal, check):
+            waiting.append(chunk)
+            yield [(row.image, stored_name(row.id)) for row, result in chunk if result is None]
+
+    with tqdm(desc="verifying images", unit="image", disable=None, mininterval=0.5) as progress:
+        for results in check_in_order(work(), check, num_workers):
+            journal.add(results)
+            fresh = iter(results)
+            chunk = waiting.popleft()
+            for row, result in chunk:
+                yield row, result if result is not None else next(fresh)
+            progress.update(len(chunk))
+
+
+def _judged(
+    rows: Iterable[RawRow], journal: Journal, check: CheckOptions
+) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
+    """Chunks of rows with what is known without opening the image: a fault, or the result of an interrupted run."""
+    seen: set[str] = set()
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+        judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
+        for row in chunk:
+            result: Mapping[str, Any] | None = None
+            if fault := find_fault(row):
+                result = {"reason": fault[0], "detail": fault[1]}
+            elif row.id in seen:
+                result = {"reason": "duplicate id", "detail": row.id}
+            elif row.image is not None:
+                known = journal.find(row.image)
+                result = known if known is not None and is_stored(known, check) else None
+            if not (result and "reason" in result):
+                seen.add(row.id)
+            judged.append((row, result))
+        yield judged
+
+
+def stored_name(id: str) -> str:
+    """A file name for a row's stored image: the id when it is a plain word, else its hash; in 256 folders."""
+    digest = hashlib.sha256(id.encode()).hexdigest()
+    return f"{digest[:2]}/{id if _SAFE_NAME.fullmatch(id) else digest[:24]}"

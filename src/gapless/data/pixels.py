@@ -1,0 +1,164 @@
+"""From the bytes of an image file to an 8-bit array, the one way in this project.
+
+    load_image(path_or_bytes) -> uint8 [height, width] or [height, width, 3]
+
+Pillow's own `.convert("RGB")` clips 16-bit images to white and drops alpha; here integers above 8 bits and floats are
+scaled from their own minimum and maximum, and transparency is laid over white, as a page shows it.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from gapless.errors import DataRefused
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 64_000_000
+# What radiology comes in. Formats that run programs (EPS), nest others (ICO) or are rarely maintained stay out.
+IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageRefused(DataRefused):
+    """One image that cannot be used; `reason` is one of a few phrases that can be counted, `detail` says the rest."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+
+    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, str]]:
+        return ImageRefused, (self.reason, self.detail)
+
+
+def load_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Pixels:
+    """Decode an image of any allowed format, DICOM included, to 8 bits.
+
+    Args:
+        source: a path, or the encoded bytes.
+        max_pixels: refuse, from the header and before decoding, an image with more.
+        frame: which frame of a multi-frame DICOM file; -1 is the middle one. Of an animation the first is used.
+
+    Returns:
+        uint8, [height, width] when grey, [height, width, 3] when coloured; rotated as EXIF says.
+
+    Raises:
+        ImageRefused: missing, truncated, of another format, above the cap, or without a finite pixel.
+    """
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            content = Path(source).read_bytes()
+        except OSError as error:
+            raise ImageRefused("missing image", f"{source}: {error.strerror}") from None
+    if is_dicom(content):
+        from gapless.data.dicom import load_dicom
+
+        return load_dicom(content, max_pixels=max_pixels, frame=frame).pixels
+    return _load_with_pillow(content, max_pixels)
+
+
+def is_dicom(content: bytes) -> bool:
+    return content[128:132] == b"DICM"
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageRefused("empty image", f"{width} x {height}")
+    if width * height > max_pixels:
+        raise ImageRefused("too many pixels", f"{width} x {height} is above {max_pixels}")
+
+
+def _load_with_pillow(content: bytes, max_pixels: int) -> Pixels:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns where this function refuses (bombs) or copes (broken metadata).
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+                check_size(*image.size, max_pixels)
+                image.load()
+                return to_uint8(_upright(image))
+    except (DataRefused, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise ImageRefused("unreadable image", "not an image of an allowed format") from None
+    except Image.DecompressionBombError as error:
+        raise ImageRefused("too many pixels", str(error)) from None
+    except Exception as error:  # decoders raise every kind of exception on damaged input
+        raise ImageRefused("unreadable image", f"{type(error).__name__}: {error}"[:200]) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF raises ZeroDivisionError, struct.error, ...: the pixels are still good
+        orientation = 1
+    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def to_uint8(image: Image.Image) -> Pixels:
+    """The pixels of a decoded Pillow image of any mode as 8 bits."""
+    mode = image.mode
+    if mode in ("L", "RGB"):
+        return np.asarray(image)
+    if mode == "1":
+        return np.asarray(image.convert("L"))
+    if mode == "F" or mode.startswith("I"):
+        values = np.asarray(image)
+        white_is_zero = _tiff_photometric(image) == 0
+        return stretch_to_uint8(-values.astype(np.float64) if white_is_zero else values)
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa", "RGBX") or "transparency" in image.info:
+        return _over_white(image)
+    if mode == "P":
+        is_grey = image.palette is not None and image.palette.mode == "L"
+        return np.asarray(image.convert("L" if is_grey else "RGB"))
+    if mode in ("CMYK", "YCbCr", "HSV"):
+        return np.asarray(image.convert("RGB"))
+    raise ImageRefused("unreadable image", f"mode {mode} has no conversion to 8 bits")
+
+
+def _tiff_photometric(image: Image.Image) -> Any:
+    tags = getattr(image, "tag_v2", None)
+    return None if tags is None else tags.get(262)
+
+
+def _over_white(image: Image.Image) -> Pixels:
+    if image.mode == "RGBX":
+        return np.asarray(image.convert("RGB"))
+    is_grey = image.mode in ("LA", "La", "L")
+    rgba = image.convert("LA" if image.mode in ("La", "L") else "RGBA" if not is_grey else "LA")
+    values = np.asarray(rgba).astype(np.uint32)
+    colour, alpha = values[..., :-1], values[..., -1:]
+    blended = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return np.squeeze(blended, axis=-1).astype(np.uint8) if is_grey else blended.astype(np.uint8)
+
+
+def stretch_to_uint8(values: NDArray[Any]) -> Pixels:
+    """Scale from the smallest and largest finite value to 0 and 255; not finite is 0, a constant image is 0."""
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ImageRefused("unreadable image", "no finite pixel")
+    low, high = values[finite].min(), values[finite].max()
+    if high == low:
+        return np.zeros(values.shape, np.uint8)
+    # Halves first: the difference of two extreme floats overflows.
+    scaled = (values / 2 - low / 2) / (high / 2 - low / 2) * 255
+    return np.where(finite, np.floor(np.where(finite, scaled, 0) + 0.5), 0).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""One module per layout; each is a generator of raw rows and a function that builds the manifest from them."""

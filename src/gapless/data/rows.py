@@ -1,0 +1,120 @@
+"""What a reader yields: raw rows, and where the bytes of their images are.
+
+A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from gapless.data.pixels import ImageRefused
+
+# A path that is longer cannot be a file of ours; the cap keeps a broken table from being echoed whole.
+MAX_NAME_LENGTH = 1024
+
+
+class ImageSource(Protocol):
+    """Where one image's bytes are; small and picklable, because worker processes do the reading."""
+
+    def read(self) -> bytes:
+        """The encoded image. Raises ImageRefused when it is missing or must not be read."""
+        ...
+
+    def key(self) -> str:
+        """Changes whenever the bytes may have changed; an interrupted run continues by it."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file below `root`, named by the data; names that lead out of the root are refused."""
+
+    root: Path
+    name: str
+
+    def read(self) -> bytes:
+        path = contained_path(self.root, self.name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ImageRefused("missing image", f"{self.name}: {error.strerror}") from None
+
+    def key(self) -> str:
+        try:
+            status = (self.root / self.name).stat()
+        except (OSError, ValueError):
+            return f"{self.name}|missing"
+        return f"{self.name}|{status.st_size}|{status.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class BytesSource:
+    """Bytes that the reader already holds (a Parquet cell)."""
+
+    content: bytes
+    name: str
+
+    def read(self) -> bytes:
+        return self.content
+
+    def key(self) -> str:
+        return f"{self.name}|{len(self.content)}"
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as a reader found it, not verified.
+
+    Args:
+        origin: where it stands in the source (`train.jsonl:17`), for messages.
+        split: any usual spelling ("dev", "val", ...); None is train.
+        group: what must not be split; None makes the row's image its own group.
+        fault: (reason, detail) when the reader already knows that the row is unusable.
+        expected: True when a fault is the user's wish (a licence that is not selected) and not bad data.
+    """
+
+    origin: str
+    id: str
+    image: ImageSource | None = None
+    image_name: str = ""
+    captions: Sequence[str] = ()
+    split: str | None = None
+    group: str | None = None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    licence: str | None = None
+    signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+    expected: bool = False
+
+
+def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawRow:
+    """A row that is counted and listed, never kept."""
+    return RawRow(origin=origin, id=id, fault=(reason, detail))
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    return root.resolve()
+
+
+def contained_path(root: Path, name: str) -> Path:
+    """`root / name`, refused when it leads out of the root by its name or through a link.
+
+    `root` itself may be a link: it is the user's choice; the names are the data's.
+    """
+    if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
+        raise ImageRefused("bad image name", repr(name[:80]))
+    real_root = _resolved(root)
+    try:
+        path = (real_root / name).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise ImageRefused("path outside the image root", f"{name}: {error}") from None
+    if not path.is_relative_to(real_root) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise ImageRefused("path outside the image root", name)
+    if not path.exists():
+        raise ImageRefused("missing image", name)
+    if not path.is_file():
+        raise ImageRefused("not a file", name)
+    return path

@@ -1,0 +1,93 @@
+"""Opening an image once, in whichever process: read, decode, hash, and store a copy when the manifest keeps one."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image
+from gapless.data.rows import ImageSource
+
+_SUFFIXES = {
+    b"\xff\xd8": ".jpg",
+    b"\x89PNG": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II": ".tif",
+    b"MM": ".tif",
+    b"RIFF": ".webp",
+    b"\x00\x00\x00\x0cjP": ".jp2",
+    b"\xffO\xffQ": ".j2k",
+    b"P": ".pnm",
+}
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How every image of one build is checked; an interrupted build continues only with the same ones.
+
+    Args:
+        store: where copies of the images go; None leaves them where they are.
+        max_pixels: see `load_image`.
+        frame: see `load_image`.
+    """
+
+    store: Path | None = None
+    max_pixels: int = MAX_PIXELS
+    frame: int = 0
+
+
+def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
+    """Verify one image.
+
+    Returns:
+        `image` (the stored copy's name), `width`, `height`, `sha256`; or `reason` and `detail` of a refusal.
+    """
+    try:
+        content = source.read()
+        pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
+        stored = None
+        if options.store is not None:
+            content = encode_png(pixels) if is_dicom(content) else content
+            stored = name + _suffix(content)
+            _store(options.store / stored, content)
+    except ImageRefused as error:
+        return {"reason": error.reason, "detail": error.detail}
+    except MemoryError:
+        return {"reason": "too many pixels", "detail": "not enough memory to decode"}
+    height, width = pixels.shape[:2]
+    return {"image": stored, "width": width, "height": height, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def check_images(work: Sequence[tuple[ImageSource, str]], options: CheckOptions) -> list[dict[str, Any]]:
+    """Verify a chunk; each result also carries the `key` by which an interrupted run recognises the image."""
+    return [{"key": source.key(), **check_image(source, name, options)} for source, name in work]
+
+
+def is_stored(result: Mapping[str, Any], options: CheckOptions) -> bool:
+    """Whether the copy that a result speaks of (if any) is still there."""
+    return options.store is None or "reason" in result or (options.store / result["image"]).is_file()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Lossless, and without any metadata."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def _suffix(content: bytes) -> str:
+    return next((suffix for magic, suffix in _SUFFIXES.items() if content.startswith(magic)), ".img")
+
+
+def _store(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A killed run leaves no torn copy under the final name; new_directory syncs the files at the end.
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

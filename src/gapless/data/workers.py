@@ -1,0 +1,73 @@
+"""Checking images on all cores, in order, with a bounded number of rows in flight.
+
+Processes, because decoding DICOM is Python; loky's, because they start from any program (a script without a main
+guard, a notebook) and because a decoder that crashes its process is noticed and survived.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from gapless.data.rows import ImageSource
+from gapless.data.verify import CheckOptions, check_images
+
+ROWS_PER_CHUNK = 32
+CHUNKS_AHEAD_PER_WORKER = 3
+
+Work = Sequence[tuple[ImageSource, str]]
+
+
+def available_cores() -> int:
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def check_in_order(chunks: Iterable[Work], options: CheckOptions, num_workers: int) -> Iterator[list[dict[str, Any]]]:
+    """The results of each chunk, in the order of the chunks; with 1 worker in this process."""
+    if num_workers <= 1:
+        for chunk in chunks:
+            yield check_images(chunk, options)
+        return
+    pending: deque[tuple[Work, Future[list[dict[str, Any]]]]] = deque()
+    executor = _new_executor(num_workers)
+    try:
+        for chunk in chunks:
+            try:
+                pending.append((chunk, executor.submit(check_images, chunk, options)))
+            except BrokenProcessPool:
+                executor = _new_executor(num_workers)
+                pending.append((chunk, executor.submit(check_images, chunk, options)))
+            if len(pending) > CHUNKS_AHEAD_PER_WORKER * num_workers:
+                yield _result(*pending.popleft(), options)
+        while pending:
+            yield _result(*pending.popleft(), options)
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _new_executor(num_workers: int) -> Any:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(max_workers=num_workers)
+
+
+def _result(chunk: Work, future: "Future[list[dict[str, Any]]]", options: CheckOptions) -> list[dict[str, Any]]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return [_check_alone(source, name, options) for source, name in chunk]
+
+
+def _check_alone(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
+    """One image in a process of its own, after some image of its chunk or a neighbouring one killed a worker."""
+    executor = _new_executor(1)
+    try:
+        result: dict[str, Any] = executor.submit(check_images, [(source, name)], options).result()[0]
+        return result
+    except BrokenProcessPool:
+        return {"key": source.key(), "reason": "decoder crashed", "detail": name}
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
