@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gapless.study.table import Cell, Column, Table, number_of
+from gapless.study.table import Cell, Table, number_of
 
 ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-", "─": "-"}
 
@@ -116,21 +116,13 @@ def to_markdown(table: Table) -> str:
     def escaped(text: str) -> str:
         return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
 
-    header = [f"{full_name(column)} {column.arrow}" for column in table.columns]
+    header = [f"{column.short_name}{' %' * column.percent} {column.arrow}" for column in table.columns]
     lines = [["method", *header], ["---", *["---:"] * len(header)]]
     for name, row in table.rows.items():
         texts = [f"**{escaped(entry.text)}**" if entry.is_best else escaped(entry.text) for entry in row]
         lines.append([escaped(name), *texts])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return body + "\n\n" + "  \n".join(escaped(note) for note in table.notes) + "\n"
-
-
-def full_name(column: Column) -> str:
-    """The column's name where there is no heading above it."""
-    names = {"distance": "centroid distance", "unbiased": "unbiased distance", "cosine": "true-pair cosine"}
-    if column.group.startswith(("modality gap", "grouping")):
-        return names.get(column.label, column.label) + (" %" if column.percent else "")
-    return f"{column.group.removesuffix(' recall %').removesuffix(' %')} {column.label} %"
 
 
 CAPTION = "The modality gap, retrieval and grouping of each method."
@@ -201,4 +193,4 @@ def latex_cell(entry: Cell) -> str:
         return "--"
     mean = f"\\textbf{{{entry.mean}}}" if entry.is_best else entry.mean
     sd = f"{{\\scriptsize\\,$\\pm${entry.sd}}}" if entry.sd else ""
-    return mean + sd + ("$^{*}$" if entry.is_significant else "")
+    return mean + sd + ("\\rlap{$^{*}$}" if entry.is_significant else "")

@@ -27,6 +27,14 @@ class Column:
     def arrow(self) -> str:
         return "↓" if self.lower_is_better else "↑"
 
+    @property
+    def short_name(self) -> str:
+        """The column's name where there is no heading above it."""
+        names = {"distance": "centroid distance", "unbiased": "unbiased distance", "cosine": "true-pair cosine"}
+        if self.key.startswith("retrieval/"):
+            return f"{self.group.removesuffix(' %').removesuffix(' recall')} {self.label}"
+        return names.get(self.label, self.label)
+
     def shown(self, number: float | None) -> str:
         """The number as printed; a dash where there is none."""
         if number is None or not math.isfinite(number):

@@ -1,0 +1,303 @@
+"""The figures of the report and the README: latent space, cosines of pairs, curves over training, differences.
+
+Every function takes numbers and returns a matplotlib Figure (no pyplot); `ink.image_bytes` makes SVG, PDF or PNG of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, TypeGuard
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gapless.study.ink import (
+    FAINT,
+    FALSE_COLOUR,
+    INK,
+    TRUE_COLOUR,
+    method_legend,
+    method_style,
+    modality_style,
+    new_figure,
+    style,
+)
+from gapless.study.table import Column, excludes_zero
+
+MAX_DRAWN = 256
+CURVES = {
+    "loss/total": "total loss",
+    "loss/contrastive": "contrastive term",
+    "loss/alignment": "alignment term",
+    "loss/uniformity": "uniformity term",
+    "eval/gap/centroid_distance": "centroid distance",
+    "eval/gap/true_pair_cosine": "true-pair cosine",
+    "eval/retrieval/mean/R@10": "mean R@10, %",
+    "logit_scale": "logit scale",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The latent space of one model: unit-norm rows, aligned over the modalities, and the figures to print above."""
+
+    title: str
+    latent: Mapping[str, np.ndarray]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def subtitle(self) -> str:
+        names = {"gap/centroid_distance": "centroid distance", "gap/true_pair_cosine": "true-pair cosine"}
+        return " · ".join(f"{name} {self.figures[key]:.2f}" for key, name in names.items() if key in self.figures)
+
+
+def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The two first principal components of all modalities together.
+
+    Args:
+        latent: one [pair, dim] matrix per modality.
+
+    Returns:
+        [pair, 2] per modality, centred, signs fixed (the first modality to the left, the largest loading of the second
+        component positive), and the share of the variance that each component explains, in [0, 1].
+    """
+    rows = np.concatenate([np.asarray(matrix, dtype=np.float64) for matrix in latent.values()])
+    centred = rows - rows.mean(axis=0)
+    _, singular, components = np.linalg.svd(centred, full_matrices=False)
+    components = np.concatenate([components, np.zeros((2, rows.shape[1]))])[:2]
+    points = centred @ components.T
+    first = points[: len(rows) // len(latent), 0].mean()
+    points[:, 0] *= -1 if first > 0 else 1
+    points[:, 1] *= -1 if components[1].max() < -components[1].min() else 1
+    total = float((singular**2).sum()) or 1.0
+    shares = [float(value) ** 2 / total for value in [*singular, 0.0, 0.0][:2]]
+    return dict(zip(latent, np.split(points, len(latent)), strict=True)), shares
+
+
+def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:
+    """Which rows are drawn: all, or `at_most` evenly spaced ones."""
+    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, at_most)).round().astype(int))
+
+
+def plane_limit(panels: Sequence[Panel]) -> float:
+    """Half the side of a square that holds every panel, so that distances compare across panels."""
+    planes = [points for panel in panels for points in principal_plane(panel.latent)[0].values()]
+    return 1.06 * max(float(np.abs(points).max(initial=0.0)) for points in planes) or 1.0
+
+
+def draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
+    points, shares = principal_plane(panel.latent)
+    rows = spread_rows(len(next(iter(points.values()))))
+    anchor, *others = points.values()
+    for other in others:
+        gaps = np.full((len(rows), 2), np.nan)
+        lines = np.stack([anchor[rows], other[rows], gaps], axis=1).reshape(-1, 2)
+        axes.plot(lines[:, 0], lines[:, 1], color=FAINT, linewidth=0.5, alpha=0.45, zorder=1)
+    for index, (name, where) in enumerate(points.items()):
+        colour, marker, _ = modality_style(index)
+        axes.plot(*where[rows].T, marker, color=colour, markersize=3.2, markeredgewidth=0, alpha=0.75, label=name)
+    centres = np.stack([where.mean(axis=0) for where in points.values()])
+    axes.plot(*centres.T, color=INK, linewidth=1.4, zorder=4)
+    for index, centre in enumerate(centres):
+        colour, marker, _ = modality_style(index)
+        axes.plot(*centre, marker, color=colour, markersize=10, markeredgecolor=INK, markeredgewidth=1.4, zorder=5)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+    axes.set_xlabel(f"PC 1 ({shares[0]:.0%} of variance)")
+    axes.set_ylabel(f"PC 2 ({shares[1]:.0%})")
+    axes.spines[["left", "bottom", "top", "right"]].set_visible(True)
+    axes.set_title(panel.title, fontweight="bold", loc="left", pad=20 if panel.subtitle else 6)
+    axes.text(0, 1.025, panel.subtitle, transform=axes.transAxes, fontsize=8)
+
+
+def latent_figure(panels: Sequence[Panel], limit: float | None = None, with_legend: bool = True) -> Figure:
+    """Latent spaces beside each other at one scale: modalities by colour and marker, true pairs joined."""
+    with style():
+        figure, all_axes = new_figure(3.3 * len(panels), 3.85 + 0.35 * with_legend, columns=len(panels))
+        side = plane_limit(panels) if limit is None else limit
+        for axes, panel in zip(all_axes, panels, strict=True):
+            draw_latent(axes, panel, side)
+        if with_legend:
+            handles, names = all_axes[0].get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside lower center", ncols=len(names), markerscale=2)
+    return figure
+
+
+def pair_cosines(latent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of the true pairs and of all false pairs, over every two modalities of unit-norm rows."""
+    true, false = [], []
+    for a, b in combinations(latent.values(), 2):
+        scores = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
+        true.append(np.diag(scores))
+        false.append(scores[~np.eye(len(scores), dtype=bool)])
+    return np.concatenate(true), np.concatenate(false)
+
+
+def draw_cosines(axes: Axes, panel: Panel) -> None:
+    true, false = pair_cosines(panel.latent)
+    bins = np.linspace(-1, 1, 81)
+    for values, colour, name in ((false, FALSE_COLOUR, "false pairs"), (true, TRUE_COLOUR, "true pairs")):
+        if len(values) == 0:
+            continue
+        label = f"{name}, mean {values.mean():.2f}"
+        density = np.histogram(values.clip(-1, 1), bins=bins, density=True)[0]
+        axes.stairs(density, bins, fill=True, color=colour, alpha=0.45, linewidth=0, label=label)
+        axes.stairs(density, bins, color=colour, linewidth=1.1)
+        dash = "--" if name == "false pairs" else "-"
+        axes.axvline(values.mean(), ymax=0.76, color=colour, linewidth=1.2, linestyle=dash)
+    axes.set(xlim=(-1, 1), xticks=[-1, -0.5, 0, 0.5, 1], yticks=[], xlabel="cosine")
+    axes.spines["left"].set_visible(False)
+    axes.set_title(panel.title, fontweight="bold", loc="left")
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.3)  # room for the legend above the peak
+    axes.legend(loc="upper left", handlelength=1.0, borderaxespad=0.1)
+
+
+def cosine_figure(panels: Sequence[Panel]) -> Figure:
+    """Histograms of true and false pair cosines, a panel per model, one horizontal axis."""
+    with style():
+        figure, all_axes = new_figure(3.3 * len(panels), 2.4, columns=len(panels))
+        for axes, panel in zip(all_axes, panels, strict=True):
+            draw_cosines(axes, panel)
+    return figure
+
+
+Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+
+
+def curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one key of metrics.jsonl, where both are numbers."""
+    found = [
+        (float(record["step"]), float(record[key]))
+        for record in history
+        if isinstance(record.get(key), int | float) and isinstance(record.get("step"), int | float)
+    ]
+    scale = 100 if "/R@" in key else 1
+    return [step for step, _ in found], [value * scale for _, value in found]
+
+
+def curves_present(histories: Histories) -> list[str]:
+    """The keys of CURVES that at least one history holds at two steps."""
+    runs = [history for histories_of in histories.values() for history in histories_of]
+    return [key for key in CURVES if any(len(curve(history, key)[0]) > 1 for history in runs)]
+
+
+def draw_curve(axes: Axes, histories: Histories, key: str) -> None:
+    for index, runs in enumerate(histories.values()):
+        colour, dash = method_style(index)
+        for history in runs:
+            steps, values = curve(history, key)
+            axes.plot(steps, values, color=colour, linestyle=dash, linewidth=1.3, alpha=0.9)
+    axes.set_title(CURVES[key], loc="left")
+    axes.set_xlabel("step")
+    axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.margins(x=0.02)
+
+
+def curves_figure(histories: Histories, keys: Sequence[str] | None = None, with_legend: bool = True) -> Figure:
+    """Curves over training, a line per run, methods by colour and dash.
+
+    Args:
+        histories: per method, the records of metrics.jsonl of each of its runs.
+        keys: which of CURVES; all that the histories hold by default.
+    """
+    wanted = curves_present(histories) if keys is None else list(keys)
+    columns = min(4, max(1, len(wanted)))
+    rows = max(1, -(-len(wanted) // columns))
+    with style():
+        figure, all_axes = new_figure(2.9 * columns, 2.1 * rows + 0.3 * with_legend, columns, rows)
+        for axes, key in zip(all_axes, wanted, strict=False):
+            draw_curve(axes, histories, key)
+        for axes in all_axes[len(wanted) :]:
+            axes.set_visible(False)
+        if with_legend:
+            method_legend(all_axes[0], list(histories))
+            handles, names = all_axes[0].get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+    return figure
+
+
+def draw_differences(
+    axes: Axes, columns: Sequence[Column], differences: Mapping[str, Mapping[str, Any]], methods: Sequence[str]
+) -> None:
+    """Dots with 95 % intervals, a row per figure, filled where zero is outside."""
+    step = 0.7 / len(differences)
+    for index, (method, found) in enumerate(differences.items()):
+        colour, _ = method_style(list(methods).index(method))
+        for row, column in enumerate(columns):
+            entry = found.get(column.key)
+            if not is_interval(entry):
+                continue
+            scale = 100 if column.percent else 1
+            height = row + (index - (len(differences) - 1) / 2) * step
+            axes.plot([entry["low"] * scale, entry["high"] * scale], [height, height], color=colour, linewidth=1.6)
+            fill = colour if excludes_zero(entry) else "none"
+            axes.plot(entry["value"] * scale, height, "o", color=colour, markersize=5, markerfacecolor=fill)
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(columns)), [f"{column.short_name} {column.arrow}" for column in columns])
+    axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def is_interval(entry: Any) -> TypeGuard[Mapping[str, float]]:
+    return isinstance(entry, Mapping) and all(entry.get(end) is not None for end in ("value", "low", "high"))
+
+
+def difference_parts(
+    columns: Sequence[Column], differences: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[Column]]:
+    """The figures that have an interval, by the unit of their axis."""
+    present = [
+        column for column in columns if any(is_interval(found.get(column.key)) for found in differences.values())
+    ]
+    parts = {
+        "difference": [column for column in present if not column.percent and not column.key.endswith("_deg")],
+        "difference in degrees": [column for column in present if column.key.endswith("_deg")],
+        "difference in percentage points": [column for column in present if column.percent],
+    }
+    return {unit: found for unit, found in parts.items() if found}
+
+
+def difference_figure(
+    columns: Sequence[Column],
+    differences: Mapping[str, Mapping[str, Any]],
+    methods: Sequence[str],
+    baseline: str,
+    with_legend: bool = True,
+) -> Figure:
+    """Differences to the baseline with 95 % intervals, an axis for each unit.
+
+    Args:
+        columns: the figures of the table, in its order.
+        differences: per method and key, {"value", "low", "high"}.
+        methods: all methods in the table's order, which fixes their colours.
+        baseline: the method that was subtracted.
+    """
+    parts = difference_parts(columns, differences)
+    ratios = [len(found) + 1.5 for found in parts.values()]
+    height = 0.26 * sum(ratios) * max(1.0, 0.5 * len(differences)) + 0.3 * with_legend
+    with style():
+        figure, all_axes = new_figure(5.6, height, rows=len(parts), height_ratios=ratios)
+        for axes, (unit, found) in zip(all_axes, parts.items(), strict=True):
+            draw_differences(axes, found, differences, methods)
+            axes.set_ylim(len(found) - 0.5, -0.5)
+            axes.set_xlabel(f"{unit} to {baseline}")
+        if with_legend:
+            for method in differences:
+                colour, _ = method_style(list(methods).index(method))
+                all_axes[0].plot([], [], "o-", color=colour, label=method)
+            handles, names = all_axes[0].get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside lower center", ncols=min(len(differences), 5))
+    return figure
+
+
+def effect_picture(before: Panel, after: Panel) -> Figure:
+    """One wide picture for a README: the gap before and after, at one scale, with the cosines of pairs below."""
+    with style({"font.size": 11, "axes.titlesize": 14}):
+        figure, all_axes = new_figure(11.0, 7.4, columns=2, rows=2, height_ratios=(3.6, 1))
+        limit = plane_limit([before, after])
+        for column, panel in enumerate((before, after)):
+            draw_latent(all_axes[column], panel, limit)
+            draw_cosines(all_axes[2 + column], Panel("", panel.latent))
+        all_axes[0].legend(loc="upper right", markerscale=2)
+    return figure

@@ -1,0 +1,126 @@
+"""Colours that everyone can tell apart, and figures as bytes: the same figure gives the same bytes, every time."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colour-blind-safe palette; every colour also has its own marker or dash.
+BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#b0569c", "#b8860b", "#4aa3df"
+INK, FAINT = "#1f2328", "#8a9099"
+MODALITY_STYLES = ((BLUE, "o", "●"), (ORANGE, "^", "▲"), (GREEN, "s", "■"), (PURPLE, "D", "◆"))
+METHOD_STYLES = ((FAINT, "-"), (GREEN, "-"), (BLUE, "--"), (PURPLE, "-."), (AMBER, ":"), (SKY, (0, (5, 1, 1, 1, 1, 1))))
+TRUE_COLOUR, FALSE_COLOUR = GREEN, FAINT
+
+# In the report the page's own variables colour the drawing, so that it follows light, dark and print.
+PAGE_COLOURS = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    BLUE: "var(--blue)",
+    ORANGE: "var(--orange)",
+    GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    AMBER: "var(--amber)",
+    SKY: "var(--sky)",
+}
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "gapless",
+    "pdf.fonttype": 42,
+}
+FORMATS = ("svg", "pdf", "png")
+
+
+def style(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """matplotlib's settings for the block; those of the caller come back after it."""
+    settings: Any = {**STYLE, **(changes or {})}
+    return rc_context(settings)
+
+
+def modality_style(index: int) -> tuple[str, str, str]:
+    """Colour, matplotlib marker and text glyph of the index-th modality."""
+    return MODALITY_STYLES[index % len(MODALITY_STYLES)]
+
+
+def method_style(index: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
+    """Colour and dash of the index-th method; the first is the baseline, in grey."""
+    return METHOD_STYLES[index % len(METHOD_STYLES)]
+
+
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, height_ratios: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of inches with its axes in reading order, outside pyplot's global state."""
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios)
+    return figure, list(axes.flat)
+
+
+def settle_layout(figure: Figure) -> None:
+    """Lay the figure out once: a second pass would move things a little, and bytes with them."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:
+    """The figure as SVG (text as paths), PDF or PNG on white, without dates, so that bytes repeat."""
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[image_format]
+    stream = io.BytesIO()
+    with style():
+        settle_layout(figure)
+        figure.savefig(stream, format=image_format, dpi=dpi, metadata=metadata)
+    return stream.getvalue()
+
+
+def inline_svg(figure: Figure, description: str) -> str:
+    """The figure as an `<svg>` element to stand in a page: no address, the page's colours, text as text."""
+    stream = io.BytesIO()
+    with style({"svg.fonttype": "none"}):
+        settle_layout(figure)
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    svg = stream.getvalue().decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'<g id="[a-z]+[0-9a-z_.]*_\d+">', "<g>", svg)
+    for colour, variable in PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="">', svg, count=1)
+    return svg.replace('aria-label=""', f'aria-label="{plain_attribute(description)}"', 1)
+
+
+def plain_attribute(text: str) -> str:
+    """A text that is safe between double quotes in HTML."""
+    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}.items():
+        text = text.replace(character, entity)
+    return text
+
+
+def method_legend(axes: Axes, methods: Sequence[str]) -> None:
+    """Lines with the methods' names, for a figure that stands alone."""
+    for index, method in enumerate(methods):
+        colour, dash = method_style(index)
+        axes.plot([], [], color=colour, linestyle=dash, linewidth=1.6, label=method)
