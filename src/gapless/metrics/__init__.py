@@ -1,0 +1,1 @@
+"""Embeddings in, numbers out: the gap, retrieval, grouping, and their uncertainty."""

@@ -1,0 +1,172 @@
+"""How far apart modalities lie: functions of checked unit-norm rows that give a Figure, which can be resampled."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gapless.geometry import blocks
+from gapless.metrics.uncertainty import Figure, GroupSums
+
+NUM_FOLDS = 5
+ROWS_AT_ONCE = 8192
+
+
+def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, Figure]:
+    """Norm of the difference of the modality means, and the same without its sampling bias; in [0, 2], 0 = closed.
+
+    With d_i = a_i - b_i: `||mean d||` and `sqrt(max(0, ||mean d||^2 - sum ||d_i - mean d||^2 / (n (n - 1))))`. A mean
+    of n differences has length about sqrt(trace / n) even when nothing separates the modalities; a resample adds that
+    length once more, so that the replicates take it off again (squared, before the root).
+    """
+    difference = a - b
+    num_rows = len(difference)
+    mean = _mean(difference)
+    squared = float(mean.square().sum())
+    spread = _sum_squares(difference) - num_rows * squared
+    bias = spread / (num_rows * (num_rows - 1))
+    sums, sizes = groups.sum(difference), groups.sizes
+    residual = sums.double() - sizes[:, None] * mean if groups.num_groups < num_rows else None
+    group_bias = float(residual.square().sum()) / num_rows**2 if residual is not None else spread / num_rows**2
+
+    def squared_replicates(draws: Tensor) -> Tensor:
+        means = (draws.to(sums.dtype) @ sums).double() / (draws @ sizes)[:, None]
+        return means.square().sum(dim=1) - group_bias
+
+    return (
+        Figure(math.sqrt(squared), lambda draws: squared_replicates(draws).clamp_min(0).sqrt()),
+        Figure(
+            math.sqrt(max(0.0, squared - bias)), lambda draws: (squared_replicates(draws) - bias).clamp_min(0).sqrt()
+        ),
+    )
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return torch.stack([rows[part].double().sum(dim=0) for part in blocks(len(rows), ROWS_AT_ONCE)]).sum(dim=0) / len(
+        rows
+    )
+
+
+def _sum_squares(rows: Tensor) -> float:
+    return sum(float(rows[part].double().square().sum()) for part in blocks(len(rows), ROWS_AT_ONCE))
+
+
+def off_diagonal_cosine(a: Tensor, b: Tensor, groups: GroupSums) -> Figure:
+    """Mean cosine of a_i with b_j over i != j, from sums alone: `(sum a . sum b - sum a_i . b_i) / (n (n - 1))`.
+
+    With a is b it is the cone of one modality (`within_cosine`, 1 = all one direction), else that of the non-pairs.
+    """
+    top, other, sizes = groups.sum(a), groups.sum(b), groups.sizes
+    pairs = groups.sum((a * b).sum(dim=1).double())
+
+    def replicates(draws: Tensor) -> Tensor:
+        # a row meets itself only in its own draws, so its copies are left out as the row itself is
+        whole = (draws.to(top.dtype) @ top).double() * (draws.to(other.dtype) @ other).double()
+        count = (draws @ sizes).square() - draws.square() @ sizes
+        return (whole.sum(dim=1) - draws.square() @ pairs) / count
+
+    num_rows = len(a)
+    total = float((_mean(a) * _mean(b)).sum()) * num_rows**2 - float(pairs.sum())
+    return Figure(total / (num_rows * (num_rows - 1)), replicates)
+
+
+def uniformity(kernel_sums: Tensor, groups: GroupSums) -> Figure:
+    """`log mean_{i != j} exp(-2 ||x_i - x_j||^2)` from the row sums of its kernel; in [-8, 0], 0 = all rows coincide.
+
+    A row stands in two places of every pair, so that the replicates move twice as far as the mean of its row sums.
+    """
+    num_rows = len(kernel_sums)
+    mean = float(kernel_sums.sum()) / (num_rows * (num_rows - 1))
+    sums, sizes = groups.sum(kernel_sums), groups.sizes
+
+    def replicates(draws: Tensor) -> Tensor:
+        ratio = (draws @ sums) / (draws @ sizes) / (num_rows - 1) / mean
+        return math.log(mean) + 2 * ratio.log()
+
+    return Figure(math.log(mean), replicates)
+
+
+def wasserstein_uniformity(modalities: Sequence[Tensor]) -> Figure:
+    """Minus the 2-Wasserstein distance of all rows, stacked, to the isotropic Gaussian N(0, I / dim); at most 0 = best.
+
+    `-sqrt(||m||^2 + 1 + tr C - 2 / sqrt(dim) tr C^(1/2))` with the mean m and the covariance C of the rows.
+
+    Reference: Fang et al., Rethinking the uniformity metric in self-supervised learning, ICLR 2024.
+    """
+    count = sum(len(rows) for rows in modalities)
+    dim = modalities[0].shape[1]
+    mean = torch.stack([_mean(rows) * len(rows) for rows in modalities]).sum(dim=0) / count
+    covariance = torch.zeros(dim, dim, dtype=torch.float64, device=mean.device)
+    for rows in modalities:
+        for part in blocks(len(rows), ROWS_AT_ONCE):
+            centred = rows[part] - mean.to(rows.dtype)
+            covariance += (centred.T @ centred).double()
+    spectrum = torch.linalg.eigvalsh(covariance / count).clamp_min(0)
+    squared = mean.square().sum() + 1 + spectrum.sum() - 2 / math.sqrt(dim) * spectrum.sqrt().sum()
+    return Figure(-math.sqrt(max(0.0, float(squared))))
+
+
+def separability_auc(a: Tensor, b: Tensor, groups: GroupSums, seed: int = 0) -> Figure:
+    """Area under the ROC curve of a linear probe that tells the modalities apart; 0.5 = closed, 1 = separable.
+
+    Ridge regression (sklearn RidgeClassifier, alpha 1) in 5 folds; all rows of a group, image and text alike, are in
+    one fold; the mean over the folds. The interval resamples the rows judged, not the probe.
+
+    Raises:
+        ValueError: fewer than 2 groups.
+    """
+    from sklearn.linear_model import RidgeClassifier
+
+    stacked = torch.cat([a, b]).cpu().numpy()
+    is_other = np.repeat([0, 1], len(a))
+    folds = group_folds(groups, seed)
+    fold_of_row = np.tile(folds.numpy()[groups.index.cpu().numpy()], 2)
+    parts: list[Callable[[Tensor], Tensor]] = []
+    for fold in range(int(folds.max()) + 1):
+        held = fold_of_row == fold
+        probe = RidgeClassifier(alpha=1.0).fit(stacked[~held], is_other[~held])
+        score = torch.from_numpy(probe.decision_function(stacked[held]).astype(np.float64))
+        member = groups.index.cpu().repeat(2)[torch.from_numpy(held)]
+        parts.append(_auc(score, torch.from_numpy(is_other[held]), member))
+
+    def replicates(draws: Tensor) -> Tensor:
+        return torch.stack([part(draws) for part in parts]).nanmean(dim=0)
+
+    return Figure(float(replicates(torch.ones(1, groups.num_groups, dtype=torch.float64))), replicates)
+
+
+def group_folds(groups: GroupSums, seed: int, num_folds: int = NUM_FOLDS) -> Tensor:
+    """The fold of each group, [group]: groups in random order, dealt out in turn."""
+    if groups.num_groups < 2:
+        raise ValueError(f"a probe needs at least 2 groups to hold some out, got {groups.num_groups}")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(groups.num_groups))
+    folds = torch.empty(groups.num_groups, dtype=torch.int64)
+    folds[order] = torch.arange(groups.num_groups) % min(num_folds, groups.num_groups)
+    return folds
+
+
+def _auc(score: Tensor, positive: Tensor, member: Tensor) -> Callable[[Tensor], Tensor]:
+    """Weighted AUC under draws: the chance that a positive scores above a negative, ties half."""
+    level = torch.unique(score, return_inverse=True)[1]
+    num_levels = int(level.max()) + 1
+
+    def replicates(draws: Tensor) -> Tensor:
+        weight = draws[:, member]
+        zeros = torch.zeros(len(draws), num_levels, dtype=torch.float64)
+        good = zeros.index_add(1, level[positive == 1], weight[:, positive == 1])
+        bad = zeros.index_add(1, level[positive == 0], weight[:, positive == 0])
+        below = bad.cumsum(dim=1) - bad / 2
+        return (good * below).sum(dim=1) / (good.sum(dim=1) * bad.sum(dim=1))
+
+    return replicates
+
+
+def angle_deg(a: Tensor, b: Tensor) -> Tensor:
+    """Angle of each pair of unit-norm rows in degrees, `2 atan2(||a - b||, ||a + b||)`; in [0, 180], 0 = coinciding.
+
+    Near 0 and 180 degrees it keeps the digits that an arc cosine loses.
+    """
+    difference, total = (a - b).double().norm(dim=1), (a + b).double().norm(dim=1)
+    return torch.rad2deg(2 * torch.atan2(difference, total))

@@ -1,0 +1,194 @@
+"""Do embeddings of both modalities fall into the classes that a human named? Clusters and probes against labels.
+
+Rows of all modalities are stacked, so that a gap shows: clusters that follow the modality cannot follow the label.
+Splits are by group: rows of one article or patient, in any modality, are never on both sides.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gapless.errors import DataRefused
+from gapless.geometry import blocks, unit_norm
+from gapless.metrics.gap import group_folds
+from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure
+
+NUM_CLUSTER_SEEDS = 10
+NUM_NEIGHBOURS = 10
+ROWS_AT_ONCE = 1024
+CLUSTER_FIGURES = ("v_measure", "ami", "ari")
+
+Seeds = np.ndarray
+
+
+@dataclass(frozen=True)
+class GroupingFigures:
+    """`over_seeds` holds one value per k-means seed; `figures` can be resampled."""
+
+    over_seeds: dict[str, Seeds]
+    figures: dict[str, Figure]
+    counts: dict[str, float]
+
+
+def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
+    """[pair] integers 0..L-1 for the labels of any kind; -1 where one is missing (None, NaN, empty text).
+
+    Raises:
+        ValueError: another number of labels than rows.
+        DataRefused: labels of fewer than two classes.
+    """
+    values = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
+    if len(values) != num_rows:
+        raise ValueError(f"{name}: expected {num_rows} labels, one per row, got {len(values)}")
+    known = sorted({str(value) for value in values if not _is_missing(value)})
+    if len(known) < 2:
+        found = f"only {known[0]!r}" if known else "no label"
+        raise DataRefused(f"{name}: grouping needs labels of at least two classes, found {found} in {num_rows} rows")
+    code = {value: position for position, value in enumerate(known)}
+    return torch.tensor([-1 if _is_missing(value) else code[str(value)] for value in values])
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+
+
+def sample_rows(groups: GroupSums, usable: Tensor, maximum: int, seed: int) -> Tensor:
+    """Indices of the usable rows, ascending; of whole groups drawn at random while they fit when there are more."""
+    rows = usable.nonzero().flatten()
+    if len(rows) <= maximum:
+        return rows
+    sizes = torch.bincount(groups.index[rows], minlength=groups.num_groups)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(groups.num_groups))
+    chosen = torch.zeros(groups.num_groups, dtype=torch.bool)
+    chosen[order[sizes[order].cumsum(dim=0) <= maximum]] = True
+    return rows[chosen[groups.index[rows]]]
+
+
+def grouping(
+    modalities: Mapping[str, Tensor], codes: Tensor, groups: GroupSums, *, prototype: str, maximum: int, seed: int = 0
+) -> GroupingFigures:
+    """All figures of `grouping/*` for one set of labels.
+
+    Args:
+        modalities: name -> [pair, dim] unit-norm rows.
+        codes: [pair] label codes, -1 = missing.
+        groups: what must not be split.
+        prototype: the modality whose class means classify the others (zero-shot), usually the text.
+        maximum: pairs used at most; more are sampled by whole groups, and `num_pairs` says how many were used.
+    """
+    rows = sample_rows(groups, codes >= 0, maximum, seed)
+    labels = torch.unique(codes[rows], return_inverse=True)[1]
+    names = list(modalities)
+    stacked = torch.cat([modalities[name][rows] for name in names])
+    all_labels = labels.repeat(len(names))
+    num_labels = int(labels.max()) + 1 if len(labels) else 0
+    if num_labels < 2:
+        raise DataRefused(
+            f"grouping needs labels of at least two classes, found {num_labels} in the {len(rows)} rows used"
+        )
+    over_seeds = cluster_agreement(stacked, all_labels, num_labels, seed)
+    kept = GroupSums(*_renumber(groups.index[rows]))
+    original = groups.index[rows].repeat(len(names))
+    folds = group_folds(kept, seed)[kept.index]
+    all_folds = folds.repeat(len(names))
+    stacked_groups = GroupSums(original, groups.num_groups)
+    figures = {
+        "knn_accuracy": mean_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
+        "linear_probe": mean_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
+    }
+    queries = [name for name in names if name != prototype]
+    correct = [
+        _zero_shot_correct(modalities[name][rows], modalities[prototype][rows], labels, folds) for name in queries
+    ]
+    figures["zero_shot_accuracy"] = mean_figure(
+        torch.cat(correct), GroupSums(groups.index[rows].repeat(len(queries)), groups.num_groups)
+    )
+    majority = (all_labels == all_labels.bincount().argmax()).double()
+    figures["majority_accuracy"] = mean_figure(majority, stacked_groups)
+    return GroupingFigures(over_seeds, figures, {"num_pairs": float(len(rows)), "num_labels": float(num_labels)})
+
+
+def _renumber(index: Tensor) -> tuple[Tensor, int]:
+    values, codes = torch.unique(index, return_inverse=True)
+    return codes, len(values)
+
+
+def cluster_agreement(stacked: Tensor, labels: Tensor, num_labels: int, seed: int) -> dict[str, Seeds]:
+    """V-measure, AMI and ARI of k-means (k = number of labels) with the labels, and of random clusters beside.
+
+    V-measure in [0, 1], AMI and ARI at most 1 with 0 = chance; higher is better. One value per seed.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
+
+    scores = dict(zip(CLUSTER_FIGURES, (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score), strict=True))
+    rows, truth = stacked.cpu().numpy(), labels.cpu().numpy()
+    found: dict[str, list[float]] = {f"{part}{name}": [] for part in ("", "random/") for name in scores}
+    for trial in range(NUM_CLUSTER_SEEDS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes: a collapsed model
+            clusters = KMeans(num_labels, n_init=1, random_state=seed + trial).fit_predict(rows)
+        chance = np.random.default_rng(seed + trial).integers(num_labels, size=len(rows))
+        for name, score in scores.items():
+            found[name].append(float(score(truth, clusters)))
+            found[f"random/{name}"].append(float(score(truth, chance)))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _knn_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+    """1 where the majority label of the 10 nearest rows of other folds is right; the cosine sum breaks ties."""
+    correct = torch.zeros(len(rows), dtype=torch.float64)
+    num_labels = int(labels.max()) + 1
+    for fold in range(int(folds.max()) + 1):
+        held, rest = (folds == fold).nonzero().flatten(), (folds != fold).nonzero().flatten()
+        gallery, answers = rows[rest].T.contiguous(), labels[rest]
+        for part in blocks(len(held), ROWS_AT_ONCE):
+            queries = held[part]
+            near = (rows[queries] @ gallery).topk(min(NUM_NEIGHBOURS, len(rest)), dim=1)
+            # a vote counts 1 plus a sliver of the cosine, which can only break a tie
+            votes = (1.0 + near.values.double() / (4 * NUM_NEIGHBOURS)).clamp_min(0)
+            ballot = torch.zeros(len(queries), num_labels, dtype=torch.float64)
+            ballot.scatter_add_(1, answers[near.indices], votes)
+            correct[queries] = (ballot.argmax(dim=1) == labels[queries]).double()
+    return correct
+
+
+def _probe_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+    """1 where a linear classifier (sklearn RidgeClassifier, alpha 1) trained on the other folds is right."""
+    from sklearn.linear_model import RidgeClassifier
+
+    x, y, fold_of = rows.cpu().numpy(), labels.cpu().numpy(), folds.cpu().numpy()
+    correct = np.zeros(len(x))
+    for fold in np.unique(fold_of):
+        held = fold_of == fold
+        if len(np.unique(y[~held])) < 2:
+            guess = np.full(held.sum(), y[~held][0])
+        else:
+            guess = RidgeClassifier(alpha=1.0).fit(x[~held], y[~held]).predict(x[held])
+        correct[held] = guess == y[held]
+    return torch.from_numpy(correct)
+
+
+def _zero_shot_correct(queries: Tensor, prototypes: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+    """1 where the nearest class mean of the prototype modality, over the other folds, is the query's own class."""
+    correct = torch.zeros(len(queries), dtype=torch.float64)
+    num_labels = int(labels.max()) + 1
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        means = prototypes.new_zeros(num_labels, prototypes.shape[1])
+        means.index_add_(0, labels[~held], prototypes[~held])
+        absent = torch.bincount(labels[~held], minlength=num_labels) == 0
+        scores = (queries[held] @ unit_norm(means).T).masked_fill(absent, -torch.inf)
+        correct[held] = (scores.argmax(dim=1) == labels[held]).double()
+    return correct
+
+
+def mean_over_labels(parts: Sequence[GroupingFigures]) -> dict[str, Seeds]:
+    """Per seed, the mean over several sets of labels."""
+    return {name: np.mean([part.over_seeds[name] for part in parts], axis=0) for name in parts[0].over_seeds}

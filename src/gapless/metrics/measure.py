@@ -1,0 +1,317 @@
+"""`measure`: every figure of any embeddings, on one pass over the similarities of each pair of modalities."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+from torch import Tensor
+
+from gapless.errors import unknown_name
+from gapless.geometry import pair_centroids
+from gapless.metrics import gap
+from gapless.metrics.grouping import GroupingFigures, grouping, label_codes, mean_over_labels
+from gapless.metrics.inputs import caption_classes, check_embeddings, group_index
+from gapless.metrics.retrieval import (
+    RECALL_AT,
+    expected_rank,
+    expected_reciprocal_rank,
+    hit_at_k,
+    lenient_hit_at_k,
+    mixed_counts,
+)
+from gapless.metrics.similarity import BLOCK_SIZE, PairScan, kernel_sums, scan_pair
+from gapless.metrics.uncertainty import (
+    Figure,
+    GroupSums,
+    bootstrap,
+    bootstrap_difference,
+    combine,
+    mean_figure,
+    median_figure,
+)
+
+Part = Literal["gap", "retrieval", "mixed", "probe", "grouping"]
+PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping")
+NUM_NEIGHBOURS = 10
+MAX_GROUPING_PAIRS = 20_000
+
+Figures = dict[str, Any]
+
+
+def measure(
+    embeddings: Mapping[str, Any],
+    labels: Any = None,
+    groups: Any = None,
+    *,
+    captions: Sequence[str] | None = None,
+    anchor: str | None = None,
+    include: Sequence[Part] = PARTS,
+    num_bootstrap: int = 0,
+    seed: int = 0,
+    max_grouping_pairs: int = MAX_GROUPING_PAIRS,
+    block_size: int = BLOCK_SIZE,
+) -> Figures:
+    """Every figure of a set of paired embeddings; docs/figures.md says what each means and which way is better.
+
+    Args:
+        embeddings: modality -> [pair, dim] floats (tensor, array, memory map), row i of each being one pair. They need
+            not be unit-norm. fp16 and bf16 are raised to fp32; float64 stays.
+        labels: [pair] classes of any kind, or name -> [pair]; None, NaN and "" are missing. Without labels
+            `grouping/*` is left out.
+        groups: [pair] what must not be split and what the bootstrap resamples; default: every pair its own group.
+        captions: [pair] texts; adds `lenient_R@K`, where rows of one normalised caption are positives of each other.
+        anchor: with 3 modalities or more, only pairs with this one; default: all pairs.
+        include: parts to compute. "gap" and "retrieval" are quick; "mixed" is `mixed/*` and `gap/mixing@10`; "probe" is
+            `gap/separability_auc`; "grouping" needs labels.
+        num_bootstrap: replicates of the interval; 0 gives plain numbers.
+        seed: of the bootstrap, the folds and k-means.
+        max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
+        block_size: rows of a tile of similarities; memory grows with its square.
+
+    Returns:
+        key of DESIGN section 5 -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
+        with "n" and "gallery_size".
+
+    Raises:
+        ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
+        DataRefused: NaN, infinite or zero rows, labels of one class.
+    """
+    figures, fixed, num_groups = _figures(
+        embeddings, labels, groups, captions, anchor, include, seed, max_grouping_pairs, block_size
+    )
+    result: Figures = {key: figure.value for key, figure in figures.items()} | fixed
+    if num_bootstrap:
+        result |= bootstrap(figures, num_groups, num_bootstrap, seed)
+    return result
+
+
+def measure_difference(
+    embeddings: Sequence[Mapping[str, Any]],
+    baseline: Sequence[Mapping[str, Any]],
+    labels: Any = None,
+    groups: Any = None,
+    *,
+    captions: Sequence[str] | None = None,
+    anchor: str | None = None,
+    include: Sequence[Part] = ("gap", "retrieval", "mixed"),
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Figures of one method minus those of another, each the mean over its runs, with paired 95 % intervals.
+
+    All runs embed the same rows; both methods see the same draws of groups. `embeddings` and `baseline` hold one
+    mapping per run (seed).
+
+    Returns:
+        key -> {"value", "low", "high"}; the difference is significant at 5 % when the interval leaves 0 out.
+    """
+    sides: list[dict[str, Figure]] = []
+    num_groups = 0
+    for runs in (embeddings, baseline):
+        measured = []
+        for run in runs:
+            found, _, num_groups = _figures(
+                run, labels, groups, captions, anchor, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
+            )
+            measured.append(found)
+        sides.append({key: combine([found[key] for found in measured]) for key in measured[0]})
+    return bootstrap_difference(sides[0], sides[1], num_groups, num_bootstrap, seed)
+
+
+def per_pair(
+    embeddings: Mapping[str, Any], *, anchor: str | None = None, block_size: int = BLOCK_SIZE
+) -> dict[str, Tensor]:
+    """Per row, for tests of one's own: `gap/true_pair_cosine` and `retrieval/<a>_to_<b>/rank` (expected over ties).
+
+    Returns:
+        key -> [pair] float64; with 3 modalities or more the cosine's key carries the pair.
+    """
+    rows = check_embeddings(embeddings)
+    result = {}
+    for first, second in _pairs(list(rows), anchor):
+        scan = scan_pair(rows[first], rows[second], block_size=block_size)
+        result[_key("gap/true_pair_cosine", first, second, len(rows))] = scan.cosine
+        result[f"retrieval/{first}_to_{second}/rank"] = expected_rank(scan.cross[0])
+        result[f"retrieval/{second}_to_{first}/rank"] = expected_rank(scan.cross[1])
+    return result
+
+
+def _figures(
+    embeddings: Mapping[str, Any],
+    labels: Any,
+    groups: Any,
+    captions: Sequence[str] | None,
+    anchor: str | None,
+    include: Sequence[Part],
+    seed: int,
+    max_grouping_pairs: int,
+    block_size: int,
+) -> tuple[dict[str, Figure], Figures, int]:
+    for part in include:
+        if part not in PARTS:
+            raise unknown_name("part of the figures", part, PARTS)
+    rows = check_embeddings(embeddings)
+    num_rows = len(next(iter(rows.values())))
+    index = group_index(groups, num_rows)
+    sums = GroupSums(index, int(index.max()) + 1)
+    classes = None if captions is None else caption_classes(captions, num_rows)
+    named: dict[str, Any] = {}
+    if "grouping" in include and labels is not None:
+        named = dict(labels) if isinstance(labels, Mapping) else {"": labels}
+    codes = {name: label_codes(name or "labels", values, num_rows) for name, values in named.items()}
+    figures: dict[str, Figure] = {}
+    pairwise: dict[str, list[Figure]] = {}
+    for first, second in _pairs(list(rows), anchor):
+        for key, figure in _pair_figures(
+            rows, first, second, sums, classes, include, seed, block_size, figures
+        ).items():
+            pairwise.setdefault(key, []).append(figure)
+            if len(rows) > 2:
+                figures[_key(key, first, second, len(rows))] = figure
+    figures |= {key: combine(parts) for key, parts in pairwise.items()}
+    if "gap" in include:
+        for name, one in rows.items():
+            figures[f"gap/within_cosine/{name}"] = gap.off_diagonal_cosine(one, one, sums)
+        if len(rows) > 2:
+            centroids = pair_centroids(list(rows.values()))
+            figures["gap/centroid_uniformity"] = gap.uniformity(kernel_sums(centroids, block_size), sums)
+        figures["gap/wasserstein_uniformity"] = gap.wasserstein_uniformity(list(rows.values()))
+    if "retrieval" in include:
+        figures |= _mean_retrieval(figures)
+    fixed: Figures = {"n": num_rows, "gallery_size": num_rows}
+    if codes:
+        prototype = anchor or ("text" if "text" in rows else list(rows)[-1])
+        parts = {
+            name: grouping(rows, values, sums, prototype=prototype, maximum=max_grouping_pairs, seed=seed)
+            for name, values in codes.items()
+        }
+        _add_grouping(parts, figures, fixed)
+    return figures, fixed, sums.num_groups
+
+
+def _pairs(names: list[str], anchor: str | None) -> list[tuple[str, str]]:
+    if anchor is None:
+        return list(combinations(names, 2))
+    if anchor not in names:
+        raise unknown_name("anchor modality", anchor, names)
+    return [pair for pair in combinations(names, 2) if anchor in pair]
+
+
+def _key(key: str, first: str, second: str, num_modalities: int) -> str:
+    return key if num_modalities == 2 else f"{key}/{first}-{second}"
+
+
+def _pair_figures(
+    rows: Mapping[str, Tensor],
+    first: str,
+    second: str,
+    groups: GroupSums,
+    classes: Tensor | None,
+    include: Sequence[Part],
+    seed: int,
+    block_size: int,
+    figures: dict[str, Figure],
+) -> dict[str, Figure]:
+    """The figures of one pair of modalities by bare key; those that carry modality names go into `figures`."""
+    a, b = rows[first], rows[second]
+    result: dict[str, Figure] = {}
+    if "probe" in include:
+        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed)
+    if not {"gap", "retrieval", "mixed"} & set(include):
+        return result
+    scan = scan_pair(
+        a,
+        b,
+        classes=classes if "retrieval" in include else None,
+        within="mixed" in include,
+        kernels="gap" in include,
+        num_neighbours=NUM_NEIGHBOURS if "mixed" in include else 0,
+        block_size=block_size,
+    )
+    if "gap" in include:
+        result |= _gap_figures(a, b, scan, groups)
+        assert scan.kernels is not None
+        for name, kernel in zip((first, second), scan.kernels[:2], strict=True):
+            figures[f"gap/uniformity/{name}"] = gap.uniformity(kernel, groups)
+        if len(rows) == 2:
+            result["gap/centroid_uniformity"] = gap.uniformity(scan.kernels[2], groups)
+    if "retrieval" in include:
+        for side, direction in enumerate((f"{first}_to_{second}", f"{second}_to_{first}")):
+            figures |= _retrieval_figures(f"retrieval/{direction}", scan, side, groups)
+    if "mixed" in include:
+        result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
+    return result
+
+
+def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:
+    biased, unbiased = gap.centroid_distance(a, b, groups)
+    true_pair = mean_figure(scan.cosine, groups)
+    negative = gap.off_diagonal_cosine(a, b, groups)
+    return {
+        "gap/centroid_distance": biased,
+        "gap/centroid_distance_unbiased": unbiased,
+        "gap/true_pair_cosine": true_pair,
+        "gap/true_pair_angle_deg": mean_figure(gap.angle_deg(a, b), groups),
+        "gap/negative_cosine": negative,
+        "gap/margin": combine([true_pair, negative], lambda parts: parts[0] - parts[1]),
+    }
+
+
+def _retrieval_figures(prefix: str, scan: PairScan, side: int, groups: GroupSums) -> dict[str, Figure]:
+    counts = scan.cross[side]
+    found = {f"{prefix}/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
+    found[f"{prefix}/MRR"] = mean_figure(expected_reciprocal_rank(counts), groups)
+    found[f"{prefix}/median_rank"] = median_figure(expected_rank(counts), groups)
+    if scan.lenient is not None:
+        for k in RECALL_AT:
+            found[f"{prefix}/lenient_R@{k}"] = mean_figure(lenient_hit_at_k(scan.lenient[side], k), groups)
+    return found
+
+
+def _mean_retrieval(figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    """`retrieval/mean/*`: the mean over all directions."""
+    by_name: dict[str, list[Figure]] = {}
+    for key, figure in figures.items():
+        if key.startswith("retrieval/"):
+            by_name.setdefault(key.rsplit("/", 1)[1], []).append(figure)
+    return {f"retrieval/mean/{name}": combine(parts) for name, parts in by_name.items()}
+
+
+def _mixed_figures(
+    first: str, second: str, scan: PairScan, groups: GroupSums, num_modalities: int, figures: dict[str, Figure]
+) -> dict[str, Figure]:
+    assert scan.within is not None
+    assert scan.other_neighbours is not None
+    counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
+    result = {f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in RECALL_AT}
+    num_rows = len(scan.cosine)
+    num_neighbours = min(NUM_NEIGHBOURS, 2 * num_rows - 1)
+    expected_own = (num_rows - 1) / (2 * num_rows - 1)
+    mixing, bias = [], []
+    for other in scan.other_neighbours:
+        share = other / num_neighbours
+        mixing.append(mean_figure(share, groups))
+        bias.append(mean_figure(1 - share - expected_own, groups))
+    result["gap/mixing@10"] = combine(mixing)
+    result["mixed/modality_bias"] = combine(bias)
+    if num_modalities == 2:
+        figures |= {f"mixed/modality_bias/{name}": one for name, one in zip((first, second), bias, strict=True)}
+    return result
+
+
+def _add_grouping(parts: Mapping[str, GroupingFigures], figures: dict[str, Figure], fixed: Figures) -> None:
+    for name, part in parts.items():
+        prefix = f"grouping/{name}/" if name else "grouping/"
+        fixed |= {f"{prefix}{key}": _spread(values) for key, values in part.over_seeds.items()}
+        fixed |= {f"{prefix}{key}": value for key, value in part.counts.items()}
+        figures |= {f"{prefix}{key}": figure for key, figure in part.figures.items()}
+    if "" not in parts:
+        together = list(parts.values())
+        fixed |= {f"grouping/{key}": _spread(values) for key, values in mean_over_labels(together).items()}
+        for key in together[0].figures:
+            figures[f"grouping/{key}"] = combine([part.figures[key] for part in together])
+
+
+def _spread(values: Any) -> dict[str, float]:
+    """Mean and sample standard deviation over seeds."""
+    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}

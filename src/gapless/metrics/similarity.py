@@ -1,0 +1,239 @@
+"""One pass over all similarities of two modalities, in tiles; every figure that is quadratic in the rows lives on it.
+
+The rows are scaled by 2, so that a tile of the product holds 4 cos: `exp(4 cos - 4)` is the uniformity kernel
+`exp(-2 d^2)` of unit-norm rows, and a power of two changes no rank. Only one tile per kind of product is held.
+A score within `TIE_ULPS` rounding steps of the true pair's is a tie: the order in which a BLAS adds is no difference.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gapless.geometry import blocks, pairwise_cosine
+from gapless.metrics.neighbours import Nearest
+
+BLOCK_SIZE = 1024
+TIE_ULPS = 4
+SCALE = 4.0
+
+
+@dataclass(frozen=True)
+class RankCounts:
+    """Per query row: how many of the gallery score above its positive, and how many others tie with it."""
+
+    above: Tensor
+    ties: Tensor
+
+
+@dataclass(frozen=True)
+class LenientCounts:
+    """As RankCounts, for the best of several positives; `positives` of them share the best score."""
+
+    above: Tensor
+    ties: Tensor
+    positives: Tensor
+
+
+@dataclass(frozen=True)
+class PairScan:
+    """What the pass leaves behind; a tuple holds one entry per modality of the pair, None what was not asked for."""
+
+    cosine: Tensor
+    cross: tuple[RankCounts, RankCounts]
+    lenient: tuple[LenientCounts, LenientCounts] | None
+    within: tuple[RankCounts, RankCounts] | None
+    kernels: tuple[Tensor, Tensor, Tensor] | None
+    other_neighbours: tuple[Tensor, Tensor] | None
+
+
+def tie_tolerance(dtype: torch.dtype) -> float:
+    """Cosines that differ by less are one score: rounding of the product, not knowledge of the model."""
+    return TIE_ULPS * torch.finfo(dtype).eps
+
+
+class _Counter:
+    """Counts scores above a threshold per query; `rows` chooses the queries, None takes all."""
+
+    def __init__(self, cosine: Tensor) -> None:
+        tolerance = tie_tolerance(cosine.dtype)
+        self.high = SCALE * (cosine + tolerance)
+        self.low = SCALE * (cosine - tolerance)
+        self.above = torch.zeros_like(cosine, dtype=torch.float64)
+        self.reached = torch.zeros_like(cosine, dtype=torch.float64)
+
+    def add(self, queries: slice | Tensor, scores: Tensor, scratch: Tensor, dim: int) -> None:
+        """Scores [query, gallery] when dim is 1, [gallery, query] when dim is 0."""
+        space = scratch[: scores.numel()].view(scores.shape)
+        for threshold, total, compare in ((self.high, self.above, torch.gt), (self.low, self.reached, torch.ge)):
+            level = threshold[queries]
+            compare(scores, level[:, None] if dim == 1 else level, out=space)
+            total[queries] += space.sum(dim=dim)  # 0 and 1, exact in fp32 for any tile
+
+    def counts(self) -> RankCounts:
+        return RankCounts(self.above, self.reached - self.above)
+
+
+class _Lenient:
+    """The same for rows that share a caption: their positive is the best of all rows of their class."""
+
+    def __init__(self, query: Tensor, gallery: Tensor, classes: Tensor, cosine: Tensor) -> None:
+        best, positives = cosine.clone(), torch.ones_like(cosine)
+        tolerance = tie_tolerance(cosine.dtype)
+        order = classes.argsort()
+        sizes = torch.unique(classes, return_counts=True)[1]
+        for members in torch.split(order, sizes.tolist()):
+            if len(members) == 1:
+                continue
+            for part in torch.split(members, BLOCK_SIZE):
+                scores = query[part] @ gallery[members].T
+                best[part] = scores.amax(dim=1)
+                positives[part] = (scores >= best[part, None] - tolerance).sum(dim=1).to(positives.dtype)
+        self.shared = sizes[classes] > 1
+        self.positives = positives.double()
+        self.counter = _Counter(best)
+
+    def add(self, queries: slice, scores: Tensor, scratch: Tensor, dim: int) -> None:
+        chosen = self.shared[queries].nonzero().flatten()
+        if len(chosen):
+            self.counter.add(chosen + queries.start, scores.index_select(1 - dim, chosen), scratch, dim)
+
+    def counts(self, strict: RankCounts) -> LenientCounts:
+        reached = (self.counter.reached - self.counter.above - self.positives).clamp_min(0)
+        return LenientCounts(
+            torch.where(self.shared, self.counter.above, strict.above),
+            torch.where(self.shared, reached, strict.ties),
+            self.positives,
+        )
+
+
+class _Kernel:
+    """Row sums of exp(-2 d^2) over all other rows, from tiles of 4 cos; a tile serves its rows and its columns."""
+
+    def __init__(self, norms: Tensor) -> None:
+        self.decay = torch.exp(-2.0 * norms)
+        self.sums = torch.zeros_like(norms, dtype=torch.float64)
+
+    def add(self, rows: slice, columns: slice, scores: Tensor, scratch: Tensor) -> None:
+        space = torch.exp(scores, out=scratch[: scores.numel()].view(scores.shape))
+        if rows == columns:
+            space.fill_diagonal_(0.0)
+        else:
+            self.sums[columns] += self.decay[rows] @ space
+        self.sums[rows] += space @ self.decay[columns]
+
+    def row_sums(self) -> Tensor:
+        return self.sums * self.decay
+
+
+def _kernels(a: Tensor, b: Tensor) -> tuple[tuple[_Kernel, _Kernel, _Kernel], Tensor]:
+    """The kernels of both modalities and of the centroids, and 1 / ||a_i + b_i||, which makes a sum a centroid."""
+    length = (a + b).norm(dim=1)
+    is_zero = length == 0
+    reach = torch.where(is_zero, torch.zeros_like(length), 1 / torch.where(is_zero, torch.ones_like(length), length))
+    one = torch.ones_like(length)
+    return (_Kernel(one), _Kernel(one), _Kernel((~is_zero).to(length.dtype))), reach
+
+
+def scan_pair(
+    a: Tensor,
+    b: Tensor,
+    *,
+    classes: Tensor | None = None,
+    within: bool = False,
+    kernels: bool = False,
+    num_neighbours: int = 0,
+    block_size: int = BLOCK_SIZE,
+) -> PairScan:
+    """Ranks in both directions and, where asked, in the mixed gallery, uniformity kernels and nearest neighbours.
+
+    Args:
+        a: [pair, dim] unit-norm rows of one modality.
+        b: [pair, dim] unit-norm rows of the other, row i the true pair of row i.
+        classes: [pair] integers; rows of one class are positives of each other in the lenient counts.
+        within: also count rows of the query's own modality.
+        kernels: row sums of exp(-2 d^2) for a, b and the normalised pair centroids.
+        num_neighbours: k of the k nearest in the mixed gallery; 0 for none.
+        block_size: rows of a tile; memory is a handful of tiles of block_size^2 numbers.
+    """
+    cosine = pairwise_cosine(a, b)
+    inside = within or kernels or num_neighbours > 0
+    cross = (_Counter(cosine), _Counter(cosine))
+    own = (_Counter(cosine), _Counter(cosine)) if within else None
+    lenient = None
+    if classes is not None:
+        lenient = (_Lenient(a, b, classes, cosine), _Lenient(b, a, classes, cosine))
+    nearest = (Nearest(a, num_neighbours), Nearest(b, num_neighbours)) if num_neighbours else None
+    kernel, reach = _kernels(a, b) if kernels else (None, cosine)
+    doubled = (2.0 * a, 2.0 * b)
+    tiles = [torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device) for _ in range(5)]
+    scratch = tiles.pop()
+
+    def product(of: int, rows: slice, to: int, columns: slice, space: Tensor) -> Tensor:
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        return torch.mm(doubled[of][rows], doubled[to][columns].T, out=space[: math.prod(shape)].view(shape))
+
+    for rows in blocks(len(a), block_size):
+        for columns in blocks(len(a), block_size):
+            if columns.start < rows.start:
+                continue
+            diagonal = rows == columns
+            # crossed[side] holds `side` in its rows and the other modality in its columns
+            crossed = [product(0, rows, 1, columns, tiles[0])]
+            crossed.append(product(1, rows, 0, columns, tiles[1]) if not diagonal else crossed[0].T)
+            if inside:
+                same = [product(side, rows, side, columns, tiles[2 + side]) for side in range(2)]
+                if kernel is not None:
+                    for side in range(2):
+                        kernel[side].add(rows, columns, same[side], scratch)
+                    total = torch.add(same[0], same[1], out=scratch[: same[0].numel()].view(same[0].shape))
+                    total.add_(crossed[0]).add_(crossed[1]).mul_(reach[rows, None]).mul_(reach[columns])
+                    kernel[2].add(rows, columns, total, scratch)
+                if diagonal:
+                    for scores in same:
+                        scores.fill_diagonal_(-math.inf)
+            for side in range(2):
+                if nearest is not None:
+                    nearest[side].add(rows, same[side], other=False)
+                    nearest[side].add(rows, crossed[side], other=True)
+                    if not diagonal:
+                        nearest[side].add(columns, same[side].T, other=False)
+                        nearest[1 - side].add(columns, crossed[side].T, other=True)
+                if lenient is not None:
+                    lenient[side].add(rows, crossed[side], scratch, dim=1)
+                    if not diagonal:
+                        lenient[1 - side].add(columns, crossed[side], scratch, dim=0)
+            if diagonal:
+                crossed[0].fill_diagonal_(-math.inf)
+            for side in range(2):
+                cross[side].add(rows, crossed[side], scratch, dim=1)
+                if own is not None:
+                    own[side].add(rows, same[side], scratch, dim=1)
+                if not diagonal:
+                    cross[1 - side].add(columns, crossed[side], scratch, dim=0)
+                    if own is not None:
+                        own[side].add(columns, same[side], scratch, dim=0)
+    slack = SCALE * tie_tolerance(a.dtype)
+    strict = (cross[0].counts(), cross[1].counts())
+    return PairScan(
+        cosine=cosine.double(),
+        cross=strict,
+        lenient=None if lenient is None else (lenient[0].counts(strict[0]), lenient[1].counts(strict[1])),
+        within=None if own is None else (own[0].counts(), own[1].counts()),
+        kernels=None if kernel is None else (kernel[0].row_sums(), kernel[1].row_sums(), kernel[2].row_sums()),
+        other_neighbours=None
+        if nearest is None
+        else (nearest[0].num_other(doubled[0], doubled[1], slack), nearest[1].num_other(doubled[1], doubled[0], slack)),
+    )
+
+
+def kernel_sums(points: Tensor, block_size: int = BLOCK_SIZE) -> Tensor:
+    """Row sums of exp(-2 ||x_i - x_j||^2) over j != i, [pair] float64, for rows of norm 1 or 0."""
+    kernel = _Kernel(points.square().sum(dim=1))
+    scratch = torch.empty(min(block_size, len(points)) ** 2, dtype=points.dtype, device=points.device)
+    for rows in blocks(len(points), block_size):
+        for columns in blocks(len(points), block_size):
+            if columns.start >= rows.start:
+                kernel.add(rows, columns, SCALE * (points[rows] @ points[columns].T), scratch)
+    return kernel.row_sums()
