@@ -6,7 +6,7 @@ Every function takes numbers and returns a matplotlib Figure (no pyplot); `ink.i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +25,10 @@ from gapless.study.ink import (
 )
 from gapless.study.table import Column, excludes_zero
 
+Item = TypeVar("Item")
+
 MAX_DRAWN = 256
+PANELS_ABREAST = 3
 CURVES = {
     "loss/total": "total loss",
     "loss/contrastive": "contrastive term",
@@ -75,9 +78,31 @@ def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
     return dict(zip(latent, np.split(points, len(latent)), strict=True)), shares
 
 
+def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The figures of a latent space that no run has measured, such as the one before training."""
+    import torch
+
+    from gapless.metrics.measure import measure
+
+    return measure({name: torch.from_numpy(np.array(rows)) for name, rows in latent.items()})
+
+
 def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:
     """Which rows are drawn: all, or `at_most` evenly spaced ones."""
     return np.unique(np.linspace(0, num_rows - 1, min(num_rows, at_most)).round().astype(int))
+
+
+def grid_of(count: int, abreast: int) -> tuple[int, int]:
+    """Columns and rows of a grid for so many panels."""
+    columns = min(abreast, max(1, count))
+    return columns, max(1, -(-count // columns))
+
+
+def used(all_axes: Sequence[Axes], items: Sequence[Item]) -> list[tuple[Axes, Item]]:
+    """Each item with its axes; axes that are left over are hidden."""
+    for axes in all_axes[len(items) :]:
+        axes.set_visible(False)
+    return list(zip(all_axes, items, strict=False))
 
 
 def plane_limit(panels: Sequence[Panel]) -> float:
@@ -113,9 +138,10 @@ def draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
 def latent_figure(panels: Sequence[Panel], limit: float | None = None, with_legend: bool = True) -> Figure:
     """Latent spaces beside each other at one scale: modalities by colour and marker, true pairs joined."""
     with style():
-        figure, all_axes = new_figure(3.3 * len(panels), 3.85 + 0.35 * with_legend, columns=len(panels))
+        columns, rows = grid_of(len(panels), PANELS_ABREAST)
+        figure, all_axes = new_figure(3.3 * columns, 3.85 * rows + 0.35 * with_legend, columns, rows)
         side = plane_limit(panels) if limit is None else limit
-        for axes, panel in zip(all_axes, panels, strict=True):
+        for axes, panel in used(all_axes, panels):
             draw_latent(axes, panel, side)
         if with_legend:
             handles, names = all_axes[0].get_legend_handles_labels()
@@ -155,8 +181,9 @@ def draw_cosines(axes: Axes, panel: Panel) -> None:
 def cosine_figure(panels: Sequence[Panel]) -> Figure:
     """Histograms of true and false pair cosines, a panel per model, one horizontal axis."""
     with style():
-        figure, all_axes = new_figure(3.3 * len(panels), 2.4, columns=len(panels))
-        for axes, panel in zip(all_axes, panels, strict=True):
+        columns, rows = grid_of(len(panels), PANELS_ABREAST)
+        figure, all_axes = new_figure(3.3 * columns, 2.4 * rows, columns, rows)
+        for axes, panel in used(all_axes, panels):
             draw_cosines(axes, panel)
     return figure
 
@@ -201,14 +228,11 @@ def curves_figure(histories: Histories, keys: Sequence[str] | None = None, with_
         keys: which of CURVES; all that the histories hold by default.
     """
     wanted = curves_present(histories) if keys is None else list(keys)
-    columns = min(4, max(1, len(wanted)))
-    rows = max(1, -(-len(wanted) // columns))
+    columns, rows = grid_of(len(wanted), 4)
     with style():
         figure, all_axes = new_figure(2.9 * columns, 2.1 * rows + 0.3 * with_legend, columns, rows)
-        for axes, key in zip(all_axes, wanted, strict=False):
+        for axes, key in used(all_axes, wanted):
             draw_curve(axes, histories, key)
-        for axes in all_axes[len(wanted) :]:
-            axes.set_visible(False)
         if with_legend:
             method_legend(all_axes[0], list(histories))
             handles, names = all_axes[0].get_legend_handles_labels()
@@ -277,7 +301,7 @@ def difference_figure(
     ratios = [len(found) + 1.5 for found in parts.values()]
     height = 0.26 * sum(ratios) * max(1.0, 0.5 * len(differences)) + 0.3 * with_legend
     with style():
-        figure, all_axes = new_figure(5.6, height, rows=len(parts), height_ratios=ratios)
+        figure, all_axes = new_figure(4.6, height, rows=len(parts), height_ratios=ratios)
         for axes, (unit, found) in zip(all_axes, parts.items(), strict=True):
             draw_differences(axes, found, differences, methods)
             axes.set_ylim(len(found) - 0.5, -0.5)

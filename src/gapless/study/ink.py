@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -39,6 +40,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a user's name is a dollar sign
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 8,
@@ -68,6 +70,11 @@ def method_style(index: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
     return METHOD_STYLES[index % len(METHOD_STYLES)]
 
 
+def page_colour(colour: str) -> str:
+    """The CSS colour of the report's page that stands for a colour of a drawing."""
+    return PAGE_COLOURS.get(colour, colour)
+
+
 def new_figure(
     width: float, height: float, columns: int = 1, rows: int = 1, height_ratios: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
@@ -80,7 +87,10 @@ def new_figure(
 
 def settle_layout(figure: Figure) -> None:
     """Lay the figure out once: a second pass would move things a little, and bytes with them."""
-    if figure.get_layout_engine() is not None:
+    if figure.get_layout_engine() is None:
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 

@@ -159,16 +159,17 @@ def cell(column: Column, figure: Any, best: Mapping[str, str | None], difference
         sd="" if sd is None or mean == "–" else column.shown(float(sd)),
         is_best=mean != "–" and mean == best[column.key],
         is_significant=mean != "–" and excludes_zero(difference),
-        difference=difference_text(column, difference),
+        difference=difference_text_of(column, difference),
     )
 
 
-def difference_text(column: Column, difference: Mapping[str, Any] | None) -> str:
-    """`+3.1 [1.2, 5.0]`, in the unit of the column."""
+def difference_text_of(column: Column, difference: Mapping[str, Any] | None) -> str:
+    """`+3.1 [1.2, 5.0]` (with true minus signs), in the unit of the column."""
     if not difference or difference.get("value") is None:
         return ""
     value, low, high = (column.shown(difference.get(end)) for end in ("value", "low", "high"))
-    return f"{value if value.startswith('-') else '+' + value} [{low}, {high}]"
+    signed = value if value.startswith("-") else f"+{value}"
+    return f"{signed} [{low}, {high}]".replace("-", "−")
 
 
 def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:

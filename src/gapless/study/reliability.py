@@ -1,0 +1,78 @@
+"""What a reader must know before believing a table: gallery, split, groups, seeds, leakage."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+SEEDS_FOR_A_CLAIM = 3
+
+
+class Note(NamedTuple):
+    """`state` is "good", "warn" or "unknown"."""
+
+    state: str
+    topic: str
+    text: str
+
+
+def reliability_notes(comparison: Mapping[str, Any]) -> list[Note]:
+    """One note per topic, from what the result files recorded."""
+    return [
+        gallery_note(comparison),
+        seeds_note(comparison),
+        leakage_note(comparison),
+        interval_note(comparison),
+        size_note(comparison),
+        *([differ_note(comparison)] if comparison.get("differ") else []),
+    ]
+
+
+def gallery_note(comparison: Mapping[str, Any]) -> Note:
+    size, split = comparison.get("gallery_size"), comparison.get("split")
+    if not size:
+        return Note("unknown", "Gallery", "The gallery size was not recorded: the recalls cannot be compared.")
+    where = f"the whole {split} split" if split else "all rows"
+    text = f"Every recall ranks {where}, {size:,} candidates; a recall from another gallery size does not compare."
+    return Note("good", "Gallery", text)
+
+
+def seeds_note(comparison: Mapping[str, Any]) -> Note:
+    seeds = list(comparison.get("seeds") or [])
+    if not seeds:
+        return Note("unknown", "Seeds", "The seeds were not recorded.")
+    if len(seeds) < SEEDS_FOR_A_CLAIM:
+        count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        return Note("warn", "Seeds", f"Only {count}: a difference is claimed from {SEEDS_FOR_A_CLAIM} seeds on.")
+    return Note("good", "Seeds", f"Mean and standard deviation over {len(seeds)} seeds at equal budget.")
+
+
+def leakage_note(comparison: Mapping[str, Any]) -> Note:
+    leakage = (comparison.get("data") or {}).get("leakage") or {}
+    shares = {key: value for key, value in leakage.items() if key.endswith("_groups_in_train_share")}
+    if not shares:
+        return Note("unknown", "Leakage", "Whether train and test share groups was not recorded.")
+    found = {key.removesuffix("_groups_in_train_share"): value for key, value in shares.items() if value}
+    if found:
+        parts = ", ".join(f"{share:.1%} of the {split} groups" for split, share in found.items())
+        return Note("warn", "Leakage", f"{parts} also occur in train: the figures are higher than on unseen groups.")
+    return Note("good", "Leakage", "No group (article, patient, case) of the test split occurs in train.")
+
+
+def interval_note(comparison: Mapping[str, Any]) -> Note:
+    groups = (comparison.get("data") or {}).get("groups")
+    among = f" of {groups:,}" if isinstance(groups, int) else ""
+    if comparison.get("differences"):
+        text = f"95 % intervals of differences resample whole groups{among} and keep the gallery fixed."
+        return Note("good", "Intervals", text)
+    if any("low" in figure for figures in comparison["table"].values() for figure in figures.values()):
+        return Note("good", "Intervals", f"95 % intervals resample whole groups{among}; see all figures.")
+    return Note("unknown", "Intervals", "No intervals were computed: read small differences as noise.")
+
+
+def size_note(comparison: Mapping[str, Any]) -> Note:
+    size = comparison.get("n")
+    text = "The plain centroid distance is biased upward, more so on few pairs; the unbiased one stands beside it."
+    return Note("good" if size else "unknown", "Centroid distance", text)
+
+
+def differ_note(comparison: Mapping[str, Any]) -> Note:
+    return Note("warn", "Rows", f"The rows were measured with different {', '.join(comparison['differ'])}.")

@@ -1,0 +1,274 @@
+"""One HTML file with everything a reader of a study needs, and no address outside itself.
+
+It shows what the result files hold and what `figures` draws; it computes nothing.
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gapless import __version__
+from gapless.files import new_directory, write_bytes, write_text
+from gapless.study.figures import (
+    Panel,
+    cosine_figure,
+    curves_figure,
+    curves_present,
+    difference_figure,
+    difference_parts,
+    figures_of,
+    latent_figure,
+    plane_limit,
+)
+from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style, modality_style, page_colour
+from gapless.study.reliability import reliability_notes
+from gapless.study.renderings import figure_text, to_latex, to_markdown
+from gapless.study.results import Study, read_studies
+from gapless.study.table import Table, difference_text_of, excludes_zero, number_of, paper_table
+
+MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
+HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10", "grouping/v_measure")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: small drawings that reflow in the page, and one figure to download."""
+
+    name: str
+    heading: str
+    caption: str
+    drawings: list[str]
+    legend: list[tuple[str, str, str]]
+    whole: Figure
+
+    def downloads(self) -> list[tuple[str, str]]:
+        """File names and data addresses of the whole figure."""
+        return [
+            (f"{self.name}.{kind}", f"data:{MEDIA_TYPES[kind]};base64,{base64.b64encode(content).decode()}")
+            for kind, content in ((kind, image_bytes(self.whole, kind)) for kind in FORMATS)
+        ]
+
+
+def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) -> list[Path]:
+    """Write the report of comparison, run and measure directories.
+
+    Args:
+        paths: the directories (or JSON files of results); runs and measurements share one table.
+        out: the HTML file; one that is there is replaced.
+        figures: a new directory for the figures as SVG, PDF and PNG and the tables as LaTeX and Markdown.
+
+    Returns:
+        the files and directories written.
+
+    Raises:
+        UsageError: a path without results; `figures` in use.
+        DataRefused: a result file that cannot be read.
+    """
+    studies = read_studies(paths)
+    sections = [section_of(study) for study in studies]
+    if figures is not None:
+        with new_directory(figures) as directory:
+            for study, section in zip(studies, sections, strict=True):
+                prefix = f"{file_name(study.title)}-" if len(studies) > 1 else ""
+                write_section(directory, prefix, section)
+    write_text(out, render(sections))
+    return [out, *([figures] if figures is not None else [])]
+
+
+def write_section(directory: Path, prefix: str, section: Mapping[str, Any]) -> None:
+    for picture in section["pictures"]:
+        for kind in FORMATS:
+            write_bytes(directory / f"{prefix}{picture.name}.{kind}", image_bytes(picture.whole, kind))
+    write_text(directory / f"{prefix}table.tex", section["latex"])
+    write_text(directory / f"{prefix}table.md", section["markdown"])
+
+
+def file_name(title: str) -> str:
+    """A title as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "study"
+
+
+def render(sections: Sequence[Mapping[str, Any]]) -> str:
+    """The page, every string of the user escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("gapless.study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    titles = ", ".join(str(section["title"]) for section in sections)
+    return environment.get_template("report.html").render(title=titles, sections=sections, version=__version__)
+
+
+def section_of(study: Study) -> dict[str, Any]:
+    """What the template shows of one study."""
+    table = paper_table(study.comparison)
+    return {
+        "title": study.title,
+        "facts": facts_of(study.comparison),
+        "headlines": headlines_of(study.comparison, table),
+        "table": table,
+        "pictures": pictures_of(study, table),
+        "notes": reliability_notes(study.comparison),
+        "all_figures": all_figures_of(study.comparison),
+        "methods": study.methods,
+        "baseline": study.comparison.get("baseline"),
+        "latex": to_latex(table, label=f"tab:{file_name(study.title)}"),
+        "markdown": to_markdown(table),
+    }
+
+
+def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, as names and texts; what was not recorded is left out."""
+    data = comparison.get("data") or {}
+    named = {
+        "Recipe": comparison.get("recipe"),
+        "Methods": list(comparison["methods"]),
+        "Seeds": comparison.get("seeds"),
+        "Budget": comparison.get("budget"),
+        "Data": data.get("source"),
+        "Rows": data.get("rows"),
+        "Groups": data.get("groups"),
+        "Label": data.get("label"),
+        "Data fingerprint": data.get("fingerprint"),
+        "Split": comparison.get("split"),
+        "Gallery": comparison.get("gallery_size"),
+        "Command": comparison.get("command"),
+        "Versions": comparison.get("versions"),
+    }
+    return [(name, plain(value)) for name, value in named.items() if value not in (None, "", [], {})]
+
+
+def plain(value: Any) -> str:
+    """A JSON value as one line of text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items() if entry is not None)
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
+    """The four figures that tell the story: baseline beside the method that is studied."""
+    methods = list(comparison["methods"])
+    baseline = comparison.get("baseline", methods[0])
+    studied = "gapless" if "gapless" in methods else methods[-1]
+    rows = [baseline, studied] if baseline in methods and studied != baseline else [studied]
+    differences = (comparison.get("differences") or {}).get(studied, {})
+    headlines = []
+    for index, column in enumerate(table.columns):
+        if column.key not in HEADLINES or table.rows[studied][index].mean == "–":
+            continue
+        headlines.append(
+            {
+                "name": column.short_name + (", %" if column.percent else ""),
+                "values": [(method, table.rows[method][index].mean) for method in rows],
+                "difference": difference_text_of(column, differences.get(column.key)),
+                "is_significant": excludes_zero(differences.get(column.key)),
+            }
+        )
+    return headlines
+
+
+def all_figures_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Every key of every method, as text."""
+    table = comparison["table"]
+    keys = sorted({key for figures in table.values() for key in figures})
+    return [
+        (key, [figure_text(table.get(method, {}).get(key)) for method in comparison["methods"]])
+        for key in keys
+        if any(number_of(table.get(method, {}).get(key)) is not None for method in comparison["methods"])
+    ]
+
+
+def pictures_of(study: Study, table: Table) -> list[Picture]:
+    panels, legend = panels_of(study)
+    pictures = [latent_picture(panels, legend), cosine_picture(panels)] if panels else []
+    histories = {method: [run.history for run in runs] for method, runs in study.runs.items()}
+    keys = curves_present(histories)
+    if keys:
+        pictures.append(
+            Picture(
+                "curves",
+                "Over training",
+                "One line per run. The total loss adds different terms for different methods: compare its parts.",
+                [inline_svg(curves_figure(histories, [key], with_legend=False), key) for key in keys],
+                method_legend_of(study.methods),
+                curves_figure(histories, keys),
+            )
+        )
+    differences = study.comparison.get("differences") or {}
+    if difference_parts(table.columns, differences):
+        pictures.append(difference_picture(study, table, differences))
+    return pictures
+
+
+def panels_of(study: Study) -> tuple[list[Panel], list[tuple[str, str, str]]]:
+    """The latent space before training and under each method, from the first run that kept it."""
+    panels: list[Panel] = []
+    for runs in study.runs.values():
+        untrained = next((found for run in runs if (found := run.latent_untrained()) is not None), None)
+        if untrained is not None:
+            panels.append(Panel("before training", untrained.embeddings, figures_of(untrained.embeddings)))
+            break
+    for method, runs in study.runs.items():
+        for run in runs:
+            latent = run.latent()
+            if latent is not None:
+                numbers = {key: number_of(figure) for key, figure in run.figures.items()}
+                known = {key: number for key, number in numbers.items() if number is not None}
+                panels.append(Panel(method, latent.embeddings, known))
+                break
+    modalities = list(panels[0].latent) if panels else []
+    styles = [modality_style(index) for index in range(len(modalities))]
+    legend = [(name, glyph, page_colour(colour)) for name, (colour, _, glyph) in zip(modalities, styles, strict=True)]
+    return panels, legend
+
+
+def latent_picture(panels: Sequence[Panel], legend: list[tuple[str, str, str]]) -> Picture:
+    limit = plane_limit(panels)
+    num_pairs = len(next(iter(panels[0].latent.values())))
+    drawings = [
+        inline_svg(latent_figure([panel], limit, with_legend=False), f"Latent space, {panel.title}. {panel.subtitle}")
+        for panel in panels
+    ]
+    caption = (
+        f"The first two principal components of {num_pairs:,} test pairs of the first seed, fitted to all modalities "
+        "together in each panel; one scale for all panels. Thin lines join true pairs, large marks are the centroids."
+    )
+    return Picture("latent", "Latent space", caption, drawings, legend, latent_figure(panels, limit))
+
+
+def cosine_picture(panels: Sequence[Panel]) -> Picture:
+    drawings = [inline_svg(cosine_figure([panel]), f"Cosines of pairs, {panel.title}") for panel in panels]
+    caption = (
+        "Density of the cosines of true pairs and of all false pairs among the pairs above. "
+        "A closed gap moves the true pairs to the right of the false ones and towards 1."
+    )
+    return Picture("cosines", "True and false pairs", caption, drawings, [], cosine_figure(panels))
+
+
+def difference_picture(study: Study, table: Table, differences: Mapping[str, Any]) -> Picture:
+    baseline = str(study.comparison.get("baseline", "the baseline"))
+    caption = f"Difference to {baseline} with 95 % intervals (bootstrap over groups); filled where zero is outside."
+    drawings = [
+        inline_svg(
+            difference_figure(found, differences, study.methods, baseline, with_legend=False), f"{unit} to {baseline}"
+        )
+        for unit, found in difference_parts(table.columns, differences).items()
+    ]
+    legend = [entry for entry in method_legend_of(study.methods) if entry[0] in differences]
+    whole = difference_figure(table.columns, differences, study.methods, baseline)
+    return Picture("differences", f"Against {baseline}", caption, drawings, legend, whole)
+
+
+def method_legend_of(methods: Sequence[str]) -> list[tuple[str, str, str]]:
+    return [(method, "━", page_colour(method_style(index)[0])) for index, method in enumerate(methods)]
