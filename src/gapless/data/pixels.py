@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
 # What radiology comes in. Formats that run programs (EPS), nest others (ICO) or are rarely maintained stay out.
-IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
