@@ -1,4 +1,7 @@
-"""The errors a user can meet, each with its exit code (DESIGN: 1 failure, 2 usage, 3 data, 4 network)."""
+"""The errors a user can meet, each with its exit code (1 failure, 2 usage, 3 data, 4 network)."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class GaplessError(Exception):
@@ -25,9 +28,13 @@ class NeedsNetwork(GaplessError):
     exit_code = 4
 
 
-def unknown_name(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UsageError:
-    """The error for a name that is in no table; it lists the valid ones."""
-    return UsageError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+def unknown_name(kind: str, name: str, known: "Iterable[str]") -> UsageError:
+    """The error for a name that is in no table; it lists the valid ones, or the nearest of very many."""
+    valid = sorted(known)
+    if len(valid) > 40:
+        near = get_close_matches(name, valid, n=5, cutoff=0.3)
+        return UsageError(f"unknown {kind} {name!r}; nearest: {', '.join(near) or ', '.join(valid[:10])}")
+    return UsageError(f"unknown {kind} {name!r}; known: {', '.join(valid)}")
 
 
 def missing_extra(package: str, extra: str) -> UsageError:

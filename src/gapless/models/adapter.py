@@ -1,0 +1,94 @@
+"""Heads: what stands between an encoder's pooled features and the shared space.
+
+A head is a list of layer descriptions, saved in the model's configuration, applied in order:
+
+    [{"kind": "linear", "size": 512}]                      the usual CLIP projection
+    [{"kind": "mlp", "hidden": 1024, "size": 512}]
+    [{"kind": "unit_norm"}, {"kind": "affine"}]            a fitted map of unit-norm embeddings (centre, Procrustes)
+    [{"kind": "unit_norm"}, {"kind": "residual", "hidden": 256}]
+
+The space after the last layer is normalised by the aligner.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapless.errors import UsageError, unknown_name
+from gapless.geometry import unit_norm
+
+LayerSpec = Mapping[str, Any]
+
+
+class UnitNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return unit_norm(x)
+
+
+class Affine(nn.Module):
+    """`(x - offset) @ rotation`: the closed-form maps that `gapless close` fits; the identity until then."""
+
+    def __init__(self, size: int, output_size: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(size))
+        self.register_buffer("rotation", torch.eye(size, output_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.offset) @ self.rotation
+
+
+class Residual(nn.Module):
+    """`x + up(gelu(down(x)))`, the identity at the start."""
+
+    def __init__(self, size: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(size, hidden)
+        self.up = nn.Linear(hidden, size)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(self.dropout(nn.functional.gelu(self.down(x))))
+
+
+def mlp(size: int, hidden: int, output_size: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(size, hidden),
+        nn.LayerNorm(hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, output_size),
+    )
+
+
+LAYERS: dict[str, Callable[[int, LayerSpec], nn.Module]] = {
+    "linear": lambda size, spec: nn.Linear(size, spec["size"], bias=spec.get("bias", False)),
+    "mlp": lambda size, spec: mlp(size, spec["hidden"], spec["size"], spec.get("dropout", 0.0)),
+    "residual": lambda size, spec: Residual(size, spec["hidden"], spec.get("dropout", 0.0)),
+    "affine": lambda size, spec: Affine(size, spec.get("size", size)),
+    "unit_norm": lambda size, spec: UnitNorm(),
+    "layer_norm": lambda size, spec: nn.LayerNorm(size),
+    "dropout": lambda size, spec: nn.Dropout(spec["rate"]),
+}
+
+
+def build_head(specs: Sequence[LayerSpec], input_size: int, output_size: int) -> nn.Sequential:
+    """The head that `specs` describe.
+
+    Raises:
+        UsageError: an unknown kind, or a head that does not end at `output_size`.
+    """
+    size = input_size
+    head = nn.Sequential()
+    for spec in specs:
+        kind = spec.get("kind", "")
+        if kind not in LAYERS:
+            raise unknown_name("head layer", kind, tuple(LAYERS))
+        head.append(LAYERS[kind](size, spec))
+        size = int(spec.get("size", size))
+    if size != output_size:
+        raise UsageError(f"the head ends at size {size}, but the shared space has {output_size}; end it with a linear")
+    return head

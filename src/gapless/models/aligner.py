@@ -1,0 +1,222 @@
+"""The aligner: N named modalities, an encoder and a head each, one shared unit-norm space.
+
+    model = GaplessModel.from_pretrained("runs/x/model")
+    model.encode("text", ["chest radiograph, left effusion"])      # [1, 512], unit norm
+
+One directory holds weights, configuration with the preprocessing, and tokenizers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.geometry import unit_norm
+from gapless.losses.gap_closing import GapClosingLoss
+from gapless.models.adapter import build_head
+from gapless.models.encoders import build_encoder, load_pretrained_encoder
+from gapless.models.preprocessing import Preprocessor, build_preprocessor
+from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
+
+
+class GaplessConfig(PretrainedConfig):
+    """What a model is made of.
+
+    Args:
+        modalities: name -> {"input": ..., "encoder": ..., "head": [...]}; see `preprocessing`, `encoders`, `adapter`.
+        embedding_dim: size of the shared space.
+        loss: keyword arguments of `GapClosingLoss`.
+    """
+
+    model_type = "gapless"
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Mapping[str, Any]] | None = None,
+        embedding_dim: int = 512,
+        loss: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.modalities = {name: dict(spec) for name, spec in (modalities or {}).items()}
+        self.embedding_dim = embedding_dim
+        self.loss = dict(loss or {})
+        super().__init__(**kwargs)
+
+
+@dataclass
+class GaplessOutput(ModelOutput):
+    """Loss, its unweighted terms, and the unit-norm embeddings by modality."""
+
+    loss: Tensor | None = None
+    terms: dict[str, Tensor] | None = None
+    embeddings: dict[str, Tensor] | None = None
+
+
+class GaplessModel(PreTrainedModel):
+    """Encoders and heads of every modality, and the loss that aligns them."""
+
+    config_class = GaplessConfig
+    base_model_prefix = "gapless"
+    main_input_name = "batch"
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: GaplessConfig, encoders: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__(config)
+        if not config.modalities:
+            raise UsageError("a model needs at least one modality")
+        self.encoders = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for name, spec in config.modalities.items():
+            encoder = (encoders or {}).get(name) or build_encoder(spec["encoder"])
+            self.encoders[name] = encoder
+            self.heads[name] = build_head(
+                spec.get("head", [{"kind": "linear", "size": config.embedding_dim}]),
+                encoder.output_size,
+                config.embedding_dim,
+            )
+        self.loss = GapClosingLoss(**config.loss) if len(config.modalities) > 1 else None
+        self.tokenizers: dict[str, Any] = {}
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every module initialises itself when it is built; transformers must not do it again."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.config.modalities)
+
+    def train(self, mode: bool = True) -> "GaplessModel":
+        """Frozen encoders stay in evaluation mode: no dropout, no moving statistics."""
+        super().train(mode)
+        for name, spec in self.config.modalities.items():
+            if not spec["encoder"].get("trainable", True):
+                self.encoders[name].eval()
+        return self
+
+    def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Unit-norm rows [pair, embedding_dim] of one modality's preprocessed inputs, with gradient."""
+        encoder = self.encoders[modality]
+        frozen = not self.config.modalities[modality]["encoder"].get("trainable", True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            features = encoder(**inputs)
+        return unit_norm(self.heads[modality](features).float())
+
+    def forward(
+        self, batch: Mapping[str, Mapping[str, Tensor]], groups: Tensor | None = None, return_loss: bool = True
+    ) -> GaplessOutput:
+        """Embeddings of a batch of pairs and, with `return_loss`, the loss on them.
+
+        Args:
+            batch: modality -> the encoder's inputs, rows aligned over the modalities.
+            groups: [pair] integers; rows of one group are not negatives of each other.
+        """
+        embeddings = {name: self.embed(name, inputs) for name, inputs in batch.items()}
+        if not return_loss or self.loss is None:
+            return GaplessOutput(embeddings=embeddings)
+        terms = self.loss(embeddings, groups=groups)
+        named = {name: value.detach() for name, value in terms._asdict().items()}
+        return GaplessOutput(loss=terms.total, terms=named, embeddings=embeddings)
+
+    @torch.no_grad()
+    def encode(self, modality: str, batch: Sequence[Any], batch_size: int = 64) -> Tensor:
+        """Embed raw inputs of one modality.
+
+        Args:
+            modality: a name in `model.modalities`.
+            batch: strings, image paths or 8-bit arrays, or rows of numbers, as the modality takes.
+
+        Returns:
+            [len(batch), embedding_dim] unit-norm rows, on the CPU, fp32.
+
+        Raises:
+            UsageError: an unknown modality or nothing to embed. DataRefused: an input that cannot be read.
+        """
+        if isinstance(batch, str):
+            raise UsageError("encode takes a list of inputs, got one string")
+        if len(batch) == 0:
+            raise UsageError("encode got an empty batch")
+        preprocessor = self.preprocessor(modality)
+        was_training = self.training
+        self.eval()
+        rows = []
+        for start in range(0, len(batch), batch_size):
+            prepared = [preprocessor.prepare(raw) for raw in batch[start : start + batch_size]]
+            inputs = {key: value.to(self.device) for key, value in preprocessor.collate(prepared).items()}
+            rows.append(self.embed(modality, inputs).cpu())
+        self.train(was_training)
+        return torch.cat(rows)
+
+    def preprocessor(self, modality: str) -> Preprocessor:
+        if modality not in self.config.modalities:
+            raise unknown_name("modality", modality, self.modalities)
+        return build_preprocessor(self.config.modalities[modality]["input"], self.tokenizers.get(modality))
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            for modality, tokenizer in self.tokenizers.items():
+                if hasattr(tokenizer, "save_pretrained"):
+                    tokenizer.save_pretrained(tokenizer_home(save_directory, modality))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "GaplessModel":
+        """Load a directory that `save_pretrained` wrote, or a hub name.
+
+        Raises:
+            DataRefused: a directory that lacks a part; the message names it.
+        """
+        directory = Path(pretrained_model_name_or_path)
+        if directory.exists():
+            check_complete(directory)
+        model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        for modality in text_modalities(model.config):
+            model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
+        return model
+
+
+def text_modalities(config: GaplessConfig) -> list[str]:
+    return [name for name, spec in config.modalities.items() if spec["input"]["kind"] == "text"]
+
+
+def load_tokenizer(config: GaplessConfig, source: str | Path, modality: str) -> Any:
+    spec = config.modalities[modality]["input"]
+    if spec.get("tokenizer") == "open_clip":
+        return OpenClipTokenizer(spec["max_length"])
+    if Path(source).exists():
+        return AutoTokenizer.from_pretrained(tokenizer_home(source, modality))
+    return AutoTokenizer.from_pretrained(str(source), subfolder=str(tokenizer_home("", modality)))
+
+
+def check_complete(directory: Path) -> None:
+    """Refuse a directory that lacks its configuration, weights or a tokenizer, and name what is missing."""
+    if not (directory / "config.json").exists():
+        raise DataRefused(f"{directory} is not a model: it lacks config.json")
+    config = GaplessConfig.from_pretrained(directory)
+    if config.model_type != "gapless" or not config.modalities:
+        raise DataRefused(f"{directory} holds another kind of model (config.json names no modalities)")
+    missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
+    for modality in text_modalities(config):
+        if config.modalities[modality]["input"].get("tokenizer") != "open_clip":
+            home = tokenizer_home("", modality)
+            missing += [str(home / n) for n in ("tokenizer_config.json",) if not (directory / home / n).exists()]
+    if missing:
+        raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
+
+
+def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None) -> GaplessModel:
+    """A new model; encoders with a `pretrained` entry get those weights, the others fresh ones."""
+    encoders = {}
+    for spec in config.modalities.values():
+        spec["encoder"] = dict(spec["encoder"])
+    for name, spec in config.modalities.items():
+        if spec["encoder"].get("pretrained"):
+            spec["encoder"], encoders[name] = load_pretrained_encoder(spec["encoder"])
+    model = GaplessModel(config, encoders)
+    model.tokenizers = dict(tokenizers or {})
+    return model

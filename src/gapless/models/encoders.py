@@ -1,0 +1,211 @@
+"""Encoders: one per modality, all taken from the field; this file only says how each is built and pooled.
+
+An encoder is described by a plain dictionary, which is saved in the model's configuration:
+
+    {"kind": "transformers", "config": {"model_type": "bert", ...}, "pooling": "mean", "trainable": true}
+    {"kind": "open_clip", "tower": "visual", "config": {...}, "trainable": false}
+    {"kind": "vector", "size": 1280}
+
+timm models are transformers models of type `timm_wrapper`. Weights come from `pretrained`, which is used once, when a
+new model is assembled; a saved model carries its weights itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapless.errors import NeedsNetwork, UsageError, missing_extra, unknown_name
+
+EncoderSpec = Mapping[str, Any]
+
+POOLINGS = ("cls", "mean", "pooler", "image_embeds", "text_embeds")
+
+
+class TransformersEncoder(nn.Module):
+    """Any `transformers` model that returns token features or pooled features."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        import transformers
+
+        self.pooling = spec.get("pooling", "pooler")
+        if self.pooling not in POOLINGS:
+            raise unknown_name("pooling", self.pooling, POOLINGS)
+        config = dict(spec["config"])
+        model_type = config.pop("model_type")
+        if model_type == "timm_wrapper":
+            check_torchvision("timm")
+        architecture = spec.get("architecture", "AutoModel")
+        model_class = getattr(transformers, architecture, None)
+        if model_class is None:
+            raise UsageError(f"unknown transformers architecture {architecture!r}")
+        built_config = transformers.AutoConfig.for_model(model_type, **config)
+        from_config = model_class.from_config if architecture == "AutoModel" else model_class._from_config
+        self.model = from_config(built_config)
+        self.output_size = feature_size(built_config, self.pooling)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Pooled features, [pair, output_size]."""
+        return pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
+
+    def tokens(self, **inputs: Tensor) -> Tensor:
+        """Token or patch features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
+        features: Tensor = self.model(**inputs).last_hidden_state
+        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+class OpenClipEncoder(nn.Module):
+    """One tower of an open_clip model; `config` is open_clip's own `model_cfg`."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        check_torchvision("open_clip_torch")
+        from open_clip.model import CLIP, CustomTextCLIP
+
+        config = dict(spec["config"])
+        custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
+        model = (CustomTextCLIP if custom else CLIP)(**config)
+        self.tower = spec["tower"]
+        for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
+            if hasattr(model, name):
+                delattr(model, name)
+        self.model = model
+        self.output_size = int(config["embed_dim"])
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        if self.tower == "visual":
+            return self.model.encode_image(inputs["pixel_values"])
+        return self.model.encode_text(inputs["input_ids"])
+
+
+TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
+
+
+class VectorEncoder(nn.Module):
+    """Ready features: the identity."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.output_size = int(spec["size"])
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values
+
+
+ENCODERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
+    "transformers": TransformersEncoder,
+    "open_clip": OpenClipEncoder,
+    "vector": VectorEncoder,
+}
+
+
+def build_encoder(spec: EncoderSpec) -> nn.Module:
+    """The encoder that `spec` describes, with fresh weights, frozen unless `trainable`."""
+    kind = spec.get("kind", "")
+    if kind not in ENCODERS:
+        raise unknown_name("encoder kind", kind, tuple(ENCODERS))
+    encoder = ENCODERS[kind](spec)
+    encoder.requires_grad_(spec.get("trainable", True))
+    return encoder
+
+
+def check_torchvision(package: str) -> None:
+    """timm and open_clip need torchvision, which a CPU-only torch may lack."""
+    from importlib.util import find_spec
+
+    for needed in (package.removesuffix("_torch"), "torchvision"):
+        if find_spec(needed) is None:
+            raise missing_extra(needed, "openclip")
+
+
+def feature_size(config: Any, pooling: str) -> int:
+    """The width of the pooled features that a transformers configuration gives."""
+    if pooling in ("image_embeds", "text_embeds"):
+        return int(config.projection_dim)
+    if config.model_type == "timm_wrapper":
+        import timm
+
+        return int(timm.create_model(config.architecture, num_classes=0, **(config.model_args or {})).num_features)
+    if getattr(config, "hidden_sizes", None):
+        return int(config.hidden_sizes[-1])
+    return int(config.hidden_size)
+
+
+def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+    """Pooled features [pair, size] of a transformers model output."""
+    if pooling in ("image_embeds", "text_embeds"):
+        return getattr(output, pooling)
+    if pooling == "pooler":
+        return output.pooler_output.flatten(1)
+    tokens: Tensor = output.last_hidden_state
+    if tokens.ndim == 4:
+        tokens = tokens.flatten(2).transpose(1, 2)
+    if pooling == "cls":
+        return tokens[:, 0]
+    if attention_mask is None:
+        return tokens.mean(dim=1)
+    weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
+
+
+def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], nn.Module]:
+    """Assemble an encoder from `spec["pretrained"]`, a local directory or a hub name.
+
+    Returns:
+        the specification with the configuration filled in and `pretrained` removed, and the encoder with its weights.
+
+    Raises:
+        UsageError: when the directory does not hold such a model.
+        NeedsNetwork: when the name is not local and the hub cannot be reached.
+    """
+    import transformers
+
+    spec = dict(spec)
+    source = spec.pop("pretrained")
+    if spec["kind"] == "open_clip":
+        return load_open_clip_tower(spec, source)
+    model_class = getattr(transformers, spec.get("architecture", "AutoModel"))
+    try:
+        model = model_class.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise network_or_usage(source, error) from None
+    spec["config"] = {**spec.get("config", {}), **model.config.to_diff_dict(), "model_type": model.config.model_type}
+    encoder = build_encoder(spec)
+    encoder.model.load_state_dict(model.state_dict())
+    return spec, encoder
+
+
+def load_open_clip_tower(spec: dict[str, Any], source: str) -> tuple[dict[str, Any], nn.Module]:
+    """`source` is what open_clip takes: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local file."""
+    check_torchvision("open_clip_torch")
+    import open_clip
+
+    name, _, checkpoint = source.partition("@")
+    try:
+        model = open_clip.create_model(name, pretrained=checkpoint or None, weights_only=True)
+        spec["config"] = open_clip.get_model_config(name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise network_or_usage(source, error) from None
+    encoder = build_encoder(spec)
+    wanted = encoder.model.state_dict()
+    encoder.model.load_state_dict({key: value for key, value in model.state_dict().items() if key in wanted})
+    return spec, encoder
+
+
+def network_or_usage(source: str, error: Exception) -> Exception:
+    """Which of the two a failed load is: a broken local directory, or a name that only the hub knows."""
+    from pathlib import Path
+
+    first_line = str(error).strip().splitlines()[0]
+    if Path(source.removeprefix("local-dir:")).exists():
+        return UsageError(f"{source} holds no model that can be read ({first_line})")
+    return NeedsNetwork(
+        f"{source!r} is not a local directory and the hub cannot be reached; give the path of a downloaded copy"
+    )
+
+
+@torch.no_grad()
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,132 @@
+"""From raw inputs to tensors: one preprocessor per modality, saved with the model.
+
+An image is anything `data.pixels.load_image` reads or an 8-bit array; a text is a string; a vector is a row of numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gapless.data.pixels import load_image
+from gapless.errors import DataRefused, UsageError, unknown_name
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Preprocessor(Protocol):
+    """Prepare one raw input (cheap to keep), then collate prepared inputs to the encoder's keyword arguments."""
+
+    def prepare(self, raw: Any) -> Any: ...
+
+    def collate(self, prepared: Sequence[Any]) -> dict[str, Tensor]: ...
+
+
+class ImagePreprocessor:
+    """Shorter side to `size`, centre crop (or the whole image padded to a square), 8 bits to normalised floats."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.size = int(spec.get("size", 224))
+        self.channels = int(spec.get("channels", 3))
+        self.fit = spec.get("fit", "pad")
+        if self.fit not in ("pad", "crop"):
+            raise unknown_name("image fit", self.fit, ("pad", "crop"))
+        default_mean, default_std = (IMAGENET_MEAN, IMAGENET_STD) if self.channels == 3 else ((0.5,), (0.25,))
+        self.mean = torch.tensor(spec.get("mean", default_mean)).view(-1, 1, 1)
+        self.std = torch.tensor(spec.get("std", default_std)).view(-1, 1, 1)
+
+    def prepare(self, raw: Any) -> np.ndarray:
+        """An 8-bit array, [size, size] for one channel and [size, size, 3] for three."""
+        pixels = raw if isinstance(raw, np.ndarray) else load_image(raw)
+        image = Image.fromarray(pixels).convert("L" if self.channels == 1 else "RGB")
+        return np.asarray(self.resize(image))
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        if image.size == (self.size, self.size):
+            return image
+        side = max(image.size) if self.fit == "pad" else min(image.size)
+        scale = self.size / side
+        width, height = (max(1, round(edge * scale)) for edge in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        return image.crop((left, top, left + self.size, top + self.size))
+
+    def collate(self, prepared: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(np.stack(prepared))
+        pixels = pixels.unsqueeze(1) if self.channels == 1 else pixels.permute(0, 3, 1, 2)
+        return {"pixel_values": (pixels.float() / 255.0 - self.mean) / self.std}
+
+
+class TextPreprocessor:
+    """The tokenizer of the text encoder, cut at `max_length` tokens, padded to the longest of the batch."""
+
+    def __init__(self, spec: Mapping[str, Any], tokenizer: Any) -> None:
+        self.max_length = int(spec.get("max_length", 128))
+        self.padding = spec.get("padding", True)
+        self.tokenizer = tokenizer
+
+    def prepare(self, raw: Any) -> str:
+        if not isinstance(raw, str) or not raw.strip():
+            raise DataRefused(f"a text must be a string with at least one word, got {raw!r}")
+        return raw
+
+    def collate(self, prepared: Sequence[str]) -> dict[str, Tensor]:
+        if self.tokenizer is None:
+            raise UsageError("this model has no tokenizer; save one with it")
+        encoded = self.tokenizer(
+            list(prepared), truncation=True, max_length=self.max_length, padding=self.padding, return_tensors="pt"
+        )
+        names = self.tokenizer.model_input_names
+        return {name: encoded[name] for name in names if name in encoded}
+
+
+class VectorPreprocessor:
+    """Rows of `size` finite numbers."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.size = int(spec["size"])
+
+    def prepare(self, raw: Any) -> np.ndarray:
+        values = np.asarray(raw, dtype=np.float32)
+        if values.shape != (self.size,) or not np.isfinite(values).all():
+            raise DataRefused(f"a vector must be {self.size} finite numbers, got shape {values.shape}")
+        return values
+
+    def collate(self, prepared: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        return {"values": torch.from_numpy(np.stack(prepared))}
+
+
+def build_preprocessor(spec: Mapping[str, Any], tokenizer: Any = None) -> Preprocessor:
+    """The preprocessor that a modality's `input` description names: image, text or vector."""
+    kind = spec.get("kind", "")
+    if kind == "image":
+        return ImagePreprocessor(spec)
+    if kind == "text":
+        return TextPreprocessor(spec, tokenizer)
+    if kind == "vector":
+        return VectorPreprocessor(spec)
+    raise unknown_name("input kind", kind, ("image", "text", "vector"))
+
+
+def image_input_of(directory: str | Path) -> dict[str, Any]:
+    """The `input` description that a transformers checkpoint's `preprocessor_config.json` stands for."""
+    from gapless.files import read_json
+
+    file = Path(directory) / "preprocessor_config.json"
+    if not file.exists():
+        return {"kind": "image"}
+    config = read_json(file)
+    size = config.get("crop_size") or config.get("size") or 224
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge") or 224
+    spec = {"kind": "image", "size": int(size), "channels": 3, "fit": "crop" if config.get("do_center_crop") else "pad"}
+    if config.get("do_normalize", True):
+        spec |= {"mean": config.get("image_mean", IMAGENET_MEAN), "std": config.get("image_std", IMAGENET_STD)}
+    else:
+        spec |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return spec

@@ -1,0 +1,59 @@
+"""Tokenizers: trained on a manifest's captions, or taken from a checkpoint; saved in the model's directory."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+TOKENIZER_DIRECTORY = "tokenizer"
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> Any:
+    """A WordPiece tokenizer (BERT's), trained on `captions`; deterministic for one order of captions."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=special
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **SPECIAL_TOKENS,
+    )
+
+
+class OpenClipTokenizer:
+    """open_clip's byte-pair tokenizer behind the call that transformers tokenizers have."""
+
+    model_input_names = ("input_ids",)
+
+    def __init__(self, context_length: int = 77) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self.tokenizer = SimpleTokenizer(context_length=context_length)
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, Tensor]:
+        return {"input_ids": self.tokenizer(list(texts))}
+
+
+def tokenizer_home(directory: str | Path, modality: str) -> Path:
+    return Path(directory) / TOKENIZER_DIRECTORY / modality

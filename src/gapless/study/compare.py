@@ -1,0 +1,150 @@
+"""Methods x seeds at equal budget: the runs, the table over seeds, the differences to a baseline.
+
+Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+from transformers import set_seed
+
+from gapless.data.manifest import Manifest
+from gapless.errors import UsageError, unknown_name
+from gapless.files import check_new_directory, read_json, write_json, write_text
+from gapless.metrics.measure import measure_difference
+from gapless.study.renderings import to_latex, to_markdown
+from gapless.study.table import paper_table
+from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
+from gapless.train.recipes import METHODS, Recipe, apply_method
+from gapless.train.run import Run, all_captions, differences, new_model, plain, train
+
+PLAN = "plan.json"
+COMPARISON = "compare.json"
+
+
+def compare(
+    recipe_name: str,
+    recipe: Recipe,
+    manifest: Manifest,
+    methods: Sequence[str],
+    seeds: Iterable[int],
+    out: Path,
+    baseline: str = "clip",
+    split: str = "test",
+    num_bootstrap: int = 1000,
+) -> dict[str, Any]:
+    """Train and measure every method with every seed, and write the comparison directory.
+
+    Returns:
+        what `compare.json` holds.
+
+    Raises:
+        UsageError: an unknown method, or an output directory that holds another comparison.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise unknown_name("method", method, tuple(METHODS))
+    manifest.select(split)
+    seeds = list(seeds)
+    plans = {
+        f"{method}-seed{seed}": Run(recipe_name, method, seed, apply_method(recipe, method), manifest.fingerprint)
+        for method in methods
+        for seed in seeds
+    }
+    keep_or_claim(out, {name: plain(run.to_dict()) for name, run in plans.items()} | {"split": split})
+    for number, (name, run) in enumerate(plans.items(), start=1):
+        directory = out / "runs" / name
+        if not (directory / "results.json").exists():
+            label = f"{run.method} seed {run.seed} ({number}/{len(plans)})"
+            run_one(run, manifest, directory, label, split, num_bootstrap)
+    runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
+    baseline = baseline if baseline in methods else methods[0]
+    comparison = summarise(runs, baseline, out) | {
+        "differences": differences_to(baseline, runs, manifest.select(split), num_bootstrap)
+    }
+    write_json(out / COMPARISON, comparison)
+    table = paper_table(comparison)
+    write_text(out / "table.md", to_markdown(table))
+    write_text(out / "table.tex", to_latex(table))
+    return comparison
+
+
+def keep_or_claim(out: Path, plan: dict[str, Any]) -> None:
+    """A directory that holds the same comparison is continued, another one is refused."""
+    if (out / PLAN).exists():
+        differing = differences(read_json(out / PLAN), plan)
+        if differing:
+            raise UsageError(
+                f"{out} holds another comparison; differing: {', '.join(differing[:5])}; choose another --out"
+            )
+        return
+    check_new_directory(out)
+    write_json(out / PLAN, plan)
+
+
+def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
+    """Train (or finish) one run, measure it, and keep its latent space before and after."""
+    started = time.perf_counter()
+    train(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
+    seconds = time.perf_counter() - started
+    rows = manifest.select(split)
+    set_seed(run.seed)
+    untrained = embed_split(new_model(run.settings, all_captions(manifest.select("train"))), rows)
+    write_latent(directory / "latent_untrained.safetensors", untrained, rows)
+    evaluate_run(directory, manifest, split, num_bootstrap, extra={"train_seconds": seconds})
+
+
+def summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
+    """What compare.json holds: the table over seeds, the differences to the baseline, what it was measured on."""
+    results = {method: [read_json(path / "results.json") for path in paths] for method, paths in runs.items()}
+    first = results[baseline][0]
+    figures = {method: [flat_figures(one["figures"]) for one in found] for method, found in results.items()}
+    shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
+    return {
+        **shared,
+        "methods": list(runs),
+        "baseline": baseline,
+        "seeds": [one["seed"] for one in results[baseline]],
+        "table": {method: over_seeds(found) for method, found in figures.items()},
+        "random": {
+            key.replace("grouping/random/", "grouping/"): value
+            for key, value in figures[baseline][0].items()
+            if key.startswith("grouping/random/")
+        },
+        "runs": {method: [str(path.relative_to(out)) for path in paths] for method, paths in runs.items()},
+    }
+
+
+def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
+    """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
+    return {key: f.get("value", f.get("mean")) if isinstance(f, dict) else f for key, f in figures.items()}
+
+
+def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation over seeds; one seed has no deviation."""
+    return {
+        key: {
+            "mean": float(np.mean([one[key] for one in figures])),
+            "sd": float(np.std([one[key] for one in figures], ddof=1)) if len(figures) > 1 else None,
+        }
+        for key in figures[0]
+    }
+
+
+def differences_to(
+    baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
+    if num_bootstrap == 0:
+        return {}
+    embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
+    known = {key: value for key, value in measured_on(rows).items() if key != "labels"}
+    return {
+        method: measure_difference(embeddings[method], embeddings[baseline], **known, num_bootstrap=num_bootstrap)
+        for method in runs
+        if method != baseline
+    }

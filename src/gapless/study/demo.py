@@ -1,0 +1,25 @@
+"""The demonstration: the phantom, `clip` against `gapless` at equal budget, the table and the report."""
+
+from pathlib import Path
+from typing import Any
+
+from gapless.data.manifest import Manifest
+from gapless.data.readers.phantom import write_phantom
+from gapless.study.compare import compare
+from gapless.study.report import write_report
+from gapless.train.recipes import phantom_small
+
+
+def run_demo(out: Path, seed: int = 0) -> tuple[dict[str, Any], Path]:
+    """Everything under `out`; a finished part of an earlier run is kept.
+
+    Returns:
+        the comparison, and the path of the report.
+    """
+    data = out / "phantom"
+    manifest = Manifest.read(data) if data.exists() else write_phantom(data, seed=seed)
+    directory = out / "compare"
+    comparison = compare("phantom-small", phantom_small(), manifest, ["clip", "gapless"], [seed], directory)
+    report = out / "report.html"
+    write_report([directory], report)
+    return comparison, report

@@ -1,0 +1,89 @@
+"""What happens around the steps of `transformers.Trainer`: the temperature rule, schedules, metrics.jsonl, progress."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gapless.losses.gap_closing import GapClosingLoss
+
+HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+
+
+class LossRules(TrainerCallback):
+    """Moves the scheduled weights before a step and clamps the temperature after it."""
+
+    def __init__(self, loss: GapClosingLoss) -> None:
+        self.loss = loss
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.loss.set_progress(min(1.0, state.global_step / max(1, state.max_steps)))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.loss.clamp_logit_scale()
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log to `metrics.jsonl`; after a resume, lines past the resumed step are dropped first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step and state.global_step > 0]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        record = {key.replace("eval_", "eval/", 1): value for key, value in logs.items() if key not in HIDDEN_LOGS}
+        if set(record) - {"epoch"}:
+            with self.path.open("a") as stream:
+                stream.write(json.dumps({"step": state.global_step, **record}) + "\n")
+
+
+class ProgressBar(TrainerCallback):
+    """Steps, time left and the last figures, on stderr."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", mininterval=0.5
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        shown = {"loss": "loss", "eval_gap/centroid_distance": "gap", "eval_retrieval/mean/R@10": "R@10"}
+        if self.bar is not None:
+            self.last = {**getattr(self, "last", {}), **{shown[k]: f"{v:.3f}" for k, v in logs.items() if k in shown}}
+            self.bar.set_postfix(self.last)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,127 @@
+"""Evaluation of a finished run: every figure of a split, written to `results.json` with what it was measured on."""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from gapless.data.manifest import Manifest
+from gapless.embed import embed_dataset, evaluation_dataset
+from gapless.errors import UsageError
+from gapless.files import write_bytes, write_json
+from gapless.metrics.measure import measure
+from gapless.models.aligner import GaplessModel
+
+PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
+MAX_LATENT_PAIRS = 512
+EMBEDDINGS = "embeddings.safetensors"
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The configuration of a finished run."""
+    if not (directory / "config.yaml").exists():
+        raise UsageError(f"{directory} is not a run: it has no config.yaml")
+    if not (directory / "model" / "config.json").exists():
+        raise UsageError(f"{directory} has no finished model; continue it with --resume latest")
+    config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text())
+    return config
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def evaluate_run(
+    directory: Path,
+    manifest: Manifest,
+    split: str = "test",
+    num_bootstrap: int = 1000,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure a run's model on one split; writes `results.json` and the embeddings into the run.
+
+    Args:
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        extra: further entries of `results.json`.
+
+    Returns:
+        what `results.json` holds.
+    """
+    config = read_run(directory)
+    rows = manifest.select(split)
+    embeddings = embed_split(GaplessModel.from_pretrained(directory / "model"), rows, f"embed {split}")
+    figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
+    results = {
+        "n": figures.pop("n"),
+        "gallery_size": figures.pop("gallery_size"),
+        "figures": figures,
+        "split": split,
+        "seed": config["seed"],
+        "method": config["method"],
+        "recipe": config["recipe"],
+        "budget": budget_of(directory, config),
+        "versions": versions(),
+        "data": describe(manifest, split),
+        **(extra or {}),
+    }
+    write_embeddings(directory / EMBEDDINGS, embeddings, rows)
+    write_latent(directory / "latent.safetensors", embeddings, rows)
+    write_json(directory / "results.json", results)
+    return results
+
+
+def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:
+    return embed_dataset(model, evaluation_dataset(model, rows), progress=progress)
+
+
+def measured_on(rows: Manifest) -> dict[str, Any]:
+    """What `measure` needs to know of a manifest's rows: groups, captions, and the main label (the first one)."""
+    return {
+        "groups": rows.table["group"].to_pylist(),
+        "labels": rows.table[rows.labels[0]].to_pylist() if rows.labels else None,
+        "captions": [captions[0] for captions in rows.table["captions"].to_pylist()],
+    }
+
+
+def describe(manifest: Manifest, split: str) -> dict[str, Any]:
+    """What the figures were measured on, and how much of the split's groups training has seen."""
+    groups: dict[str, set[str]] = {}
+    for name, group in zip(manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist(), strict=True):
+        groups.setdefault(name, set()).add(group)
+    shared = groups[split] & groups.get("train", set())
+    return {
+        "source": manifest.info["source"],
+        "fingerprint": manifest.fingerprint,
+        "rows": manifest.rows_per_split(),
+        "groups": len(groups[split]),
+        "label": manifest.labels[0] if manifest.labels else None,
+        "leakage": {f"{split}_groups_in_train_share": len(shared) / len(groups[split])},
+    }
+
+
+def budget_of(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """How much training the run had: steps, epochs, batch."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines() if (directory / "metrics.jsonl").exists() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return {
+        "steps": last.get("step"),
+        "epochs": last.get("epoch"),
+        "batch": config["settings"]["training"].get("per_device_train_batch_size"),
+    }
+
+
+def write_embeddings(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
+    """Modality -> [pair, dim], with the ids of the rows in the file's metadata."""
+    ids = json.dumps(rows.table["id"].to_pylist())
+    write_bytes(path, save({name: matrix.contiguous() for name, matrix in embeddings.items()}, metadata={"ids": ids}))
+
+
+def write_latent(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
+    """The first pairs of the split, for pictures."""
+    some = Manifest(rows.path, rows.info, rows.table.slice(0, MAX_LATENT_PAIRS))
+    write_embeddings(path, {name: matrix[:MAX_LATENT_PAIRS] for name, matrix in embeddings.items()}, some)

@@ -1,0 +1,189 @@
+"""A run: one directory that training writes, `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments, set_seed
+
+from gapless.data.batches import PairDataset
+from gapless.data.manifest import Manifest
+from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
+from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.files import check_new_directory, new_directory, write_text
+from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
+from gapless.models.tokenizers import train_tokenizer
+from gapless.train.checkpoint import checkpoints_of, newest_valid
+from gapless.train.recipes import Recipe
+from gapless.train.trainer import AlignerTrainer
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for: it is written to `config.yaml`, and a resumed run must match it."""
+
+    recipe: str
+    method: str
+    seed: int
+    settings: Recipe
+    data_fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists and dictionaries alone, as YAML and JSON write them."""
+        described: dict[str, Any] = plain(asdict(self))
+        return described
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def plain(value: Any) -> Any:
+    """Tuples and mappings as YAML's own lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def training_arguments(settings: Recipe, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+    """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here."""
+    known = {name for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
+    for name in settings.training:
+        if name not in known:
+            raise unknown_name("training argument", name, tuple(known))
+    fixed = {
+        "output_dir": str(out / "checkpoints"),
+        "seed": seed,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": True,
+        "logging_nan_inf_filter": False,
+        "label_names": [],
+        "disable_tqdm": True,
+    }
+    chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
+    if not has_evaluation:
+        chosen["eval_strategy"] = "no"
+    return TrainingArguments(**{**chosen, **fixed})
+
+
+def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
+    """A fresh model of a recipe; the tokenizer is trained on `captions` where the text encoder brings none."""
+    loss = {k: v for k, v in asdict(settings.loss).items() if k != "mask_duplicates"}
+    config = GaplessConfig(
+        modalities=plain(settings.modalities),
+        embedding_dim=settings.embedding_dim,
+        loss={"anchor": settings.anchor, **loss},
+    )
+    tokenizers = {}
+    for name in text_modalities(config):
+        spec = config.modalities[name]
+        source = spec["encoder"].get("pretrained")
+        if source and spec["input"].get("tokenizer") != "open_clip":
+            from transformers import AutoTokenizer
+
+            tokenizers[name] = AutoTokenizer.from_pretrained(source)
+        elif not source:
+            tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec["input"]["max_length"])
+    return assemble(config, tokenizers)
+
+
+def all_captions(manifest: Manifest) -> list[str]:
+    if "captions" not in manifest.table.column_names:
+        return []
+    return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
+
+
+def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: str | None = None) -> dict[str, str]:
+    """Train one model and write its run directory.
+
+    Args:
+        resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
+        label: of the progress bar.
+
+    Returns:
+        the checkpoints that a resume passed over, each with the reason.
+
+    Raises:
+        UsageError: an unknown name, an output directory in use, a recipe that differs on resume.
+        DataRefused: fewer rows than a batch.
+    """
+    settings, seed = run.settings, run.seed
+    train_rows = manifest.select(TRAIN)
+    has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) > 1
+    arguments = training_arguments(settings, out, seed, has_evaluation)
+    check_enough(train_rows, arguments)
+    checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+    if not resume:
+        check_new_directory(out)
+    set_seed(seed)
+    model = new_model(settings, all_captions(train_rows))
+    check_modalities(model, train_rows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", run.to_yaml())
+    trainer = AlignerTrainer(
+        model,
+        arguments,
+        PairDataset(
+            train_rows,
+            {name: p.prepare for name, p in preprocessors_of(model).items()},
+            training_seed=seed,
+            augment_images=settings.augment_images,
+        ),
+        run=out,
+        label=label or f"{run.method} seed {seed}",
+        evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
+        mask_duplicates=settings.loss.mask_duplicates,
+    )
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        if not checkpoints_of(out / "checkpoints"):
+            shutil.rmtree(out)  # nothing that could be resumed
+        raise
+    save_whole(model, out / "model")
+    return passed_over
+
+
+def save_whole(model: GaplessModel, directory: Path) -> None:
+    """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
+    shutil.rmtree(directory, ignore_errors=True)
+    with new_directory(directory) as partial:
+        model.save_pretrained(partial)
+
+
+def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
+    batch = arguments.train_batch_size * arguments.world_size
+    if len(rows) < batch:
+        raise DataRefused(
+            f"{rows.path} has {len(rows)} {TRAIN} rows, fewer than one batch of {batch}; "
+            "lower training.per_device_train_batch_size"
+        )
+
+
+def resumed(run: Run, out: Path) -> tuple[Path | None, dict[str, str]]:
+    """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
+    config = out / "config.yaml"
+    if not config.exists():
+        raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")
+    differing = differences(yaml.safe_load(config.read_text()), run.to_dict())
+    if differing:
+        raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")
+    return newest_valid(out / "checkpoints")
+
+
+def differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [prefix.removesuffix(".")]
+    return [
+        key
+        for name in sorted(before.keys() | now.keys())
+        for key in differences(before.get(name), now.get(name), f"{prefix}{name}.")
+    ]

@@ -1,0 +1,135 @@
+"""Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from gapless.data.batches import EpochSampler, PairDataset
+from gapless.embed import Collator, embed_dataset, preprocessors_of
+from gapless.errors import GaplessError
+from gapless.files import PARTIAL_MARK
+from gapless.metrics.measure import measure
+from gapless.models.aligner import GaplessModel
+from gapless.train.callbacks import LossRules, MetricsFile, ProgressBar
+from gapless.train.checkpoint import checkpoints_of, fault_of, publish
+
+
+class AlignerTrainer(Trainer):
+    """Our part of the training loop; everything else is `transformers.Trainer`.
+
+    Args:
+        run: the run's directory; checkpoints go to `run/checkpoints`, logs to `run/metrics.jsonl`.
+        evaluation: pairs to measure during training, or None.
+        mask_duplicates: pairs of one caption are not negatives of each other.
+    """
+
+    def __init__(
+        self,
+        model: GaplessModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        run: Path,
+        label: str = "train",
+        evaluation: PairDataset | None = None,
+        mask_duplicates: bool = False,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=evaluation,
+            data_collator=Collator(preprocessors_of(model), mask_duplicates),
+        )
+        self.run = run
+        self.term_sums: dict[str, Tensor] = {}
+        self.num_summed = 0
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        assert model.loss is not None
+        for callback in (LossRules(model.loss), MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
+            self.add_callback(callback)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        ids = inputs.pop("ids")
+        output = model(**inputs)
+        if not torch.isfinite(output.loss):
+            shown = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+            raise GaplessError(
+                f"the loss is not finite at step {self.state.global_step} on the batch of {shown}; "
+                "lower training.learning_rate, or look at these rows"
+            )
+        for name, value in output.terms.items():
+            self.term_sums[name] = self.term_sums.get(name, 0.0) + value.double()
+        self.num_summed += 1
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.num_summed:
+            logs |= {f"loss/{name}": float(value) / self.num_summed for name, value in self.term_sums.items()}
+            logs["logit_scale"] = float(self.model.loss.logit_scale.detach().exp())
+            self.term_sums, self.num_summed = {}, 0
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The gap and retrieval figures of the evaluation pairs, as `eval_<key>`."""
+        assert isinstance(self.eval_dataset, PairDataset)
+        embeddings = embed_dataset(self.model, self.eval_dataset, batch_size=self.args.eval_batch_size)
+        figures = measure(embeddings, include=("gap", "retrieval"))
+        metrics = {f"eval_{key}": value for key, value in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: encoders differ too much for the Trainer's rule of thumb."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return EpochSampler(len(dataset), self.args.data_seed or self.args.seed)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""
+        final = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if final.exists() and fault_of(final) is None:
+            return
+        self.partial_directory = final.parent / f"{PARTIAL_MARK}{final.name}"
+        if self.is_world_process_zero():
+            shutil.rmtree(self.partial_directory, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            publish(self.partial_directory / final.name, final)
+            self.partial_directory.rmdir()
+            self.rotate(final)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.partial_directory)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The model alone: the pickled arguments that transformers adds are never read here."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
+    def rotate(self, newest: Path) -> None:
+        """Keep the newest `save_total_limit` checkpoints that verify, and the best one."""
+        limit = self.args.save_total_limit
+        if not limit:
+            return
+        best = self.state.best_model_checkpoint
+        for old in checkpoints_of(newest.parent)[limit:]:
+            if best is None or old.name != Path(best).name:
+                shutil.rmtree(old)
