@@ -84,7 +84,7 @@ def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     from gapless.metrics.measure import measure
 
-    return measure({name: torch.from_numpy(np.array(rows)) for name, rows in latent.items()})
+    return measure({name: torch.from_numpy(np.array(rows)) for name, rows in latent.items()}, include=("gap",))
 
 
 def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:

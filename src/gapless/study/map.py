@@ -1,0 +1,220 @@
+"""An interactive map of embeddings in one HTML file: modalities by colour and mark, true pairs joined, caption and
+thumbnail under the pointer, the figures beside. It loads nothing from outside, and its policy forbids it to try.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
+
+from gapless import __version__
+from gapless.data.manifest import Manifest
+from gapless.data.pixels import load_image
+from gapless.errors import DataRefused, missing_extra
+from gapless.files import write_text
+from gapless.geometry import unit_norm
+from gapless.study.figures import Panel, cosine_figure, principal_plane
+from gapless.study.ink import inline_svg, modality_style, page_colour
+from gapless.study.renderings import figure_text
+from gapless.study.table import number_of
+
+MAX_PAIRS = 1000
+THUMBNAIL_SIDE = 160
+SYMBOLS = ("circle", "triangle-up", "square", "diamond")
+HEADLINES = {
+    "gap/centroid_distance": "centroid distance",
+    "gap/true_pair_cosine": "true-pair cosine",
+    "gap/separability_auc": "separability",
+    "gap/mixing@10": "mixing",
+}
+
+
+def write_map(
+    out: Path,
+    embeddings: Mapping[str, ArrayLike],
+    results: Mapping[str, Any],
+    *,
+    ids: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    manifest: Manifest | None = None,
+    title: str = "embeddings",
+    max_pairs: int = MAX_PAIRS,
+) -> None:
+    """Write the map of paired embeddings.
+
+    Args:
+        out: the HTML file; one that is there is replaced.
+        embeddings: modality -> [pair, dim], rows aligned; they need not be unit-norm. Memory maps are read in the
+            drawn rows only.
+        results: what `results.json` holds: "figures", and "n", "gallery_size", "split", "versions" where known.
+        ids: [pair] names of the rows; with `manifest` they find its captions, labels and images.
+        captions: [pair] texts for the pointer; the manifest's first caption by default.
+        labels: name -> [pair], to colour by; the manifest's labels by default.
+        manifest: where captions, labels and thumbnails come from.
+        max_pairs: at most so many pairs are drawn, a fixed random choice, and the page says so.
+
+    Raises:
+        UsageError: plotly is not installed.
+        DataRefused: no id occurs in the manifest.
+    """
+    script = plotly_script()
+    rows = sampled_rows(len(np.asarray(next(iter(embeddings.values())))), max_pairs)
+    drawn = {name: unit_norm(torch.from_numpy(chosen(matrix, rows))).numpy() for name, matrix in embeddings.items()}
+    pairs: list[dict[str, Any]] = [{"id": str(ids[row]) if ids is not None else f"row {row}"} for row in rows]
+    if manifest is not None:
+        add_manifest(pairs, manifest)
+    for pair, row in zip(pairs, rows, strict=True):
+        if captions is not None:
+            pair["caption"] = str(captions[row])
+        if labels is not None:
+            pair["labels"] = {name: label_text(values[row]) for name, values in labels.items()}
+    write_text(out, render(script, drawn, pairs, results, title))
+
+
+def chosen(matrix: ArrayLike, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.asarray(matrix)[rows], dtype=np.float32)
+
+
+def sampled_rows(num_rows: int, at_most: int) -> np.ndarray:
+    """All rows, or a random choice of them that is the same every time, in order."""
+    if num_rows <= at_most:
+        return np.arange(num_rows)
+    return np.sort(np.random.default_rng(0).permutation(num_rows)[:at_most])
+
+
+def label_text(value: Any) -> str:
+    return "" if value is None or value != value else str(value)
+
+
+def add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
+    """Captions, labels and thumbnails of the pairs that the manifest knows."""
+    names = manifest.table["id"].to_pylist()
+    where = {str(name): row for row, name in enumerate(names)}
+    found = [(pair, where[pair["id"]]) for pair in pairs if pair["id"] in where]
+    if not found:
+        raise DataRefused(
+            f"no id of the embeddings ({pairs[0]['id']!r}, ...) occurs in {manifest.path} ({names[0]!r}, ...); "
+            "name the manifest that they were made from"
+        )
+    columns = manifest.table.select(["captions", *manifest.labels]).take([row for _, row in found]).to_pylist()
+    for (pair, row), values in zip(tqdm(found, desc="thumbnails", unit="image", disable=None), columns, strict=True):
+        texts = values["captions"] or [""]
+        pair["caption"] = texts[0]
+        pair["labels"] = {name: label_text(values[name]) for name in manifest.labels}
+        thumbnail = thumbnail_of(manifest, row)
+        if thumbnail:
+            pair["thumbnail"] = thumbnail
+
+
+def thumbnail_of(manifest: Manifest, row: int) -> str | None:
+    """A small JPEG as a data address; None for a row whose image is gone or cannot be read."""
+    from PIL import Image
+
+    try:
+        image = Image.fromarray(load_image(manifest.image_path(row)))
+    except (OSError, DataRefused, TypeError):
+        return None
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=70, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def plotly_script() -> str:
+    """plotly's own script with the addresses of its map tiles, fonts and services taken out."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise missing_extra("plotly", "map") from None
+    script: str = get_plotlyjs()
+    return re.sub(r"""(?<=["'`])https?://(?!www\.w3\.org/)""", "about:blank#", script)
+
+
+def script_hash(script: str) -> str:
+    """The script as the page's content security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def json_for_page(value: Any) -> str:
+    """JSON that cannot end its script element, whatever the strings hold."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def render(
+    plotly: str, drawn: Mapping[str, np.ndarray], pairs: list[dict[str, Any]], results: Mapping[str, Any], title: str
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    points, shares = principal_plane(drawn)
+    modalities = []
+    for index, (name, where) in enumerate(points.items()):
+        colour, _, glyph = modality_style(index)
+        modalities.append(
+            {
+                "name": name,
+                "x": where[:, 0].round(5).tolist(),
+                "y": where[:, 1].round(5).tolist(),
+                "symbol": SYMBOLS[index % len(SYMBOLS)],
+                "colour": page_colour(colour).removeprefix("var(").removesuffix(")"),
+                "glyph": glyph,
+            }
+        )
+    first, second = list(drawn.values())[:2]
+    for pair, cosine in zip(pairs, (first * second).sum(axis=1).tolist(), strict=True):
+        pair["cosine"] = round(cosine, 4)
+    label_names = sorted({name for pair in pairs for name in pair.get("labels", {})})
+    page = {"modalities": modalities, "pairs": pairs, "labels": label_names, "shares": [round(s, 4) for s in shares]}
+    script = (package_files("gapless.study") / "templates" / "map.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("gapless.study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = results.get("figures", {})
+    return environment.get_template("map.html").render(
+        title=title,
+        facts=facts_of(results, len(pairs)),
+        headlines=[(name, figure_text(figures[key])) for key, name in HEADLINES.items() if has(figures, key)],
+        figures=[(key, figure_text(figures[key])) for key in sorted(figures) if has(figures, key)],
+        modalities=modalities,
+        label_names=label_names,
+        has_thumbnails=any("thumbnail" in pair for pair in pairs),
+        has_captions=any("caption" in pair for pair in pairs),
+        histogram=inline_svg(cosine_figure([Panel("", drawn)]), "Cosines of true and false pairs"),
+        data=json_for_page(page),
+        plotly=plotly,
+        script=script,
+        hashes=f"{script_hash(plotly)} {script_hash(script)}",
+        version=__version__,
+    )
+
+
+def has(figures: Mapping[str, Any], key: str) -> bool:
+    return number_of(figures.get(key)) is not None
+
+
+def facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
+    """What was measured and how much of it is drawn."""
+    num_pairs = results.get("n", num_drawn)
+    drawn = f"all {num_pairs:,} pairs drawn"
+    if num_drawn < num_pairs:
+        drawn = f"{num_drawn:,} of {num_pairs:,} pairs drawn, a fixed random choice; the figures are of all"
+    return [
+        *([f"split {results['split']}"] if results.get("split") else []),
+        *([f"gallery {results['gallery_size']:,}"] if results.get("gallery_size") else []),
+        drawn,
+    ]
