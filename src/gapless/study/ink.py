@@ -3,8 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import rc_context
@@ -54,10 +54,13 @@ STYLE = {
 FORMATS = ("svg", "pdf", "png")
 
 
-def style(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+@contextmanager
+def style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
     """matplotlib's settings for the block; those of the caller come back after it."""
     settings: Any = {**STYLE, **(changes or {})}
-    return rc_context(settings)
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks
+        yield
 
 
 def modality_style(index: int) -> tuple[str, str, str]:
@@ -89,10 +92,8 @@ def settle_layout(figure: Figure) -> None:
     """Lay the figure out once: a second pass would move things a little, and bytes with them."""
     if figure.get_layout_engine() is None:
         return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:

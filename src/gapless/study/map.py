@@ -34,8 +34,8 @@ SYMBOLS = ("circle", "triangle-up", "square", "diamond")
 HEADLINES = {
     "gap/centroid_distance": "centroid distance",
     "gap/true_pair_cosine": "true-pair cosine",
-    "gap/separability_auc": "separability",
-    "gap/mixing@10": "mixing",
+    "gap/separability_auc": "separability (0.5 = closed)",
+    "gap/mixing@10": "mixing (0.5 = closed)",
 }
 
 

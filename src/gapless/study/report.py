@@ -7,6 +7,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,16 @@ class Picture:
     legend: list[tuple[str, str, str]]
     whole: Figure
 
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The whole figure by file name."""
+        return {f"{self.name}.{kind}": image_bytes(self.whole, kind) for kind in FORMATS}
+
     def downloads(self) -> list[tuple[str, str]]:
         """File names and data addresses of the whole figure."""
         return [
-            (f"{self.name}.{kind}", f"data:{MEDIA_TYPES[kind]};base64,{base64.b64encode(content).decode()}")
-            for kind, content in ((kind, image_bytes(self.whole, kind)) for kind in FORMATS)
+            (name, f"data:{MEDIA_TYPES[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}")
+            for name, content in self.files.items()
         ]
 
 
@@ -82,8 +88,8 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
 
 def write_section(directory: Path, prefix: str, section: Mapping[str, Any]) -> None:
     for picture in section["pictures"]:
-        for kind in FORMATS:
-            write_bytes(directory / f"{prefix}{picture.name}.{kind}", image_bytes(picture.whole, kind))
+        for name, content in picture.files.items():
+            write_bytes(directory / f"{prefix}{name}", content)
     write_text(directory / f"{prefix}table.tex", section["latex"])
     write_text(directory / f"{prefix}table.md", section["markdown"])
 
@@ -118,7 +124,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "table": table,
         "pictures": pictures_of(study, table),
         "notes": reliability_notes(study.comparison),
-        "all_figures": all_figures_of(study.comparison),
+        "all_figures": all_figures_of(study),
         "methods": study.methods,
         "baseline": study.comparison.get("baseline"),
         "latex": to_latex(table, label=f"tab:{file_name(study.title)}"),
@@ -178,14 +184,14 @@ def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, 
     return headlines
 
 
-def all_figures_of(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def all_figures_of(study: Study) -> list[tuple[str, list[str]]]:
     """Every key of every method, as text."""
-    table = comparison["table"]
-    keys = sorted({key for figures in table.values() for key in figures})
+    figures = [study.all_figures(method) for method in study.methods]
+    keys = sorted({key for found in figures for key in found})
     return [
-        (key, [figure_text(table.get(method, {}).get(key)) for method in comparison["methods"]])
+        (key, [figure_text(found.get(key)) for found in figures])
         for key in keys
-        if any(number_of(table.get(method, {}).get(key)) is not None for method in comparison["methods"])
+        if any(number_of(found.get(key)) is not None for found in figures)
     ]
 
 
@@ -205,7 +211,8 @@ def pictures_of(study: Study, table: Table) -> list[Picture]:
                 curves_figure(histories, keys),
             )
         )
-    differences = study.comparison.get("differences") or {}
+    written = study.comparison.get("differences") or {}
+    differences = {method: written[method] for method in study.methods if method in written}
     if difference_parts(table.columns, differences):
         pictures.append(difference_picture(study, table, differences))
     return pictures

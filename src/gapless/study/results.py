@@ -59,6 +59,11 @@ class Study:
     def methods(self) -> list[str]:
         return list(self.comparison["methods"])
 
+    def all_figures(self, method: str) -> dict[str, Any]:
+        """Every figure of a method as it was written: over seeds, or of the one run."""
+        is_comparison = "runs" in self.comparison
+        return dict(self.comparison["table"].get(method, {})) if is_comparison else self.runs[method][0].figures
+
 
 def read_studies(paths: Sequence[Path]) -> list[Study]:
     """Each comparison directory is a study; all runs and measurements given become one study, a row each."""
@@ -113,6 +118,11 @@ def study_of_runs(runs: Sequence[Run]) -> Study:
     comparison = {
         **shared,
         "methods": list(rows),
+        "random": {
+            key.replace("grouping/random/", "grouping/"): figure
+            for key, figure in (runs[0].figures if not differ else {}).items()
+            if key.startswith("grouping/random/")
+        },
         "seeds": sorted({run.results["seed"] for run in runs if run.results.get("seed") is not None}),
         "differ": differ,
         "table": {name: {key: as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
@@ -136,9 +146,9 @@ def row_names(runs: Sequence[Run]) -> list[str]:
 
 
 def as_mean(figure: Any) -> dict[str, Any]:
-    """A figure of one run in the layout of a figure over seeds: no standard deviation, its interval kept."""
+    """A figure of one run in the layout of a figure over seeds; a spread over k-means seeds is not one over runs."""
     if isinstance(figure, Mapping):
-        return {"mean": figure.get("value", figure.get("mean")), "sd": figure.get("sd"), **figure}
+        return {**figure, "mean": figure.get("value", figure.get("mean")), "sd": None}
     return {"mean": figure, "sd": None}
 
 

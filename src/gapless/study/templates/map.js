@@ -41,7 +41,7 @@
   };
   const traces = () => [
     { ...lines(all), mode: "lines", type: "scatter", hoverinfo: "skip", visible: joined.checked,
-      line: { color: css("--faint"), width: 0.6 }, opacity: 0.45 },
+      line: { color: css("--faint"), width: 0.7 }, opacity: Math.max(0.2, Math.min(0.6, 120 / all.length)) },
     ...page.modalities.map((modality) => ({
       x: modality.x, y: modality.y, mode: "markers", type: "scatter", hoverinfo: "none",
       marker: { symbol: modality.symbol, size: 7, opacity: 0.8, color: colours(modality) },
@@ -61,7 +61,7 @@
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--ink") },
   });
   const config = {
-    displaylogo: false, responsive: true, scrollZoom: true, showLink: false, plotlyServerURL: "", topojsonURL: "about:blank",
+    displaylogo: false, showSendToCloud: false, responsive: true, scrollZoom: true, showLink: false, plotlyServerURL: "", topojsonURL: "about:blank",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
 
