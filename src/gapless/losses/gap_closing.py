@@ -17,10 +17,15 @@ from torch import Tensor, nn
 
 from gapless.geometry import at_least_fp32, log_mean_gaussian_kernel, pair_centroids, pairwise_squared_distance
 from gapless.losses.contrastive import symmetric_info_nce
+from gapless.losses.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
 from gapless.losses.schedules import Schedule, weight_at
+from gapless.losses.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.shapes import Embeddings, Groups, Scalar
 
 MAX_LOGIT_SCALE = 100.0
+# Batches up to this size take the plain functions: as fast there (docs/performance.md), and fewer kernels to launch.
+PLAIN_ON_CPU = 256
+PLAIN_ON_ACCELERATOR = 4096
 
 
 class GapLossTerms(NamedTuple):
@@ -87,6 +92,8 @@ class GapClosingLoss(nn.Module):
         alignment_weight: a number or a `Schedule`; 0 leaves the term out of the total and of the gradient.
         uniformity_weight: likewise.
         normalise_centroids: see `centroid_uniformity`.
+        gather: with `torch.distributed` running, whether the batch is that of all ranks together (exact gradients, see
+            `losses.gathered`) or of each rank alone.
 
     Attributes:
         logit_scale: log(1 / temperature) in fp32, as in open_clip.
@@ -102,6 +109,7 @@ class GapClosingLoss(nn.Module):
         alignment_weight: float | Schedule = 1.0,
         uniformity_weight: float | Schedule = 1.0,
         normalise_centroids: bool = True,
+        gather: bool = True,
     ) -> None:
         super().__init__()
         lowest = 1 / MAX_LOGIT_SCALE if learn_temperature else 0.0
@@ -111,6 +119,7 @@ class GapClosingLoss(nn.Module):
         self.alignment_weight = alignment_weight
         self.uniformity_weight = uniformity_weight
         self.normalise_centroids = normalise_centroids
+        self.gather = gather
         log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
         if learn_temperature:
             self.logit_scale = nn.Parameter(log_scale)
@@ -143,24 +152,44 @@ class GapClosingLoss(nn.Module):
                 rows that are not finite. (On an accelerator that check would wait for the device: the total is NaN.)
         """
         check_batch(embeddings, self.anchor, groups)
-        with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
-            anchor = embeddings[self.anchor]
-            others = [rows for name, rows in embeddings.items() if name != self.anchor]
-            scale = self.logit_scale.exp()
-            contrastive = mean_of([symmetric_info_nce(rows, anchor, scale, groups) for rows in others])
-            alignment = only_with_gradient_if(
-                self._alignment_weight != 0, lambda: mean_of([align_true_pairs(rows, anchor) for rows in others])
-            )
-            uniformity = only_with_gradient_if(
-                self._uniformity_weight != 0,
-                lambda: centroid_uniformity(list(embeddings.values()), groups, self.normalise_centroids),
-            )
+        ranks = Ranks.current() if self.gather else None
+        check_enough(embeddings[self.anchor], groups, ranks)
+        with torch.autocast(embeddings[self.anchor].device.type, enabled=False):
+            contrastive = self._contrastive(embeddings, groups, ranks)
+            with nullcontext() if self._alignment_weight != 0 else torch.no_grad():
+                alignment = self._alignment(embeddings, ranks)
+            with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
+                uniformity = self._uniformity(embeddings, groups, ranks)
+            # A term of weight 0 is reported, but its forward pass is all that it costs.
             total = contrastive
             if self._alignment_weight != 0:
                 total = total + self._alignment_weight * alignment
             if self._uniformity_weight != 0:
                 total = total + self._uniformity_weight * uniformity
         return GapLossTerms(total, contrastive, alignment, uniformity)
+
+    def _others(self, embeddings: Mapping[str, Tensor]) -> list[Tensor]:
+        return [rows for name, rows in embeddings.items() if name != self.anchor]
+
+    def _contrastive(self, embeddings: Mapping[str, Tensor], groups: Tensor | None, ranks: Ranks | None) -> Tensor:
+        anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
+        if ranks is not None:
+            return mean_of(gathered_symmetric_info_nce(others, anchor, scale, groups, ranks))
+        info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
+        return mean_of([info_nce(rows, anchor, scale, groups) for rows in others])
+
+    def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
+        alignment = mean_of([align_true_pairs(rows, embeddings[self.anchor]) for rows in self._others(embeddings)])
+        return alignment if ranks is None else ranks.average(alignment)
+
+    def _uniformity(self, embeddings: Mapping[str, Tensor], groups: Tensor | None, ranks: Ranks | None) -> Tensor:
+        modalities = list(embeddings.values())
+        if ranks is not None:
+            return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)
+        if is_small(modalities[0]):
+            return centroid_uniformity(modalities, groups, self.normalise_centroids)
+        centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
+        return tiled_log_mean_gaussian_kernel(centroids, groups)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GapClosingLoss":
         # model.half() and model.bfloat16() come through here; a temperature in half precision moves in steps of 0.8 %.
@@ -181,10 +210,8 @@ def mean_of(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).mean()
 
 
-def only_with_gradient_if(needed: bool, term: Callable[[], Tensor]) -> Tensor:
-    """A term of weight 0 is still reported, at the price of its forward pass alone."""
-    with nullcontext() if needed else torch.no_grad():
-        return term()
+def is_small(rows: Tensor) -> bool:
+    return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)
 
 
 def check_batch(embeddings: Mapping[str, Tensor], anchor: str, groups: Tensor | None) -> None:
@@ -197,16 +224,30 @@ def check_batch(embeddings: Mapping[str, Tensor], anchor: str, groups: Tensor | 
     if len(set(shapes.values())) > 1 or len(shapes[anchor]) != 2:
         raise ValueError(f"expected [pair, dim] matrices of one shape, got {shapes}")
     num_rows = shapes[anchor][0]
-    if num_rows < 2:
-        raise ValueError(f"the loss compares pairs with each other and needs at least 2, got {num_rows}")
     if groups is not None and (tuple(groups.shape) != (num_rows,) or groups.is_floating_point()):
         raise ValueError(f"expected {num_rows} integer groups, got {groups.dtype} {tuple(groups.shape)}")
-    if torch.compiler.is_compiling() or embeddings[anchor].device.type != "cpu":
-        return  # the checks below read values, which would make the host wait for the device
+    if not can_read_values(embeddings[anchor]):
+        return
     for name, rows in embeddings.items():
         finite = rows.detach().sum(dim=1).isfinite()
         if not finite.all():
             bad = (~finite).nonzero().flatten().tolist()
             raise ValueError(f"{len(bad)} row(s) of {name!r} are not finite, the first is row {bad[0]} of the batch")
-    if groups is not None and bool((groups == groups[0]).all()):
+
+
+def check_enough(rows: Tensor, groups: Tensor | None, ranks: Ranks | None) -> None:
+    """Refuse a (global) batch that has nothing to tell apart."""
+    if ranks is not None:
+        ranks.check_sizes(rows)
+    num_rows = len(rows) * (1 if ranks is None else ranks.num_ranks)
+    if num_rows < 2:
+        raise ValueError(f"the loss compares pairs with each other and needs at least 2, got {num_rows}")
+    if groups is None or ranks is not None or not can_read_values(rows):
+        return
+    if bool((groups == groups[0]).all()):
         raise ValueError(f"all {num_rows} rows belong to one group ({int(groups[0])}): nothing to tell apart")
+
+
+def can_read_values(x: Tensor) -> bool:
+    """Reading a value makes the host wait for an accelerator, and breaks a compiled graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

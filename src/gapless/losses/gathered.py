@@ -1,0 +1,119 @@
+"""The three terms over the global batch of all ranks, with the exact gradient.
+
+Each rank holds its rows, the anchor's rows of all ranks and everyone's centroids, and computes only its share of
+the tiles: its own rows against all columns, and every world_size-th tile of the uniformity term. The gathers carry
+gradients back (all-gather forward, reduce-scatter backward).
+
+Scaling, as open_clip with `gather_with_grad`: on every rank the gradient of the embeddings is `world_size` times that
+of the global loss, because DistributedDataParallel averages over the ranks: what DDP leaves in every parameter is
+exactly the gradient of one process on the whole batch. The gradient of `logit_scale` is whole and equal on every rank,
+so that it is right inside DDP and outside of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import _functional_collectives as collectives
+
+from gapless.geometry import at_least_fp32, pair_centroids
+from gapless.losses.tiled import gaussian_kernel_share, info_nce_share
+
+# torch 2.15 renamed it; the older name warns there.
+_all_gather: Any = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share one global batch."""
+
+    rank: int
+    num_ranks: int
+
+    @classmethod
+    def current(cls) -> "Ranks | None":
+        """The ranks of `torch.distributed`, or None where one process works alone."""
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return None
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def gather(self, x: Tensor) -> Tensor:
+        """All ranks' rows in the order of the ranks; its backward sums the ranks' gradients."""
+        gathered: Tensor = collectives.wait_tensor(_all_gather(x.contiguous(), 0, dist.group.WORLD))  # type: ignore[no-untyped-call]
+        return gathered
+
+    def add_up(self, x: Tensor) -> Tensor:
+        """Sum over the ranks, without a gradient."""
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def average(self, x: Tensor) -> Tensor:
+        """Mean over the ranks; its gradient stays on the rank, as that of true pairs does."""
+        return x + (self.add_up(x) / self.num_ranks - x.detach())
+
+    def merge_logsumexp(self, x: Tensor) -> Tensor:
+        """Log-sum-exp over the ranks, without a gradient."""
+        return torch.logsumexp(self.gather(x.detach()[None]), dim=0)
+
+    def check_sizes(self, rows: Tensor) -> None:
+        """Refuse ranks that hold different numbers of rows.
+
+        A collective on the host, so that no accelerator is waited for; a process group without a CPU backend
+        ("nccl" alone) is not checked.
+        """
+        if torch.compiler.is_compiling() or "cpu" not in dist.get_backend_config():
+            return
+        sizes = [torch.empty((), dtype=torch.int64) for _ in range(self.num_ranks)]
+        dist.all_gather(sizes, torch.tensor(len(rows)))
+        found = [int(size) for size in sizes]
+        if len(set(found)) > 1:
+            raise ValueError(f"the ranks hold batches of different sizes {found}: drop the last, uneven batch")
+
+
+def gathered_symmetric_info_nce(
+    others: Sequence[Tensor], anchor: Tensor, logit_scale: Tensor, groups: Tensor | None, ranks: Ranks
+) -> list[Tensor]:
+    """`contrastive.symmetric_info_nce` of each of `others` with the anchor, over the global batch.
+
+    Args:
+        others: matrices [row, dim] of this rank.
+        anchor: [row, dim] of this rank.
+        logit_scale: 1 / temperature.
+        groups: [row] integers of this rank, comparable between ranks, or None.
+        ranks: who shares the batch.
+    """
+    columns = ranks.gather(at_least_fp32(anchor))
+    column_groups = None if groups is None else ranks.gather(groups)
+    return [
+        info_nce_share(
+            rows,
+            columns,
+            logit_scale,
+            groups,
+            column_groups,
+            first=ranks.rank * len(rows),
+            merge_logsumexp=ranks.merge_logsumexp,
+            add_up=ranks.add_up,
+            gradient_factor=ranks.num_ranks,
+        )
+        for rows in others
+    ]
+
+
+def gathered_centroid_uniformity(
+    embeddings: Sequence[Tensor], groups: Tensor | None, normalise_centroids: bool, ranks: Ranks
+) -> Tensor:
+    """`gap_closing.centroid_uniformity` over the global batch."""
+    centroids = ranks.gather(pair_centroids([at_least_fp32(rows) for rows in embeddings], normalise_centroids))
+    return gaussian_kernel_share(
+        centroids,
+        None if groups is None else ranks.gather(groups),
+        ranks.rank,
+        ranks.num_ranks,
+        add_up=ranks.add_up,
+        gradient_factor=ranks.num_ranks,
+    )
