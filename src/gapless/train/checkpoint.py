@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from gapless.errors import DataRefused
-from gapless.files import read_json, sha256_of, sync_directory, write_json
+from gapless.files import read_json, sha256_of, sync_path, write_json
 
 SEAL = "seal.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -34,7 +34,7 @@ def publish(written: Path, final: Path) -> None:
                 os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     written.rename(final)
-    sync_directory(final.parent)
+    sync_path(final.parent)
 
 
 def fault_of(directory: Path) -> str | None:

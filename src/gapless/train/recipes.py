@@ -89,7 +89,8 @@ def small_text_modality(hidden: int, layers: int, max_length: int, vocab_size: i
                 "num_attention_heads": max(1, hidden // 32),
                 "intermediate_size": 2 * hidden,
                 "max_position_embeddings": max_length,
-                "add_pooling_layer": False,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
             },
             "pooling": "mean",
         },
@@ -101,7 +102,7 @@ def phantom_small() -> Recipe:
     return Recipe(
         modalities={
             "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
-            "text": small_text_modality(128, 2, 64, 2048),
+            "text": small_text_modality(128, 2, 48, 2048),
         },
         vocab_size=2048,
         training={

@@ -1,0 +1,40 @@
+"""The form of a verb and of what it gives back."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from shutil import get_terminal_size
+from typing import Any
+
+Arguments = Any
+Parser = Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb gives back: the object that `--json` prints, and the text that a person reads."""
+
+    value: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its line in the help, what it takes, what it does.
+
+    `late_defaults` gives defaults that depend on other options (a recipe's values on its name).
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[Arguments], Outcome]
+    late_defaults: Callable[[Arguments], dict[str, Any]] | None = None
+
+
+def terminal_width() -> int:
+
+    return get_terminal_size((110, 40)).columns
+
+
+def ascii_only() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16")
