@@ -238,7 +238,7 @@ def check_batch(embeddings: Mapping[str, Tensor], anchor: str, groups: Tensor | 
 def check_enough(rows: Tensor, groups: Tensor | None, ranks: Ranks | None) -> None:
     """Refuse a (global) batch that has nothing to tell apart."""
     if ranks is not None:
-        ranks.check_sizes(rows)
+        ranks.check_batches(rows, groups)
     num_rows = len(rows) * (1 if ranks is None else ranks.num_ranks)
     if num_rows < 2:
         raise ValueError(f"the loss compares pairs with each other and needs at least 2, got {num_rows}")

@@ -59,19 +59,26 @@ class Ranks:
         """Log-sum-exp over the ranks, without a gradient."""
         return torch.logsumexp(self.gather(x.detach()[None]), dim=0)
 
-    def check_sizes(self, rows: Tensor) -> None:
-        """Refuse ranks that hold different numbers of rows.
+    def check_batches(self, rows: Tensor, groups: Tensor | None) -> None:
+        """Refuse ranks that hold different numbers of rows, or together one group.
 
-        A collective on the host, so that no accelerator is waited for; a process group without a CPU backend
-        ("nccl" alone) is not checked.
+        A collective on the host, so that no accelerator is waited for: groups are read where they are on the CPU, and
+        a process group without a CPU backend ("nccl" alone) is not checked.
         """
         if torch.compiler.is_compiling() or "cpu" not in dist.get_backend_config():
             return
-        sizes = [torch.empty((), dtype=torch.int64) for _ in range(self.num_ranks)]
-        dist.all_gather(sizes, torch.tensor(len(rows)))
-        found = [int(size) for size in sizes]
-        if len(set(found)) > 1:
-            raise ValueError(f"the ranks hold batches of different sizes {found}: drop the last, uneven batch")
+        readable = groups is not None and groups.device.type == "cpu"
+        bounds = torch.stack(groups.aminmax()).long() if groups is not None and readable else torch.tensor([0, 1])
+        facts = torch.cat([torch.tensor([len(rows), groups is not None]), bounds])
+        of_ranks = [torch.empty_like(facts) for _ in range(self.num_ranks)]
+        dist.all_gather(of_ranks, facts)
+        sizes, have_groups, lowest, highest = torch.stack(of_ranks).T.tolist()
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the ranks hold batches of different sizes {sizes}: drop the last, uneven batch")
+        if len(set(have_groups)) > 1:
+            raise ValueError("some ranks were given groups and others were not")
+        if min(lowest) == max(highest):
+            raise ValueError(f"all {sum(sizes)} rows belong to one group ({lowest[0]}): nothing to tell apart")
 
 
 def gathered_symmetric_info_nce(
