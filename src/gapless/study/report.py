@@ -110,15 +110,15 @@ def render(sections: Sequence[Mapping[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    titles = ", ".join(str(section["title"]) for section in sections)
-    return environment.get_template("report.html").render(title=titles, sections=sections, version=__version__)
+    title = sections[0]["title"] if len(sections) == 1 else f"{len(sections)} studies"
+    return environment.get_template("report.html").render(title=title, sections=sections, version=__version__)
 
 
 def section_of(study: Study) -> dict[str, Any]:
     """What the template shows of one study."""
     table = paper_table(study.comparison)
     return {
-        "title": study.title,
+        "title": study.heading,
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,

@@ -59,6 +59,14 @@ class Study:
     def methods(self) -> list[str]:
         return list(self.comparison["methods"])
 
+    @property
+    def heading(self) -> str:
+        """What was compared on what; the directory's name where the source was not recorded."""
+        source = (self.comparison.get("data") or {}).get("source")
+        more = len(self.methods) - 4
+        names = ", ".join(self.methods[:4]) + (f" and {more} more" if more > 0 else "")
+        return f"{names} on {source}" if source else self.title
+
     def all_figures(self, method: str) -> dict[str, Any]:
         """Every figure of a method as it was written: over seeds, or of the one run."""
         is_comparison = "runs" in self.comparison
