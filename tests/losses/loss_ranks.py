@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gapless.losses import gap_closing, tiled
+from gapless.losses.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.gathered import Ranks
 
@@ -18,14 +19,21 @@ GROUPS = torch.tensor([0, 1, 2, 0, 3, 3, 4, 5, 6, 0, 7, 3])
 class Towers(nn.Module):
     """Three small encoders and, when asked, the loss inside the model (as training has it)."""
 
-    def __init__(self, loss=None):
+    def __init__(self, loss=None, micro_batch_size=None):
         super().__init__()
+        self.micro_batch_size = micro_batch_size
         torch.manual_seed(0)
         self.encoders = nn.ModuleDict({name: nn.Linear(DIM, 5) for name in ("image", "text", "wave")}).double()
         self.loss = loss
 
+    def encode(self, inputs):
+        return {name: nn.functional.normalize(self.encoders[name](x), dim=1) for name, x in inputs.items()}
+
     def forward(self, inputs, groups):
-        rows = {name: nn.functional.normalize(self.encoders[name](x), dim=1) for name, x in inputs.items()}
+        if self.micro_batch_size:
+            rows = cached_embeddings(self.encode, split_batch(inputs, self.micro_batch_size))
+        else:
+            rows = self.encode(inputs)
         return rows if self.loss is None else self.loss(rows, groups)
 
 
@@ -48,10 +56,10 @@ def make_loss(**options):
     return GapClosingLoss(temperature=0.1, alignment_weight=0.5, uniformity_weight=2.0, **options).double()
 
 
-def gradients(rank, num_ranks, grouped, loss_inside, **options):
+def gradients(rank, num_ranks, grouped, loss_inside, micro_batch_size=None, **options):
     """Terms of the last batch and the gradient of two accumulated batches; one process when num_ranks is 1."""
     loss = make_loss(**options)
-    model = Towers(loss if loss_inside else None)
+    model = Towers(loss if loss_inside else None, micro_batch_size)
     run = DistributedDataParallel(model) if num_ranks > 1 else model
     for index, inputs in enumerate(batches()):
         groups = share(GROUPS, rank, num_ranks) if grouped else None
@@ -68,6 +76,10 @@ def exact(rank, num_ranks):
     return {
         f"{grouped}{inside}": gradients(rank, num_ranks, grouped, inside) for grouped in (0, 1) for inside in (0, 1)
     }
+
+
+def with_cached_embeddings(rank, num_ranks):
+    return gradients(rank, num_ranks, 1, 1, micro_batch_size=4)
 
 
 def without_gradient_through_the_gather(rank, num_ranks):
@@ -128,7 +140,15 @@ def small_tiles():
     return patch.multiple(tiled, CPU_TILE=16, KEPT_ELEMENTS=0)
 
 
-CASES = (exact, without_gradient_through_the_gather, each_rank_alone, refusals, one_row_each, products)
+CASES = (
+    exact,
+    with_cached_embeddings,
+    without_gradient_through_the_gather,
+    each_rank_alone,
+    refusals,
+    one_row_each,
+    products,
+)
 
 
 def work(rank, num_ranks, cases, init_file, out):

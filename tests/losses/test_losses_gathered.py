@@ -48,6 +48,11 @@ def test_every_gradient_is_that_of_one_process(found, num_ranks):
             assert largest_error(rank["exact"][variant], expected) < 1e-10
 
 
+def test_cached_accumulation_under_ddp_is_exact_too(found):
+    for rank in found[2]:
+        assert largest_error(rank["with_cached_embeddings"], found[1][0]["exact"]["11"]) < 1e-10
+
+
 @pytest.mark.parametrize("control", ["without_gradient_through_the_gather", "each_rank_alone"])
 def test_the_controls_are_wrong(found, control):
     for rank in found[2]:
