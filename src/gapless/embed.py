@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from gapless.data.batches import PairDataset, Sample
@@ -16,13 +16,18 @@ from gapless.models.preprocessing import Preprocessor
 
 
 class Collator:
-    """Samples to the model's keyword arguments; the ids travel along for messages."""
+    """Samples to the model's keyword arguments; the ids travel along for messages.
+
+    A batch that comes collated, as from `VectorPairs`, passes through.
+    """
 
     def __init__(self, preprocessors: Mapping[str, Preprocessor], mask_duplicates: bool = False) -> None:
         self.preprocessors = dict(preprocessors)
         self.mask_duplicates = mask_duplicates
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[Sample] | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(samples, dict):
+            return samples
         batch = {
             name: preprocessor.collate([sample[name] for sample in samples])
             for name, preprocessor in self.preprocessors.items()
@@ -61,7 +66,7 @@ def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
 @torch.no_grad()
 def embedding_batches(
     model: GaplessModel,
-    dataset: PairDataset,
+    dataset: Dataset[Any],
     batch_size: int = 256,
     num_workers: int = 0,
     progress: str | None = None,
@@ -92,7 +97,7 @@ def embedding_batches(
         model.train(was_training)
 
 
-def embed_dataset(model: GaplessModel, dataset: PairDataset, **options: Any) -> dict[str, Tensor]:
+def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
     """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]."""
     parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
     return {name: torch.cat([part[name] for part in parts]) for name in model.modalities}

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from gapless.data.batches import EpochSampler, PairDataset
+from gapless.data.batches import EpochSampler
 from gapless.embed import Collator, embed_dataset, preprocessors_of
 from gapless.errors import GaplessError
 from gapless.files import PARTIAL_MARK
@@ -36,7 +36,7 @@ class AlignerTrainer(Trainer):
         train_dataset: Dataset[Any],
         run: Path,
         label: str = "train",
-        evaluation: PairDataset | None = None,
+        evaluation: Dataset[Any] | None = None,
         mask_duplicates: bool = False,
     ) -> None:
         super().__init__(
@@ -49,6 +49,7 @@ class AlignerTrainer(Trainer):
         self.run = run
         self.term_sums: dict[str, Tensor] = {}
         self.num_summed = 0
+        self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -81,7 +82,6 @@ class AlignerTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The gap and retrieval figures of the evaluation pairs, as `eval_<key>`."""
-        assert isinstance(self.eval_dataset, PairDataset)
         embeddings = embed_dataset(self.model, self.eval_dataset, batch_size=self.args.eval_batch_size)
         figures = measure(embeddings, include=("gap", "retrieval"))
         metrics = {f"eval_{key}": value for key, value in figures.items()}
@@ -105,19 +105,21 @@ class AlignerTrainer(Trainer):
         final = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if final.exists() and fault_of(final) is None:
             return
-        self.partial_directory = final.parent / f"{PARTIAL_MARK}{final.name}"
+        partial = final.parent / f"{PARTIAL_MARK}{final.name}"
         if self.is_world_process_zero():
-            shutil.rmtree(self.partial_directory, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        self.partial_directory = partial
         super()._save_checkpoint(model, trial)
+        self.partial_directory = None
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            publish(self.partial_directory / final.name, final)
-            self.partial_directory.rmdir()
+            publish(partial / final.name, final)
+            partial.rmdir()
             self.rotate(final)
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self.partial_directory)
+        return str(self.partial_directory or super()._get_output_dir(trial))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The model alone: the pickled arguments that transformers adds are never read here."""
