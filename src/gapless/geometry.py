@@ -73,15 +73,12 @@ def log_mean_gaussian_kernel(points: Embeddings, groups: Groups | None = None, b
         block_size: rows per block; without a gradient, memory is one block of `block_size * pair` numbers.
 
     Raises:
-        ValueError: when no pair of rows is left.
+        ValueError: when no pair of rows is left (with groups on an accelerator: NaN, as looking would make it wait).
     """
     points = at_least_fp32(points)
     num_rows = len(points)
-    num_pairs = num_rows * (num_rows - 1)
-    if groups is not None:
-        sizes = torch.unique(groups, return_counts=True)[1]
-        num_pairs = num_rows * num_rows - int(sizes.square().sum())
-    if num_pairs <= 0:
+    num_pairs = torch.tensor(num_rows * (num_rows - 1)) if groups is None else num_pairs_apart(groups)
+    if num_rows < 2 or (can_read_values(points) and not num_pairs):
         what = "rows of at least 2 groups" if groups is not None else "at least 2 rows"
         raise ValueError(f"uniformity needs {what}, got {num_rows} row(s)")
     index = torch.arange(num_rows, device=points.device) if groups is None else groups
@@ -90,4 +87,16 @@ def log_mean_gaussian_kernel(points: Embeddings, groups: Groups | None = None, b
         exponents = -UNIFORMITY_SCALE * squared_distances(points[rows], points)
         same = index[rows, None] == index[None, :]
         row_totals.append(torch.logsumexp(exponents.masked_fill(same, -math.inf), dim=1))
-    return torch.logsumexp(torch.cat(row_totals), dim=0) - math.log(num_pairs)
+    return torch.logsumexp(torch.cat(row_totals), dim=0) - num_pairs.to(points).log()
+
+
+def num_pairs_apart(groups: Groups) -> Tensor:
+    """How many ordered pairs of rows are of different groups, as a tensor: nothing waits for an accelerator."""
+    in_order = groups.sort().values
+    sizes = torch.searchsorted(in_order, in_order, right=True) - torch.searchsorted(in_order, in_order)
+    return (len(groups) - sizes).sum()
+
+
+def can_read_values(x: Tensor) -> bool:
+    """Reading a value makes the host wait for an accelerator, and breaks a compiled graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

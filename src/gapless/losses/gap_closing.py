@@ -15,7 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gapless.geometry import at_least_fp32, log_mean_gaussian_kernel, pair_centroids, pairwise_squared_distance
+from gapless.geometry import (
+    at_least_fp32,
+    can_read_values,
+    log_mean_gaussian_kernel,
+    pair_centroids,
+    pairwise_squared_distance,
+)
 from gapless.losses.contrastive import symmetric_info_nce
 from gapless.losses.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
 from gapless.losses.schedules import Schedule, weight_at
@@ -246,8 +252,3 @@ def check_enough(rows: Tensor, groups: Tensor | None, ranks: Ranks | None) -> No
         return
     if bool((groups == groups[0]).all()):
         raise ValueError(f"all {num_rows} rows belong to one group ({int(groups[0])}): nothing to tell apart")
-
-
-def can_read_values(x: Tensor) -> bool:
-    """Reading a value makes the host wait for an accelerator, and breaks a compiled graph."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()

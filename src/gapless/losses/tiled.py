@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gapless.geometry import UNIFORMITY_SCALE, at_least_fp32, blocks, pairwise_cosine
+from gapless.geometry import UNIFORMITY_SCALE, at_least_fp32, blocks, num_pairs_apart, pairwise_cosine
 from gapless.shapes import Embeddings, Groups, Scalar
 
 CPU_TILE = 512  # 1 MiB of fp32: a tile stays in cache from the similarities to the products of its gradient
@@ -143,22 +143,19 @@ def gaussian_kernel_share(
     needed = needs_gradient(points)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         tile = tile_size or default_tile(points)
-        if groups is None:
-            order = None
-            in_order, num_pairs = points, torch.tensor(float(len(points) * (len(points) - 1)), device=points.device)
-        else:
+        order, in_order = None, points
+        num_pairs = torch.tensor(len(points) * (len(points) - 1)) if groups is None else num_pairs_apart(groups)
+        if groups is not None:
             order = groups.argsort()
             groups, in_order = groups[order], points[order]
-            same = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
-            num_pairs = (len(points) - same).sum()
         kernel, kernel_sums, kernel_products = gaussian_kernel_sums(in_order, groups, rank, num_ranks, tile, needed)
         kernel = add_up(kernel)
-        value = (kernel / num_pairs).log().to(points.dtype)
+        value = (kernel / num_pairs.to(points)).log()
         if not needed:
             return value
         # d/dx_i log sum_jk k_jk = 4 t / Z (sum_j k_ij x_j - x_i sum_j k_ij)
         gradient = kernel_products.sub_(in_order * kernel_sums[:, None])
-        gradient.mul_((4 * UNIFORMITY_SCALE * gradient_factor / kernel).to(points.dtype))
+        gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
             gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
     return with_gradient(value, (points,), (gradient,))
