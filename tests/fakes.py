@@ -19,7 +19,7 @@ CAPTIONS = [
 ]
 
 
-def tiny_bert(vocab_size: int = 200, hidden: int = 16) -> dict[str, Any]:
+def tiny_bert(vocab_size: int = 400, hidden: int = 16) -> dict[str, Any]:
     return {
         "model_type": "bert",
         "vocab_size": vocab_size,
@@ -58,7 +58,7 @@ def tiny_modalities() -> dict[str, Any]:
 def tiny_model(seed: int = 0, **changes: Any) -> GaplessModel:
     torch.manual_seed(seed)
     config = GaplessConfig(modalities=changes.pop("modalities", tiny_modalities()), embedding_dim=24, **changes)
-    return assemble(config, {"text": train_tokenizer(CAPTIONS, 200, 32)})
+    return assemble(config, {"text": train_tokenizer(CAPTIONS, 400, 32)})
 
 
 def noise_images(num_images: int, size: int = 16, seed: int = 0) -> list[np.ndarray]:

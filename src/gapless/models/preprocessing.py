@@ -17,6 +17,7 @@ from gapless.errors import DataRefused, UsageError, unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FITS = ("pad", "crop", "stretch")
 
 
 class Preprocessor(Protocol):
@@ -28,14 +29,20 @@ class Preprocessor(Protocol):
 
 
 class ImagePreprocessor:
-    """Shorter side to `size`, centre crop (or the whole image padded to a square), 8 bits to normalised floats."""
+    """To a square of `size`, then 8 bits to normalised floats.
+
+    `fit` says how: "pad" shows the whole image on black, "crop" brings the shorter side to `resize` (default `size`) and
+    cuts the centre, "stretch" ignores the aspect. `resample` is Pillow's number of the filter.
+    """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.size = int(spec.get("size", 224))
         self.channels = int(spec.get("channels", 3))
         self.fit = spec.get("fit", "pad")
-        if self.fit not in ("pad", "crop"):
-            raise unknown_name("image fit", self.fit, ("pad", "crop"))
+        if self.fit not in FITS:
+            raise unknown_name("image fit", self.fit, FITS)
+        self.edge = int(spec.get("resize", self.size))
+        self.filter = Image.Resampling(spec.get("resample", Image.Resampling.BICUBIC))
         default_mean, default_std = (IMAGENET_MEAN, IMAGENET_STD) if self.channels == 3 else ((0.5,), (0.25,))
         self.mean = torch.tensor(spec.get("mean", default_mean)).view(-1, 1, 1)
         self.std = torch.tensor(spec.get("std", default_std)).view(-1, 1, 1)
@@ -47,12 +54,15 @@ class ImagePreprocessor:
         return np.asarray(self.resize(image))
 
     def resize(self, image: Image.Image) -> Image.Image:
-        if image.size == (self.size, self.size):
+        if self.fit == "stretch":
+            width = height = self.size
+        else:
+            scale = self.size / max(image.size) if self.fit == "pad" else self.edge / min(image.size)
+            width, height = (max(1, round(side * scale)) for side in image.size)
+        if image.size != (width, height):
+            image = image.resize((width, height), self.filter, reducing_gap=2.0)
+        if (width, height) == (self.size, self.size):
             return image
-        side = max(image.size) if self.fit == "pad" else min(image.size)
-        scale = self.size / side
-        width, height = (max(1, round(edge * scale)) for edge in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
         left, top = (width - self.size) // 2, (height - self.size) // 2
         return image.crop((left, top, left + self.size, top + self.size))
 
@@ -121,12 +131,26 @@ def image_input_of(directory: str | Path) -> dict[str, Any]:
     if not file.exists():
         return {"kind": "image"}
     config = read_json(file)
-    size = config.get("crop_size") or config.get("size") or 224
-    if isinstance(size, Mapping):
-        size = size.get("height") or size.get("shortest_edge") or 224
-    spec = {"kind": "image", "size": int(size), "channels": 3, "fit": "crop" if config.get("do_center_crop") else "pad"}
+    crops = bool(config.get("do_center_crop"))
+    resized = smallest_side(config.get("size") or config.get("crop_size") or 224)
+    size = smallest_side(config.get("crop_size") or resized) if crops else resized
+    spec: dict[str, Any] = {"kind": "image", "size": size, "channels": 3, "fit": "crop" if crops else "stretch"}
+    if crops and config.get("do_resize", True):
+        spec["resize"] = resized
+    if config.get("resample") is not None:
+        spec["resample"] = int(config["resample"])
     if config.get("do_normalize", True):
-        spec |= {"mean": config.get("image_mean", IMAGENET_MEAN), "std": config.get("image_std", IMAGENET_STD)}
+        spec |= {
+            "mean": list(config.get("image_mean", IMAGENET_MEAN)),
+            "std": list(config.get("image_std", IMAGENET_STD)),
+        }
     else:
         spec |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     return spec
+
+
+def smallest_side(size: Any) -> int:
+    """The number in what a `preprocessor_config.json` calls a size."""
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or size.get("height") or size.get("max_height") or 224
+    return int(size)

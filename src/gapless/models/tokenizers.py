@@ -17,16 +17,22 @@ SPECIAL_TOKENS = {
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> Any:
-    """A WordPiece tokenizer (BERT's), trained on `captions`; deterministic for one order of captions."""
+    """A lower-case byte-level byte-pair tokenizer trained on `captions`; it knows every character.
+
+    Not WordPiece, whose trainer breaks ties at random, so that one seed gave other runs.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
     special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]

@@ -75,15 +75,14 @@ def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple
     }
 
 
-def small_text_modality(hidden: int, layers: int, max_length: int, vocab_size: int) -> dict[str, Any]:
-    """A small BERT from a configuration."""
+def small_text_modality(hidden: int, layers: int, max_length: int) -> dict[str, Any]:
+    """A small BERT from a configuration; its vocabulary is that of the tokenizer trained with it."""
     return {
         "input": {"kind": "text", "max_length": max_length},
         "encoder": {
             "kind": "transformers",
             "config": {
                 "model_type": "bert",
-                "vocab_size": vocab_size,
                 "hidden_size": hidden,
                 "num_hidden_layers": layers,
                 "num_attention_heads": max(1, hidden // 32),
@@ -102,7 +101,7 @@ def phantom_small() -> Recipe:
     return Recipe(
         modalities={
             "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
-            "text": small_text_modality(128, 2, 48, 2048),
+            "text": small_text_modality(128, 2, 48),
         },
         vocab_size=2048,
         training={
@@ -139,7 +138,7 @@ def table_small() -> Recipe:
         base,
         modalities={
             "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
-            "text": small_text_modality(128, 2, 96, 4096),
+            "text": small_text_modality(128, 2, 96),
         },
         vocab_size=4096,
         augment_images=True,

@@ -70,7 +70,12 @@ def training_arguments(settings: Recipe, out: Path, seed: int, has_evaluation: b
     chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
-    return TrainingArguments(**{**chosen, **fixed})
+    # YAML reads a bare `no` as False
+    chosen = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in chosen.items()}
+    try:
+        return TrainingArguments(**{**chosen, **fixed})
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"training: {error}") from None
 
 
 def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
@@ -91,6 +96,7 @@ def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
             tokenizers[name] = AutoTokenizer.from_pretrained(source)
         elif not source:
             tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec["input"]["max_length"])
+            spec["encoder"]["config"]["vocab_size"] = len(tokenizers[name])
     return assemble(config, tokenizers)
 
 
