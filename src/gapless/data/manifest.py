@@ -85,7 +85,7 @@ class Manifest:
     @cached_property
     def image_root(self) -> Path:
         """Where the names in the column `image` start; inside the manifest when it holds its own images."""
-        return self.path / self.info["image_root"]
+        return self.path / str(self.info["image_root"])
 
     @cached_property
     def _image_names(self) -> list[str]:

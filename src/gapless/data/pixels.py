@@ -70,7 +70,7 @@ def load_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, fram
     if is_dicom(content):
         from gapless.data.dicom import load_dicom
 
-        return load_dicom(content, max_pixels=max_pixels, frame=frame).pixels
+        return load_dicom(content, max_pixels=max_pixels, frame=frame)
     return _load_with_pillow(content, max_pixels)
 
 
@@ -122,8 +122,9 @@ def to_uint8(image: Image.Image) -> Pixels:
         return np.asarray(image.convert("L"))
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)
-        white_is_zero = _tiff_photometric(image) == 0
-        return stretch_to_uint8(-values.astype(np.float64) if white_is_zero else values)
+        # Pillow turns 8-bit TIFFs that count from white, and leaves deeper ones.
+        counts_from_white = _tiff_photometric(image) == 0
+        return stretch_to_uint8(-values.astype(np.float64) if counts_from_white else values)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa", "RGBX") or "transparency" in image.info:
         return _over_white(image)
     if mode == "P":
@@ -150,15 +151,30 @@ def _over_white(image: Image.Image) -> Pixels:
     return np.squeeze(blended, axis=-1).astype(np.uint8) if is_grey else blended.astype(np.uint8)
 
 
-def stretch_to_uint8(values: NDArray[Any]) -> Pixels:
-    """Scale from the smallest and largest finite value to 0 and 255; not finite is 0, a constant image is 0."""
+def stretch_to_uint8(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> Pixels:
+    """Scale from the smallest and largest finite value to 0 and 255.
+
+    Pixels that are not finite, or below the smallest value that counts, become 0; so does a constant image.
+
+    Args:
+        values: any numbers, [height, width].
+        ignore: pixels that do not count for the smallest and largest value.
+    """
     values = values.astype(np.float64)
     finite = np.isfinite(values)
-    if not finite.any():
+    counted = finite if ignore is None else finite & ~ignore
+    if not counted.any():
         raise ImageRefused("unreadable image", "no finite pixel")
-    low, high = values[finite].min(), values[finite].max()
+    low, high = values[counted].min(), values[counted].max()
     if high == low:
         return np.zeros(values.shape, np.uint8)
     # Halves first: the difference of two extreme floats overflows.
-    scaled = (values / 2 - low / 2) / (high / 2 - low / 2) * 255
-    return np.where(finite, np.floor(np.where(finite, scaled, 0) + 0.5), 0).astype(np.uint8)
+    scaled = (np.where(finite, values, low) / 2 - low / 2) / (high / 2 - low / 2)
+    return np.asarray(np.floor(np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def to_8_bits(values: NDArray[Any], bits: int = 16) -> Pixels:
+    """Colours of `bits` bits as 8 bits by their high byte; 8-bit colours stay."""
+    if values.dtype == np.uint8:
+        return values
+    return np.asarray((values >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8))

@@ -3,7 +3,8 @@
 A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -87,6 +88,25 @@ class RawRow:
     signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fault: tuple[str, str] | None = None
     expected: bool = False
+
+
+def select_licences(rows: Iterable[RawRow], licences: Sequence[str]) -> Iterator[RawRow]:
+    """Leave out, by the user's wish, rows under other licences; an empty list keeps all, faulty rows stay as they are.
+
+    "CC BY" and "cc-by" are one licence; "CC BY" and "CC BY-NC" are two.
+    """
+    wanted = {licence_key(licence) for licence in licences}
+    for row in rows:
+        if wanted and row.fault is None and licence_key(row.licence or "") not in wanted:
+            fault = ("licence not selected", row.licence or "unknown")
+            yield RawRow(row.origin, row.id, fault=fault, expected=True)
+        else:
+            yield row
+
+
+def licence_key(licence: str) -> str:
+    """A licence's name without the differences of spelling."""
+    return " ".join(re.split(r"[\s_-]+", licence.strip().upper()))
 
 
 def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawRow:

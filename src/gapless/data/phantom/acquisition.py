@@ -58,12 +58,12 @@ def _vary_tissue(canvas: Canvas) -> None:
 def stretched(coarse: Plane, size: int) -> Plane:
     """A small grid interpolated linearly to [size, size]."""
     weights = _linear_weights(len(coarse), size)
-    return (weights @ coarse @ weights.T).astype(np.float32)
+    return np.asarray(weights @ coarse @ weights.T, np.float32)
 
 
 def _linear_weights(num_from: int, num_to: int) -> Plane:
     position = np.linspace(0, num_from - 1, num_to)[:, None]
-    return np.clip(1 - np.abs(position - np.arange(num_from)[None, :]), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(1 - np.abs(position - np.arange(num_from)[None, :]), 0, 1), np.float32)
 
 
 def blurred(plane: Plane, sigma: float) -> Plane:
@@ -73,24 +73,24 @@ def blurred(plane: Plane, sigma: float) -> Plane:
     index = np.arange(len(plane))
     kernel = np.exp(-0.5 * ((index[:, None] - index[None, :]) / sigma) ** 2)
     kernel = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
-    return (kernel @ plane @ kernel.T).astype(np.float32)
+    return np.asarray(kernel @ plane @ kernel.T, np.float32)
 
 
 def _xray(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     counts = 90 / style.noise**2
-    return (rng.poisson((blurred(plane, 0.6) * 0.9 + 0.05) * counts) / counts).astype(np.float32)
+    return np.asarray(rng.poisson((blurred(plane, 0.6) * 0.9 + 0.05) * counts) / counts, np.float32)
 
 
 def _ct(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     noise = blurred(rng.standard_normal(plane.shape, dtype=np.float32), 0.7)
     streaks = (plane > 0.97).sum(axis=1, keepdims=True) / len(plane)
-    return plane + 0.11 * style.noise * noise * (1 + 4 * streaks)
+    return np.asarray(plane + 0.11 * style.noise * noise * (1 + 4 * streaks))
 
 
 def _mr(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     bias = 1 + stretched(rng.normal(0, 0.16, (3, 3)).astype(np.float32), len(plane))
     real, imaginary = 0.07 * style.noise * rng.standard_normal((2, *plane.shape), dtype=np.float32)
-    return np.sqrt((plane * bias + real) ** 2 + imaginary**2)
+    return np.asarray(np.sqrt((plane * bias + real) ** 2 + imaginary**2))
 
 
 def _ultrasound(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:

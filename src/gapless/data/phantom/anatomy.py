@@ -63,18 +63,18 @@ class Canvas:
         u = (self.x - np.float32(cx)) * np.float32(1 / rx)
         v = (self.y - np.float32(cy)) * np.float32(1 / ry)
         distance = (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry) / (self.pixel * softness))
-        return np.clip(np.float32(0.5) - distance, 0, 1)
+        return np.asarray(np.clip(np.float32(0.5) - distance, 0, 1))
 
     def box(self, cx: float, cy: float, rx: float, ry: float) -> Plane:
         distance = np.maximum(np.abs(self.x - np.float32(cx)) - rx, np.abs(self.y - np.float32(cy)) - ry)
-        return np.clip(np.float32(0.5) - distance / self.pixel, 0, 1)
+        return np.asarray(np.clip(np.float32(0.5) - distance / self.pixel, 0, 1))
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float) -> Plane:
         """A segment with round ends, `width` being its half thickness."""
         dx, dy = x1 - x0, y1 - y0
         along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / np.float32(dx * dx + dy * dy + 1e-9), 0, 1)
         distance = np.sqrt((self.x - x0 - along * dx) ** 2 + (self.y - y0 - along * dy) ** 2)
-        return np.clip(np.float32(0.5) + (np.float32(width) - distance) / self.pixel, 0, 1)
+        return np.asarray(np.clip(np.float32(0.5) + (np.float32(width) - distance) / self.pixel, 0, 1))
 
     def ellipse(self, tissue: str, cx: float, cy: float, rx: float, ry: float, strength: float = 1.0) -> None:
         self.paint(tissue, self.disc(cx, cy, rx, ry), strength)

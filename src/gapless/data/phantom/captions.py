@@ -107,8 +107,8 @@ def _place(figure: Figure, rng: random.Random) -> tuple[str, bool]:
     """("in the left upper lobe", True): where it is, and whether the side was said."""
     if rng.random() < 0.3:
         return "", False
-    place = words.PLACES[figure.region][figure.zone]
-    place = place[0] if rng.random() < 0.6 else place[-1]
+    usual, other = words.PLACES[figure.region][figure.zone]
+    place = usual if rng.random() < 0.6 else other
     if figure.side in ("left", "right") and rng.random() < 0.7:
         return f"in the {pick(rng, words.SIDE_WORDS[figure.side])} {place}", True
     return f"in the {place}", False

@@ -21,4 +21,4 @@ def draw_waveform(figure: Figure) -> NDArray[np.float32]:
     overtone = np.sin(2 * np.pi * (2 + kind % 3) * cycles * time + overtone_phase)
     drift = np.cumsum(rng.normal(0, 0.08, NUM_SAMPLES)) + rng.normal(0, 0.3)
     signal = (1 + 0.2 * rng.normal()) * (base + _STRENGTH[figure.size] * overtone) + drift
-    return (signal + rng.normal(0, 0.35, NUM_SAMPLES)).astype(np.float32)
+    return np.asarray(signal + rng.normal(0, 0.35, NUM_SAMPLES), np.float32)

@@ -135,17 +135,17 @@ def table_rows(tables: Sequence[TableFile], keys: TableKeys, root: Path) -> Iter
 
 def _raw_row(origin: str, cells: Cells, keys: TableKeys, split: str | None, root: Path, uses: Counter[str]) -> RawRow:
     image = cells.get(keys.image)
-    content, name = _image_cell(image, origin)
+    content, name = image_cell(image, origin)
     if content is None and not name:
         return faulty_row(origin, "missing image", f"column {keys.image!r} is empty")
-    captions = [text for key in keys.captions for text in _texts(cells.get(key))]
-    id = _text(cells.get(keys.id)) if keys.id else name
+    captions = [text for key in keys.captions for text in texts_of(cells.get(key))]
+    id = text_of(cells.get(keys.id)) if keys.id else name
     if not id:
         return faulty_row(origin, "empty id", f"column {keys.id!r} is empty")
     if keys.id is None:
         uses[id] += 1
         id = id if uses[id] == 1 else f"{id}#{uses[id]}"
-    own_split = _text(cells.get(keys.split)) if keys.split else None
+    own_split = text_of(cells.get(keys.split)) if keys.split else None
     return RawRow(
         origin=origin,
         id=id,
@@ -153,23 +153,23 @@ def _raw_row(origin: str, cells: Cells, keys: TableKeys, split: str | None, root
         image_name=name,
         captions=captions,
         split=(own_split or "") if keys.split and split is None else own_split or split,
-        group=_text(cells.get(keys.group)) if keys.group else None,
-        labels={key: _text(cells.get(key)) or None for key in keys.labels},
-        licence=(_text(cells.get(keys.licence)) or None) if keys.licence else None,
+        group=text_of(cells.get(keys.group)) if keys.group else None,
+        labels={key: text_of(cells.get(key)) or None for key in keys.labels},
+        licence=(text_of(cells.get(keys.licence)) or None) if keys.licence else None,
     )
 
 
-def _image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
+def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
     """(bytes, name) of an image cell: a path, bytes, or the {bytes, path} of Hugging Face datasets."""
     if isinstance(value, Mapping):
-        content, name = value.get("bytes"), _text(value.get("path"))
+        content, name = value.get("bytes"), text_of(value.get("path"))
         return (content, name or origin) if isinstance(content, bytes) else (None, name)
     if isinstance(value, bytes):
         return value, origin
-    return None, _text(value)
+    return None, text_of(value)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A cell as text; nothing is empty text, so is what JSON calls null."""
     if value is None or isinstance(value, bytes | list | dict):
         return ""
@@ -180,8 +180,8 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _texts(value: Any) -> list[str]:
-    return [_text(item) for item in value] if isinstance(value, list | tuple) else [_text(value)]
+def texts_of(value: Any) -> list[str]:
+    return [text_of(item) for item in value] if isinstance(value, list | tuple) else [text_of(value)]
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

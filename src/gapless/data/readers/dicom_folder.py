@@ -1,0 +1,172 @@
+"""`gapless data dicom`: a folder of DICOM files and a table of reports.
+
+The pictures are written as PNG without any metadata, under running numbers: no file name, no header value beyond the
+allow-list of `dicom.ALLOWED_HEADER`, no identifier reaches the manifest. The report is the user's own text.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapless.data.build import MAX_BAD, BuildOptions, build_manifest
+from gapless.data.dicom import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
+from gapless.data.manifest import Manifest
+from gapless.data.pixels import ImageRefused, is_dicom
+from gapless.data.readers.table import Cells, TableFile, TableKeys, check_columns, read_lines, text_of, texts_of
+from gapless.data.rows import FileSource, RawRow, faulty_row
+from gapless.errors import UsageError, unknown_name
+
+LABELS = (*ALLOWED_HEADER, "burned_in_text")
+BY_PATH = "path"
+_NOT_IMAGES = ("DICOMDIR",)
+
+
+@dataclass(frozen=True)
+class _Report:
+    """A line of the report table."""
+
+    origin: str
+    cells: Cells
+
+
+def read_dicom(
+    source: str | Path,
+    out: str | Path,
+    reports: str | Path,
+    image_key: str = "image",
+    caption_key: str | Sequence[str] = "report",
+    match: str = BY_PATH,
+    group_key: str | None = None,
+    label_keys: Sequence[str] = (),
+    split_key: str | None = None,
+    allow_burned_in_text: bool = True,
+    licence: str | None = None,
+    max_bad: float = MAX_BAD,
+    workers: int | None = None,
+) -> Manifest:
+    """Build a manifest from DICOM files and their reports.
+
+    Args:
+        source: the folder; every file in it and below is read.
+        out: the manifest's directory; must be new.
+        reports: a table (CSV, TSV, JSONL, Parquet), or `SPLIT=FILE`.
+        image_key: its column that tells the file: the path below `source`, or the value named by `match`.
+        caption_key: its column, or columns, with the report.
+        match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
+        group_key: its column of what must not be split; by default the patient, under a name that tells nothing.
+        label_keys, split_key: further columns, as in `read_table`.
+        allow_burned_in_text: False leaves out images whose header says, or whose kind suggests, that text is burned in.
+        licence: of the whole data set.
+        max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
+        workers: processes that verify; None uses all cores.
+    """
+    root, table = Path(source), TableFile.parse(reports)
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a directory")
+    if match not in (BY_PATH, *JOIN_ELEMENTS):
+        raise unknown_name("match", match, (BY_PATH, *JOIN_ELEMENTS))
+    captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
+    keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys))
+    check_columns(table.path, keys)
+    options = BuildOptions(
+        source="DICOM files",
+        labels=(*LABELS, *keys.labels),
+        licence=licence,
+        max_bad=max_bad,
+        workers=workers,
+        frame=-1,
+    )
+    rows = _rows(root, table, keys, match)
+    return build_manifest(rows if allow_burned_in_text else _without_text(rows), out, options)
+
+
+def _without_text(rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    for row in rows:
+        flag = row.labels.get("burned_in_text")
+        if flag in ("declared", "suspected"):
+            yield RawRow(row.origin, row.id, fault=("burned-in text", str(flag)), expected=True)
+        else:
+            yield row
+
+
+def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator[RawRow]:
+    reports, odd = _reports(table, keys)
+    yield from odd
+    patients: dict[str, str] = {}
+    used: set[str] = set()
+    for number, path in enumerate(_files(root, table.path), start=1):
+        name = path.relative_to(root).as_posix()
+        id = f"image-{number:07d}"
+        source = FileSource(root, name)
+        try:
+            header = _header_of(source)
+        except ImageRefused as error:
+            yield faulty_row(name, error.reason, error.detail, id)
+            continue
+        key = name if match == BY_PATH else header.keys[match]
+        report = reports.get(key)
+        if report is None:
+            yield faulty_row(name, "no report", "" if match != BY_PATH else f"{name} is not in the table", id)
+            continue
+        used.add(key)
+        yield RawRow(
+            origin=name,
+            id=id,
+            image=source,
+            image_name=id,
+            captions=[text for key in keys.captions for text in texts_of(report.cells.get(key))],
+            split=(text_of(report.cells.get(keys.split)) if keys.split else "") or table.split,
+            group=text_of(report.cells.get(keys.group)) if keys.group else _patient(header, source, id, patients),
+            labels={
+                **header.labels,
+                "burned_in_text": header.burned_in_text,
+                **{label: text_of(report.cells.get(label)) or None for label in keys.labels},
+            },
+        )
+    for key, report in reports.items():
+        if key not in used:
+            yield faulty_row(report.origin, "missing image", "no file of the folder has this report")
+
+
+def _reports(table: TableFile, keys: TableKeys) -> tuple[dict[str, _Report], list[RawRow]]:
+    reports: dict[str, _Report] = {}
+    odd = []
+    for origin, cells, fault in read_lines(table.path):
+        key = text_of(cells.get(keys.image)) if cells is not None else ""
+        if cells is None or not key:
+            odd.append(faulty_row(origin, "malformed row", fault or f"column {keys.image!r} is empty"))
+        elif key in reports:
+            odd.append(faulty_row(origin, "duplicate report", "an earlier line has the same key"))
+        else:
+            reports[key] = _Report(origin, cells)
+    return reports, odd
+
+
+def _files(root: Path, table: Path) -> Iterator[Path]:
+    """Every file that may be an image, in an order that no file system changes; links are not followed."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder) / name
+            is_table = path.exists() and path.samefile(table)
+            if not name.startswith(".") and name not in _NOT_IMAGES and not is_table:
+                yield path
+
+
+def _header_of(source: FileSource) -> Header:
+    content = source.read()
+    if not is_dicom(content):
+        raise ImageRefused("not a DICOM file")
+    return read_header(content)
+
+
+def _patient(header: Header, source: FileSource, id: str, patients: dict[str, str]) -> str:
+    """A name for the patient from the bytes of their first file: the same in every run, and telling nothing."""
+    patient = header.keys["PatientID"] or header.keys["StudyInstanceUID"]
+    if not patient:
+        return id
+    if patient not in patients:
+        patients[patient] = f"patient-{hashlib.sha256(source.read()).hexdigest()[:16]}"
+    return patients[patient]
