@@ -84,7 +84,7 @@ def test_figures_and_tables_are_written_beside(report: str, comparison: Path) ->
     pictures = {
         f"{name}.{kind}" for name in ("latent", "cosines", "curves", "differences") for kind in ("svg", "pdf", "png")
     }
-    assert names == pictures | {"table.tex", "table.md"}
+    assert names == pictures | {"table.tex", "table.md", "effect.png"}
     with pytest.raises(UsageError, match="in use"):
         write_report([comparison], comparison.parent / "again.html", figures=comparison.parent / "figures")
     assert not (comparison.parent / "again.html").exists()

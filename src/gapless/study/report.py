@@ -22,6 +22,7 @@ from gapless.study.figures import (
     curves_present,
     difference_figure,
     difference_parts,
+    effect_picture,
     figures_of,
     latent_figure,
     plane_limit,
@@ -66,7 +67,8 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
     Args:
         paths: the directories (or JSON files of results); runs and measurements share one table.
         out: the HTML file; one that is there is replaced.
-        figures: a new directory for the figures as SVG, PDF and PNG and the tables as LaTeX and Markdown.
+        figures: a new directory for the figures as SVG, PDF and PNG, the tables as LaTeX and Markdown, and one picture
+            of the gap before and after (`effect.png`).
 
     Returns:
         the files and directories written.
@@ -90,6 +92,8 @@ def write_section(directory: Path, prefix: str, section: Mapping[str, Any]) -> N
     for picture in section["pictures"]:
         for name, content in picture.files.items():
             write_bytes(directory / f"{prefix}{name}", content)
+    if section["effect"] is not None:
+        write_bytes(directory / f"{prefix}effect.png", image_bytes(section["effect"], "png", dpi=150))
     write_text(directory / f"{prefix}table.tex", section["latex"])
     write_text(directory / f"{prefix}table.md", section["markdown"])
 
@@ -117,12 +121,16 @@ def render(sections: Sequence[Mapping[str, Any]]) -> str:
 def section_of(study: Study) -> dict[str, Any]:
     """What the template shows of one study."""
     table = paper_table(study.comparison)
+    panels = panels_of(study)
+    pair = compared_pair(study.comparison)
+    shown = [panel for method in pair for panel in panels if panel.title == method]
     return {
         "title": study.heading,
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,
-        "pictures": pictures_of(study, table),
+        "pictures": pictures_of(study, table, panels),
+        "effect": effect_picture(*shown) if len(shown) == 2 else None,
         "notes": reliability_notes(study.comparison),
         "all_figures": all_figures_of(study),
         "methods": study.methods,
@@ -162,16 +170,21 @@ def plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
-    """The four figures that tell the story: baseline beside the method that is studied."""
+def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
+    """The baseline and the method that is studied; the latter alone where there is nothing beside it."""
     methods = list(comparison["methods"])
     baseline = comparison.get("baseline", methods[0])
     studied = "gapless" if "gapless" in methods else methods[-1]
-    rows = [baseline, studied] if baseline in methods and studied != baseline else [studied]
-    differences = (comparison.get("differences") or {}).get(studied, {})
+    return [baseline, studied] if baseline in methods and studied != baseline else [studied]
+
+
+def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
+    """The four figures that tell the story: baseline beside the method that is studied."""
+    rows = compared_pair(comparison)
+    differences = (comparison.get("differences") or {}).get(rows[-1], {})
     headlines = []
     for index, column in enumerate(table.columns):
-        if column.key not in HEADLINES or table.rows[studied][index].mean == "–":
+        if column.key not in HEADLINES or table.rows[rows[-1]][index].mean == "–":
             continue
         headlines.append(
             {
@@ -195,9 +208,8 @@ def all_figures_of(study: Study) -> list[tuple[str, list[str]]]:
     ]
 
 
-def pictures_of(study: Study, table: Table) -> list[Picture]:
-    panels, legend = panels_of(study)
-    pictures = [latent_picture(panels, legend), cosine_picture(panels)] if panels else []
+def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Picture]:
+    pictures = [latent_picture(panels), cosine_picture(panels)] if panels else []
     histories = {method: [run.history for run in runs] for method, runs in study.runs.items()}
     keys = curves_present(histories)
     if keys:
@@ -218,7 +230,7 @@ def pictures_of(study: Study, table: Table) -> list[Picture]:
     return pictures
 
 
-def panels_of(study: Study) -> tuple[list[Panel], list[tuple[str, str, str]]]:
+def panels_of(study: Study) -> list[Panel]:
     """The latent space before training and under each method, from the first run that kept it."""
     panels: list[Panel] = []
     for runs in study.runs.values():
@@ -234,13 +246,12 @@ def panels_of(study: Study) -> tuple[list[Panel], list[tuple[str, str, str]]]:
                 known = {key: number for key, number in numbers.items() if number is not None}
                 panels.append(Panel(method, latent.embeddings, known))
                 break
-    modalities = list(panels[0].latent) if panels else []
-    styles = [modality_style(index) for index in range(len(modalities))]
-    legend = [(name, glyph, page_colour(colour)) for name, (colour, _, glyph) in zip(modalities, styles, strict=True)]
-    return panels, legend
+    return panels
 
 
-def latent_picture(panels: Sequence[Panel], legend: list[tuple[str, str, str]]) -> Picture:
+def latent_picture(panels: Sequence[Panel]) -> Picture:
+    styles = [(name, *modality_style(index)) for index, name in enumerate(panels[0].latent)]
+    legend = [(name, glyph, page_colour(colour)) for name, colour, _, glyph in styles]
     limit = plane_limit(panels)
     num_pairs = len(next(iter(panels[0].latent.values())))
     drawings = [

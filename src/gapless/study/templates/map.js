@@ -83,9 +83,8 @@
     const words = line("div", "", "words");
     if (pair.caption) words.append(line("p", pair.caption, "caption"));
     words.append(line("p", `cosine ${pair.cosine.toFixed(3)} · ${pair.id}`, "identity"));
-    for (const [name, value] of Object.entries(pair.labels || {})) {
-      if (value) words.append(line("p", `${name}: ${value}`, "identity"));
-    }
+    const labels = Object.entries(pair.labels || {}).filter((entry) => entry[1]).map(([name, value]) => `${name}: ${value}`);
+    if (labels.length) words.append(line("p", labels.join(" · "), "identity"));
     card.replaceChildren(...parts, words);
     const marked = { x: [], y: [] };
     for (const modality of page.modalities) {
