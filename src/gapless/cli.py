@@ -39,7 +39,7 @@ def find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def build_parser(name: str, verb: Verb) -> Parser:
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
     parser = ArgumentParser(prog=f"gapless {name}", description=verb.summary, exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")

@@ -30,6 +30,9 @@ class UnitNorm(nn.Module):
 class Affine(nn.Module):
     """`(x - offset) @ rotation`: the closed-form maps that `gapless close` fits; the identity until then."""
 
+    offset: Tensor
+    rotation: Tensor
+
     def __init__(self, size: int, output_size: int) -> None:
         super().__init__()
         self.register_buffer("offset", torch.zeros(size))
@@ -51,7 +54,8 @@ class Residual(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(self.dropout(nn.functional.gelu(self.down(x))))
+        change: Tensor = self.up(self.dropout(nn.functional.gelu(self.down(x))))
+        return x + change
 
 
 def mlp(size: int, hidden: int, output_size: int, dropout: float) -> nn.Module:
@@ -75,8 +79,8 @@ LAYERS: dict[str, Callable[[int, LayerSpec], nn.Module]] = {
 }
 
 
-def build_head(specs: Sequence[LayerSpec], input_size: int, output_size: int) -> nn.Sequential:
-    """The head that `specs` describe.
+def build_head(specs: Sequence[LayerSpec], input_size: int, output_size: int | None) -> nn.Sequential:
+    """The head that `specs` describe; any size is right where there is no shared space (`output_size` None).
 
     Raises:
         UsageError: an unknown kind, or a head that does not end at `output_size`.
@@ -89,6 +93,6 @@ def build_head(specs: Sequence[LayerSpec], input_size: int, output_size: int) ->
             raise unknown_name("head layer", kind, tuple(LAYERS))
         head.append(LAYERS[kind](size, spec))
         size = int(spec.get("size", size))
-    if size != output_size:
+    if output_size is not None and size != output_size:
         raise UsageError(f"the head ends at size {size}, but the shared space has {output_size}; end it with a linear")
     return head

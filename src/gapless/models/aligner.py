@@ -8,6 +8,7 @@ One directory holds weights, configuration with the preprocessing, and tokenizer
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.utils import ModelOutput
 
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.geometry import unit_norm
+from gapless.losses.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
@@ -30,7 +32,7 @@ class GaplessConfig(PretrainedConfig):
 
     Args:
         modalities: name -> {"input": ..., "encoder": ..., "head": [...]}; see `preprocessing`, `encoders`, `adapter`.
-        embedding_dim: size of the shared space.
+        embedding_dim: size of the shared space; None for separate encoders that have none yet.
         loss: keyword arguments of `GapClosingLoss`.
     """
 
@@ -39,7 +41,7 @@ class GaplessConfig(PretrainedConfig):
     def __init__(
         self,
         modalities: Mapping[str, Mapping[str, Any]] | None = None,
-        embedding_dim: int = 512,
+        embedding_dim: int | None = 512,
         loss: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -80,8 +82,10 @@ class GaplessModel(PreTrainedModel):
                 encoder.output_size,
                 config.embedding_dim,
             )
-        self.loss = GapClosingLoss(**config.loss) if len(config.modalities) > 1 else None
+        has_pairs = len(config.modalities) > 1 and config.embedding_dim is not None
+        self.loss = GapClosingLoss(**config.loss) if has_pairs else None
         self.tokenizers: dict[str, Any] = {}
+        self.micro_batch_size: int | None = None  # training encodes so many pairs at a time; see losses/cached.py
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,6 +111,10 @@ class GaplessModel(PreTrainedModel):
             features = encoder(**inputs)
         return unit_norm(self.heads[modality](features).float())
 
+    def embed_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """`embed` of every modality of a batch."""
+        return {name: self.embed(name, inputs) for name, inputs in batch.items()}
+
     def forward(
         self, batch: Mapping[str, Mapping[str, Tensor]], groups: Tensor | None = None, return_loss: bool = True
     ) -> GaplessOutput:
@@ -116,7 +124,10 @@ class GaplessModel(PreTrainedModel):
             batch: modality -> the encoder's inputs, rows aligned over the modalities.
             groups: [pair] integers; rows of one group are not negatives of each other.
         """
-        embeddings = {name: self.embed(name, inputs) for name, inputs in batch.items()}
+        if self.training and self.micro_batch_size:
+            embeddings = cached_embeddings(self.embed_all, split_batch(batch, self.micro_batch_size))
+        else:
+            embeddings = self.embed_all(batch)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
         terms = self.loss(embeddings, groups=groups)
@@ -157,15 +168,17 @@ class GaplessModel(PreTrainedModel):
             raise unknown_name("modality", modality, self.modalities)
         return build_preprocessor(self.config.modalities[modality]["input"], self.tokenizers.get(modality))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             for modality, tokenizer in self.tokenizers.items():
                 if hasattr(tokenizer, "save_pretrained"):
                     tokenizer.save_pretrained(tokenizer_home(save_directory, modality))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "GaplessModel":
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | PathLike[Any], *args: Any, **kwargs: Any
+    ) -> "GaplessModel":
         """Load a directory that `save_pretrained` wrote, or a hub name.
 
         Raises:
@@ -175,6 +188,7 @@ class GaplessModel(PreTrainedModel):
         if directory.exists():
             check_complete(directory)
         model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        assert isinstance(model.config, GaplessConfig)
         for modality in text_modalities(model.config):
             model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
         return model
@@ -219,4 +233,7 @@ def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None)
             spec["encoder"], encoders[name] = load_pretrained_encoder(spec["encoder"])
     model = GaplessModel(config, encoders)
     model.tokenizers = dict(tokenizers or {})
+    for name in text_modalities(config):
+        if config.modalities[name]["input"].get("tokenizer") == "open_clip":
+            model.tokenizers[name] = OpenClipTokenizer(config.modalities[name]["input"]["max_length"])
     return model

@@ -10,13 +10,18 @@ timm models are transformers models of type `timm_wrapper`. Weights come from `p
 new model is assembled; a saved model carries its weights itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gapless.errors import NeedsNetwork, UsageError, missing_extra, unknown_name
+from gapless.files import write_json
 
 EncoderSpec = Mapping[str, Any]
 
@@ -64,9 +69,10 @@ class OpenClipEncoder(nn.Module):
         check_torchvision("open_clip_torch")
         from open_clip.model import CLIP, CustomTextCLIP
 
-        config = dict(spec["config"])
+        config = deepcopy(dict(spec["config"]))
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
-        model = (CustomTextCLIP if custom else CLIP)(**config)
+        with local_text_config(config):
+            model = (CustomTextCLIP if custom else CLIP)(**config)
         self.tower = spec["tower"]
         for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
             if hasattr(model, name):
@@ -76,8 +82,24 @@ class OpenClipEncoder(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         if self.tower == "visual":
-            return self.model.encode_image(inputs["pixel_values"])
-        return self.model.encode_text(inputs["input_ids"])
+            features: Tensor = self.model.encode_image(inputs["pixel_values"])
+        else:
+            features = self.model.encode_text(inputs["input_ids"])
+        return features
+
+
+@contextmanager
+def local_text_config(config: dict[str, Any]) -> Iterator[None]:
+    """open_clip asks the hub how a transformers text tower is built; here it gets the configuration that was saved."""
+    text = config.get("text_cfg", {})
+    saved = text.pop("hf_config", None)
+    if saved is None:
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        write_json(Path(folder) / "config.json", saved)
+        text["hf_model_name"] = folder
+        yield
 
 
 TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
@@ -178,26 +200,41 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], nn.Mo
 
 
 def load_open_clip_tower(spec: dict[str, Any], source: str) -> tuple[dict[str, Any], nn.Module]:
-    """`source` is what open_clip takes: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local file."""
-    check_torchvision("open_clip_torch")
-    import open_clip
-
-    name, _, checkpoint = source.partition("@")
-    try:
-        model = open_clip.create_model(name, pretrained=checkpoint or None, weights_only=True)
-        spec["config"] = open_clip.get_model_config(name)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise network_or_usage(source, error) from None
+    """One tower of `load_open_clip(source)`, with the configuration that builds it again without the network."""
+    model, config = load_open_clip(source)
+    spec["config"] = config
     encoder = build_encoder(spec)
     wanted = encoder.model.state_dict()
     encoder.model.load_state_dict({key: value for key, value in model.state_dict().items() if key in wanted})
     return spec, encoder
 
 
+def load_open_clip(source: str) -> tuple[nn.Module, dict[str, Any]]:
+    """An open_clip model and its self-contained `model_cfg`.
+
+    Args:
+        source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local file.
+    """
+    check_torchvision("open_clip_torch")
+    import open_clip
+
+    name, _, checkpoint = source.partition("@")
+    try:
+        model = open_clip.create_model(name, pretrained=checkpoint or None, weights_only=True)
+        config = deepcopy(open_clip.get_model_config(name))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise network_or_usage(source, error) from None
+    if "multimodal_cfg" in config:
+        raise UsageError(f"{source} is a captioning model (CoCa), and only its contrastive kind can be taken")
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"] |= {"hf_model_pretrained": False, "hf_config": model.text.config.to_dict()}
+    return model, config
+
+
 def network_or_usage(source: str, error: Exception) -> Exception:
     """Which of the two a failed load is: a broken local directory, or a name that only the hub knows."""
-    from pathlib import Path
-
     first_line = str(error).strip().splitlines()[0]
     if Path(source.removeprefix("local-dir:")).exists():
         return UsageError(f"{source} holds no model that can be read ({first_line})")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gapless.data.pixels import load_image
 from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.files import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,8 +32,8 @@ class Preprocessor(Protocol):
 class ImagePreprocessor:
     """To a square of `size`, then 8 bits to normalised floats.
 
-    `fit` says how: "pad" shows the whole image on black, "crop" brings the shorter side to `resize` (default `size`) and
-    cuts the centre, "stretch" ignores the aspect. `resample` is Pillow's number of the filter.
+    `fit` says how: "pad" shows the whole image on black, "crop" brings the shorter side to `resize` (default `size`)
+    and cuts the centre, "stretch" ignores the aspect. `resample` is Pillow's number of the filter.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
@@ -56,9 +57,10 @@ class ImagePreprocessor:
     def resize(self, image: Image.Image) -> Image.Image:
         if self.fit == "stretch":
             width = height = self.size
+        elif self.fit == "crop":  # rounded down, as torchvision and transformers do
+            width, height = (side * self.edge // min(image.size) for side in image.size)
         else:
-            scale = self.size / max(image.size) if self.fit == "pad" else self.edge / min(image.size)
-            width, height = (max(1, round(side * scale)) for side in image.size)
+            width, height = (max(1, round(side * self.size / max(image.size))) for side in image.size)
         if image.size != (width, height):
             image = image.resize((width, height), self.filter, reducing_gap=2.0)
         if (width, height) == (self.size, self.size):
@@ -124,13 +126,10 @@ def build_preprocessor(spec: Mapping[str, Any], tokenizer: Any = None) -> Prepro
 
 
 def image_input_of(directory: str | Path) -> dict[str, Any]:
-    """The `input` description that a transformers checkpoint's `preprocessor_config.json` stands for."""
-    from gapless.files import read_json
-
-    file = Path(directory) / "preprocessor_config.json"
-    if not file.exists():
+    """The `input` description that stands for a transformers checkpoint's image processor."""
+    config = image_processor_config(Path(directory))
+    if config is None:
         return {"kind": "image"}
-    config = read_json(file)
     crops = bool(config.get("do_center_crop"))
     resized = smallest_side(config.get("size") or config.get("crop_size") or 224)
     size = smallest_side(config.get("crop_size") or resized) if crops else resized
@@ -147,6 +146,13 @@ def image_input_of(directory: str | Path) -> dict[str, Any]:
     else:
         spec |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     return spec
+
+
+def image_processor_config(directory: Path) -> dict[str, Any] | None:
+    """What a checkpoint says about its images: in a file of its own, or in that of the whole processor."""
+    own, shared = directory / "preprocessor_config.json", directory / "processor_config.json"
+    config = read_json(own) if own.exists() else read_json(shared).get("image_processor") if shared.exists() else None
+    return config if config and ("image_mean" in config or "size" in config) else None
 
 
 def smallest_side(size: Any) -> int:

@@ -43,6 +43,7 @@ class Recipe:
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
         augment_images: small shifts and intensity changes while training; never a flip.
+        micro_batch_size: encode so many pairs at a time while the loss sees the whole batch (GradCache); None is off.
         loss: the loss before a method changes it.
         training: arguments of `transformers.TrainingArguments`, by their own names.
     """
@@ -52,6 +53,7 @@ class Recipe:
     embedding_dim: int = 512
     vocab_size: int = 4096
     augment_images: bool = False
+    micro_batch_size: int | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     training: Mapping[str, Any] = field(default_factory=dict)
 

@@ -40,7 +40,7 @@ class Run:
         return described
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def plain(value: Any) -> Any:
@@ -130,6 +130,7 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
         check_new_directory(out)
     set_seed(seed)
     model = new_model(settings, all_captions(train_rows))
+    model.micro_batch_size = settings.micro_batch_size
     check_modalities(model, train_rows)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", run.to_yaml())

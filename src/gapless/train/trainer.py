@@ -1,6 +1,7 @@
 """Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
 
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gapless.data.batches import EpochSampler
@@ -46,20 +48,30 @@ class AlignerTrainer(Trainer):
             eval_dataset=evaluation,
             data_collator=Collator(preprocessors_of(model), mask_duplicates),
         )
+        assert model.loss is not None
         self.run = run
+        self.aligner, self.loss, self.evaluation = model, model.loss, evaluation
         self.term_sums: dict[str, Tensor] = {}
         self.num_summed = 0
         self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        assert model.loss is not None
-        for callback in (LossRules(model.loss), MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
+        for callback in (LossRules(self.loss), MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
             self.add_callback(callback)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        """The loss of a batch; its terms are summed for the next log.
+
+        Raises:
+            GaplessError: a loss that is not finite; the rows of the batch are named.
+        """
         ids = inputs.pop("ids")
         output = model(**inputs)
         if not torch.isfinite(output.loss):
@@ -76,13 +88,14 @@ class AlignerTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.num_summed:
             logs |= {f"loss/{name}": float(value) / self.num_summed for name, value in self.term_sums.items()}
-            logs["logit_scale"] = float(self.model.loss.logit_scale.detach().exp())
+            logs["logit_scale"] = float(self.loss.logit_scale.detach().exp())
             self.term_sums, self.num_summed = {}, 0
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The gap and retrieval figures of the evaluation pairs, as `eval_<key>`."""
-        embeddings = embed_dataset(self.model, self.eval_dataset, batch_size=self.args.eval_batch_size)
+        assert self.evaluation is not None
+        embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
         figures = measure(embeddings, include=("gap", "retrieval"))
         metrics = {f"eval_{key}": value for key, value in figures.items()}
         self.log(metrics)
@@ -97,12 +110,12 @@ class AlignerTrainer(Trainer):
         return 0
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return EpochSampler(len(dataset), self.args.data_seed or self.args.seed)
+        assert isinstance(self.train_dataset, Sized)
+        return EpochSampler(len(self.train_dataset), self.args.data_seed or self.args.seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""
-        final = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        final = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if final.exists() and fault_of(final) is None:
             return
         partial = final.parent / f"{PARTIAL_MARK}{final.name}"
@@ -114,6 +127,9 @@ class AlignerTrainer(Trainer):
         self.partial_directory = None
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(final)
+                self.state.save_to_json(str(partial / final.name / TRAINER_STATE_NAME))
             publish(partial / final.name, final)
             partial.rmdir()
             self.rotate(final)
@@ -124,7 +140,7 @@ class AlignerTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The model alone: the pickled arguments that transformers adds are never read here."""
         if self.args.should_save:
-            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            self.aligner.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
 
     def rotate(self, newest: Path) -> None:
         """Keep the newest `save_total_limit` checkpoints that verify, and the best one."""

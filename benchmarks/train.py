@@ -1,0 +1,116 @@
+"""Samples per second of a gapless training run against a bare PyTorch loop over the same model, batches and loss.
+
+    python benchmarks/train.py [--steps 30] [--rounds 3]
+
+Both are timed in turn in one process, round by round; the ratio of the medians is what counts.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback, set_seed
+
+from gapless.data.batches import EpochSampler, PairDataset
+from gapless.data.manifest import Manifest
+from gapless.data.readers.phantom import write_phantom
+from gapless.embed import Collator, preprocessors_of
+from gapless.models.aligner import GaplessModel
+from gapless.train.recipes import Recipe, phantom_small
+from gapless.train.run import all_captions, new_model, training_arguments
+from gapless.train.trainer import AlignerTrainer
+
+WARM_UP = 3
+
+
+def dataset_of(model: GaplessModel, rows: Manifest) -> PairDataset:
+    prepare = {name: preprocessor.prepare for name, preprocessor in preprocessors_of(model).items()}
+    return PairDataset(rows, prepare, training_seed=0)
+
+
+def bare_loop(recipe: Recipe, rows: Manifest, steps: int) -> float:
+    """Samples per second of the loop anyone would write: same optimiser, clipping, temperature rule, data loader."""
+    set_seed(0)
+    model = new_model(recipe, all_captions(rows)).train()
+    batch_size = recipe.training["per_device_train_batch_size"]
+    dataset = dataset_of(model, rows)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size,
+        sampler=EpochSampler(len(dataset), 0),
+        collate_fn=Collator(preprocessors_of(model)),
+        drop_last=True,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    step, started = 0, 0.0
+    while step < steps + WARM_UP:
+        for inputs in loader:
+            if step == WARM_UP:
+                started = time.perf_counter()
+            inputs.pop("ids")
+            model(**inputs).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            model.loss.clamp_logit_scale()
+            step += 1
+            if step == steps + WARM_UP:
+                break
+    return steps * batch_size / (time.perf_counter() - started)
+
+
+class Clock(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == WARM_UP:
+            self.started = time.perf_counter()
+        self.ended = time.perf_counter()
+
+
+def gapless_run(recipe: Recipe, rows: Manifest, steps: int) -> float:
+    """Samples per second of the Trainer, logging included, after the same warm-up."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(
+            recipe,
+            training={
+                **recipe.training,
+                "max_steps": steps + WARM_UP,
+                "save_strategy": "no",
+                "eval_strategy": "no",
+                "lr_scheduler_type": "constant",
+                "warmup_steps": 0,
+            },
+        )
+        out = Path(folder)
+        set_seed(0)
+        model = new_model(settings, all_captions(rows))
+        arguments = training_arguments(settings, out, 0, has_evaluation=False)
+        trainer = AlignerTrainer(model, arguments, dataset_of(model, rows), run=out)
+        trainer.add_callback(clock)
+        trainer.train()
+    return steps * recipe.training["per_device_train_batch_size"] / (clock.ended - clock.started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    recipe = phantom_small()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = write_phantom(Path(folder) / "phantom", num_pairs=2000).select("train")
+        rates: dict[str, list[float]] = {"bare": [], "gapless": []}
+        for _ in range(options.rounds):
+            rates["bare"].append(bare_loop(recipe, rows, options.steps))
+            rates["gapless"].append(gapless_run(recipe, rows, options.steps))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(json.dumps({"samples_per_second": medians, "ratio": medians["gapless"] / medians["bare"], "rounds": rates}))
+
+
+if __name__ == "__main__":
+    main()
