@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from fake_comparison import embeddings
 from PIL import Image
 
@@ -138,6 +139,22 @@ def test_rows_need_not_be_unit_norm_nor_have_names(tmp_path: Path) -> None:
         "labels": {"k": ""},
         "cosine": data["pairs"][0]["cosine"],
     }
+
+
+def test_half_precision_tensors_are_drawn_like_arrays(tmp_path: Path) -> None:
+    pairs = embeddings(1.0, 0.5, num_pairs=12)
+    halves = {name: torch.from_numpy(rows).to(torch.bfloat16) for name, rows in pairs.items()}
+    write_map(tmp_path / "map.html", halves, {"figures": {}})
+    data = data_of((tmp_path / "map.html").read_text(encoding="utf-8"))
+    expected = [float(value) for value in (pairs["image"] * pairs["text"]).sum(axis=1)]
+    assert [pair["cosine"] for pair in data["pairs"]] == pytest.approx(expected, abs=0.02)
+
+
+def test_one_modality_or_uneven_rows_are_refused(tmp_path: Path) -> None:
+    rows = np.eye(4, dtype=np.float32)
+    for bad in ({"image": rows}, {"image": rows, "text": rows[:3]}):
+        with pytest.raises(DataRefused, match=r"got image \(4, 4\)"):
+            write_map(tmp_path / "map.html", bad, {"figures": {}})
 
 
 def test_a_manifest_of_other_data_is_refused(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"empty holds none of compare\.json"):
         read_studies([tmp_path / "empty"])
+    (tmp_path / "empty/config.yaml").write_text("")
+    with pytest.raises(UsageError, match=r"empty is a run without results\.json"):
+        read_studies([tmp_path / "empty"])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/compare.json").write_text('{"methods": [')
     with pytest.raises(DataRefused, match=r"broken/compare\.json is not valid JSON"):

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from gapless import __version__
@@ -41,7 +40,7 @@ HEADLINES = {
 
 def write_map(
     out: Path,
-    embeddings: Mapping[str, ArrayLike],
+    embeddings: Mapping[str, np.ndarray | torch.Tensor],
     results: Mapping[str, Any],
     *,
     ids: Sequence[str] | None = None,
@@ -66,11 +65,14 @@ def write_map(
 
     Raises:
         UsageError: plotly is not installed.
-        DataRefused: no id occurs in the manifest.
+        DataRefused: one modality, row counts that differ, no id that occurs in the manifest.
     """
     script = plotly_script()
-    rows = sampled_rows(len(np.asarray(next(iter(embeddings.values())))), max_pairs)
-    drawn = {name: unit_norm(torch.from_numpy(chosen(matrix, rows))).numpy() for name, matrix in embeddings.items()}
+    num_pairs = {len(matrix) for matrix in embeddings.values()}
+    if len(embeddings) < 2 or len(num_pairs) != 1:
+        raise DataRefused(f"a map needs 2 modalities or more with as many rows each, got {shapes_of(embeddings)}")
+    rows = sampled_rows(num_pairs.pop(), max_pairs)
+    drawn = {name: chosen(matrix, rows).numpy() for name, matrix in embeddings.items()}
     pairs: list[dict[str, Any]] = [{"id": str(ids[row]) if ids is not None else f"row {row}"} for row in rows]
     if manifest is not None:
         add_manifest(pairs, manifest)
@@ -82,8 +84,14 @@ def write_map(
     write_text(out, render(script, drawn, pairs, results, title))
 
 
-def chosen(matrix: ArrayLike, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(np.asarray(matrix)[rows], dtype=np.float32)
+def shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(matrix.shape)}" for name, matrix in embeddings.items()) or "none"
+
+
+def chosen(matrix: np.ndarray | torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """These rows, as unit-norm fp32; the others are not read."""
+    some = matrix[torch.from_numpy(rows)] if isinstance(matrix, torch.Tensor) else np.asarray(matrix)[rows]
+    return unit_norm(torch.as_tensor(some).to("cpu", torch.float32))
 
 
 def sampled_rows(num_rows: int, at_most: int) -> np.ndarray:

@@ -259,7 +259,7 @@ def latent_picture(panels: Sequence[Panel]) -> Picture:
         for panel in panels
     ]
     caption = (
-        f"The first two principal components of {num_pairs:,} test pairs of the first seed, fitted to all modalities "
+        f"The first two principal components of {num_pairs:,} pairs of one run each, fitted to all modalities "
         "together in each panel; one scale for all panels. Thin lines join true pairs, large marks are the centroids."
     )
     return Picture("latent", "Latent space", caption, drawings, legend, latent_figure(panels, limit))

@@ -104,6 +104,8 @@ def read_run(path: Path) -> Run:
             return Run(path, results_of(path / name), read_history(path / "metrics.jsonl"))
     if not path.exists():
         raise UsageError(f"{path} does not exist")
+    if (path / "config.yaml").exists():
+        raise UsageError(f"{path} is a run without results.json; measure it with gapless evaluate when it has finished")
     raise UsageError(f"{path} holds none of compare.json, {', '.join(RESULT_FILES)}; name a directory with results")
 
 
