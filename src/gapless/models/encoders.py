@@ -77,6 +77,10 @@ class OpenClipEncoder(nn.Module):
         for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
             if hasattr(model, name):
                 delattr(model, name)
+        for part in model.modules():
+            # from_pretrained builds without memory and fills from the file: buffers left out of it (the causal mask)
+            # would hold whatever was there before
+            part._non_persistent_buffers_set.clear()
         self.model = model
         self.output_size = int(config["embed_dim"])
 
@@ -204,8 +208,9 @@ def load_open_clip_tower(spec: dict[str, Any], source: str) -> tuple[dict[str, A
     model, config = load_open_clip(source)
     spec["config"] = config
     encoder = build_encoder(spec)
-    wanted = encoder.model.state_dict()
-    encoder.model.load_state_dict({key: value for key, value in model.state_dict().items() if key in wanted})
+    weights = model.state_dict()
+    own: dict[str, Tensor] = encoder.model.state_dict()
+    encoder.model.load_state_dict({key: weights.get(key, value) for key, value in own.items()})
     return spec, encoder
 
 

@@ -1,0 +1,239 @@
+"""Models that others trained, as a `GaplessModel` with identity heads, so that everything else sees one kind of model.
+
+    load_model(["runs/x"])                                     a run or model directory of gapless
+    load_model(["models/clip-vit-base"])                       a transformers CLIP or SigLIP directory
+    load_model(["local-dir:models/biomedclip"])                an open_clip directory
+    load_model(["ViT-B-32@weights.safetensors"])               an open_clip architecture and a checkpoint
+    load_model(["image=models/dinov2", "text=models/minilm"])  separate encoders, each in a space of its own
+
+A name that is no local path is asked of the hub.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.files import read_json
+from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
+from gapless.models.encoders import POOLINGS, load_open_clip, network_or_usage
+from gapless.models.preprocessing import image_input_of, image_processor_config
+
+# model type -> modality -> (architecture of the tower, pooling)
+TOWERS: dict[str, dict[str, tuple[str, str]]] = {
+    "clip": {
+        "image": ("CLIPVisionModelWithProjection", "image_embeds"),
+        "text": ("CLIPTextModelWithProjection", "text_embeds"),
+    },
+    "siglip": {"image": ("SiglipVisionModel", "pooler"), "text": ("SiglipTextModel", "pooler")},
+}
+POOLED_BY_CLASS_TOKEN = ("vit", "deit", "beit")  # their pooler is often saved without weights
+SENTENCE_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
+
+Modality = dict[str, Any]
+
+
+def load_model(sources: Sequence[str | Path]) -> GaplessModel:
+    """The model that a command's MODEL names; its encoders are frozen unless it is one of ours.
+
+    Args:
+        sources: one model, or several `MODALITY=DIRECTORY`, each with `@POOLING` after it where the usual one is wrong.
+
+    Raises:
+        UsageError: nothing that can be read is there. NeedsNetwork: a name that only the hub knows.
+        DataRefused: a partial directory.
+    """
+    names = [str(source) for source in sources]
+    if all("=" in name and not Path(name).exists() for name in names):
+        return load_pair(dict(name.split("=", 1) for name in names))
+    if len(names) != 1:
+        raise UsageError(f"one model, or several MODALITY=DIRECTORY, got {' '.join(names)}")
+    name = names[0]
+    path = Path(name)
+    if (path / "model" / "config.json").exists():
+        return GaplessModel.from_pretrained(path / "model")
+    if (path / "open_clip_config.json").exists() and not (path / "config.json").exists():
+        name = f"local-dir:{name}"
+    if name.startswith(("local-dir:", "hf-hub:")) or ("@" in name and not path.exists()):
+        return load_open_clip_model(name)
+    if path.exists() and not (path / "config.json").exists():
+        raise DataRefused(f"{path} is not a model: it lacks config.json")
+    if not path.exists() and name in open_clip_names():
+        raise UsageError(f"{name} is an architecture without weights; give {name}@CHECKPOINT")
+    model_type = config_of(name).model_type
+    if model_type == GaplessConfig.model_type:
+        return GaplessModel.from_pretrained(name)
+    if model_type not in TOWERS:
+        known = ", ".join([GaplessConfig.model_type, *TOWERS])
+        raise UsageError(
+            f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({known} do); "
+            "give separate encoders as image=DIR text=DIR"
+        )
+    return load_pair(dict.fromkeys(TOWERS[model_type], name))
+
+
+def open_clip_names() -> list[str]:
+    try:
+        import open_clip
+    except ImportError:
+        return []
+    names: list[str] = open_clip.list_models()
+    return names
+
+
+def config_of(source: str) -> Any:
+    """The transformers configuration of a directory or hub name."""
+    from transformers import AutoConfig
+
+    if Path(source).exists() and read_json(Path(source) / "config.json").get("model_type") == GaplessConfig.model_type:
+        return GaplessConfig.from_pretrained(source)
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise network_or_usage(source, error) from None
+
+
+def load_pair(sources: dict[str, str]) -> GaplessModel:
+    """A model of one transformers encoder per modality, with identity heads."""
+    modalities, tokenizers = {}, {}
+    for name, source in sources.items():
+        directory, _, pooling = source.partition("@")
+        if pooling and pooling not in POOLINGS:
+            raise unknown_name("pooling", pooling, POOLINGS)
+        modalities[name], tokenizer = transformers_modality(directory, name, pooling)
+        if tokenizer is not None:
+            tokenizers[name] = tokenizer
+    return with_identity_heads(modalities, tokenizers)
+
+
+def with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
+    """Assemble; the encoders share a space where their sizes are one, as those of a CLIP do."""
+    model = assemble(GaplessConfig(modalities, embedding_dim=None), tokenizers)
+    sizes = {cast(int, encoder.output_size) for encoder in model.encoders.values()}
+    if len(sizes) == 1:
+        loss = {"anchor": "text" if "text" in modalities else list(modalities)[-1]}
+        shared = GaplessConfig(model.config.modalities, embedding_dim=sizes.pop(), loss=loss)
+        known = model.tokenizers
+        model = GaplessModel(shared, dict(model.encoders.items()))
+        model.tokenizers = known
+    return model.train(False)
+
+
+def transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
+    """A modality's description from a directory or hub name, and its tokenizer when it takes text."""
+    from transformers import AutoTokenizer
+
+    config = config_of(source)
+    encoder: dict[str, Any] = {"kind": "transformers", "pretrained": source, "trainable": False}
+    towers = TOWERS.get(config.model_type)
+    if towers is not None and modality not in towers:
+        raise unknown_name(f"tower of {source}", modality, towers)
+    is_image = modality == "image" if towers else image_processor_config(Path(source)) is not None
+    if towers is not None:
+        encoder["architecture"], usual = towers[modality]
+    elif is_image:
+        usual = "cls" if config.model_type in POOLED_BY_CLASS_TOKEN else "pooler"
+    else:
+        usual = sentence_pooling(Path(source))
+    encoder["pooling"] = pooling or usual
+    if is_image:
+        return {"input": image_input_of(source), "encoder": encoder, "head": []}, None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise network_or_usage(source, error) from None
+    text = config.text_config if towers else config
+    length = min(getattr(text, "max_position_embeddings", 512), tokenizer.model_max_length)
+    taken: dict[str, Any] = {"kind": "text", "max_length": int(length)}
+    if config.model_type == "siglip":
+        taken["padding"] = "max_length"  # it was trained so, and has no mask
+    return {"input": taken, "encoder": encoder, "head": []}, tokenizer
+
+
+def sentence_pooling(directory: Path) -> str:
+    """How a sentence-transformers directory pools; the mean for any other text encoder."""
+    listed = directory / "modules.json"
+    if not listed.exists():
+        return "mean"
+    modules = read_json(listed)
+    kinds = {str(module["type"]).rsplit(".", 1)[-1] for module in modules}
+    if not kinds <= SENTENCE_MODULES:
+        unknown = ", ".join(sorted(kinds - SENTENCE_MODULES))
+        raise UsageError(f"{directory} ends in modules that cannot be taken over ({unknown}); use one without them")
+    pooling = next((module["path"] for module in modules if str(module["type"]).endswith("Pooling")), None)
+    config = read_json(directory / pooling / "config.json") if pooling else {}
+    named = config.get("pooling_mode")
+    found = [named] if named else [name for key, name in SENTENCE_POOLINGS.items() if config.get(key)]
+    if len(found) != 1 or found[0] not in SENTENCE_POOLINGS.values():
+        raise UsageError(f"{directory} pools in another way than by mean or cls; name one with @mean or @cls")
+    return str(found[0])
+
+
+def load_open_clip_model(source: str) -> GaplessModel:
+    """Both towers of an open_clip model, with its preprocessing and tokenizer."""
+    model, config = load_open_clip(source)
+    import open_clip
+
+    text, tokenizer = open_clip_text_input(source.partition("@")[0], config["text_cfg"])
+    inputs = {"image": open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
+    towers = {"image": "visual", "text": "text"}
+    modalities = {
+        name: {
+            "input": inputs[name],
+            "encoder": {"kind": "open_clip", "tower": tower, "pretrained": source, "trainable": False},
+            "head": [],
+        }
+        for name, tower in towers.items()
+    }
+    return with_identity_heads(modalities, {} if tokenizer is None else {"text": tokenizer})
+
+
+def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
+    size = config["size"]
+    if isinstance(size, (list, tuple)):
+        size = size[0]
+    fits = {"shortest": "crop", "longest": "pad", "squash": "stretch"}
+    filters = {"bilinear": 2, "bicubic": 3}
+    return {
+        "kind": "image",
+        "size": int(size),
+        "channels": 3,
+        "fit": fits[config.get("resize_mode") or "shortest"],
+        "resample": filters.get(config.get("interpolation", "bicubic"), 3),
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+    }
+
+
+def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """open_clip's own tokenizer needs no file; one of transformers is saved with the model."""
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    length = int(config.get("context_length", 77))
+    if "clean" in config.get("tokenizer_kwargs", {}):
+        raise UsageError(
+            f"{name} cleans its texts in open_clip's own way; use the transformers directory of this model"
+        )
+    tokenizer = get_tokenizer(name)
+    if isinstance(tokenizer, SimpleTokenizer):
+        return {"kind": "text", "max_length": length, "tokenizer": "open_clip"}, None
+    if not isinstance(tokenizer, HFTokenizer):
+        raise UsageError(f"{name} has a tokenizer that cannot be saved; use its transformers directory")
+    return {"kind": "text", "max_length": length, "padding": "max_length"}, tokenizer.tokenizer
+
+
+@torch.no_grad()
+def fingerprint_of(model: GaplessModel) -> str:
+    """sha256 of what decides the embeddings: the description of the modalities and every weight but the loss's."""
+    digest = hashlib.sha256(json.dumps(model.config.modalities, sort_keys=True, default=list).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith("loss."):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
