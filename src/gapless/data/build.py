@@ -21,13 +21,11 @@ from gapless.data.manifest import SKIPPED_FILE, Manifest, ManifestWriter
 from gapless.data.pixels import MAX_PIXELS
 from gapless.data.rows import RawRow
 from gapless.data.verify import CheckOptions, is_stored
-from gapless.data.workers import ROWS_PER_CHUNK, available_cores, check_in_order
+from gapless.data.workers import MIN_IMAGES_FOR_WORKERS, ROWS_PER_CHUNK, available_cores, check_in_order
 from gapless.errors import DataRefused
 
 MAX_BAD = 0.01
 NUM_NAMED = 10
-# Below this, starting processes costs more than it saves.
-MIN_ROWS_FOR_WORKERS = 512
 STORED_IMAGES = "images"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -185,10 +183,10 @@ def _checked(
         frame=options.frame,
     )
     rows = iter(rows)
-    head = list(itertools.islice(rows, MIN_ROWS_FOR_WORKERS))
+    head = list(itertools.islice(rows, MIN_IMAGES_FOR_WORKERS))
     num_workers = options.workers
     if num_workers is None:
-        num_workers = available_cores() if len(head) == MIN_ROWS_FOR_WORKERS else 1
+        num_workers = available_cores() if len(head) == MIN_IMAGES_FOR_WORKERS else 1
     waiting: deque[list[tuple[RawRow, Mapping[str, Any] | None]]] = deque()
 
     def work() -> Iterator[list[tuple[Any, str]]]:

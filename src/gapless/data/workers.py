@@ -5,16 +5,21 @@ guard, a notebook) and because a decoder that crashes its process is noticed and
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeVar
 
 from gapless.data.rows import ImageSource
 from gapless.data.verify import CheckOptions, check_images
 
 ROWS_PER_CHUNK = 32
 CHUNKS_AHEAD_PER_WORKER = 3
+# Below this, starting processes costs more than it saves.
+MIN_IMAGES_FOR_WORKERS = 512
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Work = Sequence[tuple[ImageSource, str]]
 
@@ -44,6 +49,28 @@ def check_in_order(chunks: Iterable[Work], options: CheckOptions, num_workers: i
                 yield _result(*pending.popleft(), options)
         while pending:
             yield _result(*pending.popleft(), options)
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], num_images: int, num_workers: int | None = None
+) -> Iterator[R]:
+    """`function` of each item, in order, on all cores when there are enough images to make that worth it."""
+    if num_workers is None:
+        num_workers = available_cores() if num_images >= MIN_IMAGES_FOR_WORKERS else 1
+    if num_workers <= 1:
+        yield from map(function, items)
+        return
+    executor = _new_executor(num_workers)
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) > CHUNKS_AHEAD_PER_WORKER * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 

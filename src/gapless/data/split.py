@@ -1,0 +1,165 @@
+"""Splits that share no group, and how much others share.
+
+split_manifest("manifest", "manifest-split", stratify="region")
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gapless import files
+from gapless.data.manifest import SPLITS, Manifest, ManifestWriter
+from gapless.errors import UsageError, unknown_name
+
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def split_manifest(
+    manifest: str | Path | Manifest,
+    out: str | Path,
+    fractions: Sequence[float] = FRACTIONS,
+    stratify: str | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Write the same rows with a new split; the images stay where they are.
+
+    Groups that share an identical image count as one, since they would leak as much.
+
+    Args:
+        manifest: the rows.
+        out: directory of the new manifest.
+        fractions: shares of train, validation and test.
+        stratify: a label column whose values each split should hold in equal shares.
+        seed: another seed is another split.
+
+    Returns:
+        The new manifest; the same for any order of the rows.
+    """
+    source = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    if stratify is not None and stratify not in source.labels:
+        raise unknown_name("label", stratify, source.labels)
+    table = source.table
+    groups = join_groups(table["group"].to_pylist(), table["sha256"].to_pylist())
+    strata = table[stratify].to_pylist() if stratify else None
+    assigned = assign_splits(groups, fractions, strata, seed)
+    info = source.info
+    signals = [name for name in source.modalities if name not in ("image", "text")]
+    image_root = source.image_root.resolve()
+    with (
+        files.new_directory(Path(out)) as partial,
+        ManifestWriter(
+            partial, labels=source.labels, signals=signals, with_licence="licence" in table.column_names
+        ) as writer,
+    ):
+        for row, group in zip(_rows(source), groups, strict=True):
+            writer.keep({**row, "split": assigned[group]})
+        writer.finish(
+            source=str(info["source"]),
+            image_root=str(image_root),
+            licence=info.get("licence"),
+            split={"fractions": list(fractions), "stratify": stratify, "seed": seed, "of": source.fingerprint},
+        )
+    return Manifest.read(out)
+
+
+def _rows(manifest: Manifest) -> Iterable[dict[str, Any]]:
+    for batch in manifest.table.to_batches(max_chunksize=2048):
+        yield from batch.to_pylist()
+
+
+def assign_splits(
+    groups: Sequence[str],
+    fractions: Sequence[float] = FRACTIONS,
+    strata: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
+    """A split for every group, drawn by hash.
+
+    Groups are taken in the order of the hash of (seed, group), stratum by stratum, and each goes to the split that is
+    furthest behind its share, in the stratum and overall.
+
+    Args:
+        groups: one per row.
+        fractions: shares of train, validation and test; must add up to 1.
+        strata: one value per row; a group counts to its most frequent one.
+        seed: another seed is another split.
+
+    Returns:
+        group -> "train", "validation" or "test". Depends on the rows, not on their order.
+    """
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(f"fractions must be three numbers >= 0 that add up to 1, got {list(fractions)}")
+    sizes = Counter(groups)
+    stratum_of = _stratum_of_groups(groups, strata)
+    members: dict[str, list[str]] = defaultdict(list)
+    for group in sizes:
+        members[stratum_of[group]].append(group)
+    order = {group: hashlib.sha256(f"{seed}/{group}".encode()).digest() for group in sizes}
+    behind_overall = [0.0, 0.0, 0.0]
+    assigned = {}
+    for stratum in sorted(members, key=lambda name: (-sum(sizes[group] for group in members[name]), name)):
+        behind = [0.0, 0.0, 0.0]
+        for group in sorted(members[stratum], key=order.__getitem__):
+            for index, fraction in enumerate(fractions):
+                behind[index] += fraction * sizes[group]
+                behind_overall[index] += fraction * sizes[group]
+            usable = [index for index, fraction in enumerate(fractions) if fraction > 0]
+            best = max(usable, key=lambda index: (behind[index] + behind_overall[index], -index))
+            behind[best] -= sizes[group]
+            behind_overall[best] -= sizes[group]
+            assigned[group] = SPLITS[best]
+    return assigned
+
+
+def _stratum_of_groups(groups: Sequence[str], strata: Sequence[str | None] | None) -> dict[str, str]:
+    if strata is None:
+        return dict.fromkeys(groups, "")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, stratum in zip(groups, strata, strict=True):
+        counts[group][stratum or ""] += 1
+    return {group: min(count, key=lambda name: (-count[name], name)) for group, count in counts.items()}
+
+
+def join_groups(groups: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Groups, with those that share a key (an image's checksum) under one name: the smallest of theirs."""
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    first_with: dict[str, str] = {}
+    for group, key in zip(groups, keys, strict=True):
+        a, b = root(group), root(first_with.setdefault(key, group))
+        parent[max(a, b)] = min(a, b)
+    return [root(group) for group in groups]
+
+
+def leakage(groups: Sequence[str], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How much of each held-out split has its group in train, and of test in validation.
+
+    Args:
+        groups: one per row.
+        splits: one per row.
+
+    Returns:
+        "test in train", "validation in train", "test in validation" -> `groups` (shared), `rows` (of the first split
+        that are affected), `share` of its rows, in [0, 1]; 0 is a clean split. Only pairs of splits that have rows.
+    """
+    members: Mapping[str, set[str]] = {split: set() for split in SPLITS}
+    sizes: Counter[tuple[str, str]] = Counter()
+    for group, split in zip(groups, splits, strict=True):
+        members[split].add(group)
+        sizes[split, group] += 1
+    report = {}
+    for held_out, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
+        total = sum(sizes[held_out, group] for group in members[held_out])
+        if total and members[other]:
+            shared = members[held_out] & members[other]
+            rows = sum(sizes[held_out, group] for group in shared)
+            report[f"{held_out} in {other}"] = {"groups": len(shared), "rows": rows, "share": rows / total}
+    return report
