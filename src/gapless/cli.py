@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from gapless.errors import GaplessError, UsageError
-from gapless.verbs import data, training
+from gapless.verbs import data, embeddings, training
 from gapless.verbs.verb import Arguments, Parser, Verb
 
-VERBS: dict[str, Verb] = {**data.VERBS, **training.VERBS}
+VERBS: dict[str, Verb] = {**data.VERBS, **training.VERBS, **embeddings.VERBS}
 
 
 def overview() -> str:
@@ -55,6 +55,8 @@ def parse(name: str, argv: Sequence[str]) -> Arguments:
 
     verb = VERBS[name]
     parser = build_parser(name, verb)
+    if verb.late_arguments is not None:
+        verb.late_arguments(parser, argv)
     try:
         if verb.late_defaults is None:
             return parser.parse_args(argv)

@@ -1,17 +1,22 @@
-"""The only inference loop: a model over the rows of a manifest."""
+"""The only inference loop: a model over the rows of a manifest, or over embeddings where its encoders take vectors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from gapless.data.batches import PairDataset, Sample
+from gapless.data.embeddings import SHARD_SIZE, EmbeddingSet, EmbeddingsWriter
 from gapless.data.manifest import Manifest
-from gapless.errors import UsageError
+from gapless.data.vectors import VectorPairs
+from gapless.errors import DataRefused, UsageError
 from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import fingerprint_of
 from gapless.models.preprocessing import Preprocessor
 
 
@@ -84,7 +89,7 @@ def embedding_batches(
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
     )
     was_training = model.training
-    model.eval()
+    model.train(False)
     try:
         for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
             on_device = {
@@ -101,3 +106,96 @@ def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) ->
     """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]."""
     parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
     return {name: torch.cat([part[name] for part in parts]) for name in model.modalities}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `write_embeddings` reads: inputs, the columns that go along, and what is known of the data."""
+
+    dataset: Dataset[Any]
+    columns: Mapping[str, Sequence[Any]]
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
+        """The rows of a manifest; of several captions the first one is embedded."""
+        table = manifest.table
+        columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
+        columns["captions"] = [captions[0] for captions in table["captions"].to_pylist()]
+        data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
+        return cls(evaluation_dataset(model, manifest), columns, data)
+
+    @classmethod
+    def of_embeddings(cls, model: GaplessModel, embeddings: EmbeddingSet) -> "Source":
+        """Rows that are vectors already.
+
+        Raises:
+            UsageError: the model takes other modalities, or raw inputs. DataRefused: vectors of another size.
+        """
+        missing = [name for name in model.modalities if name not in embeddings.embeddings]
+        raw = [name for name in model.modalities if model.config.modalities[name]["input"]["kind"] != "vector"]
+        if missing or raw:
+            raise UsageError(
+                f"the model takes {', '.join(model.modalities)}"
+                + (f" ({', '.join(raw)} as raw inputs: give it a manifest)" if raw else "")
+                + f", and the embeddings hold {', '.join(embeddings.modalities)}"
+            )
+        for name in model.modalities:
+            size, found = model.config.modalities[name]["input"]["size"], embeddings.embeddings[name].shape[1]
+            if size != found:
+                raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
+        optional = {"group": embeddings.groups, "split": embeddings.splits, "captions": embeddings.captions}
+        columns = {name: values for name, values in optional.items() if values is not None} | embeddings.labels
+        matrices = {name: embeddings.embeddings[name] for name in model.modalities}
+        return cls(VectorPairs(matrices, embeddings.ids), {"id": embeddings.ids, **columns}, dict(embeddings.info))
+
+
+def write_embeddings(
+    model: GaplessModel,
+    source: Source,
+    out: Path,
+    *,
+    names: Sequence[str] = (),
+    dtype: str = "float32",
+    shard_size: int = SHARD_SIZE,
+    part: int = 0,
+    num_parts: int = 1,
+    batch_size: int = 256,
+    num_workers: int = 0,
+) -> bool:
+    """Embed the rows into a directory, shard by shard; shards that are there are kept.
+
+    Args:
+        names: where the model was loaded from; goes into the directory with its fingerprint.
+        dtype: float32 or float16, as stored.
+        part: of `num_parts` processes that share the work, which one this is.
+
+    Returns:
+        whether the directory is whole; False while other parts are missing.
+
+    Raises:
+        UsageError: the directory holds something else, or embeddings of another model or data.
+    """
+    num_rows = len(source.columns["id"])
+    info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
+    writer = EmbeddingsWriter(out, num_rows=num_rows, info=info, dtype=dtype, shard_size=shard_size)
+    pending = writer.pending(part, num_parts)
+    if pending:
+        rows = [row for shard in pending for row in range(shard.start, shard.stop)]
+        batches = embedding_batches(model, Subset(source.dataset, rows), batch_size, num_workers, progress="embed")
+        for shard, embeddings in zip(pending, cut(batches, [s.stop - s.start for s in pending]), strict=True):
+            own = slice(shard.start, shard.stop)
+            writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})
+    return writer.finish()
+
+
+def cut(batches: Iterable[tuple[list[str], dict[str, Tensor]]], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Batches of any size as arrays of these sizes."""
+    stream = iter(batches)
+    held: dict[str, Tensor] = {}
+    for size in sizes:
+        while not held or len(next(iter(held.values()))) < size:
+            _, more = next(stream)
+            held = {name: torch.cat([held[name], rows]) if held else rows for name, rows in more.items()}
+        yield {name: rows[:size].numpy() for name, rows in held.items()}
+        held = {name: rows[size:] for name, rows in held.items()}

@@ -65,6 +65,8 @@ def load_model(sources: Sequence[str | Path]) -> GaplessModel:
         raise DataRefused(f"{path} is not a model: it lacks config.json")
     if not path.exists() and name in open_clip_names():
         raise UsageError(f"{name} is an architecture without weights; give {name}@CHECKPOINT")
+    if not path.exists() and (path.is_absolute() or name.startswith(".") or len(path.parts) > 2):
+        raise UsageError(f"{name} does not exist")  # a name on the hub is one word, or two with a slash
     model_type = config_of(name).model_type
     if model_type == GaplessConfig.model_type:
         return GaplessModel.from_pretrained(name)

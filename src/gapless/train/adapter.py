@@ -35,7 +35,8 @@ class AdapterSettings:
         dropout: inside the head, while training.
         anchor: the modality that every other one is contrasted with; default: text, or the last one.
         loss: the gap-closing loss.
-        num_steps: optimizer steps at most.
+        num_epochs: passes over the rows, unless they take more than `max_steps`.
+        max_steps: optimizer steps at most; what bounds the time on many rows.
         batch_size: pairs of a step; also the pool of negatives.
         learning_rate: of AdamW, cosine with warm-up.
         weight_decay: on matrices alone.
@@ -53,7 +54,8 @@ class AdapterSettings:
     dropout: float = 0.1
     anchor: str | None = None
     loss: LossConfig = field(default_factory=LossConfig)
-    num_steps: int = 400
+    num_epochs: int = 30
+    max_steps: int = 400
     batch_size: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -70,6 +72,12 @@ def adapter_settings(loss: str = "gapless") -> AdapterSettings:
         raise unknown_name("loss", loss, METHODS)
     settings = AdapterSettings()
     return replace(settings, loss=METHODS[loss](settings.loss))
+
+
+def loss_name(settings: AdapterSettings) -> str | None:
+    """The method of `METHODS` whose loss this is; None for one of its own."""
+    names = ("gapless", *METHODS)
+    return next((name for name in names if adapter_settings(name).loss == settings.loss), None)
 
 
 @dataclass(frozen=True)
@@ -151,10 +159,12 @@ def adapter_heads(
 
 def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]:
     """The settings as `TrainingArguments` name them; batches are even, so that an epoch drops only a few rows."""
-    evaluate_every = max(1, settings.num_steps // settings.num_evaluations)
+    num_batches = ceil(num_rows / settings.batch_size)
+    num_steps = min(settings.max_steps, settings.num_epochs * num_batches)
+    evaluate_every = max(1, num_steps // settings.num_evaluations)
     return {
-        "max_steps": settings.num_steps,
-        "per_device_train_batch_size": num_rows // ceil(num_rows / settings.batch_size),
+        "max_steps": num_steps,
+        "per_device_train_batch_size": num_rows // num_batches,
         "per_device_eval_batch_size": 4096,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,

@@ -27,6 +27,7 @@ from gapless.train.adapter import (
     adapter_settings,
     fitted_maps,
     load_maps,
+    loss_name,
     train_adapter,
     vector_modalities,
 )
@@ -101,7 +102,7 @@ def close_gap(
         results |= {"method": method, "seed": seed, "versions": versions(), "data": dict(data or {})}
         results["rows"] = {TRAIN: len(train), VALIDATION: len(validation)}
         if method == ADAPTER:
-            results["settings"] = plain(asdict(settings))
+            results |= {"loss": loss_name(settings), "settings": plain(asdict(settings))}
         write_json(partial / "results.json", results)
         model = continued(frozen, model) if frozen is not None else model
         model.save_pretrained(partial)

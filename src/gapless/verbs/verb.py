@@ -1,7 +1,7 @@
 """The form of a verb and of what it gives back."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any
@@ -22,13 +22,15 @@ class Outcome:
 class Verb:
     """One verb: its line in the help, what it takes, what it does.
 
-    `late_defaults` gives defaults that depend on other options (a recipe's values on its name).
+    `late_defaults` gives defaults that depend on other options (a recipe's values on its name); `late_arguments` adds
+    options that the words themselves name (one per modality).
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
     run: Callable[[Arguments], Outcome]
     late_defaults: Callable[[Arguments], dict[str, Any]] | None = None
+    late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
 def terminal_width() -> int:
