@@ -10,8 +10,8 @@ import random
 from gapless.data.phantom import vocabulary as words
 from gapless.data.phantom.cases import FINDINGS, NORMAL, Figure, pick
 
-MEDIAN_LENGTH = 100
-LENGTH_SPREAD = 0.72
+MEDIAN_LENGTH = 106
+LENGTH_SPREAD = 0.6
 _SHORT = 40
 
 
@@ -137,7 +137,8 @@ def _core(figure: Figure, exam: str, rng: random.Random, habits: random.Random) 
     elif form < 0.82:
         text = f"{_sentence(exam + patient)} {_sentence(finding + arrow)}"
     elif form < 0.92:
-        text = f"{_sentence(exam + patient)} There is {finding}{arrow}"
+        verb = "There is" if finding.startswith(("a ", "an ")) else "Note"
+        text = f"{_sentence(exam + patient)} {verb} {finding}{arrow}"
     else:
         text = f"{finding}{arrow}"
     return _sentence(text)
