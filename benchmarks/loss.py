@@ -11,6 +11,7 @@ its inputs and a small warm-up batch (Linux only). The floor is the bare matrix 
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from torch import Tensor
 from gapless.geometry import blocks, unit_norm
 from gapless.losses import tiled
 from gapless.losses.gap_closing import GapClosingLoss
+from gapless.losses.tile_loops import as_tile
 
 Step = Callable[[], None]
 MiB = 2**20
@@ -103,14 +105,14 @@ def floor(batch: Batch) -> Step:
     def step() -> None:
         tiles = [(rows, columns) for rows in blocks(len(a), tile) for columns in blocks(len(a), tile)]
         for index, (rows, columns) in enumerate(tiles):
-            product = tiled.as_tile(scratch, rows, columns)
+            product = as_tile(scratch, rows, columns)
             for _ in range(1 if index < num_kept else 2):
                 torch.mm(a[rows], b[columns].T, out=product)
             for_a[rows].addmm_(product, b[columns])
             for_b[columns].addmm_(product.T, a[rows])
         for rows, columns in tiles:
             if rows.start <= columns.start:
-                product = tiled.as_tile(scratch, rows, columns)
+                product = as_tile(scratch, rows, columns)
                 torch.mm(a[rows], a[columns].T, out=product)
                 for_a[rows].addmm_(product, a[columns])
                 if rows != columns:
@@ -171,7 +173,10 @@ def resident(key: str) -> int:
 
 def memory(name: str, num_pairs: int, dim: int, threads: int) -> int:
     options = ["--child", name, "--pairs", str(num_pairs), "--dim", str(dim), "--threads", str(threads)]
-    child = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
+    # Every tensor gets pages of its own and gives them back when it dies, so that resident means alive.
+    settings = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, *options]
+    child = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
     return int(child.stdout)
 
 

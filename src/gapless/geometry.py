@@ -60,7 +60,10 @@ def pair_centroids(embeddings: Sequence[Embeddings], normalise: bool = True) -> 
     Returns:
         [pair, dim]. Antipodal pairs have a zero centroid, which stays zero with a finite gradient.
     """
-    centroid = torch.stack(list(embeddings)).mean(dim=0)
+    total = embeddings[0]
+    for rows in embeddings[1:]:
+        total = total + rows
+    centroid = total / len(embeddings)
     return unit_norm(centroid) if normalise else centroid
 
 

@@ -118,20 +118,20 @@ def one_row_each(rank, num_ranks):
 def products(rank, num_ranks):
     """Multiplications of the matrix products that this rank does for a global batch of 256."""
     total = 0
-    mm, addmm_ = torch.mm, torch.Tensor.addmm_
 
-    def counted_mm(a, b, **options):
-        nonlocal total
-        total += a.shape[0] * a.shape[1] * b.shape[1]
-        return mm(a, b, **options)
+    def counted(product):
+        def call(*operands, **options):
+            nonlocal total
+            a, b = operands[-2:]
+            total += a.shape[0] * a.shape[1] * b.shape[1]
+            return product(*operands, **options)
 
-    def counted_addmm_(self, a, b):
-        nonlocal total
-        total += a.shape[0] * a.shape[1] * b.shape[1]
-        return addmm_(self, a, b)
+        return call
 
+    torch_products = patch.multiple(torch, mm=counted(torch.mm), addmm=counted(torch.addmm))
+    tensor_products = patch.multiple(torch.Tensor, addmm_=counted(torch.Tensor.addmm_))
     rows = nn.functional.normalize(torch.randn(256 // num_ranks, 32, dtype=torch.float64), dim=1).requires_grad_()
-    with patch.multiple(torch, mm=counted_mm), patch.multiple(torch.Tensor, addmm_=counted_addmm_), small_tiles():
+    with torch_products, tensor_products, small_tiles():
         make_loss()({"image": rows, "text": rows.flip(1)}).total.backward()
     return total / (256 * 256 * 32)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.geometry import log_mean_gaussian_kernel, pair_centroids
-from gapless.losses import gap_closing, tiled
+from gapless.losses import gap_closing, tile_loops, tiled
 from gapless.losses.contrastive import symmetric_info_nce
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
@@ -130,7 +130,7 @@ def test_tiles_that_are_kept_and_tiles_that_are_recomputed_agree(monkeypatch):
     for kept in (0, 3 * 64, 10**6):
         monkeypatch.setattr(tiled, "KEPT_ELEMENTS", kept)
         for limit in ({torch.float64: 0.0}, {torch.float64: 600.0}):
-            monkeypatch.setattr(tiled, "EXP_NEEDS_NO_SHIFT", limit)
+            monkeypatch.setattr(tile_loops, "EXP_NEEDS_NO_SHIFT", limit)
             assert_same(value_and_gradients(lambda *x: tiled_symmetric_info_nce(*x, None, 8), a, b, scale), reference)
 
 
@@ -152,7 +152,7 @@ def test_half_precision_and_autocast_are_computed_in_fp32(dtype):
 COMPILED = """
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
-from gapless.losses import gap_closing, tiled
+from gapless.losses import gap_closing, tile_loops, tiled
 from gapless.losses.schedules import Schedule
 
 gap_closing.PLAIN_ON_CPU, tiled.CPU_TILE = 0, 16

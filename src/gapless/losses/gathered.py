@@ -24,6 +24,7 @@ from gapless.losses.tiled import gaussian_kernel_share, info_nce_share
 
 # torch 2.15 renamed it; the older name warns there.
 _all_gather: Any = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+_wait: Any = collectives.wait_tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ranks:
 
     def gather(self, x: Tensor) -> Tensor:
         """All ranks' rows in the order of the ranks; its backward sums the ranks' gradients."""
-        gathered: Tensor = collectives.wait_tensor(_all_gather(x.contiguous(), 0, dist.group.WORLD))  # type: ignore[no-untyped-call]
+        gathered: Tensor = _wait(_all_gather(x.contiguous(), 0, dist.group.WORLD))
         return gathered
 
     def add_up(self, x: Tensor) -> Tensor:

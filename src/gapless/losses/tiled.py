@@ -1,30 +1,28 @@
 """The contrastive and the uniformity term in O(pair * dim + tile^2) memory, with their gradients.
 
 Both terms are scalars, so the gradient is computed while the value is, tile by tile, and kept ([pair, dim]) until
-`backward` multiplies it: nothing of size [pair, pair] ever exists and nothing is recomputed twice. Matrix products
-of size pair x pair x dim: 4 for the contrastive term (similarities, the same again once the normalisers are known,
-two for the gradients), 1.5 for uniformity (each symmetric tile once). A value without a gradient costs 1 and 0.5.
+`backward` multiplies it. Matrix products of size pair x pair x dim: 4 for the contrastive term (similarities, the
+same again once the normalisers are known, two for the gradients; 3 as long as `KEPT_ELEMENTS` similarities are all of
+them), 1.5 for uniformity (each symmetric tile once). A value without a gradient costs 1 and 0.5.
 
-The heavy loops are opaque operators (`torch.library`), which `torch.compile` keeps whole instead of unrolling.
+The loops over tiles are in `tile_loops`.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gapless.geometry import UNIFORMITY_SCALE, at_least_fp32, blocks, num_pairs_apart, pairwise_cosine
+from gapless.geometry import UNIFORMITY_SCALE, at_least_fp32, num_pairs_apart, pairwise_cosine
+from gapless.losses.tile_loops import gaussian_kernel_sums, log_normalisers, num_tiles, softmax_products
 from gapless.shapes import Embeddings, Groups, Scalar
 
 CPU_TILE = 512  # 1 MiB of fp32: a tile stays in cache from the similarities to the products of its gradient
 ACCELERATOR_TILE = 4096
 POSITIVES_TILE = 256  # positives lie near the diagonal once rows are sorted by group: small tiles waste less
 KEPT_ELEMENTS = 2**24  # similarities kept for the second pass: 64 MiB of fp32, all of them up to 4,096 pairs
-# |logit| <= scale for unit-norm rows. Up to this bound neither exp nor a sum of 10^7 of them leaves the normal range.
-EXP_NEEDS_NO_SHIFT = {torch.float32: 64.0, torch.float64: 600.0}
 
 
 def tiled_symmetric_info_nce(
@@ -83,47 +81,81 @@ def info_nce_share(
     rows, columns, scale = at_least_fp32(rows), at_least_fp32(columns), at_least_fp32(scale)
     inputs = (rows, columns, scale)
     needed = needs_gradient(*inputs)
+    tile = tile_size or default_tile(rows)
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        queries = rows * scale
-        own = slice(first, first + len(rows))
-        tile = tile_size or default_tile(rows)
-        num_kept = min(KEPT_ELEMENTS // tile**2, num_tiles(len(rows), len(columns), tile)) if needed else 0
-        per_row, per_column, kept = log_normalisers(queries, columns, None, None, tile, num_kept)
-        per_column = merge_logsumexp(per_column)
+        queries, own = rows * scale, slice(first, first + len(rows))
+        whole = partition(queries, columns, tile, needed, merge_logsumexp)
+        for_rows, for_columns = whole.for_queries, whole.for_keys
         if row_groups is None or column_groups is None:
             row_positive = column_positive = pairwise_cosine(queries, columns[own])
+            if needed:
+                for_rows.sub_(columns[own], alpha=2)
+                for_columns[own].sub_(queries, alpha=2)
         else:
-            row_order, column_order = row_groups.argsort(), column_groups.argsort()
-            in_order = (
-                queries[row_order],
-                columns[column_order],
-                row_groups[row_order],
-                column_groups[column_order],
-                min(tile, POSITIVES_TILE),
+            within = partition_within_groups(
+                queries, columns, row_groups, column_groups, min(tile, POSITIVES_TILE), needed, merge_logsumexp
             )
-            sorted_row_positive, sorted_column_positive, none_kept = log_normalisers(*in_order, 0)
-            sorted_column_positive = merge_logsumexp(sorted_column_positive)
-            row_positive = torch.empty_like(per_row).index_copy_(0, row_order, sorted_row_positive)
-            column_positive = torch.empty_like(per_column).index_copy_(0, column_order, sorted_column_positive)[own]
-        excess = (per_row - row_positive).sum() + (per_column[own] - column_positive).sum()
+            row_positive, column_positive = within.per_query, within.per_key[own]
+            if needed:
+                for_rows.sub_(within.for_queries)
+                for_columns.sub_(within.for_keys)
         share = 1 / (2 * len(columns))
+        excess = (whole.per_query - row_positive).sum() + (whole.per_key[own] - column_positive).sum()
         value = add_up(excess) * share
         if not needed:
             return value
-        for_rows, for_columns = softmax_products(queries, columns, per_row, per_column, None, None, tile, kept)
-        if row_groups is None or column_groups is None:
-            for_rows.sub_(columns[own], alpha=2)
-            for_columns[own].sub_(queries, alpha=2)
-        else:
-            positive_for_rows, positive_for_columns = softmax_products(
-                *in_order[:2], sorted_row_positive, sorted_column_positive, *in_order[2:], none_kept
-            )
-            for_rows.index_add_(0, row_order, positive_for_rows, alpha=-1)
-            for_columns.index_add_(0, column_order, positive_for_columns, alpha=-1)
         for_scale = add_up((for_rows * rows).sum()) * share
         for_rows.mul_(scale * (share * gradient_factor))
         for_columns.mul_(share * gradient_factor)
     return with_gradient(value, inputs, (for_rows, for_columns, for_scale))
+
+
+class Partition(NamedTuple):
+    """Log-sum-exp of the logits per query and per key, and its gradient by the queries and the keys (or nothing)."""
+
+    per_query: Tensor
+    per_key: Tensor
+    for_queries: Tensor
+    for_keys: Tensor
+
+
+def partition(
+    queries: Tensor, keys: Tensor, tile: int, needed: bool, merge_logsumexp: Callable[[Tensor], Tensor]
+) -> Partition:
+    """Over all keys and all queries."""
+    num_kept = min(KEPT_ELEMENTS // tile**2, num_tiles(len(queries), len(keys), tile)) if needed else 0
+    per_query, per_key, kept = log_normalisers(queries, keys, None, None, tile, num_kept)
+    per_key = merge_logsumexp(per_key)
+    if not needed:
+        return Partition(per_query, per_key, kept, kept)
+    return Partition(per_query, per_key, *softmax_products(queries, keys, per_query, per_key, None, None, tile, kept))
+
+
+def partition_within_groups(
+    queries: Tensor,
+    keys: Tensor,
+    query_groups: Tensor,
+    key_groups: Tensor,
+    tile: int,
+    needed: bool,
+    merge_logsumexp: Callable[[Tensor], Tensor],
+) -> Partition:
+    """Over the keys of a query's group and the queries of a key's group: sorted by group, few tiles hold any."""
+    query_order, key_order = query_groups.argsort(stable=True), key_groups.argsort(stable=True)
+    sorted_groups = query_groups[query_order], key_groups[key_order]
+    queries, keys = queries[query_order], keys[key_order]
+    per_query, per_key, kept = log_normalisers(queries, keys, *sorted_groups, tile, 0)
+    per_key = merge_logsumexp(per_key)
+    gradients = (kept, kept)
+    if needed:
+        gradients = softmax_products(queries, keys, per_query, per_key, *sorted_groups, tile, kept)
+        gradients = (put_back(gradients[0], query_order), put_back(gradients[1], key_order))
+    return Partition(put_back(per_query, query_order), put_back(per_key, key_order), *gradients)
+
+
+def put_back(x: Tensor, order: Tensor) -> Tensor:
+    """Undo `x = original[order]`."""
+    return torch.empty_like(x).index_copy_(0, order, x)
 
 
 def gaussian_kernel_share(
@@ -146,7 +178,7 @@ def gaussian_kernel_share(
         order, in_order = None, points
         num_pairs = torch.tensor(len(points) * (len(points) - 1)) if groups is None else num_pairs_apart(groups)
         if groups is not None:
-            order = groups.argsort()
+            order = groups.argsort(stable=True)
             groups, in_order = groups[order], points[order]
         kernel, kernel_sums, kernel_products = gaussian_kernel_sums(in_order, groups, rank, num_ranks, tile, needed)
         kernel = add_up(kernel)
@@ -154,10 +186,10 @@ def gaussian_kernel_share(
         if not needed:
             return value
         # d/dx_i log sum_jk k_jk = 4 t / Z (sum_j k_ij x_j - x_i sum_j k_ij)
-        gradient = kernel_products.sub_(in_order * kernel_sums[:, None])
+        gradient = kernel_products.addcmul_(in_order, kernel_sums[:, None], value=-1)
         gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
-            gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
+            gradient = put_back(gradient, order)
     return with_gradient(value, (points,), (gradient,))
 
 
@@ -189,183 +221,3 @@ def needs_gradient(*tensors: Tensor) -> bool:
 
 def default_tile(x: Tensor) -> int:
     return CPU_TILE if x.device.type == "cpu" else ACCELERATOR_TILE
-
-
-# --- the loops over tiles -----------------------------------------------------------------------------------------
-
-
-def tiles_of(
-    num_rows: int, num_columns: int, row_groups: Tensor | None, column_groups: Tensor | None, tile: int
-) -> Iterator[tuple[slice, slice, Tensor | None]]:
-    """Tiles (rows, columns, same group): all of them without groups, else those that may hold a pair of one group.
-
-    Groups arrive sorted, so on the CPU the first and last group of a tile's rows and columns tell. On an accelerator
-    looking would make the host wait: every tile is taken.
-    """
-    for rows in blocks(num_rows, tile):
-        for columns in blocks(num_columns, tile):
-            if row_groups is None or column_groups is None:
-                yield rows, columns, None
-            elif share_a_group(row_groups[rows], column_groups[columns]):
-                yield rows, columns, row_groups[rows, None] == column_groups[None, columns]
-
-
-def share_a_group(one: Tensor, other: Tensor) -> bool:
-    """Whether two sorted stretches of groups may overlap."""
-    return one.device.type != "cpu" or bool((one[0] <= other[-1]) & (other[0] <= one[-1]))
-
-
-def num_tiles(num_rows: int, num_columns: int, tile: int) -> int:
-    return -(-num_rows // tile) * -(-num_columns // tile)
-
-
-def tile_buffers(count: int, like: Tensor, num_rows: int, num_columns: int, tile: int) -> Tensor:
-    """Reused memory: a fresh 4 MiB allocation per tile costs page faults worth a tenth of its product."""
-    return like.new_empty(count, min(num_rows, tile) * min(num_columns, tile))
-
-
-def as_tile(buffer: Tensor, rows: slice, columns: slice) -> Tensor:
-    num_rows, num_columns = rows.stop - rows.start, columns.stop - columns.start
-    return buffer[: num_rows * num_columns].view(num_rows, num_columns)
-
-
-def exp_needs_no_shift(queries: Tensor, keys: Tensor) -> bool:
-    """Whether Cauchy-Schwarz bounds every logit so that exp(logit) is safe as it is (read on the CPU only)."""
-    if queries.device.type != "cpu":
-        return False
-    largest = torch.linalg.vector_norm(queries, dim=1).max() * torch.linalg.vector_norm(keys, dim=1).max()
-    return bool(largest <= EXP_NEEDS_NO_SHIFT[queries.dtype])
-
-
-@torch.library.custom_op("gapless::log_normalisers", mutates_args=())
-def log_normalisers(
-    queries: Tensor, keys: Tensor, query_groups: Tensor | None, key_groups: Tensor | None, tile: int, num_kept: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-sum-exp of `queries @ keys.T` over each row and over each column; with groups, within the group.
-
-    Also the first `num_kept` tiles, for `softmax_products`: logits, or their exponentials where they need no shift.
-    """
-    num_rows, num_columns = len(queries), len(keys)
-    kept = tile_buffers(num_kept, queries, num_rows, num_columns, tile)
-    scratch = tile_buffers(1, queries, num_rows, num_columns, tile)[0]
-    no_shift = exp_needs_no_shift(queries, keys)
-    nothing = 0.0 if no_shift else -math.inf
-    per_row, per_column = queries.new_full((num_rows,), nothing), queries.new_full((num_columns,), nothing)
-    for index, (rows, columns, same) in enumerate(tiles_of(num_rows, num_columns, query_groups, key_groups, tile)):
-        logits = as_tile(kept[index] if index < num_kept else scratch, rows, columns)
-        torch.mm(queries[rows], keys[columns].T, out=logits)
-        if no_shift:
-            logits.exp_()
-        if same is not None:
-            logits.masked_fill_(~same, nothing)
-        if no_shift:
-            per_row[rows] += logits.sum(dim=1)
-            per_column[columns] += logits.sum(dim=0)
-        else:
-            per_row[rows] = torch.logaddexp(per_row[rows], torch.logsumexp(logits, dim=1))
-            per_column[columns] = torch.logaddexp(per_column[columns], torch.logsumexp(logits, dim=0))
-    return (per_row.log_(), per_column.log_(), kept) if no_shift else (per_row, per_column, kept)
-
-
-@log_normalisers.register_fake
-def _(
-    queries: Tensor, keys: Tensor, query_groups: Tensor | None, key_groups: Tensor | None, tile: int, num_kept: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    num_rows, num_columns = len(queries), len(keys)
-    kept = tile_buffers(num_kept, queries, num_rows, num_columns, tile)
-    return queries.new_empty(num_rows), queries.new_empty(num_columns), kept
-
-
-@torch.library.custom_op("gapless::softmax_products", mutates_args=("kept",))
-def softmax_products(
-    queries: Tensor,
-    keys: Tensor,
-    per_row: Tensor,
-    per_column: Tensor,
-    query_groups: Tensor | None,
-    key_groups: Tensor | None,
-    tile: int,
-    kept: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`P @ keys` and `P.T @ queries`, P = exp(logits - per_row) + exp(logits - per_column), both softmaxes at once.
-
-    Uses up the tiles that `log_normalisers` kept.
-    """
-    num_rows, num_columns = len(queries), len(keys)
-    scratch, second_scratch = tile_buffers(2, queries, num_rows, num_columns, tile)
-    no_shift = exp_needs_no_shift(queries, keys)
-    for_queries, for_keys = torch.zeros_like(queries), torch.zeros_like(keys)
-    row_factors, column_factors = torch.exp(-per_row), torch.exp(-per_column)
-    for index, (rows, columns, same) in enumerate(tiles_of(num_rows, num_columns, query_groups, key_groups, tile)):
-        is_kept = index < len(kept)
-        softmaxes = as_tile(kept[index] if is_kept else scratch, rows, columns)
-        second = as_tile(second_scratch, rows, columns)
-        if not is_kept:
-            torch.mm(queries[rows], keys[columns].T, out=softmaxes)
-        if no_shift:
-            torch.add(row_factors[rows, None], column_factors[None, columns], out=second)
-            (softmaxes if is_kept else softmaxes.exp_()).mul_(second)
-        else:
-            torch.sub(softmaxes, per_column[None, columns], out=second).exp_()
-            softmaxes.sub_(per_row[rows, None]).exp_().add_(second)
-        if same is not None:
-            softmaxes.masked_fill_(~same, 0.0)
-        for_queries[rows].addmm_(softmaxes, keys[columns])
-        for_keys[columns].addmm_(softmaxes.T, queries[rows])
-    return for_queries, for_keys
-
-
-@softmax_products.register_fake
-def _(
-    queries: Tensor,
-    keys: Tensor,
-    per_row: Tensor,
-    per_column: Tensor,
-    query_groups: Tensor | None,
-    key_groups: Tensor | None,
-    tile: int,
-    kept: Tensor,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(queries), torch.empty_like(keys)
-
-
-@torch.library.custom_op("gapless::gaussian_kernel_sums", mutates_args=())
-def gaussian_kernel_sums(
-    points: Tensor, groups: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """With k_ij = exp(-2 ||x_i - x_j||^2) for i, j of different groups, else 0, over this rank's share of the tiles:
-
-    sum_ij k_ij, sum_j k_ij, and sum_j k_ij x_j. Distances are at most 2, so exp needs no shift.
-    """
-    num_rows = len(points)
-    kernel_sums = points.new_zeros(num_rows)
-    products = torch.zeros_like(points) if with_products else points.new_empty(0)
-    scratch = tile_buffers(1, points, num_rows, num_rows, tile)[0]
-    bias = points.square().sum(dim=1).mul_(-UNIFORMITY_SCALE)
-    scaled = points * (2 * UNIFORMITY_SCALE)
-    upper = [(rows, columns) for rows in blocks(num_rows, tile) for columns in blocks(num_rows, tile)]
-    upper = [(rows, columns) for rows, columns in upper if rows.start <= columns.start][rank::num_ranks]
-    for rows, columns in upper:
-        kernel = torch.mm(scaled[rows], points[columns].T, out=as_tile(scratch, rows, columns))
-        kernel.add_(bias[None, columns]).add_(bias[rows, None]).clamp_max_(0.0).exp_()
-        if groups is None:
-            if rows == columns:
-                kernel.fill_diagonal_(0.0)
-        elif share_a_group(groups[rows], groups[columns]):
-            kernel.masked_fill_(groups[rows, None] == groups[None, columns], 0.0)
-        kernel_sums[rows] += kernel.sum(dim=1)
-        if with_products:
-            products[rows].addmm_(kernel, points[columns])
-        if rows != columns:
-            kernel_sums[columns] += kernel.sum(dim=0)
-            if with_products:
-                products[columns].addmm_(kernel.T, points[rows])
-    return kernel_sums.sum(), kernel_sums, products
-
-
-@gaussian_kernel_sums.register_fake
-def _(
-    points: Tensor, groups: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    num_rows = len(points)
-    return points.new_empty(()), points.new_empty(num_rows), points.new_empty(points.shape if with_products else (0,))
