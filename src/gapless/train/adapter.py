@@ -101,6 +101,8 @@ class Pairs:
 def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory: Path) -> GaplessModel:
     """Train the heads with the aligner's own trainer and keep the best weights by the validation part."""
     assert settings.anchor is not None
+    if settings.start not in ("identity", *CLOSED_FORMS):
+        raise unknown_name("start", settings.start, ("identity", *CLOSED_FORMS))
     maps = fitted_maps(pairs, settings.start, settings.anchor) if settings.start != "identity" else {}
     heads, size = adapter_heads(pairs, settings, {name: m.rotation.shape[1] for name, m in maps.items()})
     recipe = Recipe(
@@ -135,8 +137,6 @@ def adapter_heads(
     """The layers of each modality's head, and the size of the shared space."""
     if settings.head not in HEADS:
         raise unknown_name("head", settings.head, HEADS)
-    if settings.start not in ("identity", *CLOSED_FORMS):
-        raise unknown_name("start", settings.start, ("identity", *CLOSED_FORMS))
     sizes = {name: started.get(name, matrix.shape[1]) for name, matrix in pairs.embeddings.items()}
     one_size = len(set(sizes.values())) == 1
     kind = settings.head if settings.head != "auto" else ("residual" if one_size else "mlp")
