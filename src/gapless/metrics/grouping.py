@@ -4,6 +4,7 @@ Rows of all modalities are stacked, so that a gap shows: clusters that follow th
 Splits are by group: rows of one article or patient, in any modality, are never on both sides.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def sample_rows(groups: GroupSums, usable: Tensor, maximum: int, seed: int) -> Tensor:

@@ -4,10 +4,12 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gapless.geometry import blocks
 
-SPARE = 6  # kept beyond k, so that nearly every tie at the k-th place is seen whole
+SPARE = 2  # kept beyond k, so that nearly every tie at the k-th place is seen whole
+STRIP = 16  # scores that share one maximum
 ROWS_AT_ONCE = 256
 
 
@@ -20,17 +22,20 @@ class Nearest:
         self.scores = torch.full(shape, -math.inf, dtype=rows.dtype, device=rows.device)
         self.other = torch.zeros(shape, dtype=torch.bool, device=rows.device)
 
-    def add(self, rows: slice, scores: Tensor, other: bool) -> None:
-        """A tile of [query, gallery] scores; only queries whose best newcomer beats their last entry are touched."""
-        newcomers = (scores.amax(dim=1) > self.scores[rows, -1]).nonzero().flatten()
-        if not len(newcomers):
+    def add(self, rows: slice, scores: Tensor, other: bool, dim: int) -> None:
+        """A tile of scores, [query, gallery] when dim is 1, [gallery, query] when it is 0.
+
+        Nearly all scores lie below the last one kept for their query. One pass takes the maxima of strips of the
+        gallery; only strips that beat it are looked at again.
+        """
+        strips = _strips(scores, dim)
+        queries, found = _newcomers(strips, self.scores[rows, -1], self.scores.shape[1], dim)
+        if not len(queries):
             return
-        width = self.scores.shape[1]
-        found = scores[newcomers].topk(min(width, scores.shape[1]), dim=1).values
-        queries = newcomers + rows.start
+        queries = queries + rows.start
         merged = torch.cat([self.scores[queries], found], dim=1)
         flags = torch.cat([self.other[queries], torch.full_like(found, other, dtype=torch.bool)], dim=1)
-        best = merged.topk(width, dim=1)
+        best = merged.topk(self.scores.shape[1], dim=1)
         self.scores[queries] = best.values
         self.other[queries] = flags.gather(1, best.indices)
 
@@ -56,9 +61,37 @@ class Nearest:
         return result
 
 
+def _strips(scores: Tensor, dim: int) -> Tensor:
+    """The gallery axis cut into strips, [query, place, strip] or [strip, place, query], filled up with -inf."""
+    missing = -scores.shape[dim] % STRIP
+    if missing:
+        scores = pad(scores, (0, missing) if dim == 1 else (0, 0, 0, missing), value=-math.inf)
+    strips: Tensor = scores.unflatten(dim, (STRIP, -1) if dim == 1 else (-1, STRIP))
+    return strips
+
+
+def _newcomers(strips: Tensor, level: Tensor, width: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Queries with scores above their level, ascending, and those scores, [query, at most width], -inf beside them."""
+    peaks = strips.amax(dim=1)
+    hits = (peaks > (level[:, None] if dim == 1 else level)).nonzero()
+    queries = hits[:, 1 - dim]
+    if dim == 0:
+        queries, order = queries.sort()
+        hits = hits[order]
+    values = strips[hits[:, 0], :, hits[:, 1]]
+    hit, column = (values > level[queries, None]).nonzero(as_tuple=True)
+    touched, slot, counts = torch.unique_consecutive(queries[hit], return_inverse=True, return_counts=True)
+    if not len(touched):
+        return touched, peaks
+    place = torch.arange(len(hit), device=hit.device) - (counts.cumsum(dim=0) - counts)[slot]
+    found = peaks.new_full((len(touched), int(counts.max())), -math.inf)
+    found[slot, place] = values[hit, column]
+    return touched, found.topk(min(width, found.shape[1]), dim=1).values if found.shape[1] > width else found
+
+
 def _expected(scores: Tensor, other: Tensor, last: Tensor, tolerance: float, num_neighbours: int) -> Tensor:
     above = scores > last + tolerance
     tied = (scores >= last - tolerance) & ~above
     left = num_neighbours - above.sum(dim=1).double()
-    share = (tied & other).sum(dim=1) / tied.sum(dim=1)
-    return (above & other).sum(dim=1) + left * share.double()
+    share = (tied & other).sum(dim=1).double() / tied.sum(dim=1)
+    return (above & other).sum(dim=1) + left * share

@@ -195,11 +195,11 @@ def scan_pair(
                         scores.fill_diagonal_(-math.inf)
             for side in range(2):
                 if nearest is not None:
-                    nearest[side].add(rows, same[side], other=False)
-                    nearest[side].add(rows, crossed[side], other=True)
+                    nearest[side].add(rows, same[side], other=False, dim=1)
+                    nearest[side].add(rows, crossed[side], other=True, dim=1)
                     if not diagonal:
-                        nearest[side].add(columns, same[side].T, other=False)
-                        nearest[1 - side].add(columns, crossed[side].T, other=True)
+                        nearest[side].add(columns, same[side], other=False, dim=0)
+                        nearest[1 - side].add(columns, crossed[side], other=True, dim=0)
                 if lenient is not None:
                     lenient[side].add(rows, crossed[side], scratch, dim=1)
                     if not diagonal:
