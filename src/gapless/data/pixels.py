@@ -116,21 +116,18 @@ def _upright(image: Image.Image) -> Image.Image:
 def to_uint8(image: Image.Image) -> Pixels:
     """The pixels of a decoded Pillow image of any mode as 8 bits."""
     mode = image.mode
-    if mode in ("L", "RGB"):
-        return np.asarray(image)
-    if mode == "1":
-        return np.asarray(image.convert("L"))
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)
         # Pillow turns 8-bit TIFFs that count from white, and leaves deeper ones.
         counts_from_white = _tiff_photometric(image) == 0
         return stretch_to_uint8(-values.astype(np.float64) if counts_from_white else values)
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa", "RGBX") or "transparency" in image.info:
-        return _over_white(image)
-    if mode == "P":
-        is_grey = image.palette is not None and image.palette.mode == "L"
-        return np.asarray(image.convert("L" if is_grey else "RGB"))
-    if mode in ("CMYK", "YCbCr", "HSV"):
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _over_white(image.convert("LA" if mode in ("1", "L", "LA", "La") else "RGBA"))
+    if mode in ("L", "RGB"):
+        return np.asarray(image)
+    if mode == "1":
+        return np.asarray(image.convert("L"))
+    if mode in ("P", "CMYK", "YCbCr", "HSV", "RGBX"):
         return np.asarray(image.convert("RGB"))
     raise ImageRefused("unreadable image", f"mode {mode} has no conversion to 8 bits")
 
@@ -141,14 +138,11 @@ def _tiff_photometric(image: Image.Image) -> Any:
 
 
 def _over_white(image: Image.Image) -> Pixels:
-    if image.mode == "RGBX":
-        return np.asarray(image.convert("RGB"))
-    is_grey = image.mode in ("LA", "La", "L")
-    rgba = image.convert("LA" if image.mode in ("La", "L") else "RGBA" if not is_grey else "LA")
-    values = np.asarray(rgba).astype(np.uint32)
+    """LA or RGBA on a white page."""
+    values = np.asarray(image).astype(np.uint32)
     colour, alpha = values[..., :-1], values[..., -1:]
-    blended = (colour * alpha + 255 * (255 - alpha) + 127) // 255
-    return np.squeeze(blended, axis=-1).astype(np.uint8) if is_grey else blended.astype(np.uint8)
+    blended = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return blended[..., 0] if image.mode == "LA" else blended
 
 
 def stretch_to_uint8(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> Pixels:
