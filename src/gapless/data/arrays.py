@@ -150,12 +150,17 @@ def _read_parquet(path: Path) -> ArrayFile:
     for name in table.column_names:
         column = table[name]
         kind = column.type
-        if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type):
-                found.matrices[name] = _matrix_of(path, name, column)
+        if _is_numeric_list(kind):
+            found.matrices[name] = _matrix_of(path, name, column)
         else:
             found.columns[name] = column.to_pylist()
     return found
+
+
+def _is_numeric_list(kind: Any) -> bool:
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
 def _matrix_of(path: Path, name: str, column: Any) -> np.ndarray:

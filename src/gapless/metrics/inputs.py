@@ -1,6 +1,7 @@
 """The door of the figures: what arrives is checked once, here, and leaves as unit-norm rows."""
 
 import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ ROWS_AT_ONCE = 8192
 
 
 def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[str, Tensor]:
-    """Unit-norm [pair, dim] rows of each modality; fp16 and bf16 raised to fp32, float64 kept.
+    """Unit-norm [pair, dim] rows of each modality on the CPU; fp16 and bf16 raised to fp32, float64 kept.
 
     Args:
         embeddings: modality name -> [pair, dim] tensor, array or memory map of floats, rows aligned.
@@ -42,9 +43,7 @@ def _as_rows(name: str, value: Any) -> Tensor:
     if isinstance(value, np.ndarray):
         if value.dtype.kind != "f":
             raise ValueError(f"{name}: expected floating-point rows, got {value.dtype}")
-        if not value.flags.writeable:
-            value = value.view()
-        value = torch.from_numpy(value) if value.flags.writeable else torch.from_numpy(np.array(value))
+        value = _borrowed(value)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name}: expected floating-point rows, got {getattr(value, 'dtype', type(value).__name__)}")
     if value.ndim != 2:
@@ -52,13 +51,20 @@ def _as_rows(name: str, value: Any) -> Tensor:
     return value.detach()
 
 
+def _borrowed(array: np.ndarray) -> Tensor:
+    """A tensor over the array's own memory; also over a read-only map, which nothing here writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
 def _unit_rows(name: str, value: Tensor) -> Tensor:
     """Normalised block by block, so that a memory-mapped half-precision file is never held twice."""
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    result = torch.empty(value.shape, dtype=dtype, device=value.device)
+    result = torch.empty(value.shape, dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
-        rows = at_least_fp32(value[part])
+        rows = at_least_fp32(value[part].cpu())
         largest = rows.abs().amax(dim=1, keepdim=True)
         broken.append(~torch.isfinite(largest.squeeze(1)))
         zero.append(largest.squeeze(1) == 0)
