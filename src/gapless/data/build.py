@@ -162,6 +162,8 @@ def find_fault(row: RawRow) -> tuple[str, str] | None:
     """What is wrong with a row before its image is opened."""
     if row.fault is not None:
         return row.fault
+    if not _is_unicode(row):
+        return "not UTF-8", ""
     if not any(clean_text(caption) for caption in row.captions):
         return "empty caption", ""
     if (row.split or "train").strip().lower() not in SPLIT_NAMES:
@@ -171,6 +173,15 @@ def find_fault(row: RawRow) -> tuple[str, str] | None:
     if row.image is None:
         return "missing image", "no image is named"
     return None
+
+
+def _is_unicode(row: RawRow) -> bool:
+    texts = (row.id, row.image_name, row.group or "", row.licence or "", *row.captions, *map(str, row.labels.values()))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:  # lone surrogates, which no file format holds
+        return False
+    return True
 
 
 def _checked(

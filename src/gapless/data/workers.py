@@ -85,16 +85,19 @@ def _result(chunk: Work, future: "Future[list[dict[str, Any]]]", options: CheckO
     try:
         return future.result()
     except BrokenProcessPool:
-        return [_check_alone(source, name, options) for source, name in chunk]
+        return list(_check_one_by_one(chunk, options))
 
 
-def _check_alone(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
-    """One image in a process of its own, after some image of its chunk or a neighbouring one killed a worker."""
+def _check_one_by_one(chunk: Work, options: CheckOptions) -> Iterator[dict[str, Any]]:
+    """After an image of this chunk, or of one that was under way with it, took its process down: find out which."""
     executor = _new_executor(1)
     try:
-        result: dict[str, Any] = executor.submit(check_images, [(source, name)], options).result()[0]
-        return result
-    except BrokenProcessPool:
-        return {"key": source.key(), "reason": "decoder crashed", "detail": name}
+        for source, name in chunk:
+            try:
+                yield executor.submit(check_images, [(source, name)], options).result()[0]
+            except BrokenProcessPool:
+                executor.shutdown(wait=True, kill_workers=True)
+                executor = _new_executor(1)
+                yield {"key": source.key(), "reason": "decoder crashed", "detail": name}
     finally:
         executor.shutdown(wait=True, kill_workers=True)
