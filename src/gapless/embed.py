@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from gapless.data.batches import PairDataset, Sample
-from gapless.data.embeddings import SHARD_SIZE, EmbeddingSet, EmbeddingsWriter
+from gapless.data.embedding_set import EmbeddingSet
+from gapless.data.embeddings import SHARD_SIZE, EmbeddingsWriter
 from gapless.data.manifest import Manifest
 from gapless.data.vectors import VectorPairs
 from gapless.errors import DataRefused, UsageError
