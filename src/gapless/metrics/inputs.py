@@ -90,8 +90,9 @@ def group_index(groups: Any, num_rows: int) -> Tensor:
 
 
 def caption_classes(captions: Sequence[str], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the normalised captions are equal."""
-    return torch.from_numpy(_codes("captions", [normalise_caption(text) for text in captions], num_rows))
+    """[pair] integers, equal where the normalised captions are equal; an empty caption equals no other."""
+    texts = [normalise_caption(text) or f"\0{row}" for row, text in enumerate(captions)]
+    return torch.from_numpy(_codes("captions", texts, num_rows))
 
 
 def normalise_caption(text: str) -> str:

@@ -6,6 +6,7 @@ A score within `TIE_ULPS` rounding steps of the true pair's is a tie: the order 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,36 @@ class LenientCounts:
     above: Tensor
     ties: Tensor
     positives: Tensor
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Products of a block of rows with a block of columns, as 4 cos; `crossed[side]` has `side` in its rows and the
+    other modality in its columns, `same[side]` the modality `side` in both.
+    """
+
+    rows: slice
+    columns: slice
+    crossed: tuple[Tensor, Tensor]
+    same: tuple[Tensor, Tensor] | None
+
+    @property
+    def is_diagonal(self) -> bool:
+        return self.rows == self.columns
+
+    def crossings(self) -> Iterator[tuple[int, slice, Tensor, int]]:
+        """(modality of the queries, queries, scores, axis of the gallery) for scores against the other modality."""
+        for side, scores in enumerate(self.crossed):
+            yield side, self.rows, scores, 1
+            if not self.is_diagonal:
+                yield 1 - side, self.columns, scores, 0
+
+    def insides(self) -> Iterator[tuple[int, slice, Tensor, int]]:
+        """The same for scores inside a modality."""
+        for side, scores in enumerate(self.same or ()):
+            yield side, self.rows, scores, 1
+            if not self.is_diagonal:
+                yield side, self.columns, scores, 0
 
 
 @dataclass(frozen=True)
@@ -87,9 +118,11 @@ class _Lenient:
             if len(members) == 1:
                 continue
             for part in torch.split(members, BLOCK_SIZE):
-                scores = query[part] @ gallery[members].T
-                best[part] = scores.amax(dim=1)
-                positives[part] = (scores >= best[part, None] - tolerance).sum(dim=1).to(positives.dtype)
+                for others in torch.split(members, BLOCK_SIZE):
+                    best[part] = torch.maximum(best[part], (query[part] @ gallery[others].T).amax(dim=1))
+                level = best[part, None] - tolerance
+                reached = [(query[part] @ gallery[o].T >= level).sum(dim=1) for o in torch.split(members, BLOCK_SIZE)]
+                positives[part] = torch.stack(reached).sum(dim=0).to(positives.dtype)
         self.shared = sizes[classes] > 1
         self.positives = positives.double()
         self.counter = _Counter(best)
@@ -136,6 +169,38 @@ def _kernels(a: Tensor, b: Tensor) -> tuple[tuple[_Kernel, _Kernel, _Kernel], Te
     return (_Kernel(one), _Kernel(one), _Kernel((~is_zero).to(length.dtype))), reach
 
 
+def _add_kernels(kernel: tuple[_Kernel, _Kernel, _Kernel], reach: Tensor, tile: Tile, scratch: Tensor) -> None:
+    """Both modalities' kernels, and the centroids' from the sum of all four products."""
+    assert tile.same is not None
+    for one, scores in zip(kernel, tile.same, strict=False):
+        one.add(tile.rows, tile.columns, scores, scratch)
+    first, second = tile.same
+    total = torch.add(first, second, out=scratch[: first.numel()].view(first.shape))
+    total.add_(tile.crossed[0]).add_(tile.crossed[1]).mul_(reach[tile.rows, None]).mul_(reach[tile.columns])
+    kernel[2].add(tile.rows, tile.columns, total, scratch)
+
+
+def _tiles(doubled: tuple[Tensor, Tensor], inside: bool, block_size: int) -> Iterator[Tile]:
+    """Every pair of blocks once, in the same buffers: what a tile holds lasts until the next one."""
+    num_rows = len(doubled[0])
+    size = min(block_size, num_rows) ** 2
+    spaces = [torch.empty(size, dtype=doubled[0].dtype, device=doubled[0].device) for _ in range(4 if inside else 2)]
+
+    def product(of: int, rows: slice, to: int, columns: slice, space: Tensor) -> Tensor:
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        return torch.mm(doubled[of][rows], doubled[to][columns].T, out=space[: math.prod(shape)].view(shape))
+
+    for rows in blocks(num_rows, block_size):
+        for columns in blocks(num_rows - rows.start, block_size):
+            columns = slice(columns.start + rows.start, columns.stop + rows.start)
+            forth = product(0, rows, 1, columns, spaces[0])
+            back = forth.T if rows == columns else product(1, rows, 0, columns, spaces[1])
+            same = None
+            if inside:
+                same = (product(0, rows, 0, columns, spaces[2]), product(1, rows, 1, columns, spaces[3]))
+            yield Tile(rows, columns, (forth, back), same)
+
+
 def scan_pair(
     a: Tensor,
     b: Tensor,
@@ -167,54 +232,35 @@ def scan_pair(
     nearest = (Nearest(a, num_neighbours), Nearest(b, num_neighbours)) if num_neighbours else None
     kernel, reach = _kernels(a, b) if kernels else (None, cosine)
     doubled = (2.0 * a, 2.0 * b)
-    tiles = [torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device) for _ in range(5)]
-    scratch = tiles.pop()
-
-    def product(of: int, rows: slice, to: int, columns: slice, space: Tensor) -> Tensor:
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        return torch.mm(doubled[of][rows], doubled[to][columns].T, out=space[: math.prod(shape)].view(shape))
-
-    for rows in blocks(len(a), block_size):
-        for columns in blocks(len(a), block_size):
-            if columns.start < rows.start:
-                continue
-            diagonal = rows == columns
-            # crossed[side] holds `side` in its rows and the other modality in its columns
-            crossed = [product(0, rows, 1, columns, tiles[0])]
-            crossed.append(product(1, rows, 0, columns, tiles[1]) if not diagonal else crossed[0].T)
-            if inside:
-                same = [product(side, rows, side, columns, tiles[2 + side]) for side in range(2)]
-                if kernel is not None:
-                    for side in range(2):
-                        kernel[side].add(rows, columns, same[side], scratch)
-                    total = torch.add(same[0], same[1], out=scratch[: same[0].numel()].view(same[0].shape))
-                    total.add_(crossed[0]).add_(crossed[1]).mul_(reach[rows, None]).mul_(reach[columns])
-                    kernel[2].add(rows, columns, total, scratch)
-                if diagonal:
-                    for scores in same:
-                        scores.fill_diagonal_(-math.inf)
-            for side in range(2):
-                if nearest is not None:
-                    nearest[side].add(rows, same[side], other=False, dim=1)
-                    nearest[side].add(rows, crossed[side], other=True, dim=1)
-                    if not diagonal:
-                        nearest[side].add(columns, same[side], other=False, dim=0)
-                        nearest[1 - side].add(columns, crossed[side], other=True, dim=0)
-                if lenient is not None:
-                    lenient[side].add(rows, crossed[side], scratch, dim=1)
-                    if not diagonal:
-                        lenient[1 - side].add(columns, crossed[side], scratch, dim=0)
-            if diagonal:
-                crossed[0].fill_diagonal_(-math.inf)
-            for side in range(2):
-                cross[side].add(rows, crossed[side], scratch, dim=1)
-                if own is not None:
-                    own[side].add(rows, same[side], scratch, dim=1)
-                if not diagonal:
-                    cross[1 - side].add(columns, crossed[side], scratch, dim=0)
-                    if own is not None:
-                        own[side].add(columns, same[side], scratch, dim=0)
-    slack = SCALE * tie_tolerance(a.dtype)
+    scratch = torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device)
+    for tile in _tiles(doubled, inside, block_size):
+        if kernel is not None:
+            _add_kernels(kernel, reach, tile, scratch)
+        if tile.is_diagonal:
+            for scores in tile.same or ():
+                scores.fill_diagonal_(-math.inf)  # a row is not in its own gallery
+        if nearest is not None:
+            for side, queries, scores, dim in tile.insides():
+                nearest[side].add(queries, scores, other=False, dim=dim)
+            for side, queries, scores, dim in tile.crossings():
+                nearest[side].add(queries, scores, other=True, dim=dim)
+        if lenient is not None:
+            for side, queries, scores, dim in tile.crossings():
+                lenient[side].add(queries, scores, scratch, dim)
+        if tile.is_diagonal:
+            tile.crossed[0].fill_diagonal_(-math.inf)  # the true pair is neither above nor tied with itself
+        for side, queries, scores, dim in tile.crossings():
+            cross[side].add(queries, scores, scratch, dim)
+        if own is not None:
+            for side, queries, scores, dim in tile.insides():
+                own[side].add(queries, scores, scratch, dim)
+    others = None
+    if nearest is not None:
+        slack = SCALE * tie_tolerance(a.dtype)
+        others = (
+            nearest[0].num_other(doubled[0], doubled[1], slack),
+            nearest[1].num_other(doubled[1], doubled[0], slack),
+        )
     strict = (cross[0].counts(), cross[1].counts())
     return PairScan(
         cosine=cosine.double(),
@@ -222,9 +268,7 @@ def scan_pair(
         lenient=None if lenient is None else (lenient[0].counts(strict[0]), lenient[1].counts(strict[1])),
         within=None if own is None else (own[0].counts(), own[1].counts()),
         kernels=None if kernel is None else (kernel[0].row_sums(), kernel[1].row_sums(), kernel[2].row_sums()),
-        other_neighbours=None
-        if nearest is None
-        else (nearest[0].num_other(doubled[0], doubled[1], slack), nearest[1].num_other(doubled[1], doubled[0], slack)),
+        other_neighbours=others,
     )
 
 
