@@ -80,7 +80,8 @@ def log_mean_gaussian_kernel(points: Embeddings, groups: Groups | None = None, b
     """
     points = at_least_fp32(points)
     num_rows = len(points)
-    num_pairs = torch.tensor(num_rows * (num_rows - 1)) if groups is None else num_pairs_apart(groups)
+    every_pair = torch.full((), num_rows * (num_rows - 1), device=points.device)
+    num_pairs = every_pair if groups is None else num_pairs_apart(groups)
     if num_rows < 2 or (can_read_values(points) and not num_pairs):
         what = "rows of at least 2 groups" if groups is not None else "at least 2 rows"
         raise ValueError(f"uniformity needs {what}, got {num_rows} row(s)")

@@ -77,8 +77,8 @@ def info_nce_share(
     Returns:
         The loss of the whole batch. The gradient of `columns` is this rank's part of it.
     """
-    scale = logit_scale if isinstance(logit_scale, Tensor) else torch.tensor(logit_scale, device=rows.device)
-    rows, columns, scale = at_least_fp32(rows), at_least_fp32(columns), at_least_fp32(scale)
+    rows, columns = at_least_fp32(rows), at_least_fp32(columns)
+    scale = at_least_fp32(logit_scale) if isinstance(logit_scale, Tensor) else rows.new_full((), logit_scale)
     inputs = (rows, columns, scale)
     needed = needs_gradient(*inputs)
     tile = tile_size or default_tile(rows)
@@ -176,7 +176,8 @@ def gaussian_kernel_share(
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         tile = tile_size or default_tile(points)
         order, in_order = None, points
-        num_pairs = torch.tensor(len(points) * (len(points) - 1)) if groups is None else num_pairs_apart(groups)
+        every_pair = torch.full((), len(points) * (len(points) - 1), device=points.device)
+        num_pairs = every_pair if groups is None else num_pairs_apart(groups)
         if groups is not None:
             order = groups.argsort(stable=True)
             groups, in_order = groups[order], points[order]
