@@ -201,6 +201,19 @@ def test_the_temperature_has_no_weight_decay_and_stays_in_bounds(phantom, tmp_pa
     assert float(scale) <= torch.tensor(100.0).log()
 
 
+def test_a_schedule_reaches_the_loss_and_survives_saving(phantom, tmp_path):
+    recipe = tiny_recipe(eval_strategy="no")
+    recipe = replace(recipe, loss=replace(recipe.loss, alignment_weight=[[0.0, 0.0], [1.0, 2.0]]))
+    train(Run("tiny", "gapless", 0, recipe, phantom.fingerprint), phantom, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for line in (line for line in lines if "loss/total" in line):
+        weight = 2.0 * (line["step"] - 1) / 8  # 8 steps in all
+        total = line["loss/contrastive"] + weight * line["loss/alignment"] + line["loss/uniformity"]
+        assert line["loss/total"] == pytest.approx(total, abs=1e-5)
+    again = GaplessModel.from_pretrained(tmp_path / "run" / "model")
+    assert again.loss.alignment_weight(0.5) == 1.0
+
+
 def test_methods_differ_by_weights_alone():
     base = LossConfig()
     assert METHODS["clip"](base) == replace(base, alignment_weight=0.0, uniformity_weight=0.0)

@@ -21,6 +21,7 @@ from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.geometry import unit_norm
 from gapless.losses.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
+from gapless.losses.schedules import Schedule
 from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
@@ -83,7 +84,7 @@ class GaplessModel(PreTrainedModel):
                 config.embedding_dim,
             )
         has_pairs = len(config.modalities) > 1 and config.embedding_dim is not None
-        self.loss = GapClosingLoss(**config.loss) if has_pairs else None
+        self.loss = build_loss(config.loss) if has_pairs else None
         self.tokenizers: dict[str, Any] = {}
         self.micro_batch_size: int | None = None  # training encodes so many pairs at a time; see losses/cached.py
         self.post_init()
@@ -192,6 +193,13 @@ class GaplessModel(PreTrainedModel):
         for modality in text_modalities(model.config):
             model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
         return model
+
+
+def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:
+    """The loss of a configuration, where a schedule is a list of [progress, weight] points."""
+    return GapClosingLoss(
+        **{key: Schedule(tuple(map(tuple, value))) if isinstance(value, list) else value for key, value in spec.items()}
+    )
 
 
 def text_modalities(config: GaplessConfig) -> list[str]:
