@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from gapless.errors import GaplessError, UsageError
-from gapless.verbs import data, embeddings, training
+from gapless.verbs import closing, data, embeddings, training
 from gapless.verbs.verb import Arguments, Parser, Verb
 
-VERBS: dict[str, Verb] = {**data.VERBS, **training.VERBS, **embeddings.VERBS}
+VERBS: dict[str, Verb] = {**data.VERBS, **training.VERBS, **embeddings.VERBS, **closing.VERBS}
 
 
 def overview() -> str:

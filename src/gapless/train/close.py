@@ -7,6 +7,8 @@ The result is a model directory like any other: `vector` encoders take the cache
 made them is given, its encoders with their heads continued.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -84,7 +86,8 @@ def close_gap(
     if anchor not in rows:
         raise unknown_name("anchor modality", anchor, rows)
     num_rows = len(rows[anchor])
-    train, validation = split_rows(group_index(groups, num_rows).numpy(), splits, settings.validation_share, seed)
+    index = group_index(groups, num_rows).numpy()
+    train, validation = split_rows(index, splits, settings.validation_share, seed)
     pairs = Pairs(
         embeddings=rows,
         ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
@@ -99,8 +102,10 @@ def close_gap(
         else:
             model = fitted_model(pairs, method, anchor)
         results = results_of(pairs, model)
-        results |= {"method": method, "seed": seed, "versions": versions(), "data": dict(data or {})}
+        results |= {"method": method, "seed": seed, "versions": versions()}
+        results["data"] = {**(data or {}), "groups": len(np.unique(index[validation]))}
         results["rows"] = {TRAIN: len(train), VALIDATION: len(validation)}
+        results["split_fingerprint"] = split_fingerprint(pairs)
         if method == ADAPTER:
             results |= {"loss": loss_name(settings), "settings": plain(asdict(settings))}
         write_json(partial / "results.json", results)
@@ -156,6 +161,12 @@ def split_rows(
     held = present[order[: min(max(num_held, 2), len(present) - 2)]]
     is_held = np.isin(groups[usable], held)
     return usable[~is_held], usable[is_held]
+
+
+def split_fingerprint(pairs: Pairs) -> str:
+    """sha256 of which rows trained and which were held back."""
+    parts = [[pairs.ids[row] for row in rows] for rows in (pairs.train, pairs.validation)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:

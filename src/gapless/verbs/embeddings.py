@@ -1,67 +1,15 @@
-"""`gapless embed, measure, close, export`: whatever makes or takes embeddings."""
+"""`gapless embed, measure`: embeddings of any model, and every figure of them."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gapless.errors import DataRefused, GaplessError, UsageError
+from gapless.verbs.arrays import array_arguments, further_modalities, modality_files, read_given
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, ascii_only
 
-USUAL_MODALITIES = ("image", "text")
 ALL_ROWS = "all"
-HEADLINES = (
-    "gap/centroid_distance_unbiased",
-    "gap/true_pair_cosine",
-    "gap/mixing@10",
-    "retrieval/mean/R@1",
-    "retrieval/mean/R@10",
-    "mixed/R@10",
-)
-
-
-def array_arguments(parser: Parser) -> None:
-    """Plain arrays in place of an embeddings directory."""
-    group = parser.add_argument_group("plain arrays in place of EMB (one option per modality, row i is one pair)")
-    for name in USUAL_MODALITIES:
-        group.add_argument(f"--{name}", type=Path, default=None, help=".npy, .npz, .safetensors or .parquet")
-    group.add_argument("--groups", type=Path, default=None, help="what must not be split: one line per row")
-    group.add_argument("--labels", type=Path, default=None, help="classes: one line per row, empty where missing")
-
-
-def further_modalities(parser: Parser, words: Sequence[str]) -> None:
-    """`--waveform W.npy`: an unknown option that is given an array file is a modality of that name."""
-    from gapless.data.arrays import SUFFIXES
-
-    known = parser._option_string_actions
-    for option, value in zip(words, [*words[1:], ""], strict=True):
-        option, _, attached = option.partition("=")
-        if option.startswith("--") and option not in known and (attached or value).lower().endswith(SUFFIXES):
-            parser.add_argument(option, type=Path, default=None, help="a further modality")
-
-
-def modality_files(args: Arguments) -> dict[str, Path]:
-    """The arrays that were given, by modality, in the order image, text, others."""
-    from gapless.data.arrays import SUFFIXES
-
-    taken = {"groups", "labels", "out", "html"}
-    given = {name: value for name, value in vars(args).items() if isinstance(value, Path) and name not in taken}
-    return {name: path for name, path in given.items() if name in USUAL_MODALITIES or path.suffix.lower() in SUFFIXES}
-
-
-def read_given(args: Arguments, sources: Sequence[Path]) -> Any:
-    """The embeddings that the options name: directories and files, or one array per modality."""
-    from gapless.data.embeddings import read_arrays, read_embeddings
-
-    arrays = modality_files(args)
-    if bool(arrays) == bool(sources):
-        raise UsageError("give embeddings directories, or one array per modality (--image A.npy --text B.npy)")
-    if arrays:
-        return read_arrays(arrays, labels=args.labels, groups=args.groups)
-    if args.labels or args.groups:
-        raise UsageError("--labels and --groups go with plain arrays; embeddings directories hold their own")
-    return read_embeddings(*sources)
 
 
 def embed_arguments(parser: Parser) -> None:
@@ -235,88 +183,7 @@ def write_measure_directory(out: Path, rows: Any, results: Mapping[str, Any]) ->
         write_bytes(partial / "latent.safetensors", save(some, metadata={"ids": ids}))
 
 
-def close_arguments(parser: Parser) -> None:
-    from gapless.train.adapter import AdapterSettings
-    from gapless.train.close import ADAPTER, CLOSE_METHODS
-    from gapless.train.recipes import METHODS
-
-    parser.add_argument("source", nargs="*", type=Path, help="embeddings directories or files; several are read as one")
-    parser.add_argument("--out", type=Path, required=True, help="model directory to write")
-    parser.add_argument("--method", default=ADAPTER, help=f"one of {', '.join(CLOSE_METHODS)}")
-    parser.add_argument("--loss", default="gapless", help=f"of the adapter: one of {', '.join(METHODS)}")
-    parser.add_argument("--seed", type=int, default=0)
-    array_arguments(parser)
-    parser.add_class_arguments(AdapterSettings, "adapter")
-
-
-def close_defaults(args: Arguments) -> dict[str, Any]:
-    """The adapter's settings with the loss that `--loss` names; single --adapter options then override them."""
-    from gapless.train.adapter import adapter_settings
-
-    settings = adapter_settings(args.loss)
-    values = {f"adapter.{f.name}": getattr(settings, f.name) for f in fields(settings) if f.name != "loss"}
-    return values | {f"adapter.loss.{f.name}": getattr(settings.loss, f.name) for f in fields(settings.loss)}
-
-
-def close(args: Arguments) -> Outcome:
-    from gapless.files import check_new_directory, read_json
-    from gapless.train.adapter import AdapterSettings
-    from gapless.train.close import close_gap
-    from gapless.train.recipes import LossConfig
-
-    check_new_directory(args.out)
-    rows = read_given(args, args.source)
-    given = vars(args.adapter)
-    settings = AdapterSettings(**{**given, "loss": LossConfig(**vars(args.adapter.loss))})
-    frozen, note = frozen_model(rows.info)
-    close_gap(
-        rows.embeddings,
-        rows.groups,
-        settings,
-        args.method,
-        args.seed,
-        out=args.out,
-        ids=rows.ids,
-        splits=rows.splits,
-        captions=rows.captions,
-        frozen=frozen,
-        data=rows.info.get("data") or {"source": rows.info.get("source")},
-    )
-    results = read_json(args.out / "results.json")
-    value = {"model": str(args.out), "takes": "raw inputs" if frozen else "vectors", **results}
-    return Outcome(value, f"{before_and_after(results)}\n{note}\n{args.out}")
-
-
-def frozen_model(info: Mapping[str, Any]) -> tuple[Any, str]:
-    """The model that made the embeddings, where it is known and still the same; and a line that says which."""
-    from gapless.models.foreign import fingerprint_of, load_model
-
-    known = [part.get("model") for part in info.get("parts", [info])]
-    if not known[0] or any(one != known[0] for one in known):
-        return None, "the model takes embeddings (nothing is known of one encoder that made them)"
-    source = " ".join(known[0]["source"])
-    try:
-        model = load_model(known[0]["source"])
-    except GaplessError as error:
-        return None, f"the model takes embeddings: {source} cannot be loaded ({error})"
-    if fingerprint_of(model) != known[0]["fingerprint"]:
-        return None, f"the model takes embeddings: {source} is no longer the model that made them"
-    return model, f"the model takes raw inputs: {source} is inside, frozen"
-
-
-def before_and_after(results: Mapping[str, Any]) -> str:
-    """The figures that closing is about, on the validation part."""
-    from gapless.study.renderings import figure_text
-
-    lines = [f"{results['n']:,} held-back pairs{'':<18}before    after"]
-    for key in HEADLINES:
-        before = figure_text((results["before"] or {}).get(key))
-        lines.append(f"{key:<34}{before:>8} {figure_text(results['figures'][key]):>8}")
-    return "\n".join(lines)
-
-
 VERBS = {
     "embed": Verb("a model over a manifest -> embeddings", embed_arguments, embed, None, further_modalities),
     "measure": Verb("every figure of any embeddings", measure_arguments, measure, None, further_modalities),
-    "close": Verb("close the gap of frozen embeddings", close_arguments, close, close_defaults, further_modalities),
 }

@@ -1,0 +1,170 @@
+"""The model card: what a model is for, what it was made from, and how large its gap was before and is now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gapless.models.aligner import GaplessModel
+
+UNKNOWN = "not recorded"
+ROWS = {
+    "gap/centroid_distance_unbiased": "centroid distance, unbiased (lower is closed)",
+    "gap/centroid_distance": "centroid distance (lower is closed)",
+    "gap/true_pair_cosine": "cosine of true pairs (higher is closed)",
+    "gap/mixing@10": "mixing@10 (0.5 is closed)",
+    "retrieval/mean/R@1": "retrieval R@1, mean of directions",
+    "retrieval/mean/R@10": "retrieval R@10, mean of directions",
+    "grouping/v_measure": "V-measure of k-means on both modalities",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says beyond the model itself.
+
+    Args:
+        name: the title.
+        results: what `results.json` holds.
+        before: figures to compare with.
+        before_label: what those are of.
+        licences: of the data, with row counts where rows have their own.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    before_label: str = "before"
+    licences: Mapping[str, int | None] = field(default_factory=dict)
+
+
+def value_of(figure: Any) -> float | None:
+    if isinstance(figure, Mapping):
+        figure = figure.get("value", figure.get("mean"))
+    return None if figure is None else float(figure)
+
+
+def text_of(figure: Any) -> str:
+    value = value_of(figure)
+    if value is None:
+        return "–"
+    interval = isinstance(figure, Mapping) and figure.get("low") is not None
+    return f"{value:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if interval else "")
+
+
+def model_card(model: GaplessModel, facts: CardFacts) -> str:
+    """The card in Markdown, with the header that model hubs read."""
+    results = facts.results
+    data = results.get("data") or {}
+    names = ", ".join(model.modalities)
+    return f"""---
+library_name: gapless
+license: other
+license_name: see-data-licences
+tags: [multimodal, medical, radiology, contrastive, modality-gap]
+---
+
+# {facts.name}
+
+Embeds {names} into one space of {model.config.embedding_dim} dimensions in which the modality gap is closed, after
+"Closing the gap in multimodal medical representation alignment" (arXiv 2602.20046).
+
+## Intended use
+
+Research on medical multimodal retrieval, clustering and representation. **This is not a medical device.** It is not
+cleared or validated for diagnosis, triage, treatment or any other decision about a patient, and must not be used for
+one.
+
+## How to use it
+
+```python
+from gapless import GaplessModel
+
+model = GaplessModel.from_pretrained("{facts.name}")
+rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {model.config.embedding_dim}]
+```
+
+## The gap, before and after
+
+{figures_table(facts)}
+
+{measured_line(results)}
+
+## How it was made
+
+{made_lines(model, results)}
+
+## Data and licences
+
+- source: {source_of(data.get("source"))}
+- rows: {counted(data.get("rows") or results.get("rows"))}
+- groups in the measured split: {data.get("groups") or UNKNOWN}
+- fingerprint of the data (sha256): `{data.get("fingerprint") or UNKNOWN}`
+- fingerprint of the split (sha256): `{results.get("split_fingerprint") or data.get("fingerprint") or UNKNOWN}`
+- {leakage_line(data)}
+
+{licence_lines(facts.licences)}
+
+## Limits
+
+- Figures hold for the split named above; recall depends on the size of the gallery.
+- Images and captions from other scanners, sites, languages or populations may embed worse; measure on your own data
+  with `gapless measure`.
+- Training captions are reports and teaching material: they name what somebody saw, not what was there.
+"""
+
+
+def figures_table(facts: CardFacts) -> str:
+    after = facts.results.get("figures", {})
+    rows = [key for key in ROWS if value_of(after.get(key)) is not None]
+    lines = [f"| figure | {facts.before_label} | this model |", "| --- | ---: | ---: |"]
+    lines += [f"| {ROWS[key]} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
+    note = "" if facts.before else "\n\nWhat it was before has not been measured."
+    return "\n".join(lines) + note
+
+
+def source_of(source: Any) -> str:
+    """Without the folders of the machine that it was made on."""
+    if isinstance(source, Mapping):
+        return ", ".join(f"{name} {source_of(path)}" for name, path in source.items())
+    return Path(source).name if source and Path(source).is_absolute() else str(source or UNKNOWN)
+
+
+def measured_line(results: Mapping[str, Any]) -> str:
+    pairs, gallery, split = (results.get(key, UNKNOWN) for key in ("n", "gallery_size", "split"))
+    resampled = any(isinstance(figure, Mapping) and "low" in figure for figure in results.get("figures", {}).values())
+    intervals = "; intervals are 95 %, groups resampled" if resampled else ""
+    return f"Measured on {pairs} pairs of the split `{split}`, gallery {gallery}{intervals}."
+
+
+def made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
+    told = {
+        "method": results.get("method"),
+        "loss": results.get("loss"),
+        "recipe": results.get("recipe"),
+        "seed": results.get("seed"),
+        "versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
+    }
+    lines = [f"- {name}: {value}" for name, value in told.items() if value not in (None, "")]
+    for name, spec in model.config.modalities.items():
+        encoder = spec["encoder"]
+        kind = (encoder.get("config") or {}).get("model_type") or encoder["kind"]
+        lines.append(f"- {name}: {kind}{'' if encoder.get('trainable', True) else ', frozen'}")
+    return "\n".join(lines)
+
+
+def counted(rows: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in rows.items()) if isinstance(rows, Mapping) else UNKNOWN
+
+
+def leakage_line(data: Mapping[str, Any]) -> str:
+    shares = data.get("leakage") or {}
+    told = ", ".join(f"{key.replace('_', ' ')} {value:.1%}" for key, value in shares.items())
+    return f"leakage: {told or UNKNOWN}"
+
+
+def licence_lines(licences: Mapping[str, int | None]) -> str:
+    if not licences:
+        return "The licence of the data was not recorded: find it out before you share this model."
+    lines = [f"- {name}" + ("" if count is None else f": {count} rows") for name, count in licences.items()]
+    return "The model was trained on data under these licences, whose terms may extend to it:\n\n" + "\n".join(lines)
