@@ -21,7 +21,7 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.tokenizers import tokenizer_home
 
 ONNX_TOLERANCE = 1e-4
-OUTPUT = "embedding"
+OUTPUT = "unit_norm_embedding"  # a graph may have a node of the name "embedding"
 SAMPLE_TEXTS = ("chest radiograph", "axial CT of the abdomen, no focal lesion of the liver", "normal MR of the knee")
 CHECKED_BATCHES = (1, 2, 3)
 
