@@ -65,9 +65,11 @@ def test_the_default_holds_a_gallery_of_1024():
     assert round(5000 * phantom.TEST_SHARE) == 1024
 
 
-def test_it_has_three_modalities_and_six_labels(manifest):
+def test_it_has_three_modalities_and_seven_labels(manifest):
     assert manifest.modalities == ("image", "text", "waveform")
-    assert manifest.labels == ("modality_type", "region", "finding", "side", "view", "size")
+    assert manifest.labels == ("examination", "modality_type", "region", "finding", "side", "view", "size")
+    kinds = zip(manifest.table["modality_type"].to_pylist(), manifest.table["region"].to_pylist(), strict=True)
+    assert manifest.table["examination"].to_pylist() == [" ".join(parts) for parts in kinds]
     assert {len(signal) for signal in manifest.table["waveform"].to_pylist()} == {64}
     assert load_image(manifest.image_path(0)).shape == (64, 64)
 

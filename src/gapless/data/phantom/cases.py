@@ -31,7 +31,7 @@ PROJECTIONS = {
     "coronal": "coronal",
     "sagittal": "sagittal",
 }
-LABELS = ("modality_type", "region", "finding", "side", "view", "size")
+LABELS = ("examination", "modality_type", "region", "finding", "side", "view", "size")
 
 _MODALITY_SHARES = (0.3, 0.28, 0.2, 0.14, 0.08)
 _FIGURES_SHARES = (0.3, 0.25, 0.2, 0.15, 0.1)
@@ -81,6 +81,11 @@ class Figure:
     @property
     def projection(self) -> str:
         return PROJECTIONS[self.view]
+
+    @property
+    def examination(self) -> str:
+        """What was done: "CT chest"; the main label, 30 classes."""
+        return f"{self.modality_type} {self.region}"
 
     def labels(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in LABELS}
