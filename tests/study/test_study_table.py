@@ -34,7 +34,7 @@ def comparison(**changes: Any) -> dict[str, Any]:
             COSINE: {"value": 0.4, "low": -0.1, "high": 0.9},
         }
     }
-    whole = {"methods": list(table), "baseline": "clip", "seeds": [0, 1], "n": 1024, "gallery_size": 1024}
+    whole = {"methods": list(table), "baseline": "clip", "seeds": [0, 1, 2], "n": 1024, "gallery_size": 1024}
     return whole | {"split": "test", "table": table, "differences": differences} | changes
 
 
@@ -70,6 +70,14 @@ def test_only_intervals_that_exclude_zero_are_marked() -> None:
     assert not cell(table, "gapless", RECALL).is_significant, "no interval, no mark"
     assert not any(entry.is_significant for entry in table.rows["clip"])
     assert any(note.startswith("* the 95 % interval of the difference to clip") for note in table.notes)
+
+
+@pytest.mark.parametrize("seeds", [[], [0], [0, 1]])
+def test_too_few_seeds_claim_nothing(seeds: list[int]) -> None:
+    table = paper_table(comparison(seeds=seeds))
+    assert not any(entry.is_significant for row in table.rows.values() for entry in row)
+    assert "Differences are marked from 3 seeds on." in table.notes
+    assert cell(table, "gapless", DISTANCE).difference == "−0.400 [−0.500, −0.300]", "the interval itself stays"
 
 
 def test_without_significance_there_is_no_legend_for_it() -> None:
@@ -136,7 +144,7 @@ def test_the_chance_level_stands_in_its_own_row_and_only_where_known() -> None:
 
 def test_notes_tell_gallery_split_seeds_groups_and_versions() -> None:
     notes = " ".join(paper_table(comparison(data={"groups": 400}, versions={"torch": "2.15.0"})).notes)
-    for part in ("split test", "1,024 pairs", "gallery 1,024", "400 groups", "2 seeds (0, 1)", "torch 2.15.0"):
+    for part in ("split test", "1,024 pairs", "gallery 1,024", "400 groups", "3 seeds (0, 1, 2)", "torch 2.15.0"):
         assert part in notes
     assert "gallery size unknown" in " ".join(paper_table(comparison(gallery_size=None)).notes)
 

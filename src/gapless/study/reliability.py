@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-SEEDS_FOR_A_CLAIM = 3
+from gapless.study.table import SEEDS_FOR_A_CLAIM
 
 
 class Note(NamedTuple):

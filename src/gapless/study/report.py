@@ -31,7 +31,7 @@ from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style, mo
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
-from gapless.study.table import Table, difference_text_of, excludes_zero, number_of, paper_table
+from gapless.study.table import Table, difference_text_of, number_of, paper_table
 
 MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
 HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10", "grouping/v_measure")
@@ -191,7 +191,7 @@ def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, 
                 "name": column.short_name + (", %" if column.percent else ""),
                 "values": [(method, table.rows[method][index].mean) for method in rows],
                 "difference": difference_text_of(column, differences.get(column.key)),
-                "is_significant": excludes_zero(differences.get(column.key)),
+                "is_significant": table.rows[rows[-1]][index].is_significant,
             }
         )
     return headlines

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+SEEDS_FOR_A_CLAIM = 3  # DESIGN: a claimed difference has at least 3 seeds and an interval
 RECALLS = ("R@1", "R@5", "R@10")
 
 
@@ -82,18 +83,19 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
 
     Returns:
         a Table; rates are percent in it, and `Cell.is_significant` says that the 95 % interval of the difference to
-        the baseline excludes zero.
+        the baseline excludes zero and that there are seeds enough to say so.
     """
     table, methods = comparison["table"], list(comparison["methods"])
     columns = columns_for(key for method in methods for key in table.get(method, {}))
     best = {column.key: best_of(column, methods, table) for column in columns}
     differences = comparison.get("differences") or {}
+    may_claim = len(comparison.get("seeds") or []) >= SEEDS_FOR_A_CLAIM
     rows = {
         method: [
-            cell(column, table.get(method, {}).get(column.key), best, differences.get(method, {}).get(column.key))
+            cell(column, found.get(column.key), best, differences.get(method, {}).get(column.key), may_claim)
             for column in columns
         ]
-        for method in methods
+        for method, found in ((method, table.get(method, {})) for method in methods)
     }
     random = comparison.get("random") or {}
     if any(column.key in random for column in columns):
@@ -151,14 +153,20 @@ def excludes_zero(interval: Mapping[str, Any] | None) -> bool:
     return bool(interval["low"] > 0 or interval["high"] < 0)
 
 
-def cell(column: Column, figure: Any, best: Mapping[str, str | None], difference: Mapping[str, Any] | None) -> Cell:
+def cell(
+    column: Column,
+    figure: Any,
+    best: Mapping[str, str | None],
+    difference: Mapping[str, Any] | None,
+    may_claim: bool,
+) -> Cell:
     mean = column.shown(number_of(figure))
     sd = figure.get("sd") if isinstance(figure, Mapping) else None
     return Cell(
         mean=mean,
         sd="" if sd is None or mean == "–" else column.shown(float(sd)),
         is_best=mean != "–" and mean == best[column.key],
-        is_significant=mean != "–" and excludes_zero(difference),
+        is_significant=may_claim and mean != "–" and excludes_zero(difference),
         difference=difference_text_of(column, difference),
     )
 
@@ -187,6 +195,8 @@ def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) 
     if any(entry.is_significant for row in rows.values() for entry in row):
         baseline = comparison.get("baseline", "the baseline")
         notes.append(f"* the 95 % interval of the difference to {baseline} (bootstrap over groups) excludes zero.")
+    elif comparison.get("differences") and len(seeds) < SEEDS_FOR_A_CLAIM:
+        notes.append(f"Differences are marked from {SEEDS_FOR_A_CLAIM} seeds on.")
     if any(entry.mean == "–" for row in rows.values() for entry in row):
         notes.append("– not measured.")
     if comparison.get("differ"):
