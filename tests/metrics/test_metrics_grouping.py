@@ -64,6 +64,26 @@ def test_separability_is_half_for_one_distribution_and_one_for_two():
     assert measure({"image": same, "text": same}, include=("probe",))["gap/separability_auc"] == 0.5
 
 
+def test_the_separability_probe_agrees_with_sklearn():
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.metrics import roc_auc_score
+
+    from gapless.metrics.gap import group_folds
+
+    generator = torch.Generator().manual_seed(0)
+    z, w = torch.nn.functional.normalize(torch.randn(2, 120, 8, generator=generator, dtype=torch.float64), dim=2)
+    w = torch.nn.functional.normalize(w + 0.2, dim=1)
+    groups = torch.arange(120) // 3
+    fold = group_folds(GroupSums(groups, 40), seed=0)[groups].repeat(2).numpy()
+    rows, truth = torch.cat([z, w]).numpy(), np.repeat([0, 1], 120)
+    expected = []
+    for held in (fold == number for number in range(5)):
+        probe = RidgeClassifier(alpha=1.0).fit(rows[~held], truth[~held])
+        expected.append(roc_auc_score(truth[held], probe.decision_function(rows[held])))
+    found = measure({"image": z, "text": w}, groups=groups, include=("probe",))["gap/separability_auc"]
+    assert found == pytest.approx(np.mean(expected), abs=1e-9)
+
+
 def test_the_auc_counts_pairs_and_halves_ties():
     import oracles
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from gapless.geometry import blocks, pairwise_cosine
 from gapless.metrics.neighbours import Nearest
 
-BLOCK_SIZE = 1024
+BLOCK_SIZE = 512
 TIE_ULPS = 4
 SCALE = 4.0
 
