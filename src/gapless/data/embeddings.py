@@ -92,11 +92,15 @@ class EmbeddingsWriter:
             "shard_size": shard_size,
             "info": dict(info),
         }
+        if not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        # Processes that start together may all write the one plan, so one that is being written is no other content.
+        is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN_FILE}") for entry in path.iterdir())
         if (path / PLAN_FILE).exists():
             self._check_same(files.read_json(path / PLAN_FILE), plan)
         else:
-            files.check_new_directory(path)
-            path.mkdir(parents=True, exist_ok=True)
+            if not is_free:
+                files.check_new_directory(path)
             files.write_json(path / PLAN_FILE, plan)
         self.plan = plan
 

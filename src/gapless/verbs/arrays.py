@@ -1,6 +1,7 @@
 """Options that every verb takes which reads embeddings: directories and files, or one plain array per modality."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def further_modalities(parser: Parser, words: Sequence[str]) -> None:
     from gapless.data.arrays import SUFFIXES
 
     known = parser._option_string_actions
-    for option, value in zip(words, [*words[1:], ""], strict=True):
+    for option, value in pairwise([*words, ""]):
         option, _, attached = option.partition("=")
         if option.startswith("--") and option not in known and (attached or value).lower().endswith(SUFFIXES):
             parser.add_argument(option, type=Path, default=None, help="a further modality")
