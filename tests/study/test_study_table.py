@@ -63,6 +63,12 @@ def test_a_missing_figure_is_a_dash_never_zero(figure: Any) -> None:
     assert f"{naive:.1f}" == "0.0"  # the control: what a careless default would print
 
 
+def test_a_value_that_rounds_to_zero_has_no_sign() -> None:
+    tiny = comparison()
+    tiny["table"]["clip"][COSINE]["mean"] = -0.00001
+    assert cell(paper_table(tiny), "clip", COSINE).mean == "0.000"
+
+
 def test_only_intervals_that_exclude_zero_are_marked() -> None:
     table = paper_table(comparison())
     assert cell(table, "gapless", DISTANCE).is_significant

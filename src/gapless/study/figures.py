@@ -52,7 +52,7 @@ class Panel:
     @property
     def subtitle(self) -> str:
         names = {"gap/centroid_distance": "centroid distance", "gap/true_pair_cosine": "true-pair cosine"}
-        return " · ".join(f"{name} {self.figures[key]:.2f}" for key, name in names.items() if key in self.figures)
+        return " · ".join(f"{name} {self.figures[key]:z.2f}" for key, name in names.items() if key in self.figures)
 
 
 def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[float]]:
@@ -165,7 +165,7 @@ def draw_cosines(axes: Axes, panel: Panel) -> None:
     for values, colour, name in ((false, FALSE_COLOUR, "false pairs"), (true, TRUE_COLOUR, "true pairs")):
         if len(values) == 0:
             continue
-        label = f"{name}, mean {values.mean():.2f}"
+        label = f"{name}, mean {values.mean():z.2f}"
         density = np.histogram(values.clip(-1, 1), bins=bins, density=True)[0]
         axes.stairs(density, bins, fill=True, color=colour, alpha=0.45, linewidth=0, label=label)
         axes.stairs(density, bins, color=colour, linewidth=1.1)

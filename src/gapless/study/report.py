@@ -217,7 +217,8 @@ def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Pic
             Picture(
                 "curves",
                 "Over training",
-                "One line per run. The total loss adds different terms for different methods: compare its parts.",
+                "One line per run. The total loss adds different terms for different methods: compare its parts. "
+                "Gap and recall are those of the evaluations during training, whose gallery is not the table's.",
                 [inline_svg(curves_figure(histories, [key], with_legend=False), key) for key in keys],
                 method_legend_of(study.methods),
                 curves_figure(histories, keys),

@@ -40,7 +40,7 @@ class Column:
         """The number as printed; a dash where there is none."""
         if number is None or not math.isfinite(number):
             return "–"
-        return f"{number * (100 if self.percent else 1):.{self.decimals}f}"
+        return f"{number * (100 if self.percent else 1):z.{self.decimals}f}"
 
 
 @dataclass(frozen=True)
