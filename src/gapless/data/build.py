@@ -155,7 +155,9 @@ def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def clean_text(text: str) -> str:
     """One line, single spaces, no control characters; words stay as they are."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def find_fault(row: RawRow) -> tuple[str, str] | None:

@@ -3,7 +3,9 @@
 A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
 """
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -114,11 +116,6 @@ def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawR
     return RawRow(origin=origin, id=id, fault=(reason, detail))
 
 
-@lru_cache(maxsize=64)
-def _resolved(root: Path) -> Path:
-    return root.resolve()
-
-
 def contained_path(root: Path, name: str) -> Path:
     """`root / name`, refused when it leads out of the root by its name or through a link.
 
@@ -126,15 +123,26 @@ def contained_path(root: Path, name: str) -> Path:
     """
     if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
         raise ImageRefused("bad image name", repr(name[:80]))
-    real_root = _resolved(root)
-    try:
-        path = (real_root / name).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise ImageRefused("path outside the image root", f"{name}: {error}") from None
-    if not path.is_relative_to(real_root) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+    if ".." in PurePosixPath(name.replace("\\", "/")).parts:
         raise ImageRefused("path outside the image root", name)
-    if not path.exists():
-        raise ImageRefused("missing image", name)
-    if not path.is_file():
+    real_root = _resolved(str(root))
+    folder, file = os.path.split(os.path.join(real_root, name))
+    path = os.path.join(_resolved(folder), file)
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path, strict=True)
+            status = os.stat(path)
+    except OSError:
+        raise ImageRefused("missing image", name) from None
+    if not path.startswith(real_root.rstrip(os.sep) + os.sep):
+        raise ImageRefused("path outside the image root", name)
+    if not stat.S_ISREG(status.st_mode):
         raise ImageRefused("not a file", name)
-    return path
+    return Path(path)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: str) -> str:
+    """Cached: every image of a folder would otherwise resolve the same links again."""
+    return os.path.realpath(folder)

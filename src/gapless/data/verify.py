@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image
+from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image, verify_image
 from gapless.data.rows import ImageSource
 
 _SUFFIXES = {
@@ -50,17 +50,17 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
     """
     try:
         content = source.read()
-        pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
+        if options.store is not None and is_dicom(content):
+            content = encode_png(load_image(content, max_pixels=options.max_pixels, frame=options.frame))
+        height, width = verify_image(content, max_pixels=options.max_pixels, frame=options.frame)
         stored = None
         if options.store is not None:
-            content = encode_png(pixels) if is_dicom(content) else content
             stored = name + _suffix(content)
             _store(options.store / stored, content)
     except ImageRefused as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
         return {"reason": "too many pixels", "detail": "not enough memory to decode"}
-    height, width = pixels.shape[:2]
     return {"image": stored, "width": width, "height": height, "sha256": hashlib.sha256(content).hexdigest()}
 
 
