@@ -8,9 +8,8 @@ import argparse
 import logging
 import tempfile
 import time
-from pathlib import Path
-
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -37,11 +36,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)
     pairs = {name: rows.numpy() for name, rows in cone_pairs(args.pairs, args.dim).items()}
+    settings = replace(adapter_settings(), patience=1000)  # every step, however easy the pairs are
     print(f"{args.pairs:,} pairs of {args.dim}-d, {args.threads} threads, torch {torch.__version__}")
     for method in reversed(CLOSE_METHODS):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            close_gap(pairs, settings=replace(adapter_settings(), patience=1000), method=method, out=Path(folder) / "closed")
+            close_gap(pairs, settings=settings, method=method, out=Path(folder) / "closed")
             seconds = time.perf_counter() - start
         target = "   target 120 s" if method == ADAPTER else ""
         print(f"{method:<12}{seconds:8.1f} s{target}", flush=True)

@@ -1,0 +1,89 @@
+"""Every example runs as its first lines say, in a process of its own, and does what it claims."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str, *options: str) -> str:
+    """What an example prints on stdout."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(EXAMPLES / name), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def figure(output: str, line: str, key: str) -> float:
+    """A number of the line that starts with `line`."""
+    found = re.search(rf"^{line} .*{re.escape(key)} (-?[\d.]+)", output, re.MULTILINE)
+    assert found is not None, output
+    return float(found.group(1))
+
+
+def needs(*packages: str) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+def test_a_plain_loop_closes_the_gap_that_clip_leaves() -> None:
+    told = run("pytorch_loop.py", "--steps", "150")
+    distance = "gap/centroid_distance_unbiased"
+    assert figure(told, "gapless", distance) < figure(told, "clip", distance)
+    assert figure(told, "gapless", "retrieval/mean/R@10") > 0.9
+
+
+def test_open_clips_own_trainer_takes_the_loss() -> None:
+    needs("open_clip", "torchvision", "braceexpand", "webdataset", "pandas")
+    told = run("open_clip_loss.py", "--demo")
+    assert "Contrastive_loss" in told
+    assert "Gap_loss" in told
+
+
+def test_sentence_transformers_takes_the_loss() -> None:
+    needs("sentence_transformers", "datasets")
+    told = run("sentence_transformers_loss.py", "--steps", "30")
+    assert figure(told, "after", "retrieval/mean/R@10") > 0.9
+    assert figure(told, "after", "gap/centroid_distance_unbiased") < 0.5 * figure(
+        told, "before", "gap/centroid_distance_unbiased"
+    )
+
+
+def test_lightning_takes_the_loss() -> None:
+    needs("lightning")
+    told = run("lightning_module.py", "--steps", "60")
+    assert figure(told, "after", "gap/true_pair_cosine") > 0.5 > figure(told, "before", "gap/true_pair_cosine")
+
+
+def test_the_loss_of_open_clip_is_ours_at_open_clips_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter changes nothing: same terms, same gradient, the temperature's included."""
+    import torch
+
+    from gapless import GapClosingLoss
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from open_clip_loss import OpenClipGapLoss
+
+    random = torch.Generator().manual_seed(0)
+    rows = [torch.nn.functional.normalize(torch.randn(12, 8, generator=random), dim=-1) for _ in range(2)]
+    image, text = (one.clone().requires_grad_() for one in rows)
+    log_scale = torch.tensor(2.0, requires_grad=True)
+    total = OpenClipGapLoss()(image, text, log_scale.exp())
+    total.backward()
+    ours = GapClosingLoss(anchor="text")
+    with torch.no_grad():
+        ours.logit_scale.fill_(2.0)
+    image2 = rows[0].clone().requires_grad_()
+    expected = ours({"image": image2, "text": rows[1]}).total
+    expected.backward()
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(image.grad, image2.grad)
+    torch.testing.assert_close(log_scale.grad, ours.logit_scale.grad)
+    parts = OpenClipGapLoss()(image, text, log_scale.exp(), output_dict=True)
+    torch.testing.assert_close(sum(parts.values()), expected)
