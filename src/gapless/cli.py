@@ -49,11 +49,18 @@ def build_parser(name: str, verb: Verb) -> Parser:
     return parser
 
 
+def underscored(word: str) -> str:
+    """`--image-key` is `--image_key`: both spellings of an option are taken."""
+    option, equals, value = word.partition("=")
+    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
+
+
 def parse(name: str, argv: Sequence[str]) -> Arguments:
     """The options of a verb; some defaults depend on others (a recipe's values on its name), hence the second pass."""
     from argparse import ArgumentError
 
     verb = VERBS[name]
+    argv = [underscored(word) for word in argv]
     parser = build_parser(name, verb)
     if verb.late_arguments is not None:
         verb.late_arguments(parser, argv)

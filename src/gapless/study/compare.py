@@ -121,7 +121,11 @@ def summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str
 
 def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
-    return {key: float(f.get("value", f.get("mean")) if isinstance(f, dict) else f) for key, f in figures.items()}
+
+    def number(figure: Any) -> float:
+        return float(figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure)
+
+    return {key: number(figure) for key, figure in figures.items()}
 
 
 def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:

@@ -1,85 +1,118 @@
-"""`gapless data ...`: manifests."""
+"""`gapless data ...`: manifests from any layout, their audit and their split.
 
-import os
+The options of a reader are the parameters of its function, with their descriptions.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb
 
+MANY = "FILE, or several SPLIT=FILE"
 
-def data_phantom_arguments(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
-    parser.add_argument("--num_pairs", type=int, default=5000, help="images in all")
-    parser.add_argument("--num_validation", type=int, default=None, help="of them for validation; default about 5 %%")
-    parser.add_argument("--num_test", type=int, default=None, help="of them for testing; default about 20 %%")
-    parser.add_argument("--image_size", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-
-
-def data_phantom(args: Arguments) -> Outcome:
-    from gapless.data.readers.phantom import write_phantom
-
-    manifest = write_phantom(
-        args.out,
-        num_pairs=args.num_pairs,
-        num_validation=args.num_validation,
-        num_test=args.num_test,
-        image_size=args.image_size,
-        seed=args.seed,
-    )
-    return manifest_outcome(manifest)
+# parameters that take several names: their option (given several times, or with commas) and its help
+LISTS = {
+    "caption_key": ("caption_key", "column of captions: a text, or a list of texts (default: the reader's)"),
+    "label_keys": ("label_key", "columns to keep as labels; the first is the main one"),
+    "licences": ("licence", 'keep only images under these licences: "CC BY,CC0"'),
+    "splits": ("splits", "which of the official splits to read (default: all)"),
+    "kinds": ("kinds", "radiology, non-radiology or both (default: radiology)"),
+}
 
 
-def data_table_arguments(parser: Parser) -> None:
-    parser.add_argument("source", nargs="+", help="FILE (CSV, TSV, JSONL, Parquet), or several SPLIT=FILE")
-    parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
-    parser.add_argument("--image-key", default="image", help="column of image paths")
-    parser.add_argument("--caption-key", default="caption", help="column of captions: a text, or a list of texts")
-    parser.add_argument("--group-key", default=None, help="column of what must not be split (article, patient, case)")
-    parser.add_argument(
-        "--label-key", default=None, help="label columns, separated by commas; the first is the main one"
-    )
-    parser.add_argument("--split-key", default=None, help="column that names the split")
-    parser.add_argument(
-        "--image-root", type=Path, default=None, help="where image paths start; default: the file's folder"
-    )
-    add_reader_arguments(parser)
+def reader_verb(summary: str, reader: str, source: str | None = None) -> Verb:
+    """A verb around `gapless.data.readers.<module>:<function>`, which takes what it reads, `out` and options.
 
+    Args:
+        source: what the positional argument is; None for a reader that needs no input.
+    """
+    module, _, name = reader.partition(":")
 
-def add_reader_arguments(parser: Parser) -> None:
-    parser.add_argument("--max-bad", type=float, default=0.01, help="share of rows that may be skipped")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that verify images")
+    def function() -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module(f"gapless.data.readers.{module}"), name)
+        return found
 
+    def add_arguments(parser: Parser) -> None:
+        read = function()
+        lists = [name for name in LISTS if name in signature(read).parameters]
+        if source is not None:
+            parser.add_argument("source", nargs="+" if source == MANY else None, help=source)
+        parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
+        for option, text in (LISTS[name] for name in lists):
+            parser.add_argument(f"--{option}", type=str, action="append", default=None, help=text)
+        parser.add_function_arguments(read, skip={"source", "sources", "out", *lists}, fail_untyped=False)
 
-def data_table(args: Arguments) -> Outcome:
-    from gapless.data.readers.table import read_table
+    def run(args: Arguments) -> Outcome:
+        read = function()
+        parameters = [name for name in signature(read).parameters if name not in LISTS and name in args]
+        options = {name: getattr(args, name) for name in parameters if name not in ("source", "out")}
+        for name in LISTS.keys() & signature(read).parameters.keys():
+            given = getattr(args, LISTS[name][0])
+            if given is not None:
+                options[name] = [part.strip() for words in given for part in words.split(",")]
+        inputs = [] if source is None else [args.source]
+        return manifest_outcome(read(*inputs, out=args.out, **options))
 
-    manifest = read_table(
-        args.source,
-        args.out,
-        image_key=args.image_key,
-        caption_key=args.caption_key,
-        group_key=args.group_key,
-        label_keys=tuple(args.label_key.split(",")) if args.label_key else (),
-        split_key=args.split_key,
-        image_root=args.image_root,
-        max_bad=args.max_bad,
-        workers=args.workers,
-    )
-    return manifest_outcome(manifest)
+    return Verb(summary, add_arguments, run)
 
 
 def manifest_outcome(manifest: Any) -> Outcome:
+    """What was read, kept and skipped, and why."""
     info = manifest.info
     splits = ", ".join(f"{name} {count}" for name, count in manifest.rows_per_split().items())
     counts = info["counts"]
     reasons = "".join(f"\n  skipped {count}: {reason}" for reason, count in info["skipped"].items())
     counted = f"read {counts['read']}, kept {counts['kept']}, skipped {counts['skipped']}"
-    text = f"{counted} ({splits}){reasons}\n{manifest.path}"
-    return Outcome({"manifest": str(manifest.path), **info}, text)
+    return Outcome({"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}\n{manifest.path}")
+
+
+def audit_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "source", nargs="+", help="manifests, looked at together; or a ROCO tree, of which text is read"
+    )
+    parser.add_argument("--near_duplicates", type=bool, default=True, help="decode every image to find changed copies")
+    parser.add_argument(
+        "--fail_on", default="", help="end with code 3 on any of these, comma between: leakage, duplicates"
+    )
+
+
+def audit(args: Arguments) -> Outcome:
+    from gapless.data.audit import audit as look
+    from gapless.data.audit import format_audit, refuse
+
+    report = look(args.source, near_duplicates=args.near_duplicates)
+    refuse(report, [name for name in args.fail_on.split(",") if name])
+    return Outcome(report, format_audit(report))
+
+
+def split_arguments(parser: Parser) -> None:
+    from gapless.data.split import split_manifest
+
+    parser.add_argument("manifest", help="manifest directory")
+    parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
+    parser.add_function_arguments(split_manifest, skip={"manifest", "out"}, fail_untyped=False)
+
+
+def split(args: Arguments) -> Outcome:
+    from gapless.data.split import split_manifest
+
+    return manifest_outcome(
+        split_manifest(args.manifest, args.out, fractions=args.fractions, stratify=args.stratify, seed=args.seed)
+    )
 
 
 VERBS = {
-    "data phantom": Verb("write the procedural radiology set", data_phantom_arguments, data_phantom),
-    "data table": Verb("a table of images and captions -> manifest", data_table_arguments, data_table),
+    "data phantom": reader_verb("the procedural radiology set -> manifest", "phantom:write_phantom"),
+    "data table": reader_verb("a table of images and captions -> manifest", "table:read_table", MANY),
+    "data roco": reader_verb("ROCO's own layout -> manifest", "roco:read_roco", "the folder that holds data/"),
+    "data rocov2": reader_verb("ROCOv2, CSV or Parquet -> manifest", "rocov2:read_rocov2", "the folder"),
+    "data shards": reader_verb("tar shards (WebDataset) -> manifest", "shards:read_shards", MANY),
+    "data dicom": reader_verb(
+        "DICOM files and a table of reports -> manifest", "dicom_folder:read_dicom", "the folder"
+    ),
+    "data audit": Verb("leakage, duplicates, captions, licences, coverage", audit_arguments, audit),
+    "data split": Verb("a group-disjoint split", split_arguments, split),
 }

@@ -128,13 +128,14 @@ def demo(args: Arguments) -> Outcome:
 def report_arguments(parser: Parser) -> None:
     parser.add_argument("source", type=Path, nargs="+", help="directories of `compare`, `evaluate` or `measure`")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--figures", type=Path, default=None, help="new directory for the figures as SVG, PDF and PNG")
 
 
 def report(args: Arguments) -> Outcome:
     from gapless.study.report import write_report
 
-    write_report(args.source, args.out)
-    return Outcome({"report": str(args.out)}, str(args.out))
+    written = [str(path) for path in write_report(args.source, args.out, args.figures)]
+    return Outcome({"report": str(args.out), "written": written}, "\n".join(written))
 
 
 VERBS = {
