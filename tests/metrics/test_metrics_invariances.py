@@ -15,7 +15,7 @@ def random_pairs(n=200, dim=16, seed=0, dtype=torch.float32):
     return z, z + torch.randn(n, dim, generator=generator, dtype=dtype) + 0.3
 
 
-@pytest.mark.parametrize("dim", [7, 64, 512, 768, 1024])
+@pytest.mark.parametrize("dim", [7, 64, 512, 768, 1024, 4096])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_collapsed_model_scores_chance(dim, dtype):
     """Also in the middle of a BLAS: the order of its additions must not rank what is equal."""

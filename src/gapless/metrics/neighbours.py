@@ -14,9 +14,10 @@ ROWS_AT_ONCE = 256
 
 
 class Nearest:
-    """The highest scores of each row so far, and which of them belong to the other modality."""
+    """The highest scores of each row so far, and which of them belong to the other modality; a score is scale * cos."""
 
-    def __init__(self, rows: Tensor, num_neighbours: int) -> None:
+    def __init__(self, rows: Tensor, num_neighbours: int, scale: float) -> None:
+        self.scale = scale
         self.num_neighbours = min(num_neighbours, 2 * len(rows) - 1)
         shape = (len(rows), self.num_neighbours + SPARE)
         self.scores = torch.full(shape, -math.inf, dtype=rows.dtype, device=rows.device)
@@ -43,21 +44,22 @@ class Nearest:
         """Expected number of the other modality's rows among the k nearest, ties at the k-th place in random order.
 
         Args:
-            own: [pair, dim] rows of this modality, scaled as in the tiles.
+            own: [pair, dim] rows of this modality.
             crossed: the other modality's.
-            tolerance: scores that differ by less are one.
+            tolerance: cosines that differ by less are one.
         """
+        slack = self.scale * tolerance
         last = self.scores[:, self.num_neighbours - 1, None]
-        result = _expected(self.scores, self.other, last, tolerance, self.num_neighbours)
+        result = _expected(self.scores, self.other, last, slack, self.num_neighbours)
         # a tie that may go on beyond what was kept is counted again, over the whole gallery
-        open_ended = (self.scores[:, -1] >= last[:, 0] - tolerance).nonzero().flatten()
-        gallery = torch.cat([own, crossed]) if len(open_ended) else own
-        flags = torch.arange(len(gallery), device=own.device) >= len(own)
+        open_ended = (self.scores[:, -1] >= last[:, 0] - slack).nonzero().flatten()
+        is_other = torch.arange(2 * len(own), device=own.device) >= len(own)
         for part in blocks(len(open_ended), ROWS_AT_ONCE):
             queries = open_ended[part]
-            scores = own[queries] @ gallery.T
+            scaled = self.scale * own[queries]
+            scores = torch.cat([scaled @ own.T, scaled @ crossed.T], dim=1)
             scores[torch.arange(len(queries), device=own.device), queries] = -math.inf
-            result[queries] = _expected(scores, flags, last[queries], tolerance, self.num_neighbours)
+            result[queries] = _expected(scores, is_other, last[queries], slack, self.num_neighbours)
         return result
 
 
