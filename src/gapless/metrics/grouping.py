@@ -33,7 +33,7 @@ class GroupingFigures:
 
     over_seeds: dict[str, Seeds]
     figures: dict[str, Figure]
-    counts: dict[str, float]
+    counts: dict[str, int]
 
 
 def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
@@ -111,7 +111,7 @@ def grouping(
     )
     majority = (all_labels == all_labels.bincount().argmax()).double()
     figures["majority_accuracy"] = mean_figure(majority, stacked_groups)
-    return GroupingFigures(over_seeds, figures, {"num_pairs": float(len(rows)), "num_labels": float(num_labels)})
+    return GroupingFigures(over_seeds, figures, {"num_pairs": len(rows), "num_labels": num_labels})
 
 
 def _renumber(index: Tensor) -> tuple[Tensor, int]:
