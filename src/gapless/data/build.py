@@ -27,6 +27,7 @@ from gapless.errors import DataRefused
 MAX_BAD = 0.01
 NUM_NAMED = 10
 STORED_IMAGES = "images"
+TEXT_LABEL = "burned_in_text"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 SPLIT_NAMES = {
@@ -50,6 +51,7 @@ class BuildOptions:
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores when there is enough to do.
         max_pixels, frame: see `load_image`.
+        burned_in_text: "ignore"; "flag" it in the label `burned_in_text`; or "leave out" such rows, which are not bad.
         details: further entries of `manifest.json`.
     """
 
@@ -63,6 +65,7 @@ class BuildOptions:
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
     frame: int = 0
+    burned_in_text: str = "ignore"
     details: Mapping[str, Any] | None = None
 
 
@@ -81,7 +84,7 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
         with ManifestWriter(
             partial, labels=options.labels, signals=options.signals, with_licence=options.with_licence
         ) as writer:
-            books = _Books(writer)
+            books = _Books(writer, leaves_out_text=options.burned_in_text == "leave out")
             for row, result in _checked(rows, options, journal):
                 books.enter(row, result)
             image_root = "." if options.image_root is None else str(options.image_root.resolve())
@@ -101,15 +104,22 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
 class _Books:
     """Counts what is kept and skipped: rows read = rows kept + rows skipped."""
 
-    def __init__(self, writer: ManifestWriter) -> None:
+    def __init__(self, writer: ManifestWriter, leaves_out_text: bool) -> None:
         self.writer = writer
+        self.leaves_out_text = leaves_out_text
         self.bad: Counter[str] = Counter()
         self.named: list[str] = []
         self.expected = 0
 
     def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
         if "reason" not in result:
-            self.writer.keep(_finished_row(row, result))
+            finished = _finished_row(row, result)
+            flag = finished.get(TEXT_LABEL)
+            if self.leaves_out_text and flag in ("declared", "suspected"):
+                self.writer.skip(row.origin, "burned-in text", str(flag))
+                self.expected += 1
+            else:
+                self.writer.keep(finished)
             return
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
@@ -138,6 +148,8 @@ class _Books:
 
 
 def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
+    # No look at the pixels takes back what a header declares, and none declares an image clean.
+    suspected = {TEXT_LABEL: "suspected"} if result.get("text") and row.labels[TEXT_LABEL] == "unknown" else {}
     return {
         "id": row.id,
         "group": row.group if row.group is not None else row.image_name or row.id,
@@ -149,6 +161,7 @@ def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
         "height": result["height"],
         "sha256": result["sha256"],
         **row.labels,
+        **suspected,
         **{name: list(values) for name, values in row.signals.items()},
     }
 
@@ -194,6 +207,7 @@ def _checked(
         store=journal.images if options.image_root is None else None,
         max_pixels=options.max_pixels,
         frame=options.frame,
+        find_text=options.burned_in_text != "ignore",
     )
     rows = iter(rows)
     head = list(itertools.islice(rows, MIN_IMAGES_FOR_WORKERS))

@@ -24,6 +24,8 @@ class _Options(Protocol):
     def max_pixels(self) -> int: ...
     @property
     def frame(self) -> int: ...
+    @property
+    def burned_in_text(self) -> str: ...
 
 
 class Journal:
@@ -46,6 +48,7 @@ class Journal:
             "image_root": None if options.image_root is None else str(options.image_root.resolve()),
             "max_pixels": options.max_pixels,
             "frame": options.frame,
+            "find_text": options.burned_in_text != "ignore",
         }
         return cls(out.parent / f".{out.name}.resume", header)
 

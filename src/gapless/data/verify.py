@@ -12,6 +12,7 @@ from PIL import Image
 
 from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image, verify_image
 from gapless.data.rows import ImageSource
+from gapless.data.text_marks import suspects_text
 
 _SUFFIXES = {
     b"\xff\xd8": ".jpg",
@@ -35,11 +36,13 @@ class CheckOptions:
         store: where copies of the images go; None leaves them where they are.
         max_pixels: see `load_image`.
         frame: see `load_image`.
+        find_text: look for burned-in text in DICOM images; their results then say `text`.
     """
 
     store: Path | None = None
     max_pixels: int = MAX_PIXELS
     frame: int = 0
+    find_text: bool = False
 
 
 def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
@@ -50,8 +53,11 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
     """
     try:
         content = source.read()
+        found = {}
         if options.store is not None and is_dicom(content):
-            content = encode_png(load_image(content, max_pixels=options.max_pixels, frame=options.frame))
+            pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
+            content = encode_png(pixels)
+            found = {"text": suspects_text(pixels)} if options.find_text else {}
         height, width = verify_image(content, max_pixels=options.max_pixels, frame=options.frame)
         stored = None
         if options.store is not None:
@@ -61,7 +67,8 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
         return {"reason": "too many pixels", "detail": "not enough memory to decode"}
-    return {"image": stored, "width": width, "height": height, "sha256": hashlib.sha256(content).hexdigest()}
+    digest = hashlib.sha256(content).hexdigest()
+    return {"image": stored, "width": width, "height": height, "sha256": digest, **found}
 
 
 def check_images(work: Sequence[tuple[ImageSource, str]], options: CheckOptions) -> list[dict[str, Any]]:

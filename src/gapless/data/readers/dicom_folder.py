@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapless.data.build import MAX_BAD, BuildOptions, build_manifest
+from gapless.data.build import MAX_BAD, TEXT_LABEL, BuildOptions, build_manifest
 from gapless.data.dicom import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
 from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused, is_dicom
@@ -18,7 +18,7 @@ from gapless.data.readers.table import Cells, TableFile, TableKeys, check_column
 from gapless.data.rows import FileSource, RawRow, faulty_row
 from gapless.errors import UsageError, unknown_name
 
-LABELS = (*ALLOWED_HEADER, "burned_in_text")
+LABELS = (*ALLOWED_HEADER, TEXT_LABEL)
 BY_PATH = "path"
 _NOT_IMAGES = ("DICOMDIR",)
 
@@ -57,7 +57,7 @@ def read_dicom(
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
         group_key: its column of what must not be split; by default the patient, under a name that tells nothing.
         label_keys, split_key: further columns, as in `read_table`.
-        allow_burned_in_text: False leaves out images whose header says, or whose kind suggests, that text is burned in.
+        allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
         licence: of the whole data set.
         max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
         workers: processes that verify; None uses all cores.
@@ -77,18 +77,9 @@ def read_dicom(
         max_bad=max_bad,
         workers=workers,
         frame=-1,
+        burned_in_text="flag" if allow_burned_in_text else "leave out",
     )
-    rows = _rows(root, table, keys, match)
-    return build_manifest(rows if allow_burned_in_text else _without_text(rows), out, options)
-
-
-def _without_text(rows: Iterator[RawRow]) -> Iterator[RawRow]:
-    for row in rows:
-        flag = row.labels.get("burned_in_text")
-        if flag in ("declared", "suspected"):
-            yield RawRow(row.origin, row.id, fault=("burned-in text", str(flag)), expected=True)
-        else:
-            yield row
+    return build_manifest(_rows(root, table, keys, match), out, options)
 
 
 def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator[RawRow]:
@@ -121,7 +112,7 @@ def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator
             group=text_of(report.cells.get(keys.group)) if keys.group else _patient(header, source, id, patients),
             labels={
                 **header.labels,
-                "burned_in_text": header.burned_in_text,
+                TEXT_LABEL: header.burned_in_text,
                 **{label: text_of(report.cells.get(label)) or None for label in keys.labels},
             },
         )
