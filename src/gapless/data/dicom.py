@@ -1,8 +1,7 @@
-"""DICOM: pixels as a reader of the study would see them, and the few header values that may leave a hospital.
+"""DICOM: pixels as a reader of the study would see them.
 
 The order of the standard: modality LUT, then VOI window, then inverting MONOCHROME1, then 8 bits (PS3.3 C.11, C.7.6.3).
-Nothing but the elements listed here is ever parsed out of a header, and of those that are kept every value must be one
-of the standard's own terms: a name typed into "body part examined" goes nowhere.
+Nothing but the elements listed here is ever parsed out of a file.
 """
 
 import io
@@ -10,15 +9,13 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.dicom_terms import BODY_PARTS, LATERALITIES, MODALITY_CODES, VIEWS
 from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, check_size, stretch_to_uint8, to_8_bits
 from gapless.errors import DataRefused, missing_extra
 
@@ -55,10 +52,10 @@ def load_dicom(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) 
         ImageRefused: not readable, no image inside, too large, or compressed in a way that no installed codec reads.
             The message holds no header value.
     """
-    pydicom = _pydicom()
+    pydicom = import_pydicom()
     try:
-        with _silent():
-            dataset = _parse(pydicom, content, _PIXEL_TAGS, max_pixels)
+        with silenced():
+            dataset = parse_dicom(pydicom, content, _PIXEL_TAGS, max_pixels)
             number = _checked_frame(dataset, frame, max_pixels)
             return _frame_to_uint8(dataset, number)
     except (DataRefused, MemoryError):
@@ -67,7 +64,7 @@ def load_dicom(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) 
         raise ImageRefused("unreadable image", f"DICOM: {type(error).__name__}") from None
 
 
-def _pydicom() -> Any:
+def import_pydicom() -> Any:
     try:
         import pydicom
         import pydicom.pixels
@@ -77,7 +74,7 @@ def _pydicom() -> Any:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """pydicom's warnings and log lines quote header values."""
     logger = logging.getLogger("pydicom")
     was_disabled, logger.disabled = logger.disabled, True
@@ -89,7 +86,7 @@ def _silent() -> Iterator[None]:
         logger.disabled = was_disabled
 
 
-def _parse(pydicom: Any, content: bytes, tags: tuple[str, ...], max_pixels: int) -> Any:
+def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...], max_pixels: int) -> Any:
     stream = io.BytesIO(content)
     stream.seek(132)
     # The public function for this takes only paths.
@@ -263,68 +260,3 @@ def _padding(stored: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
     limit = dataset.get("PixelPaddingRangeLimit", value)
     padding = (stored >= min(value, limit)) & (stored <= max(value, limit))
     return None if padding.all() else padding
-
-
-# ---- the header -----------------------------------------------------------------------------------------------------
-
-# The only header elements that reach an output: column of the manifest, element, and its permitted values.
-ALLOWED_HEADER = {
-    "modality_type": ("Modality", MODALITY_CODES),
-    "body_part": ("BodyPartExamined", BODY_PARTS),
-    "view": ("ViewPosition", VIEWS),
-    "laterality": ("ImageLaterality", LATERALITIES),
-}
-# Scanners that print into the picture, and pictures that are photographs of a screen.
-_PRINTING_MODALITIES = ("US", "SC", "OT", "XA", "RF", "ES", "XC")
-JOIN_ELEMENTS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a reader may know of a DICOM file.
-
-    Args:
-        labels: the allow-listed values, each one of the standard's terms or None.
-        burned_in_text: "declared", "suspected" or "unknown"; no header makes an image clean.
-        keys: identifiers to join reports and to group by; for the reader alone, never written.
-    """
-
-    labels: Mapping[str, str | None]
-    burned_in_text: str
-    keys: Mapping[str, str]
-
-
-def read_header(content: bytes) -> Header:
-    """The permitted part of a header.
-
-    Raises:
-        ImageRefused: not a readable DICOM file; the message holds no header value.
-    """
-    pydicom = _pydicom()
-    tags = tuple(element for element, _ in ALLOWED_HEADER.values())
-    others = ("Laterality", "BurnedInAnnotation", "ConversionType", "ImageType", *JOIN_ELEMENTS)
-    try:
-        with _silent():
-            dataset = _parse(pydicom, content, (*tags, *others), MAX_PIXELS)
-            labels = {}
-            for column, (element, permitted) in ALLOWED_HEADER.items():
-                value = str(dataset.get(element) or "").strip().upper()
-                labels[column] = value if value in permitted else None
-            if labels["laterality"] is None and str(dataset.get("Laterality") or "").strip() in LATERALITIES:
-                labels["laterality"] = str(dataset.Laterality).strip()
-            keys = {element: str(dataset.get(element) or "").strip() for element in JOIN_ELEMENTS}
-            return Header(labels, _burned_in_text(dataset), keys)
-    except (DataRefused, MemoryError):
-        raise
-    except Exception as error:
-        raise ImageRefused("unreadable image", f"DICOM: {type(error).__name__}") from None
-
-
-def _burned_in_text(dataset: Any) -> str:
-    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
-        return "declared"
-    image_type = dataset.get("ImageType") or []
-    kinds = [image_type] if isinstance(image_type, str) else [str(kind) for kind in image_type]
-    prints = str(dataset.get("Modality") or "").strip() in _PRINTING_MODALITIES
-    is_copy = "SECONDARY" in kinds or bool(dataset.get("ConversionType"))
-    return "suspected" if prints or is_copy else "unknown"

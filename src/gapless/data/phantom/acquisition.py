@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.phantom.anatomy import Canvas, Plane, draw_anatomy, draw_finding
+from gapless.data.phantom.anatomy import Canvas, Plane, draw_anatomy
 from gapless.data.phantom.cases import Figure, Style
+from gapless.data.phantom.findings import draw_finding
 
 _NAMES = (
     "air", "lung", "fat", "soft", "organ", "fluid", "bone", "brain", "vessel", "lesion", "enhancing", "necrosis",

@@ -1,7 +1,7 @@
 """`gapless data dicom`: a folder of DICOM files and a table of reports.
 
 The pictures are written as PNG without any metadata, under running numbers: no file name, no header value beyond the
-allow-list of `dicom.ALLOWED_HEADER`, no identifier reaches the manifest. The report is the user's own text.
+allow-list of `dicom_header.ALLOWED_HEADER`, no identifier reaches the manifest. The report is the user's own text.
 """
 
 import hashlib
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapless.data.build import MAX_BAD, TEXT_LABEL, BuildOptions, build_manifest
-from gapless.data.dicom import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
+from gapless.data.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
 from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused, is_dicom
-from gapless.data.readers.table import Cells, TableFile, TableKeys, check_columns, read_lines, text_of, texts_of
+from gapless.data.readers.table import TableFile, TableKeys
 from gapless.data.rows import FileSource, RawRow, faulty_row
+from gapless.data.tables import Cells, check_columns, read_lines, text_of, texts_of
 from gapless.errors import UsageError, unknown_name
 
 LABELS = (*ALLOWED_HEADER, TEXT_LABEL)
@@ -69,7 +70,7 @@ def read_dicom(
         raise unknown_name("match", match, (BY_PATH, *JOIN_ELEMENTS))
     captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
     keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys))
-    check_columns(table.path, keys)
+    check_columns(table.path, keys.named())
     options = BuildOptions(
         source="DICOM files",
         labels=(*LABELS, *keys.labels),

@@ -15,8 +15,9 @@ from typing import Any
 from gapless.data.build import MAX_BAD, BuildOptions, build_manifest
 from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused
-from gapless.data.readers.table import TableFile, text_of, texts_of
+from gapless.data.readers.table import TableFile
 from gapless.data.rows import ImageSource, RawRow, faulty_row
+from gapless.data.tables import text_of, texts_of
 from gapless.errors import DataRefused, UsageError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "jp2", "dcm")
