@@ -1,7 +1,7 @@
 """Time and memory of the figures against the similarity product alone.
 
     python benchmarks/metrics.py                     # 8,179 pairs of 512-d, the size of the ROCO test set
-    python benchmarks/metrics.py --pairs 80000 --repeats 1 --only all   # what `gapless measure` promises
+    python benchmarks/metrics.py --pairs 80000 --repeats 1   # what `gapless measure` promises
     python benchmarks/metrics.py --labels 20         # also the grouping figures
 
 The yardstick is `image @ text.T`, once, in chunks and thrown away: ranks in both directions need it, uniformity,
@@ -78,10 +78,10 @@ def main() -> None:
         "measure retrieval": lambda: measure(embeddings, include=("retrieval",)),
         "measure gap + retrieval": lambda: measure(embeddings, include=("gap", "retrieval")),
         "measure, all": lambda: measure(embeddings, include=PARTS),
-        f"measure, all, {options.bootstrap} resamples": lambda: measure(embeddings, num_bootstrap=options.bootstrap),
+        f"with {options.bootstrap} resamples": lambda: measure(embeddings, num_bootstrap=options.bootstrap),
     }
     if labels is not None:
-        cases["measure, all, labels"] = lambda: measure(embeddings, labels)
+        cases["with labels"] = lambda: measure(embeddings, labels)
     results: dict[str, dict[str, float]] = {}
     for name, run in cases.items():
         if options.only and results and not any(word in name for word in options.only):
