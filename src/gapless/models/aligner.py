@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.geometry import unit_norm
@@ -76,7 +76,7 @@ class GaplessModel(PreTrainedModel):
         self.encoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         for name, spec in config.modalities.items():
-            encoder = (encoders or {}).get(name) or build_encoder(spec["encoder"])
+            encoder: Any = (encoders or {}).get(name) or build_encoder(spec["encoder"])
             self.encoders[name] = encoder
             self.heads[name] = build_head(
                 spec.get("head", [{"kind": "linear", "size": config.embedding_dim}]),
@@ -87,7 +87,7 @@ class GaplessModel(PreTrainedModel):
         self.loss = build_loss(config.loss) if has_pairs else None
         self.tokenizers: dict[str, Any] = {}
         self.micro_batch_size: int | None = None  # training encodes so many pairs at a time; see losses/cached.py
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Every module initialises itself when it is built; transformers must not do it again."""
@@ -155,7 +155,7 @@ class GaplessModel(PreTrainedModel):
             raise UsageError("encode got an empty batch")
         preprocessor = self.preprocessor(modality)
         was_training = self.training
-        self.eval()
+        self.train(False)
         rows = []
         for start in range(0, len(batch), batch_size):
             prepared = [preprocessor.prepare(raw) for raw in batch[start : start + batch_size]]
@@ -169,12 +169,12 @@ class GaplessModel(PreTrainedModel):
             raise unknown_name("modality", modality, self.modalities)
         return build_preprocessor(self.config.modalities[modality]["input"], self.tokenizers.get(modality))
 
-    def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             for modality, tokenizer in self.tokenizers.items():
                 if hasattr(tokenizer, "save_pretrained"):
-                    tokenizer.save_pretrained(tokenizer_home(save_directory, modality))
+                    tokenizer.save_pretrained(tokenizer_home(Path(save_directory), modality))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -197,21 +197,22 @@ class GaplessModel(PreTrainedModel):
 
 def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:
     """The loss of a configuration, where a schedule is a list of [progress, weight] points."""
-    return GapClosingLoss(
-        **{key: Schedule(tuple(map(tuple, value))) if isinstance(value, list) else value for key, value in spec.items()}
-    )
+    options: dict[str, Any] = {
+        key: Schedule(tuple(map(tuple, value))) if isinstance(value, list) else value for key, value in spec.items()
+    }
+    return GapClosingLoss(**options)
 
 
 def text_modalities(config: GaplessConfig) -> list[str]:
     return [name for name, spec in config.modalities.items() if spec["input"]["kind"] == "text"]
 
 
-def load_tokenizer(config: GaplessConfig, source: str | Path, modality: str) -> Any:
+def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality: str) -> Any:
     spec = config.modalities[modality]["input"]
     if spec.get("tokenizer") == "open_clip":
         return OpenClipTokenizer(spec["max_length"])
     if Path(source).exists():
-        return AutoTokenizer.from_pretrained(tokenizer_home(source, modality))
+        return AutoTokenizer.from_pretrained(tokenizer_home(Path(source), modality))
     return AutoTokenizer.from_pretrained(str(source), subfolder=str(tokenizer_home("", modality)))
 
 

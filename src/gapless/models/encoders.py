@@ -28,7 +28,14 @@ EncoderSpec = Mapping[str, Any]
 POOLINGS = ("cls", "mean", "pooler", "image_embeds", "text_embeds")
 
 
-class TransformersEncoder(nn.Module):
+class Encoder(nn.Module):
+    """What every encoder has: inputs by keyword to pooled features [pair, output_size]."""
+
+    output_size: int
+    model: Any
+
+
+class TransformersEncoder(Encoder):
     """Any `transformers` model that returns token features or pooled features."""
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -61,7 +68,7 @@ class TransformersEncoder(nn.Module):
         return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
 
 
-class OpenClipEncoder(nn.Module):
+class OpenClipEncoder(Encoder):
     """One tower of an open_clip model; `config` is open_clip's own `model_cfg`."""
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -109,7 +116,7 @@ def local_text_config(config: dict[str, Any]) -> Iterator[None]:
 TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
 
 
-class VectorEncoder(nn.Module):
+class VectorEncoder(Encoder):
     """Ready features: the identity."""
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -120,14 +127,14 @@ class VectorEncoder(nn.Module):
         return values
 
 
-ENCODERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
+ENCODERS: dict[str, Callable[[EncoderSpec], Encoder]] = {
     "transformers": TransformersEncoder,
     "open_clip": OpenClipEncoder,
     "vector": VectorEncoder,
 }
 
 
-def build_encoder(spec: EncoderSpec) -> nn.Module:
+def build_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder that `spec` describes, with fresh weights, frozen unless `trainable`."""
     kind = spec.get("kind", "")
     if kind not in ENCODERS:
@@ -153,7 +160,8 @@ def feature_size(config: Any, pooling: str) -> int:
     if config.model_type == "timm_wrapper":
         import timm
 
-        return int(timm.create_model(config.architecture, num_classes=0, **(config.model_args or {})).num_features)
+        model: Any = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
+        return int(model.num_features)
     if getattr(config, "hidden_sizes", None):
         return int(config.hidden_sizes[-1])
     return int(config.hidden_size)
@@ -162,9 +170,11 @@ def feature_size(config: Any, pooling: str) -> int:
 def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
     """Pooled features [pair, size] of a transformers model output."""
     if pooling in ("image_embeds", "text_embeds"):
-        return getattr(output, pooling)
+        projected: Tensor = getattr(output, pooling)
+        return projected
     if pooling == "pooler":
-        return output.pooler_output.flatten(1)
+        pooled: Tensor = output.pooler_output
+        return pooled.flatten(1)
     tokens: Tensor = output.last_hidden_state
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)
@@ -176,7 +186,7 @@ def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Ten
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], nn.Module]:
+def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:
     """Assemble an encoder from `spec["pretrained"]`, a local directory or a hub name.
 
     Returns:
@@ -191,7 +201,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], nn.Mo
     spec = dict(spec)
     source = spec.pop("pretrained")
     if spec["kind"] == "open_clip":
-        return load_open_clip_tower(spec, source)
+        return open_clip_tower(spec, *load_open_clip(source))
     model_class = getattr(transformers, spec.get("architecture", "AutoModel"))
     try:
         model = model_class.from_pretrained(source, trust_remote_code=False)
@@ -203,19 +213,18 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], nn.Mo
     return spec, encoder
 
 
-def load_open_clip_tower(spec: dict[str, Any], source: str) -> tuple[dict[str, Any], nn.Module]:
-    """One tower of `load_open_clip(source)`, with the configuration that builds it again without the network."""
-    model, config = load_open_clip(source)
-    spec["config"] = config
-    encoder = build_encoder(spec)
+def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:
+    """One tower of what `load_open_clip` gave, and its description."""
+    described = {key: value for key, value in spec.items() if key != "pretrained"} | {"config": config}
+    encoder = build_encoder(described)
     weights = model.state_dict()
     own: dict[str, Tensor] = encoder.model.state_dict()
     encoder.model.load_state_dict({key: weights.get(key, value) for key, value in own.items()})
-    return spec, encoder
+    return described, encoder
 
 
-def load_open_clip(source: str) -> tuple[nn.Module, dict[str, Any]]:
-    """An open_clip model and its self-contained `model_cfg`.
+def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
+    """An open_clip model, and the `model_cfg` that builds it again without the network.
 
     Args:
         source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local file.

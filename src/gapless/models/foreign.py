@@ -20,8 +20,9 @@ import torch
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import read_json
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
-from gapless.models.encoders import POOLINGS, load_open_clip, network_or_usage
+from gapless.models.encoders import POOLINGS, load_open_clip, network_or_usage, open_clip_tower
 from gapless.models.preprocessing import image_input_of, image_processor_config
+from gapless.models.tokenizers import OpenClipTokenizer
 
 # model type -> modality -> (architecture of the tower, pooling)
 TOWERS: dict[str, dict[str, tuple[str, str]]] = {
@@ -183,16 +184,15 @@ def load_open_clip_model(source: str) -> GaplessModel:
 
     text, tokenizer = open_clip_text_input(source.partition("@")[0], config["text_cfg"])
     inputs = {"image": open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
-    towers = {"image": "visual", "text": "text"}
-    modalities = {
-        name: {
-            "input": inputs[name],
-            "encoder": {"kind": "open_clip", "tower": tower, "pretrained": source, "trainable": False},
-            "head": [],
-        }
-        for name, tower in towers.items()
-    }
-    return with_identity_heads(modalities, {} if tokenizer is None else {"text": tokenizer})
+    modalities, encoders = {}, {}
+    for name, tower in {"image": "visual", "text": "text"}.items():
+        asked = {"kind": "open_clip", "tower": tower, "trainable": False}
+        described, encoders[name] = open_clip_tower(asked, model, config)
+        modalities[name] = {"input": inputs[name], "encoder": described, "head": []}
+    shared = GaplessConfig(modalities, int(config["embed_dim"]), loss={"anchor": "text"})
+    ours = GaplessModel(shared, encoders)
+    ours.tokenizers["text"] = OpenClipTokenizer(text["max_length"]) if tokenizer is None else tokenizer
+    return ours.train(False)
 
 
 def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
