@@ -231,6 +231,7 @@ def test_a_killed_run_leaves_no_manifest_and_continues(tmp_path):
     reads = len((tmp_path / "reads.txt").read_text().split()) - before
     assert len(manifest) == 400
     assert reads <= 400 - 64
+    assert not list(tmp_path.glob(".*"))
 
 
 # ---- crashes --------------------------------------------------------------------------------------------------------

@@ -255,6 +255,14 @@ def test_bombs_are_refused_before_decoding(name):
     assert time.perf_counter() - start < 0.2
 
 
+def test_a_huge_sparse_file_is_not_read(tmp_path):
+    with (tmp_path / "a.png").open("wb") as stream:
+        stream.write(encoded(Image.fromarray(GREY)))
+        stream.truncate(1 << 40)
+    with pytest.raises(ImageRefused, match="file too large"):
+        load_image(tmp_path / "a.png")
+
+
 def test_the_cap_is_on_pixels():
     image = encoded(Image.fromarray(GREY))
     load_image(image, max_pixels=6)

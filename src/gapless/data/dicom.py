@@ -23,7 +23,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 # What a header may add to the pixels of a deflated file before it is taken for a bomb.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 INFLATED_AT_ONCE = 1 << 20
-MAX_FRAMES = 1_000
+MAX_FRAMES = 100_000
 FIRST_PIXEL_TAG = 0x7FE00000
 
 _PIXEL_TAGS = (
@@ -120,8 +120,8 @@ def _pixel_bytes(pydicom: Any, deflated: bytes, max_pixels: int) -> int:
         specific_tags=[pydicom.tag.Tag(name) for name in sizes],
     )
     rows, columns, samples, bits, frames = (max(1, int(header.get(name) or 1)) for name in sizes)
-    check_size(columns, rows, max_pixels)
-    return rows * columns * samples * bits * min(frames, MAX_FRAMES) // 8
+    check_size(columns, rows * frames, max_pixels)
+    return rows * columns * frames * samples * bits // 8
 
 
 def _checked_frame(dataset: Any, frame: int, max_pixels: int) -> int:

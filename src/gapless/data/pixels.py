@@ -7,6 +7,7 @@ scaled from their own minimum and maximum, and transparency is laid over white, 
 """
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from gapless.errors import DataRefused
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 30  # a sparse file can be huge and cost its sender nothing
 # What radiology comes in. Formats that run programs (EPS), nest others (ICO) or are rarely maintained stay out.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 
@@ -63,18 +65,23 @@ def load_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, fram
     Raises:
         ImageRefused: missing, truncated, of another format, above the cap, or without a finite pixel.
     """
-    if isinstance(source, bytes):
-        content = source
-    else:
-        try:
-            content = Path(source).read_bytes()
-        except OSError as error:
-            raise ImageRefused("missing image", f"{source}: {error.strerror}") from None
+    content = source if isinstance(source, bytes) else read_file(Path(source), str(source))
     if is_dicom(content):
         from gapless.data.dicom import load_dicom
 
         return load_dicom(content, max_pixels=max_pixels, frame=frame)
     return _load_with_pillow(content, max_pixels)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of an image file, which messages call `name`."""
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+                raise ImageRefused("file too large", name)
+            return stream.read()
+    except OSError as error:
+        raise ImageRefused("missing image", f"{name}: {error.strerror}") from None
 
 
 def is_dicom(content: bytes) -> bool:

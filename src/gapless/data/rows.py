@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from gapless.data.pixels import ImageRefused
+from gapless.data.pixels import ImageRefused, read_file
 
 # A path that is longer cannot be a file of ours; the cap keeps a broken table from being echoed whole.
 MAX_NAME_LENGTH = 1024
@@ -38,11 +38,7 @@ class FileSource:
     name: str
 
     def read(self) -> bytes:
-        path = contained_path(self.root, self.name)
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ImageRefused("missing image", f"{self.name}: {error.strerror}") from None
+        return read_file(contained_path(self.root, self.name), self.name)
 
     def key(self) -> str:
         try:
