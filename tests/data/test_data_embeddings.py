@@ -143,6 +143,15 @@ def test_sets_of_the_same_modalities_are_put_end_to_end(tmp_path):
         read_embeddings(tmp_path / "a", tmp_path / "a")
 
 
+def test_rows_without_ids_are_numbered_through(tmp_path):
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", **matrices(3))
+    assert read_embeddings(tmp_path / "a.npz", tmp_path / "b.npz").ids == list("012345")
+    np.savez(tmp_path / "image.npz", image=matrices(3)["image"])
+    np.savez(tmp_path / "text.npz", text=matrices(3)["text"])
+    assert read_embeddings(tmp_path / "image.npz", tmp_path / "text.npz").modalities == ("image", "text")
+
+
 def test_sets_of_other_modalities_are_joined_by_id(tmp_path):
     values = matrices()
     ids = np.array([f"r{row}" for row in range(10)])

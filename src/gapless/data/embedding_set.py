@@ -23,6 +23,7 @@ class EmbeddingSet:
         splits: or None.
         captions: the caption that was embedded, or None.
         info: what is known of the model and the data.
+        has_ids: False when the ids are only row numbers.
     """
 
     ids: list[str]
@@ -32,6 +33,7 @@ class EmbeddingSet:
     splits: list[str] | None = None
     captions: list[str] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    has_ids: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,15 +116,17 @@ def end_to_end(parts: list[EmbeddingSet]) -> EmbeddingSet:
         values = [get(part) for part in parts]
         return None if any(value is None for value in values) else [one for value in values for one in value]
 
+    has_ids = all(part.has_ids for part in parts)
     shared = [name for name in parts[0].labels if all(name in part.labels for part in parts)]
     return EmbeddingSet(
-        ids=column(lambda part: part.ids),
+        ids=column(lambda part: part.ids) if has_ids else [str(row) for row in range(sum(map(len, parts)))],
         embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in names},
         groups=column(lambda part: part.groups),
         labels={name: column(lambda part, name=name: part.labels[name]) for name in shared},
         splits=column(lambda part: part.splits),
         captions=column(lambda part: part.captions),
         info={"parts": [part.info for part in parts]},
+        has_ids=has_ids,
     )
 
 
@@ -146,6 +150,7 @@ def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
         splits=first.splits or second.splits,
         captions=first.captions or second.captions,
         info={"parts": [first.info, second.info]},
+        has_ids=first.has_ids and second.has_ids,
     )
 
 

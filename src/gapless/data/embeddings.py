@@ -283,6 +283,7 @@ def _as_set(found: ArrayFile, path: Path) -> EmbeddingSet:
         splits=column(SPLIT_NAMES),
         captions=column(CAPTION_NAMES),
         info={"source": str(path)},
+        has_ids=found.ids is not None,
     )
 
 
