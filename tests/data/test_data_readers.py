@@ -1,6 +1,7 @@
 """ROCO, ROCOv2, tar shards and DICOM folders: every line counted, nothing trusted."""
 
 import csv
+import gzip
 import io
 import json
 import tarfile
@@ -307,6 +308,13 @@ def test_a_shard_that_ends_or_breaks_in_the_middle_is_refused(tmp_path):
             read_shards(shard, tmp_path / "m")
         assert not (tmp_path / "m").exists()
     assert silent >= 3
+
+
+def test_a_compressed_shard_is_named(tmp_path):
+    shard = write_tar(tmp_path / "a.tar", sample(0))
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
+    with pytest.raises(UsageError, match="unpack it first"):
+        read_shards(tmp_path / "a.tar.gz", tmp_path / "m")
 
 
 def test_a_broken_sample_is_one_row(tmp_path):

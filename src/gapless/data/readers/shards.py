@@ -26,6 +26,7 @@ CAPTION_SUFFIXES = ("txt", "caption")
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 1 << 30
 BLOCK = 512
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,9 @@ def check_shard_name(path: Path) -> None:
         raise UsageError(f"{path}: shards are plain local tar files; nothing is run or fetched")
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
+    with path.open("rb") as stream:
+        if stream.read(6).startswith(COMPRESSED):
+            raise UsageError(f"{path} is compressed, and images are read where they lie in it: unpack it first")
 
 
 def _rows(shards: Sequence[TableFile], keys: _Keys) -> Iterator[RawRow]:
