@@ -160,7 +160,8 @@ def feature_size(config: Any, pooling: str) -> int:
     if config.model_type == "timm_wrapper":
         import timm
 
-        model: Any = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
+        with torch.device("meta"):  # only its shape is asked for, and it may be a giant
+            model: Any = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
         return int(model.num_features)
     if getattr(config, "hidden_sizes", None):
         return int(config.hidden_sizes[-1])

@@ -166,6 +166,7 @@ def push(directory: Path, name: str) -> str:
     Raises:
         NeedsNetwork: offline, or the hub cannot be reached. UsageError: the hub refuses (no login, no right).
     """
+    from httpx import TransportError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -179,5 +180,5 @@ def push(directory: Path, name: str) -> str:
         raise UsageError(
             f"the hub refused {name} ({str(error).splitlines()[0]}); log in with 'hf auth login'"
         ) from None
-    except OSError:
+    except (TransportError, OSError):
         raise NeedsNetwork(f"the hub cannot be reached; {directory} is complete, send it later") from None
