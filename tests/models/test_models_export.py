@@ -112,15 +112,16 @@ def test_a_card_admits_what_it_does_not_know() -> None:
 
 
 def test_sending_while_offline_says_so_and_keeps_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from httpx import ConnectError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    client_error = HfHubHTTPError.__bases__[0]
 
     def offline(*_: object, **__: object) -> None:
         raise OfflineModeIsEnabled("offline")
 
     def unreachable(*_: object, **__: object) -> None:
-        raise ConnectError("no route")  # what the hub's client raises without a network
+        raise client_error("no route")  # what the hub's HTTP client raises without a network
 
     for fault, said in ((offline, "HF_HUB_OFFLINE"), (unreachable, "cannot be reached")):
         monkeypatch.setattr(HfApi, "create_repo", fault)

@@ -166,10 +166,11 @@ def push(directory: Path, name: str) -> str:
     Raises:
         NeedsNetwork: offline, or the hub cannot be reached. UsageError: the hub refuses (no login, no right).
     """
-    from httpx import TransportError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    # of whichever HTTP client the installed hub library uses
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]  # type: ignore[assignment]
     api = HfApi()
     try:
         api.create_repo(name, private=True, exist_ok=True)
@@ -180,5 +181,5 @@ def push(directory: Path, name: str) -> str:
         raise UsageError(
             f"the hub refused {name} ({str(error).splitlines()[0]}); log in with 'hf auth login'"
         ) from None
-    except (TransportError, OSError):
+    except (client_error, OSError):
         raise NeedsNetwork(f"the hub cannot be reached; {directory} is complete, send it later") from None
