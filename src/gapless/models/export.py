@@ -170,7 +170,7 @@ def push(directory: Path, name: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     # of whichever HTTP client the installed hub library uses
-    client_error: type[Exception] = HfHubHTTPError.__bases__[0]  # type: ignore[assignment]
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]
     api = HfApi()
     try:
         api.create_repo(name, private=True, exist_ok=True)
