@@ -98,7 +98,7 @@ def test_the_report_is_one_file_without_an_address(workplace, comparison):
     text = page.read_text()
     assert "gapless" in text
     assert "not for diagnosis" in text
-    outside = [line for line in text.splitlines() if "src=\"http" in line or "href=\"http" in line]
+    outside = [line for line in text.splitlines() if 'src="http' in line or 'href="http' in line]
     assert outside == []
 
 
@@ -117,7 +117,9 @@ def test_config_files_and_overrides(workplace):
     assert "alignment_weight: 0.0" in shown
     assert "num_train_epochs: 2" in shown
     (workplace / "config.yaml").write_text(shown)
-    again = gapless("train", "phantom-small", "--config", workplace / "config.yaml", "--loss.temperature", 0.5, "--print_config")
+    again = gapless(
+        "train", "phantom-small", "--config", workplace / "config.yaml", "--loss.temperature", 0.5, "--print_config"
+    )
     assert "temperature: 0.5" in succeeded(again)
     assert "num_train_epochs: 2" in again.stdout
 
@@ -160,4 +162,4 @@ def test_an_interrupted_comparison_continues(workplace, tmp_path):
     assert not list(out.rglob("results.json"))
     succeeded(gapless(*words, "--num_bootstrap=0"))
     assert (out / "compare.json").exists()
-    assert not [path for path in out.rglob("*partial*")]
+    assert not list(out.rglob("*partial*"))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
+from transformers import TrainerState
 
 from gapless.errors import DataRefused, UsageError
 from gapless.files import read_json
 from gapless.geometry import unit_norm
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.train.adapter import AdapterSettings, KeepBest, adapter_settings, loss_name
+from gapless.train.adapter import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
 from gapless.train.close import close_gap, duplicate_rows, split_rows
 from gapless.train.closed_forms import fit_center, fit_procrustes
 from gapless.train.recipes import METHODS
@@ -216,12 +217,29 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training() -> None:
     for step, value in enumerate([0.1, 0.5, 0.4, 0.3]):
         with torch.no_grad():
             parameter.fill_(step)
-        best.on_evaluate(None, None, control, metrics={"eval_x": value})
+        best.on_evaluate(None, TrainerState(global_step=step, max_steps=10), control, metrics={"eval_x": value})
     assert control.should_training_stop
     best.restore()
     assert (parameter == 1).all()
     with pytest.raises(UsageError, match="known: x"):
-        KeepBest(model, "y", 1).on_evaluate(None, None, control, metrics={"eval_x": 1.0})
+        KeepBest(model, "y", 1).on_evaluate(None, TrainerState(), control, metrics={"eval_x": 1.0})
+
+
+def test_a_rising_loss_is_trained_to_its_end(tmp_path: Path) -> None:
+    """Chosen by retrieval before the weights rise, the model would be that of the contrastive loss alone."""
+    ramp = [[0.0, 0.0], [0.5, 0.0], [1.0, 8.0]]
+    rising = replace(FAST, patience=1, loss=replace(FAST.loss, alignment_weight=ramp, uniformity_weight=0.0))
+    assert settled_at(rising.loss) == 1.0
+    assert settled_at(FAST.loss) == 0.0
+    constant = replace(rising, loss=replace(rising.loss, alignment_weight=0.0))
+    cosine = {}
+    for name, settings in (("rising", rising), ("constant", constant)):
+        close_gap(shared_latent(), settings=settings, out=tmp_path / name)
+        cosine[name] = read_json(tmp_path / name / "results.json")["figures"]["gap/true_pair_cosine"]
+        steps = [json.loads(line)["step"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        if name == "rising":
+            assert max(steps) == 40
+    assert cosine["rising"] > cosine["constant"] + 0.05
 
 
 def test_the_loss_is_named_after_its_method() -> None:

@@ -224,5 +224,5 @@ def test_methods_differ_by_weights_alone():
 
 
 def test_unknown_names_list_the_valid_ones():
-    with pytest.raises(UsageError, match="known: .*gapless-published"):
+    with pytest.raises(UsageError, match=r"known: .*gapless-published"):
         apply_method(tiny_recipe(), "clipp")

@@ -43,7 +43,8 @@ class AdapterSettings:
         warmup_share: of the steps.
         num_evaluations: on the validation part, evenly over the steps.
         patience: evaluations without a better `select_by` before training stops.
-        select_by: the figure whose best weights are kept; higher is better.
+        select_by: the figure whose best weights are kept; higher is better. With a schedule in the loss, neither this
+            nor `patience` looks at anything before the schedule has ended.
         validation_share: of the rows, whole groups, at most 2,000 rows.
     """
 
@@ -123,7 +124,7 @@ def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory:
         label="close",
         evaluation=pairs.dataset(pairs.validation),
     )
-    best = KeepBest(model, settings.select_by, settings.patience)
+    best = KeepBest(model, settings.select_by, settings.patience, settled_at(settings.loss))
     trainer.add_callback(best)
     trainer.train()
     best.restore()
@@ -177,10 +178,21 @@ def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]
     }
 
 
-class KeepBest(TrainerCallback):
-    """Keeps the weights of the best evaluation in memory (heads are small), and stops when it gets no better."""
+def settled_at(loss: LossConfig) -> float:
+    """The training progress from which the loss's weights no longer change."""
+    scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
+    return max((points[-1][0] for points in scheduled), default=0.0)
 
-    def __init__(self, model: GaplessModel, key: str, patience: int) -> None:
+
+class KeepBest(TrainerCallback):
+    """Keeps the weights of the best evaluation in memory (heads are small), and stops when it gets no better.
+
+    Nothing is chosen before `settled` of the training: where the weights of the loss still rise, the best retrieval is
+    that of a model whose gap has not been closed yet.
+    """
+
+    def __init__(self, model: GaplessModel, key: str, patience: int, settled: float = 0.0) -> None:
+        self.settled = settled
         self.model = model
         self.key = key
         self.patience = patience
@@ -194,6 +206,8 @@ class KeepBest(TrainerCallback):
         value = metrics.get(f"eval_{self.key}")
         if value is None:
             raise unknown_name("figure to select by", self.key, [key.removeprefix("eval_") for key in metrics])
+        if state.global_step < self.settled * state.max_steps:
+            return
         if value > self.best:
             self.best, self.num_worse = value, 0
             self.weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
