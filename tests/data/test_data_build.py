@@ -19,7 +19,7 @@ from gapless.data.pixels import ImageRefused, load_image
 from gapless.data.readers.table import read_table
 from gapless.data.rows import BytesSource, FileSource, RawRow, contained_path, faulty_row, select_licences
 from gapless.data.verify import encode_png
-from gapless.errors import DataRefused
+from gapless.errors import DataRefused, UsageError
 
 
 def rows_in(folder, count, **changes):
@@ -91,6 +91,12 @@ def test_rows_left_out_by_wish_are_counted_but_are_not_bad(tmp_path):
     assert manifest.info["skipped"] == {"licence not selected": 2}
     with pytest.raises(DataRefused, match="none of 4 rows is selected"):
         build_manifest(select_licences(rows, ["CC0"]), tmp_path / "none", options)
+
+
+@pytest.mark.parametrize("wrong", [{"max_bad": 1.5}, {"max_bad": float("nan")}, {"workers": 0}])
+def test_options_out_of_range_are_usage_errors(tmp_path, wrong):
+    with pytest.raises(UsageError, match=r"--(max-bad|workers)"):
+        build_manifest([], tmp_path / "m", BuildOptions(source="s", **wrong))
 
 
 def test_an_id_is_used_once(tmp_path):

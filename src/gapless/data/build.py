@@ -23,7 +23,7 @@ from gapless.data.pixels import MAX_PIXELS
 from gapless.data.rows import RawRow
 from gapless.data.verify import CheckOptions, is_stored
 from gapless.data.workers import MIN_IMAGES_FOR_WORKERS, ROWS_PER_CHUNK, available_cores, check_in_order
-from gapless.errors import DataRefused
+from gapless.errors import DataRefused, UsageError
 
 MAX_BAD = 0.01
 NUM_NAMED = 10
@@ -74,11 +74,15 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
     """Verify raw rows and write them as a manifest.
 
     Raises:
-        UsageError: `out` is in use, or a label has the name of a fixed column.
+        UsageError: `out` is in use, a label has the name of a fixed column, or an option is out of range.
         DataRefused: no row is left, or more than `max_bad` of the rows are bad; their list is then in
             `<out>.skipped.jsonl`.
     """
     out = Path(out)
+    if not 0 <= options.max_bad <= 1:
+        raise UsageError(f"--max-bad is a share between 0 and 1, got {options.max_bad}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, got {options.workers}")
     files.check_new_directory(out)
     remove_leftovers(out)
     refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
