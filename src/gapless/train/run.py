@@ -126,14 +126,16 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     arguments = training_arguments(settings, out, seed, has_evaluation)
     check_enough(train_rows, arguments)
     checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-    if not resume:
+    is_writer = arguments.process_index == 0  # of the processes that torchrun started
+    if is_writer and not resume:
         check_new_directory(out)
     set_seed(seed)
     model = new_model(settings, all_captions(train_rows))
     model.micro_batch_size = settings.micro_batch_size
     check_modalities(model, train_rows)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", run.to_yaml())
+    if is_writer:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "config.yaml", run.to_yaml())
     trainer = AlignerTrainer(
         model,
         arguments,
@@ -151,10 +153,12 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
-        if not checkpoints_of(out / "checkpoints"):
+        if is_writer and not checkpoints_of(out / "checkpoints"):
             shutil.rmtree(out)  # nothing that could be resumed
         raise
-    save_whole(model, out / "model")
+    if is_writer:
+        save_whole(model, out / "model")
+    trainer.accelerator.wait_for_everyone()
     return passed_over
 
 
