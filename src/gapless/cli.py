@@ -76,7 +76,11 @@ def parse(name: str, argv: Sequence[str]) -> Arguments:
 
 def quiet_libraries() -> None:
     """Bars and notes of the libraries would stand between ours; set before they are imported."""
-    for name, value in {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}.items():
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_VERBOSITY": "error",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
         os.environ.setdefault(name, value)
 
 

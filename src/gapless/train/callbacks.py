@@ -67,7 +67,12 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", mininterval=0.5
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.label,
+                unit="step",
+                mininterval=0.5,
+                disable=None,
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
