@@ -222,14 +222,14 @@ def comparison(options: argparse.Namespace) -> dict[str, object]:
 
 def growth(options: argparse.Namespace) -> dict[str, object]:
     rows = []
-    print(f"{'pairs':>8}{'seconds':>10}{'us / pair^2 x 1e6':>20}{'peak MiB':>10}{'KiB / pair':>12}")
+    print(f"{'pairs':>8}{'seconds':>10}{'ns / pair^2':>13}{'peak MiB':>10}{'KiB / pair':>12}")
     for num_pairs in (1024, 2048, 4096, 8192, 16384, 32768):
         repeats = max(1, min(options.repeats, 2**28 // num_pairs**2))
         seconds = times(["gapless"], num_pairs, options.dim, repeats, options.scale)["gapless"]
         peak = memory("gapless", num_pairs, options.dim, options.threads)
         rows.append({"pairs": num_pairs, "seconds": seconds, "peak_bytes_beyond_inputs": peak})
-        per_square, per_pair = seconds / num_pairs**2 * 1e12, peak / num_pairs / 1024
-        print(f"{num_pairs:8}{seconds:10.3f}{per_square:20.1f}{peak / MiB:10.1f}{per_pair:12.1f}")
+        per_square, per_pair = seconds / num_pairs**2 * 1e9, peak / num_pairs / 1024
+        print(f"{num_pairs:8}{seconds:10.3f}{per_square:13.1f}{peak / MiB:10.1f}{per_pair:12.1f}")
     return {"growth": rows}
 
 

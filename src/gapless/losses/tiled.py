@@ -19,7 +19,7 @@ from gapless.geometry import UNIFORMITY_SCALE, at_least_fp32, num_pairs_apart, p
 from gapless.losses.tile_loops import gaussian_kernel_sums, log_normalisers, num_tiles, softmax_products
 from gapless.shapes import Embeddings, Groups, Scalar
 
-CPU_TILE = 1024  # 4 MiB of fp32: in cache, and large enough that busy cores wait little for each other
+CPU_TILE = 1024  # 4 MiB of fp32: stays in cache, and has few waits of the cores for each other
 ACCELERATOR_TILE = 4096
 POSITIVES_TILE = 256  # positives lie near the diagonal once rows are sorted by group: small tiles waste less
 KEPT_ELEMENTS = 2**24  # similarities kept for the second pass: 64 MiB of fp32, all of them up to 4,096 pairs
