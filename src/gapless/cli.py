@@ -98,6 +98,8 @@ def run(argv: Sequence[str]) -> None:
     args = parse(name, rest)
     outcome = VERBS[name].run(args)
     print(json.dumps(outcome.value, sort_keys=True) if args.json else outcome.text)
+    if outcome.refusal is not None:
+        raise outcome.refusal
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,7 +68,10 @@ def read_json(path: Path) -> Any:
 
 
 def check_new_directory(path: Path) -> None:
-    """Refuse an output directory that already holds something."""
+    """Refuse an output directory that already holds something, or that lies below a file."""
+    below = next((parent for parent in path.parents if parent.exists()), None)
+    if below is not None and not below.is_dir():
+        raise UsageError(f"{path} cannot be made: {below} is a file")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} is in use; choose another --out or remove it")
 

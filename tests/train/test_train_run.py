@@ -146,20 +146,64 @@ def test_fewer_rows_than_a_batch_are_refused(phantom, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_batch(phantom, tmp_path, monkeypatch):
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(phantom, tmp_path, monkeypatch, checked):
+    """Where the loss looks at its rows (on the CPU), and where it does not (an accelerator)."""
     from gapless.losses import gap_closing
 
-    monkeypatch.setattr(gap_closing, "check_batch", lambda *args: None)
+    if not checked:
+        monkeypatch.setattr(gap_closing, "check_batch", lambda *args: None)
     original = GaplessModel.embed
     monkeypatch.setattr(GaplessModel, "embed", lambda self, *args: original(self, *args) * float("nan"))
-    with pytest.raises(GaplessError, match=r"not finite at step 0 on the batch of P\d+, P\d+"):
+    with pytest.raises(GaplessError, match=r"stopped at step 0 on the batch of P\d+, P\d+.*not finite"):
         train(tiny_run(phantom), phantom, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_that_fails_keeps_what_was_finished(phantom, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    train(tiny_run(phantom, save_strategy="no"), phantom, out)
+    before = sorted(path.name for path in out.rglob("*"))
+    monkeypatch.setattr(GaplessModel, "embed", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_run(phantom, save_strategy="no"), phantom, out, resume=True)
+    assert sorted(path.name for path in out.rglob("*")) == before
 
 
 def test_an_unknown_training_argument_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="learning_rate"):
         training_arguments(tiny_recipe(learning_rte=1.0), tmp_path, 0, has_evaluation=False)
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [({"learning_rate": "abc"}, "must be a number"), ({"eval_strategy": "sometimes"}, "training: ")],
+)
+def test_training_arguments_of_the_wrong_kind_are_named(tmp_path, training, said):
+    with pytest.raises(UsageError, match=said):
+        training_arguments(tiny_recipe(**training), tmp_path, 0, has_evaluation=True)
+
+
+def test_figures_of_one_split_are_not_written_over_another(phantom, finished, tmp_path):
+    import shutil
+
+    from gapless.train.evaluate import evaluate_run
+
+    shutil.copytree(finished, tmp_path / "run")
+    assert evaluate_run(tmp_path / "run", phantom, "test", num_bootstrap=0)["n"] == 30
+    with pytest.raises(UsageError, match="--out"):
+        evaluate_run(tmp_path / "run", phantom, "validation", num_bootstrap=0)
+    assert evaluate_run(tmp_path / "run", phantom, "validation", 0, out=tmp_path / "validation")["n"] == 20
+
+
+def test_one_entry_of_a_modality_can_be_changed():
+    from gapless.verbs.training import merged
+
+    recipe = tiny_modalities()
+    changed = merged({"image": {"input.size": 8}, "text": recipe["text"]}, recipe)
+    assert changed["image"]["input"] == {"kind": "image", "size": 8, "channels": 1}
+    assert changed["image"]["encoder"] == recipe["image"]["encoder"]
+    assert changed["text"] == recipe["text"]
 
 
 def test_yaml_no_is_the_strategy_no(tmp_path):

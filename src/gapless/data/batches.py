@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from gapless.data.augment import augment
 from gapless.data.manifest import Manifest
+from gapless.errors import DataRefused
 
 CACHE_BYTES = 1 << 30  # prepared images are kept in memory up to this size
 
@@ -79,7 +80,11 @@ class PairDataset(Dataset[Sample]):
     def image(self, row: int, epoch: int) -> np.ndarray:
         pixels = self.cache.get(row)
         if pixels is None:
-            pixels = self.prepare["image"](self.manifest.image_path(row))
+            path = self.manifest.image_path(row)
+            try:
+                pixels = self.prepare["image"](path)
+            except (DataRefused, OSError) as error:
+                raise DataRefused(f"{self.ids[row]}: {path}: {error}; build the manifest again") from None
             if self.cached_bytes + pixels.nbytes <= CACHE_BYTES:
                 self.cache[row] = pixels
                 self.cached_bytes += pixels.nbytes

@@ -50,12 +50,19 @@ def compare(
             raise unknown_name("method", method, tuple(METHODS))
     manifest.select(split)
     seeds = list(seeds)
+    if not seeds or num_bootstrap < 0:
+        raise UsageError(
+            f"at least one seed and no negative bootstrap are needed, got {len(seeds)} and {num_bootstrap}"
+        )
     plans = {
         f"{method}-seed{seed}": Run(recipe_name, method, seed, apply_method(recipe, method), manifest.fingerprint)
         for method in methods
         for seed in seeds
     }
-    keep_or_claim(out, {name: plain(run.to_dict()) for name, run in plans.items()} | {"split": split})
+    keep_or_claim(
+        out,
+        {name: plain(run.to_dict()) for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap},
+    )
     for number, (name, run) in enumerate(plans.items(), start=1):
         directory = out / "runs" / name
         if not (directory / "results.json").exists():

@@ -16,9 +16,9 @@ def run_demo(out: Path, seed: int = 0) -> tuple[dict[str, Any], Path]:
     Returns:
         the comparison, and the path of the report.
     """
-    data = out / "phantom"
+    data = out / f"phantom-seed{seed}"
     manifest = Manifest.read(data) if data.exists() else write_phantom(data, seed=seed)
-    directory = out / "compare"
+    directory = out / f"compare-seed{seed}"
     comparison = compare("phantom-small", phantom_small(), manifest, ["clip", "gapless"], [seed], directory)
     report = out / "report.html"
     write_report([directory], report)

@@ -13,7 +13,7 @@ from torch import Tensor
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import UsageError
-from gapless.files import write_bytes, write_json
+from gapless.files import read_json, write_bytes, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
@@ -42,8 +42,9 @@ def evaluate_run(
     split: str = "test",
     num_bootstrap: int = 1000,
     extra: dict[str, Any] | None = None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure a run's model on one split; writes `results.json` and the embeddings into the run.
+    """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
 
     Args:
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
@@ -54,6 +55,9 @@ def evaluate_run(
     """
     config = read_run(directory)
     rows = manifest.select(split)
+    out = directory if out is None else out
+    refuse_other_figures(out, split, manifest.fingerprint)
+    out.mkdir(parents=True, exist_ok=True)
     embeddings = embed_split(GaplessModel.from_pretrained(directory / "model"), rows, f"embed {split}")
     figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
     results = {
@@ -69,10 +73,21 @@ def evaluate_run(
         "data": describe(manifest, split),
         **(extra or {}),
     }
-    write_embeddings(directory / EMBEDDINGS, embeddings, rows)
-    write_latent(directory / "latent.safetensors", embeddings, rows)
-    write_json(directory / "results.json", results)
+    write_embeddings(out / EMBEDDINGS, embeddings, rows)
+    write_latent(out / "latent.safetensors", embeddings, rows)
+    write_json(out / "results.json", results)
     return results
+
+
+def refuse_other_figures(out: Path, split: str, fingerprint: str) -> None:
+    """Figures of one split are not written over those of another."""
+    if not (out / "results.json").exists():
+        return
+    before = read_json(out / "results.json")
+    if (before.get("split"), before.get("data", {}).get("fingerprint")) != (split, fingerprint):
+        raise UsageError(
+            f"{out / 'results.json'} holds the split {before.get('split')!r} or other data; choose another --out"
+        )
 
 
 def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:

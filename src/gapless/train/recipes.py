@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gapless.errors import unknown_name
+from gapless.errors import UsageError, unknown_name
 
 Weight = float | list[list[float]]
 
@@ -56,6 +56,13 @@ class Recipe:
     micro_batch_size: int | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.anchor not in self.modalities:
+            raise unknown_name("anchor modality", self.anchor, self.modalities)
+        for name, value in (("embedding_dim", self.embedding_dim), ("micro_batch_size", self.micro_batch_size or 1)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
 
 
 def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:

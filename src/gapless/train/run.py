@@ -13,9 +13,10 @@ from transformers import TrainingArguments, set_seed
 from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
-from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.errors import DataRefused, GaplessError, UsageError, unknown_name
 from gapless.files import check_new_directory, new_directory, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
+from gapless.models.encoders import network_or_usage
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
@@ -54,10 +55,12 @@ def plain(value: Any) -> Any:
 
 def training_arguments(settings: Recipe, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
     """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here."""
-    known = {name for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
-    for name in settings.training:
+    known = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
+    for name, value in settings.training.items():
         if name not in known:
             raise unknown_name("training argument", name, tuple(known))
+        if known[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"training.{name} must be a number, got {value!r}")
     fixed = {
         "output_dir": str(out / "checkpoints"),
         "seed": seed,
@@ -86,18 +89,34 @@ def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
         embedding_dim=settings.embedding_dim,
         loss={"anchor": settings.anchor, **loss},
     )
+    for name, spec in config.modalities.items():
+        missing = [part for part in ("input", "encoder") if part not in spec]
+        if missing:
+            raise UsageError(f"the modality {name!r} has no {' and no '.join(missing)}; see docs/train.md")
     tokenizers = {}
     for name in text_modalities(config):
         spec = config.modalities[name]
         source = spec["encoder"].get("pretrained")
         if source and spec["input"].get("tokenizer") != "open_clip":
-            from transformers import AutoTokenizer
-
-            tokenizers[name] = AutoTokenizer.from_pretrained(source)
+            tokenizers[name] = pretrained_tokenizer(source)
         elif not source:
             tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec["input"]["max_length"])
             spec["encoder"]["config"]["vocab_size"] = len(tokenizers[name])
-    return assemble(config, tokenizers)
+    try:
+        return assemble(config, tokenizers)
+    except GaplessError:
+        raise
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UsageError(f"the recipe cannot be built ({type(error).__name__}: {error})") from None
+
+
+def pretrained_tokenizer(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise network_or_usage(source, error) from None
 
 
 def all_captions(manifest: Manifest) -> list[str]:
@@ -153,8 +172,8 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
-        if is_writer and not checkpoints_of(out / "checkpoints"):
-            shutil.rmtree(out)  # nothing that could be resumed
+        if is_writer and not resume and not checkpoints_of(out / "checkpoints"):
+            shutil.rmtree(out)  # made by this call, and nothing in it could be resumed
         raise
     if is_writer:
         save_whole(model, out / "model")
@@ -171,6 +190,8 @@ def save_whole(model: GaplessModel, directory: Path) -> None:
 
 def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
     batch = arguments.train_batch_size * arguments.world_size
+    if batch < 2:
+        raise UsageError(f"training.per_device_train_batch_size must be at least 2, got {arguments.train_batch_size}")
     if len(rows) < batch:
         raise DataRefused(
             f"{rows.path} has {len(rows)} {TRAIN} rows, fewer than one batch of {batch}; "

@@ -1,7 +1,7 @@
 """Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
 
 import shutil
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,23 @@ class AlignerTrainer(Trainer):
             GaplessError: a loss that is not finite; the rows of the batch are named.
         """
         ids = inputs.pop("ids")
-        output = model(**inputs)
+        try:
+            output = model(**inputs)
+        except ValueError as error:  # the loss refuses rows that are not finite where it can look at them
+            raise self.unusable(ids, str(error)) from None
         if not torch.isfinite(output.loss):
-            shown = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
-            raise GaplessError(
-                f"the loss is not finite at step {self.state.global_step} on the batch of {shown}; "
-                "lower training.learning_rate, or look at these rows"
-            )
+            raise self.unusable(ids, "the loss is not finite")
         for name, value in output.terms.items():
             self.term_sums[name] = self.term_sums.get(name, 0.0) + value.double()
         self.num_summed += 1
         return (output.loss, output) if return_outputs else output.loss
+
+    def unusable(self, ids: Sequence[str], what: str) -> GaplessError:
+        shown = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+        return GaplessError(
+            f"stopped at step {self.state.global_step} on the batch of {shown}: {what}; "
+            "lower training.learning_rate, or look at these rows"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.num_summed:
@@ -111,7 +117,9 @@ class AlignerTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
         assert isinstance(self.train_dataset, Sized)
-        return EpochSampler(len(self.train_dataset), self.args.data_seed or self.args.seed)
+        return EpochSampler(
+            len(self.train_dataset), self.args.seed if self.args.data_seed is None else self.args.data_seed
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""

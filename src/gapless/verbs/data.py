@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from gapless.errors import DataRefused
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb
 
 MANY = "FILE, or several SPLIT=FILE"
@@ -84,8 +85,12 @@ def audit(args: Arguments) -> Outcome:
     from gapless.data.audit import format_audit, refuse
 
     report = look(args.source, near_duplicates=args.near_duplicates)
-    refuse(report, [name for name in args.fail_on.split(",") if name])
-    return Outcome(report, format_audit(report))
+    refusal = None
+    try:
+        refuse(report, [name for name in args.fail_on.split(",") if name])
+    except DataRefused as error:
+        refusal = error
+    return Outcome(report, format_audit(report), refusal)
 
 
 def split_arguments(parser: Parser) -> None:

@@ -1,5 +1,7 @@
 """`gapless demo, train, evaluate, compare, report`."""
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,28 @@ def recipe_defaults(args: Arguments) -> dict[str, Any]:
 
 
 def recipe_from(args: Arguments) -> Any:
-    from gapless.train.recipes import LossConfig, Recipe
+    from gapless.train.recipes import LossConfig, Recipe, get_recipe
 
     own = {f.name: getattr(args, f.name) for f in fields(Recipe) if f.name != "loss"}
+    own["modalities"] = merged(own["modalities"], get_recipe(args.recipe).modalities)
     return Recipe(**own, loss=LossConfig(**{f.name: getattr(args.loss, f.name) for f in fields(LossConfig)}))
+
+
+def merged(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`--modalities.image.input.size 96` changes one entry of the recipe's; a whole modality replaces the recipe's."""
+    result = {}
+    for name, spec in given.items():
+        dotted = {key: value for key, value in spec.items() if "." in key} if isinstance(spec, Mapping) else {}
+        base: Any = deepcopy(dict(recipe.get(name, {}))) if dotted else {}
+        base |= {key: value for key, value in spec.items() if key not in dotted}
+        for key, value in dotted.items():
+            *parents, last = key.split(".")
+            place = base
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        result[name] = base
+    return result
 
 
 def train_arguments(parser: Parser) -> None:
@@ -60,6 +80,7 @@ def train(args: Arguments) -> Outcome:
 def evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--data", type=Path, required=True, help="manifest directory")
+    parser.add_argument("--out", type=Path, default=None, help="where to write; default: the run")
     parser.add_argument("--split", default="test", help="which rows are the gallery")
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals")
 
@@ -69,7 +90,9 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.study.renderings import figures_to_terminal
     from gapless.train.evaluate import evaluate_run
 
-    results = evaluate_run(args.run, Manifest.read(args.data), args.split, num_bootstrap=args.num_bootstrap)
+    results = evaluate_run(
+        args.run, Manifest.read(args.data), args.split, num_bootstrap=args.num_bootstrap, out=args.out
+    )
     return Outcome(results, figures_to_terminal(results["figures"], ascii_only()))
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any
 
+from gapless.errors import GaplessError
+
 Arguments = Any
 Parser = Any
 
@@ -16,6 +18,7 @@ class Outcome:
 
     value: dict[str, Any]
     text: str
+    refusal: GaplessError | None = None  # raised after the outcome is printed
 
 
 @dataclass(frozen=True)
