@@ -145,3 +145,16 @@ def test_medpix_is_read_whole(tmp_path):
     manifest = read_table(f"dev={folder / 'dev.jsonl'}", tmp_path / "m", group_key="case", label_keys=("plane",))
     assert manifest.info["counts"] == {"read": 197, "kept": 197, "skipped": 0}
     assert manifest.rows_per_split() == {"validation": 197}
+
+
+def test_a_column_that_stands_twice_is_refused_by_name(tmp_path):
+    (tmp_path / "t.csv").write_text("image,caption,caption\nx.png,a,b\n")
+    with pytest.raises(UsageError, match="'caption' more than once"):
+        read_table(tmp_path / "t.csv", tmp_path / "out")
+
+
+def test_a_table_without_rows_leaves_nothing_behind(tmp_path):
+    (tmp_path / "t.csv").write_text("image,caption\n")
+    with pytest.raises(DataRefused, match="not a single row"):
+        read_table(tmp_path / "t.csv", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

@@ -98,8 +98,11 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
                 source=options.source, image_root=image_root, licence=options.licence, **(options.details or {})
             )
         if problem := books.refusal(options.max_bad):
-            files.write_bytes(refused_list, (partial / SKIPPED_FILE).read_bytes())
             journal.discard()
+            listed = (partial / SKIPPED_FILE).read_bytes()
+            if not listed:
+                raise DataRefused(problem)
+            files.write_bytes(refused_list, listed)
             raise DataRefused(f"{problem}; all are listed in {refused_list}")
         journal.move_images(partial)
         journal.discard()

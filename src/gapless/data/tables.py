@@ -30,6 +30,9 @@ def check_columns(path: Path, names: Sequence[str]) -> None:
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
     columns = columns_of(path)
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise UsageError(f"{path} has the column {twice[0]!r} more than once; rename one")
     for key in names:
         if key not in columns:
             raise UsageError(f"{path} has no column {key!r}; it has {', '.join(map(repr, columns)) or 'none'}")
