@@ -70,8 +70,9 @@ def train(args: Arguments) -> Outcome:
     from gapless.data.manifest import Manifest
     from gapless.train import run as training
 
+    settings = recipe_from(args)
     manifest = Manifest.read(args.data)
-    run = training.Run(args.recipe, args.method, args.seed, recipe_from(args), manifest.fingerprint)
+    run = training.Run(args.recipe, args.method, args.seed, settings, manifest.fingerprint)
     passed_over = training.train(run, manifest, args.out, resume=args.resume == "latest")
     notes = "".join(f"passed over {name}: {fault}\n" for name, fault in passed_over.items())
     return Outcome({"run": str(args.out), "passed_over": passed_over}, f"{notes}{args.out}")
