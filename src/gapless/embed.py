@@ -122,7 +122,7 @@ class Source:
         """The rows of a manifest; of several captions the first one is embedded."""
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
-        columns["captions"] = [captions[0] for captions in table["captions"].to_pylist()]
+        columns["captions"] = manifest.first_captions
         data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
         return cls(evaluation_dataset(model, manifest), columns, data)
 

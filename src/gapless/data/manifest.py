@@ -96,6 +96,11 @@ class Manifest:
         """The image file of a row of this table."""
         return self.image_root / self._image_names[row]
 
+    @property
+    def first_captions(self) -> list[str]:
+        """The caption of each row that stands for it wherever one is measured or embedded."""
+        return [captions[0] for captions in self.table["captions"].to_pylist()]
+
     def rows_per_split(self) -> dict[str, int]:
         """How many rows each split has, in the usual order."""
         counted = Counter(self.table["split"].to_pylist())

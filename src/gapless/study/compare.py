@@ -20,7 +20,7 @@ from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
 from gapless.train.recipes import METHODS, Recipe, apply_method
-from gapless.train.run import Run, all_captions, differences, new_model, plain, train
+from gapless.train.run import Run, all_captions, differences, new_model, train
 
 PLAN = "plan.json"
 COMPARISON = "compare.json"
@@ -61,7 +61,7 @@ def compare(
     }
     keep_or_claim(
         out,
-        {name: plain(run.to_dict()) for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap},
+        {name: run.to_dict() for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap},
     )
     for number, (name, run) in enumerate(plans.items(), start=1):
         directory = out / "runs" / name

@@ -24,6 +24,7 @@ from gapless.files import write_text
 from gapless.geometry import unit_norm
 from gapless.study.figures import Panel, cosine_figure, principal_plane
 from gapless.study.ink import inline_svg, modality_style, page_colour
+from gapless.study.page import render_page
 from gapless.study.renderings import figure_text
 from gapless.study.table import number_of
 
@@ -163,8 +164,6 @@ def json_for_page(value: Any) -> str:
 def render(
     plotly: str, drawn: Mapping[str, np.ndarray], pairs: list[dict[str, Any]], results: Mapping[str, Any], title: str
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     points, shares = principal_plane(drawn)
     modalities = []
     for index, (name, where) in enumerate(points.items()):
@@ -185,15 +184,9 @@ def render(
     label_names = sorted({name for pair in pairs for name in pair.get("labels", {})})
     page = {"modalities": modalities, "pairs": pairs, "labels": label_names, "shares": [round(s, 4) for s in shares]}
     script = (package_files("gapless.study") / "templates" / "map.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=PackageLoader("gapless.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figures = results.get("figures", {})
-    return environment.get_template("map.html").render(
+    return render_page(
+        "map.html",
         title=title,
         facts=facts_of(results, len(pairs)),
         headlines=[(name, figure_text(figures[key])) for key, name in HEADLINES.items() if has(figures, key)],

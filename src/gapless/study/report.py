@@ -28,6 +28,7 @@ from gapless.study.figures import (
     plane_limit,
 )
 from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style, modality_style, page_colour
+from gapless.study.page import render_page
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
@@ -105,17 +106,8 @@ def file_name(title: str) -> str:
 
 def render(sections: Sequence[Mapping[str, Any]]) -> str:
     """The page, every string of the user escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("gapless.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     title = sections[0]["title"] if len(sections) == 1 else f"{len(sections)} studies"
-    return environment.get_template("report.html").render(title=title, sections=sections, version=__version__)
+    return render_page("report.html", title=title, sections=sections, version=__version__)
 
 
 def section_of(study: Study) -> dict[str, Any]:

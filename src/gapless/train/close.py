@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gapless.embed import embed_dataset
+from gapless.embed import caption_groups, embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
 from gapless.metrics.inputs import check_embeddings, group_index
@@ -174,11 +174,11 @@ def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
     if isinstance(rows, Tensor):
         # One text in two batches differs in the last bits; a few projections, rounded, hardly ever fall apart by that.
         projections = np.random.default_rng(0).standard_normal((rows.shape[1], 4))
-        keys: Any = map(tuple, np.round(rows.numpy() @ projections, 4).tolist())
-    else:
-        keys = (" ".join(text.lower().split()) for text in rows)
-    number: dict[Any, int] = {}
-    return np.array([number.setdefault(key, len(number)) for key in keys])
+        number: dict[Any, int] = {}
+        keys = map(tuple, np.round(rows.numpy() @ projections, 4).tolist())
+        return np.array([number.setdefault(key, len(number)) for key in keys])
+    groups: np.ndarray = caption_groups(rows).numpy()
+    return groups
 
 
 def results_of(pairs: Pairs, model: GaplessModel) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def measured_on(rows: Manifest) -> dict[str, Any]:
     return {
         "groups": rows.table["group"].to_pylist(),
         "labels": rows.table[rows.labels[0]].to_pylist() if rows.labels else None,
-        "captions": [captions[0] for captions in rows.table["captions"].to_pylist()],
+        "captions": rows.first_captions,
     }
 
 
