@@ -12,7 +12,7 @@ import gapless
 SOURCE = Path(gapless.__file__).parent
 FLOORS = [
     {"errors", "files", "shapes", "geometry"},
-    {"losses", "metrics", "data"},
+    {"losses", "metrics", "data", "pages"},
     {"models"},
     {"embed"},
     {"train"},

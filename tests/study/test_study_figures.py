@@ -23,7 +23,6 @@ from gapless.study.figures import (
     latent_figure,
     pair_cosines,
     plane_limit,
-    principal_plane,
     spread_rows,
 )
 from gapless.study.ink import image_bytes, inline_svg
@@ -34,39 +33,8 @@ def panel(title: str = "clip") -> Panel:
     return Panel(title, embeddings(1.0, 0.5, num_pairs=40), {"gap/centroid_distance": 1.0, "gap/true_pair_cosine": 0.1})
 
 
-def test_the_plane_agrees_with_sklearn_up_to_signs() -> None:
-    from sklearn.decomposition import PCA
-
-    latent = embeddings(1.0, 0.5, num_pairs=50)
-    points, shares = principal_plane(latent)
-    reference = PCA(2).fit(np.concatenate(list(latent.values())).astype(float))
-    expected = np.split(reference.transform(np.concatenate(list(latent.values())).astype(float)), 2)
-    for ours, theirs in zip(points.values(), expected, strict=True):
-        np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-9)
-    np.testing.assert_allclose(shares, reference.explained_variance_ratio_, atol=1e-9)
-
-
-def test_the_first_modality_lies_left_whatever_the_order_of_rows() -> None:
-    latent = embeddings(1.0, 0.5)
-    turned = {name: rows[::-1] for name, rows in latent.items()}
-    for one in (latent, turned):
-        points = principal_plane(one)[0]
-        assert points["image"][:, 0].mean() < 0 < points["text"][:, 0].mean()
-    np.testing.assert_allclose(principal_plane(turned)[0]["text"][::-1], principal_plane(latent)[0]["text"], atol=1e-9)
-
-
-def test_points_of_a_plane_keep_their_distances() -> None:
-    flat = {"image": np.array([[0.0, 0, 0], [3, 4, 0]]), "text": np.array([[6.0, 8, 0], [0, 5, 0]])}
-    points = np.concatenate(list(principal_plane(flat)[0].values()))
-    rows = np.concatenate(list(flat.values()))
-    for i, j in product(range(4), repeat=2):
-        assert np.linalg.norm(points[i] - points[j]) == pytest.approx(np.linalg.norm(rows[i] - rows[j]))
-
-
 def test_one_pair_and_collapsed_rows_can_be_drawn() -> None:
     one = {"image": np.ones((1, 1)), "text": -np.ones((1, 1))}
-    points, _ = principal_plane(one)
-    assert points["image"].tolist() == [[-1.0, 0.0]]
     same = {name: np.ones((5, 3)) / np.sqrt(3) for name in ("image", "text")}
     assert plane_limit([Panel("same", same)]) > 0
     for latent in (one, same):

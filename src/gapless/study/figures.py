@@ -12,17 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gapless.study.ink import (
-    FAINT,
-    FALSE_COLOUR,
-    INK,
-    TRUE_COLOUR,
-    method_legend,
-    method_style,
-    modality_style,
-    new_figure,
-    style,
-)
+from gapless.metrics.projection import principal_plane
+from gapless.pages.palette import FAINT, INK, modality_style
+from gapless.study.ink import FALSE_COLOUR, TRUE_COLOUR, method_legend, method_style, new_figure, style
 from gapless.study.table import Column, excludes_zero
 
 Item = TypeVar("Item")
@@ -53,29 +45,6 @@ class Panel:
     def subtitle(self) -> str:
         names = {"gap/centroid_distance": "centroid distance", "gap/true_pair_cosine": "true-pair cosine"}
         return " · ".join(f"{name} {self.figures[key]:z.2f}" for key, name in names.items() if key in self.figures)
-
-
-def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[float]]:
-    """The two first principal components of all modalities together.
-
-    Args:
-        latent: one [pair, dim] matrix per modality.
-
-    Returns:
-        [pair, 2] per modality, centred, signs fixed (the first modality to the left, the largest loading of the second
-        component positive), and the share of the variance that each component explains, in [0, 1].
-    """
-    rows = np.concatenate([np.asarray(matrix, dtype=np.float64) for matrix in latent.values()])
-    centred = rows - rows.mean(axis=0)
-    _, singular, components = np.linalg.svd(centred, full_matrices=False)
-    components = np.concatenate([components, np.zeros((2, rows.shape[1]))])[:2]
-    points = centred @ components.T
-    first = points[: len(rows) // len(latent), 0].mean()
-    points[:, 0] *= -1 if first > 0 else 1
-    points[:, 1] *= -1 if components[1].max() < -components[1].min() else 1
-    total = float((singular**2).sum()) or 1.0
-    shares = [float(value) ** 2 / total for value in [*singular, 0.0, 0.0][:2]]
-    return dict(zip(latent, np.split(points, len(latent)), strict=True)), shares
 
 
 def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:

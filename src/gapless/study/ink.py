@@ -1,4 +1,4 @@
-"""Colours that everyone can tell apart, and figures as bytes: the same figure gives the same bytes, every time."""
+"""How drawings look, and drawings as bytes: the same figure gives the same bytes, every time."""
 
 import io
 import re
@@ -11,24 +11,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colour-blind-safe palette; every colour also has its own marker or dash.
-BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#b0569c", "#b8860b", "#4aa3df"
-INK, FAINT = "#1f2328", "#8a9099"
-MODALITY_STYLES = ((BLUE, "o", "●"), (ORANGE, "^", "▲"), (GREEN, "s", "■"), (PURPLE, "D", "◆"))
+from gapless.pages.palette import AMBER, BLUE, FAINT, GREEN, INK, PAGE_COLOURS, PURPLE, SKY, page_colour
+
 METHOD_STYLES = ((FAINT, "-"), (GREEN, "-"), (BLUE, "--"), (PURPLE, "-."), (AMBER, ":"), (SKY, (0, (5, 1, 1, 1, 1, 1))))
 TRUE_COLOUR, FALSE_COLOUR = GREEN, FAINT
 
-# In the report the page's own variables colour the drawing, so that it follows light, dark and print.
-PAGE_COLOURS = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
-    AMBER: "var(--amber)",
-    SKY: "var(--sky)",
-}
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -63,19 +50,9 @@ def style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def modality_style(index: int) -> tuple[str, str, str]:
-    """Colour, matplotlib marker and text glyph of the index-th modality."""
-    return MODALITY_STYLES[index % len(MODALITY_STYLES)]
-
-
 def method_style(index: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
     """Colour and dash of the index-th method; the first is the baseline, in grey."""
     return METHOD_STYLES[index % len(METHOD_STYLES)]
-
-
-def page_colour(colour: str) -> str:
-    """The CSS colour of the report's page that stands for a colour of a drawing."""
-    return PAGE_COLOURS.get(colour, colour)
 
 
 def new_figure(
@@ -117,8 +94,8 @@ def inline_svg(figure: Figure, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'<g id="[a-z]+[0-9a-z_.]*_\d+">', "<g>", svg)
-    for colour, variable in PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
+    for colour in PAGE_COLOURS:
+        svg = svg.replace(colour, page_colour(colour))
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="">', svg, count=1)
     return svg.replace('aria-label=""', f'aria-label="{plain_attribute(description)}"', 1)
 

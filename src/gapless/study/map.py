@@ -5,7 +5,6 @@ thumbnail under the pointer, the figures beside. It loads nothing from outside, 
 import base64
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
@@ -22,21 +21,16 @@ from gapless.data.pixels import load_image
 from gapless.errors import DataRefused, missing_extra
 from gapless.files import write_text
 from gapless.geometry import unit_norm
-from gapless.study.figures import Panel, cosine_figure, principal_plane
-from gapless.study.ink import inline_svg, modality_style, page_colour
-from gapless.study.page import render_page
+from gapless.metrics.projection import principal_plane
+from gapless.pages.page import HEADLINES, json_for_page, render_page
+from gapless.pages.palette import modality_mark
+from gapless.study.figures import Panel, cosine_figure
+from gapless.study.ink import inline_svg
 from gapless.study.renderings import figure_text
 from gapless.study.table import number_of
 
 MAX_PAIRS = 1000
 THUMBNAIL_SIDE = 160
-SYMBOLS = ("circle", "triangle-up", "square", "diamond")
-HEADLINES = {
-    "gap/centroid_distance": "centroid distance",
-    "gap/true_pair_cosine": "true-pair cosine",
-    "gap/separability_auc": "separability (0.5 = closed)",
-    "gap/mixing@10": "mixing (0.5 = closed)",
-}
 
 
 def write_map(
@@ -155,29 +149,14 @@ def script_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def json_for_page(value: Any) -> str:
-    """JSON that cannot end its script element, whatever the strings hold."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def render(
     plotly: str, drawn: Mapping[str, np.ndarray], pairs: list[dict[str, Any]], results: Mapping[str, Any], title: str
 ) -> str:
     points, shares = principal_plane(drawn)
-    modalities = []
-    for index, (name, where) in enumerate(points.items()):
-        colour, _, glyph = modality_style(index)
-        modalities.append(
-            {
-                "name": name,
-                "x": where[:, 0].round(5).tolist(),
-                "y": where[:, 1].round(5).tolist(),
-                "symbol": SYMBOLS[index % len(SYMBOLS)],
-                "colour": page_colour(colour).removeprefix("var(").removesuffix(")"),
-                "glyph": glyph,
-            }
-        )
+    modalities = [
+        {"name": name, "x": where[:, 0].round(5).tolist(), "y": where[:, 1].round(5).tolist(), **modality_mark(index)}
+        for index, (name, where) in enumerate(points.items())
+    ]
     first, second = list(drawn.values())[:2]
     for pair, cosine in zip(pairs, (first * second).sum(axis=1).tolist(), strict=True):
         pair["cosine"] = round(cosine, 4)
@@ -186,6 +165,7 @@ def render(
     script = (package_files("gapless.study") / "templates" / "map.js").read_text(encoding="utf-8")
     figures = results.get("figures", {})
     return render_page(
+        "gapless.study",
         "map.html",
         title=title,
         facts=facts_of(results, len(pairs)),

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from gapless import __version__
 from gapless.files import new_directory, write_bytes, write_text
+from gapless.pages.page import render_page
+from gapless.pages.palette import modality_style, page_colour
 from gapless.study.figures import (
     Panel,
     cosine_figure,
@@ -27,8 +29,7 @@ from gapless.study.figures import (
     latent_figure,
     plane_limit,
 )
-from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style, modality_style, page_colour
-from gapless.study.page import render_page
+from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
@@ -107,7 +108,7 @@ def file_name(title: str) -> str:
 def render(sections: Sequence[Mapping[str, Any]]) -> str:
     """The page, every string of the user escaped."""
     title = sections[0]["title"] if len(sections) == 1 else f"{len(sections)} studies"
-    return render_page("report.html", title=title, sections=sections, version=__version__)
+    return render_page("gapless.study", "report.html", title=title, sections=sections, version=__version__)
 
 
 def section_of(study: Study) -> dict[str, Any]:

@@ -1,0 +1,28 @@
+"""Embeddings in two dimensions, to look at."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The two first principal components of all modalities together.
+
+    Args:
+        latent: one [pair, dim] matrix per modality.
+
+    Returns:
+        [pair, 2] per modality, centred, signs fixed (the first modality to the left, the largest loading of the second
+        component positive), and the share of the variance that each component explains, in [0, 1].
+    """
+    rows = np.concatenate([np.asarray(matrix, dtype=np.float64) for matrix in latent.values()])
+    centred = rows - rows.mean(axis=0)
+    _, singular, components = np.linalg.svd(centred, full_matrices=False)
+    components = np.concatenate([components, np.zeros((2, rows.shape[1]))])[:2]
+    points = centred @ components.T
+    first = points[: len(rows) // len(latent), 0].mean()
+    points[:, 0] *= -1 if first > 0 else 1
+    points[:, 1] *= -1 if components[1].max() < -components[1].min() else 1
+    total = float((singular**2).sum()) or 1.0
+    shares = [float(value) ** 2 / total for value in [*singular, 0.0, 0.0][:2]]
+    return dict(zip(latent, np.split(points, len(latent)), strict=True)), shares

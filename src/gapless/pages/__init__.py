@@ -1,0 +1,1 @@
+"""What every page of gapless shares (report, map, search): templates, colours, a base style."""

@@ -1,0 +1,41 @@
+"""The templates of the pages: every string escaped, an unknown name is an error."""
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# The figures that stand beside a map, and what they are called there.
+HEADLINES = {
+    "gap/centroid_distance": "centroid distance",
+    "gap/true_pair_cosine": "true-pair cosine",
+    "gap/separability_auc": "separability (0.5 = closed)",
+    "gap/mixing@10": "mixing (0.5 = closed)",
+}
+
+
+@cache
+def environment(room: str) -> "Environment":
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(room), PackageLoader("gapless.pages")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render_page(room: str, template: str, **values: Any) -> str:
+    """The page `templates/<template>` of a room ("gapless.study"); it may include the shared parts that lie here."""
+    return environment(room).get_template(template).render(**values)
+
+
+def json_for_page(value: Any) -> str:
+    """JSON that cannot end its script element, whatever the strings hold."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
