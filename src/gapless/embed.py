@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from gapless.data.batches import PairDataset, Sample
 from gapless.data.embedding_set import EmbeddingSet
@@ -70,14 +71,15 @@ def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
 
 
 @torch.no_grad()
-def embedding_batches(
-    model: GaplessModel,
+def prepared_batches(
+    model: PreTrainedModel,
     dataset: Dataset[Any],
+    preprocessors: Mapping[str, Preprocessor],
     batch_size: int = 256,
     num_workers: int = 0,
     progress: str | None = None,
-) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
-    """Ids and unit-norm fp32 embeddings on the CPU, batch by batch, in the dataset's order.
+) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
+    """Ids and the encoders' inputs on the model's device, batch by batch, in the dataset's order; the model evaluates.
 
     Args:
         progress: a label for the progress bar on stderr; None shows none.
@@ -86,21 +88,37 @@ def embedding_batches(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=Collator(preprocessors_of(model)),
+        collate_fn=Collator(preprocessors),
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
     )
     was_training = model.training
     model.train(False)
     try:
         for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
-            on_device = {
-                name: {key: value.to(model.device) for key, value in tensors.items()}
-                for name, tensors in inputs["batch"].items()
-            }
-            embeddings = model(batch=on_device, return_loss=False).embeddings
-            yield inputs["ids"], {name: rows.float().cpu() for name, rows in embeddings.items()}
+            yield (
+                inputs["ids"],
+                {
+                    name: {key: value.to(model.device) for key, value in tensors.items()}
+                    for name, tensors in inputs["batch"].items()
+                },
+            )
     finally:
         model.train(was_training)
+
+
+@torch.no_grad()
+def embedding_batches(
+    model: GaplessModel,
+    dataset: Dataset[Any],
+    batch_size: int = 256,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+    """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; arguments as in `prepared_batches`."""
+    preprocessors = preprocessors_of(model)
+    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
+        embeddings = model(batch=batch, return_loss=False).embeddings
+        yield ids, {name: rows.float().cpu() for name, rows in embeddings.items()}
 
 
 def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
@@ -145,10 +163,15 @@ class Source:
             size, found = model.config.modalities[name]["input"]["size"], embeddings.embeddings[name].shape[1]
             if size != found:
                 raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
-        optional = {"group": embeddings.groups, "split": embeddings.splits, "captions": embeddings.captions}
-        columns = {name: values for name, values in optional.items() if values is not None} | embeddings.labels
         matrices = {name: embeddings.embeddings[name] for name in model.modalities}
-        return cls(VectorPairs(matrices, embeddings.ids), {"id": embeddings.ids, **columns}, dict(embeddings.info))
+        return cls(VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info))
+
+
+def columns_of(embeddings: EmbeddingSet) -> dict[str, list[Any]]:
+    """What is known of the rows: `id`, and `group`, `split`, `captions` and labels where there are any."""
+    optional = {"group": embeddings.groups, "split": embeddings.splits, "captions": embeddings.captions}
+    known = {name: values for name, values in optional.items() if values is not None}
+    return {"id": embeddings.ids, **known, **embeddings.labels}
 
 
 def write_embeddings(

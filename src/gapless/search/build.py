@@ -1,0 +1,363 @@
+"""Writing a collection: the rows of a manifest, embedded by a model, as one new version of the table.
+
+The rows are embedded into a staging directory first, shard by shard, so that an interrupted run goes on where it was.
+Then all of them enter the table in one commit: a reader sees the collection as it was, or as it is.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import load_file
+from torch.utils.data import Subset
+
+from gapless import files
+from gapless.data.embedding_set import EmbeddingSet
+from gapless.data.embeddings import INDEX_FILE, Shard
+from gapless.data.manifest import Manifest
+from gapless.data.thumbnails import thumbnail
+from gapless.embed import Source
+from gapless.errors import DataRefused, UsageError
+from gapless.geometry import unit_norm
+from gapless.search.collection import (
+    METADATA_KEY,
+    OWN_FIELDS,
+    TABLE,
+    Collection,
+    connect,
+    is_remote,
+    key_of,
+    reading,
+    table_names,
+)
+from gapless.search.filters import prepare_filter
+
+STAGING = "staging"
+STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
+THUMBNAILS_AT_ONCE = 4
+HIDDEN_COLUMNS = ("row", "vector", "thumbnail", "content")
+Chunk = tuple[Mapping[str, np.ndarray], Mapping[str, Sequence[Any]]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is to be in a collection: how to embed each sample, what is known of it, and a digest of all that.
+
+    Args:
+        source: inputs and columns, as `embed` reads them.
+        contents: [sample] digests; a sample whose digest is in the collection already is left alone.
+        origin: where the samples come from, for people.
+        images: [sample] files for thumbnails, or None.
+    """
+
+    source: Source
+    contents: list[str]
+    origin: str
+    images: list[Path | None] | None = None
+
+    @classmethod
+    def of_manifest(cls, source: Source, manifest: Manifest) -> "Samples":
+        table = manifest.table
+        kept = [name for name in table.column_names if name not in ("image", "width", "height", "licence")]
+        contents = [digest(list(row.values())) for row in table.select(kept).to_pylist()]
+        names = table["image"].to_pylist()
+        images = [manifest.image_path(row) if name else None for row, name in enumerate(names)]
+        return cls(source, contents, str(manifest.info["source"]), images)
+
+    @classmethod
+    def of_embeddings(cls, source: Source, embeddings: EmbeddingSet, origin: str) -> "Samples":
+        columns = [list(map(str, values)) for values in source.columns.values()]
+        contents = [
+            digest([*values, *(matrix[row].tobytes().hex() for matrix in embeddings.embeddings.values())])
+            for row, values in enumerate(zip(*columns, strict=True))
+        ]
+        return cls(source, contents, origin)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.source.columns["id"]
+
+    @property
+    def labels(self) -> list[str]:
+        return [name for name in self.source.columns if name not in ("id", "group", "split", "captions")]
+
+    def take(self, rows: Sequence[int]) -> "Samples":
+        """These samples, in this order."""
+        columns = {name: [values[row] for row in rows] for name, values in self.source.columns.items()}
+        return Samples(
+            source=replace(self.source, dataset=Subset(self.source.dataset, rows), columns=columns),
+            contents=[self.contents[row] for row in rows],
+            origin=self.origin,
+            images=None if self.images is None else [self.images[row] for row in rows],
+        )
+
+    @property
+    def staged_source(self) -> Source:
+        """What is embedded: the source with contents and thumbnails as further columns, under a name of its own."""
+        columns = {**self.source.columns, "content": self.contents}
+        if self.images is not None:
+            columns["thumbnail"] = LazyThumbnails(self.images)
+        return replace(self.source, columns=columns, data={"samples": digest(self.contents)})
+
+
+class LazyThumbnails(Sequence[Any]):
+    """Thumbnails that are made when a range of them is asked for."""
+
+    def __init__(self, images: Sequence[Path | None]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Any) -> Any:
+        with ThreadPoolExecutor(THUMBNAILS_AT_ONCE) as pool:
+            return list(pool.map(lambda path: None if path is None else thumbnail(path), self.images[rows]))
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a run does to a collection, by sample."""
+
+    added: list[int]
+    updated: list[int]
+    unchanged: int
+
+
+def changes_of(samples: Samples, modalities: Sequence[str], collection: Collection | None, update: bool) -> Changes:
+    """Which samples are new and which differ from what the collection holds under their id.
+
+    Raises:
+        DataRefused: some differ, and `update` does not say that they are to be replaced.
+    """
+    held: dict[str, str] = {}
+    if collection is not None:
+        with reading(collection.uri):
+            table = collection.table.search().select(["row", "content"]).to_arrow()
+        held = dict(zip(table["row"].to_pylist(), table["content"].to_pylist(), strict=True))
+    added, updated = [], []
+    for number, (sample, content) in enumerate(zip(samples.ids, samples.contents, strict=True)):
+        there = [held.get(key_of(sample, name)) for name in modalities]
+        if all(one is None for one in there):
+            added.append(number)
+        elif any(one != content for one in there):
+            updated.append(number)
+    if updated and not update:
+        named = ", ".join(samples.ids[number] for number in updated[:10])
+        raise DataRefused(
+            f"{len(updated)} samples differ from those that the collection holds under the same id ({named}); "
+            "--update replaces them"
+        )
+    return Changes(added, updated, len(samples.ids) - len(added) - len(updated))
+
+
+def label_columns(labels: Sequence[str]) -> dict[str, str]:
+    """Label -> column: its own name, with `label_` before it where the name is taken or is no plain name."""
+    columns: dict[str, str] = {}
+    for label in labels:
+        plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in label)
+        column = label if plain == label and not label.startswith("_") else f"label_{plain}"
+        if column.lower() in {*OWN_FIELDS, *HIDDEN_COLUMNS}:
+            column = f"label_{column}"
+        while column.lower() in {taken.lower() for taken in columns.values()}:
+            column += "_"
+        columns[label] = column
+    return columns
+
+
+def schema_of(info: Mapping[str, Any]) -> pa.Schema:
+    """The table's columns, and the information in its metadata."""
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in ("row", "id", "modality", "caption", "group", "split", "source")),
+            ("content", pa.string()),
+            *((column, pa.string()) for column in info["labels"].values()),
+            ("has_thumbnail", pa.bool_()),
+            ("thumbnail", pa.binary()),
+            ("vector", pa.list_(pa.float32(), info["embedding_dim"])),
+        ],
+        metadata={METADATA_KEY: json.dumps(dict(info), sort_keys=True).encode()},
+    )
+
+
+def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, schema: pa.Schema) -> Iterator[Any]:
+    """Embedded samples as rows of the table, one batch per chunk and modality."""
+    for matrices, columns in chunks:
+        size = len(columns["id"])
+        for modality in info["modalities"]:
+            thumbnails = columns.get("thumbnail") if modality == "image" else None
+            values: dict[str, Sequence[Any]] = {
+                "row": [key_of(sample, modality) for sample in columns["id"]],
+                "id": columns["id"],
+                "modality": [modality] * size,
+                "caption": columns.get("captions", [None] * size),
+                "group": columns.get("group", [None] * size),
+                "split": columns.get("split", [None] * size),
+                "source": [origin] * size,
+                "content": columns["content"],
+                "has_thumbnail": [one is not None for one in thumbnails] if thumbnails else [False] * size,
+                "thumbnail": thumbnails or [None] * size,
+            }
+            values |= {
+                column: [text_or_none(value) for value in columns.get(label, [None] * size)]
+                for label, column in info["labels"].items()
+            }
+            vectors = np.ascontiguousarray(matrices[modality], dtype=np.float32)
+            arrays = [
+                pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+                if field.name == "vector"
+                else pa.array(values[field.name], field.type)
+                for field in schema
+            ]
+            yield pa.record_batch(arrays, schema=schema)
+
+
+def text_or_none(value: Any) -> str | None:
+    return None if value is None or value == "" or value != value else str(value)
+
+
+def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source, Path], Any]) -> Iterator[Chunk]:
+    """Samples embedded into a directory that is named after them: an interrupted run finds its own again.
+
+    Args:
+        embed: writes a source's embeddings into a directory, and keeps the shards that are there.
+    """
+    source = part.staged_source
+    directory = place / digest([source.data, fingerprint])
+    for other in place.iterdir():
+        if other.is_dir() and other != directory:
+            shutil.rmtree(other)  # what an interrupted run left for other rows or another model
+    embed(source, directory)
+    return staged_chunks(directory)
+
+
+def staged_chunks(directory: Path) -> Iterator[Chunk]:
+    """The shards of a finished staging directory."""
+    start = 0
+    for number, summary in enumerate(files.read_json(directory / INDEX_FILE)["shards"]):
+        shard = Shard(number, start, start + summary["rows"])
+        table = pq.read_table(shard.file(directory, "parquet"))
+        yield load_file(shard.file(directory, "safetensors")), {n: table[n].to_pylist() for n in table.column_names}
+        start = shard.stop
+
+
+def ready_chunks(samples: Samples, embeddings: EmbeddingSet) -> Iterator[Chunk]:
+    """Samples whose embeddings are there already."""
+    row_of = {sample: row for row, sample in enumerate(embeddings.ids)}
+    for start in range(0, len(samples.ids), STAGED_ROWS):
+        part = samples.take(range(start, min(start + STAGED_ROWS, len(samples.ids))))
+        rows = [row_of[sample] for sample in part.ids]
+        matrices = {
+            name: unit_norm(torch.from_numpy(np.asarray(matrix[rows], dtype=np.float32))).numpy()
+            for name, matrix in embeddings.embeddings.items()
+        }
+        yield matrices, {**part.source.columns, "content": part.contents}
+
+
+def write_collection(
+    uri: str,
+    samples: Samples,
+    info: Mapping[str, Any],
+    chunks: Callable[[Samples, Path], Iterator[Chunk]],
+    *,
+    update: bool = False,
+    staging: Path | None = None,
+) -> tuple[Collection, Changes]:
+    """Bring the samples into a collection, in one commit; the collection is made if it is not there.
+
+    Args:
+        info: what a new collection records: model, embedding_dim, modalities, labels.
+        chunks: embeds samples, with a directory to work in that an interrupted run finds again.
+        update: samples that differ from those in the collection replace them.
+        staging: where to work; by default inside the collection, which must be a directory then.
+
+    Raises:
+        UsageError: the directory holds something else, a collection of another model or other labels, or another
+            process is writing it. DataRefused: samples that differ from those in the collection.
+    """
+    collection = existing(uri)
+    if collection is not None:
+        collection.check_model(info["model"]["fingerprint"])
+        unknown = [label for label in info["labels"] if label not in collection.info["labels"]]
+        if unknown:
+            known = ", ".join(collection.info["labels"]) or "none"
+            raise UsageError(f"{uri} has no label {unknown[0]!r} (it has {known}); index into a new collection")
+        info = collection.info
+    with working_directory(uri, staging) as place:
+        changes = changes_of(samples, info["modalities"], collection, update)
+        wanted = sorted([*changes.added, *changes.updated])
+        if wanted:
+            part = samples.take(wanted)
+            schema = schema_of(info)
+            batches = batches_of(chunks(part, place), info, samples.origin, schema)
+            commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), bool(changes.updated))
+    return Collection.open(uri), changes
+
+
+def existing(uri: str) -> Collection | None:
+    """The collection at an address, or None where one may be made.
+
+    Raises:
+        UsageError: a file, or a directory with something else in it.
+    """
+    if is_remote(uri):
+        with reading(uri):
+            return Collection.open(uri) if TABLE in table_names(connect(uri)) else None
+    path = Path(uri)
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {STAGING}:
+        return None
+    if not path.exists():
+        files.check_new_directory(path)
+        return None
+    if not (path / f"{TABLE}.lance").is_dir():
+        raise UsageError(f"{uri} is in use and no collection; choose another --out or remove it")
+    return Collection.open(uri)
+
+
+@contextmanager
+def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
+    """A directory that one process at a time works in; it goes when the work is done, and stays when it is not."""
+    if staging is None:
+        if is_remote(uri):
+            raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
+        staging = Path(uri) / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    with (staging / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another process is writing {uri}; wait until it is done") from None
+        yield staging
+        shutil.rmtree(staging)
+
+
+def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool) -> None:
+    """All rows enter the table, or none."""
+    if collection is None:
+        connect(uri).create_table(TABLE, data=rows, schema=rows.schema, mode="create")
+    elif replaces:
+        merge = collection.table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(rows)
+    else:
+        collection.table.add(rows)
+
+
+def delete_rows(collection: Collection, where: str) -> int:
+    """Delete the rows that a filter lets through; gives their number."""
+    prepared = prepare_filter(where, collection.fields)
+    with reading(collection.uri, where):
+        return int(collection.table.delete(prepared).num_deleted_rows)

@@ -1,0 +1,356 @@
+"""A collection: one LanceDB table of embeddings, one row per (sample, modality), that search reads.
+
+    collection = Collection.open("collections/x")            # or an object store: s3://bucket/x
+    collection.search(vector, k=10, where="modality_type = 'CT'")
+
+Images and texts stand in one table and one space. A row holds its vector, the sample's caption, labels, group, split
+and source, and an image's thumbnail. The table's own metadata says which model the vectors are of.
+"""
+
+import json
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gapless.errors import DataRefused, GaplessError, UsageError, missing_extra, unknown_name
+from gapless.search.filters import literal, prepare_filter
+from gapless.search.snapshot import MEMORY_BYTES, Snapshot
+
+FORMAT = "gapless-collection"
+VERSION = 1
+TABLE = "rows"
+METADATA_KEY = b"gapless"
+OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
+HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
+MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
+INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row that a search found.
+
+    Args:
+        row: the key of the row.
+        score: cosine in [-1, 1], higher is nearer; of a hybrid search the fused score.
+    """
+
+    row: str
+    id: str
+    modality: str
+    score: float
+    caption: str | None
+    labels: Mapping[str, str | None]
+    group: str | None
+    has_thumbnail: bool
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Samples that have a row in every modality: vectors are [pair, dim], row i of everything is one sample."""
+
+    ids: list[str]
+    vectors: dict[str, np.ndarray]
+    captions: list[str | None]
+    labels: dict[str, list[str | None]]
+    groups: list[str | None]
+
+
+class Collection:
+    """An open collection. It may be read by many threads, while another process writes."""
+
+    def __init__(self, uri: str, table: Any, info: Mapping[str, Any], memory_bytes: int = MEMORY_BYTES) -> None:
+        self.uri = uri
+        self.table = table
+        self.info = info
+        self.memory_bytes = memory_bytes
+        self._lock = threading.Lock()
+        self._held: Snapshot | None = None
+
+    @classmethod
+    def open(cls, uri: str | Path, memory_bytes: int = MEMORY_BYTES) -> "Collection":
+        """Open a collection that `gapless index` wrote.
+
+        Args:
+            uri: a directory, or an address of an object store that LanceDB knows.
+            memory_bytes: vectors up to this size are held in memory.
+
+        Raises:
+            UsageError: nothing is there. DataRefused: something else, or a damaged collection.
+        """
+        uri = str(uri)
+        if not is_remote(uri) and not Path(uri).exists():
+            raise UsageError(f"{uri} does not exist; 'gapless index' writes a collection")
+        with reading(uri):
+            database = connect(uri)
+            if TABLE not in table_names(database):
+                raise UsageError(f"{uri} is no collection; 'gapless index' writes one")
+            table = database.open_table(TABLE)
+            info = info_of(table.schema, uri)
+        return cls(uri, table, info, memory_bytes)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse a model whose vectors are not those of the collection.
+
+        Raises:
+            UsageError: another model.
+        """
+        recorded = self.info["model"]
+        if fingerprint != recorded["fingerprint"]:
+            raise UsageError(
+                f"{self.uri} was indexed with another model ({' '.join(recorded['source'])}, "
+                f"{recorded['fingerprint'][:12]}, not {fingerprint[:12]}); name that model, or index again"
+            )
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a filter may name -> column of the table."""
+        return {name: name for name in OWN_FIELDS} | dict(self.info["labels"])
+
+    def snapshot(self) -> Snapshot:
+        """The newest version; the same object as long as nothing is written."""
+        with reading(self.uri), self._lock:
+            if self._held is None or self._held.version != self.table.version:
+                table = connect(self.uri).open_table(TABLE)
+                table.checkout(table.version)
+                self._held = Snapshot(table, self.info["embedding_dim"], self.memory_bytes)
+            return self._held
+
+    def count(self, where: str | None = None) -> int:
+        """How many rows a filter lets through; all of them without one."""
+        prepared = self._prepared(None, where)
+        with reading(self.uri, where):
+            return int(self.table.count_rows(prepared))
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an approximate index of the vectors is there."""
+        with reading(self.uri):
+            return any("vector" in index.columns for index in self.table.list_indices())
+
+    def search(
+        self,
+        vector: np.ndarray,
+        *,
+        k: int = 10,
+        modality: str | None = None,
+        where: str | None = None,
+        words: str | None = None,
+        exact: bool | None = None,
+    ) -> list[Hit]:
+        """The k nearest rows, best first; ties come in the order of their keys.
+
+        Args:
+            vector: [dim], unit norm.
+            modality: only rows of this one; None searches all together.
+            where: a filter, `filters` says what it may hold.
+            words: hybrid search: the ranking by vectors and the ranking of the captions by these words become one, by
+                reciprocal ranks.
+            exact: every vector is scored; by default unless the collection has an approximate index.
+
+        Raises:
+            UsageError: an unknown modality or field, a broken filter, a vector of another size.
+        """
+        query = self._query(vector)
+        if k < 1:
+            raise UsageError(f"k must be at least 1, got {k}")
+        prepared = self._prepared(modality, where)
+        snapshot = self.snapshot()
+        wanted = k if words is None else max(k, MIN_FUSED)
+        with reading(self.uri, where):
+            if exact is False or (exact is None and self.has_index):
+                places, scores = indexed(snapshot, query, wanted, prepared)
+            else:
+                places, scores = snapshot.exact(query, wanted, prepared)
+            if words is not None:
+                places, scores = fused(snapshot, places, words, wanted, prepared)
+            return self._hits(snapshot, places[:k], scores[:k])
+
+    def get(self, row: str) -> Hit | None:
+        """The row of a key, with score 1."""
+        snapshot = self.snapshot()
+        with reading(self.uri):
+            place = snapshot.place_of(row)
+            return None if place is None else self._hits(snapshot, np.array([place]), np.ones(1))[0]
+
+    def vector_of(self, row: str) -> np.ndarray | None:
+        """[dim] fp32 of a key."""
+        snapshot = self.snapshot()
+        with reading(self.uri):
+            place = snapshot.place_of(row)
+            return None if place is None else snapshot.vectors(np.array([place]))[0]
+
+    def thumbnail_of(self, row: str) -> bytes | None:
+        """The JPEG of a key; None for a text, or an image that could not be read."""
+        snapshot = self.snapshot()
+        with reading(self.uri):
+            place = snapshot.place_of(row)
+            if place is None:
+                return None
+            content: bytes | None = snapshot.fetch(np.array([place]), ["thumbnail"])["thumbnail"][0].as_py()
+            return content
+
+    def label_values(self) -> dict[str, list[tuple[str, int]]]:
+        """Each label's values with how many rows have them, the most frequent first."""
+        snapshot = self.snapshot()
+        found: dict[str, list[tuple[str, int]]] = {}
+        with reading(self.uri):
+            for name, column in self.info["labels"].items():
+                values = snapshot.table.search().select([column]).to_arrow()[column].drop_null()
+                counts = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()})
+                found[name] = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return found
+
+    def pairs(self, max_pairs: int) -> Pairs:
+        """Samples with a row in every modality; of more than `max_pairs` a random choice that is always the same."""
+        snapshot = self.snapshot()
+        modalities = self.info["modalities"]
+        with reading(self.uri):
+            rows = snapshot.rows
+            samples = pc.replace_substring_regex(rows, r"/[^/]*$", "")
+            counts = pc.value_counts(samples)
+            whole = counts.filter(pc.equal(counts.field("counts"), len(modalities))).field("values")
+            ids = sorted(whole.to_pylist())
+            if len(ids) > max_pairs:
+                chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:max_pairs])
+                ids = [ids[place] for place in chosen.tolist()]
+            places = {
+                name: np.asarray(
+                    pc.index_in(pa.array([key_of(i, name) for i in ids], pa.string()), rows.combine_chunks())
+                )
+                for name in modalities
+            }
+            first = snapshot.fetch(places[modalities[0]], ["caption", "group", *self.info["labels"].values()])
+            return Pairs(
+                ids=ids,
+                vectors={name: snapshot.vectors(at) for name, at in places.items()},
+                captions=first["caption"].to_pylist(),
+                labels={name: first[column].to_pylist() for name, column in self.info["labels"].items()},
+                groups=first["group"].to_pylist(),
+            )
+
+    def _query(self, vector: np.ndarray) -> np.ndarray:
+        query = np.asarray(vector, dtype=np.float32)
+        if query.shape != (self.info["embedding_dim"],) or not np.isfinite(query).all():
+            raise UsageError(f"a query is {self.info['embedding_dim']} finite numbers, got shape {query.shape}")
+        return query
+
+    def _prepared(self, modality: str | None, where: str | None) -> str | None:
+        """The filter as the engine takes it."""
+        if modality is not None and modality not in self.info["modalities"]:
+            raise unknown_name("modality", modality, self.info["modalities"])
+        parts = [] if modality is None else [f"modality = {literal(modality)}"]
+        if where is not None:
+            parts.append(f"({prepare_filter(where, self.fields)})")
+        return " AND ".join(parts) or None
+
+    def _hits(self, snapshot: Snapshot, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
+        if len(places) == 0:
+            return []
+        labels = self.info["labels"]
+        table = snapshot.fetch(places, [*HIT_COLUMNS, *labels.values()])
+        return [
+            Hit(
+                **{name: values[name] for name in HIT_COLUMNS},
+                score=float(score),
+                labels={name: values[column] for name, column in labels.items()},
+            )
+            for values, score in zip(table.to_pylist(), scores, strict=True)
+        ]
+
+
+def key_of(sample: str, modality: str) -> str:
+    """The key of a row."""
+    return f"{sample}/{modality}"
+
+
+def indexed(snapshot: Snapshot, query: np.ndarray, k: int, where: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """What the approximate index finds, ordered by exact scores."""
+    asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
+    if where is not None:
+        asked = asked.where(where, prefilter=True)
+    found = asked.select(["_rowid"]).limit(INDEX_CANDIDATES * k).to_arrow()
+    return snapshot.order(snapshot.places_of(found["_rowid"].to_numpy()), query, k)
+
+
+def fused(
+    snapshot: Snapshot, places: np.ndarray, words: str, k: int, where: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One ranking of two, by reciprocal ranks: rows by vector, and rows whose caption has the words."""
+    from lancedb.rerankers import RRFReranker
+
+    asked = snapshot.table.search(words, query_type="fts", fts_columns="caption").with_row_id(True)
+    if where is not None:
+        asked = asked.where(where, prefilter=True)
+    by_words = asked.select(["row", "_score"]).limit(k).to_arrow()
+    by_words = by_words.sort_by([("_score", "descending"), ("row", "ascending")]).select(["_rowid"])
+    by_vector = pa.table({"_rowid": pa.array(snapshot.row_ids[places], pa.uint64())})
+    both = RRFReranker().rerank_hybrid(words, by_vector, by_words)
+    found = snapshot.places_of(both["_rowid"].to_numpy())
+    scores = both["_relevance_score"].to_numpy()
+    order = np.lexsort((snapshot.ranks(found), -scores))
+    return found[order], scores[order]
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri
+
+
+def connect(uri: str) -> Any:
+    """The database of a collection; every read sees the newest version."""
+    os.environ.setdefault("LANCE_LOG", "error")  # its notes would stand between ours
+    try:
+        import lancedb
+    except ImportError:
+        raise missing_extra("lancedb", "search") from None
+    return lancedb.connect(uri, read_consistency_interval=timedelta(0))
+
+
+def table_names(database: Any) -> Sequence[str]:
+    names: list[str] = database.list_tables().tables
+    return names
+
+
+def info_of(schema: pa.Schema, uri: str) -> dict[str, Any]:
+    """What the table says of itself.
+
+    Raises:
+        DataRefused: a table that gapless did not write, or not this version of it.
+    """
+    try:
+        info = json.loads((schema.metadata or {})[METADATA_KEY])
+        known = info["format"] == FORMAT
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise DataRefused(f"{uri} holds a table that 'gapless index' did not write; choose another collection")
+    if info["version"] != VERSION:
+        raise DataRefused(f"{uri} is a collection of version {info['version']!r}, this gapless reads {VERSION}")
+    return dict(info)
+
+
+@contextmanager
+def reading(uri: str, where: str | None = None) -> Iterator[None]:
+    """What the engine says of damage, of a failed filter or an unreachable store, as one sentence of ours."""
+    try:
+        yield
+    except GaplessError:
+        raise
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the engine panics on some damage, which is no Exception
+        said = " ".join(re.sub(r",? \S*\.rs:[\d:]*", "", str(error)).split())[:200]
+        if where is not None and isinstance(error, (ValueError, RuntimeError)):
+            raise UsageError(f"the filter {where[:60]!r} cannot be applied ({said})") from None
+        raise DataRefused(f"{uri} cannot be read ({said}); it is damaged or out of reach: index again") from None

@@ -1,0 +1,125 @@
+"""One model and one collection: words, an image or both, to the rows that are nearest.
+
+searcher = Searcher.open("collections/x")
+searcher.search(text="left pleural effusion", k=5)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gapless.errors import NeedsNetwork, UsageError
+from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import fingerprint_of, load_model
+from gapless.search.collection import Collection, Hit
+
+
+class Searcher:
+    """Answers queries with a model and the collection that was indexed with it.
+
+    Args:
+        collection: where to look.
+        model: what embeds the queries; its fingerprint must be the collection's.
+
+    Raises:
+        UsageError: another model.
+    """
+
+    def __init__(self, collection: Collection, model: GaplessModel) -> None:
+        collection.check_model(fingerprint_of(model))
+        self.collection = collection
+        self.model = model.train(False)
+
+    @classmethod
+    def open(cls, uri: str | Path, model: str | Sequence[str] | None = None) -> "Searcher":
+        """Open a collection with its model.
+
+        Args:
+            uri: the collection.
+            model: where the model is now; by default where it was when the collection was indexed.
+
+        Raises:
+            UsageError: no collection, no model, or another model. DataRefused: one of them is damaged.
+        """
+        collection = Collection.open(uri)
+        recorded = collection.info["model"]["source"]
+        try:
+            loaded = load_model([model] if isinstance(model, str) else model or recorded)
+        except (UsageError, NeedsNetwork) as error:
+            if model is not None:
+                raise
+            where = " ".join(recorded)
+            raise UsageError(f"the model of {uri} is not at {where} ({error}); say where it is with --model") from None
+        loaded.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+        return cls(collection, loaded)
+
+    def embed(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> np.ndarray:
+        """A query as a vector.
+
+        Args:
+            text: words, or None.
+            image: an 8-bit array [height, width] or [height, width, 3], a path, or None.
+            image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
+
+        Returns:
+            [dim] unit norm: the normalised weighted mean of the two unit-norm embeddings.
+
+        Raises:
+            UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
+            DataRefused: an image that cannot be read.
+        """
+        if text is None and image is None:
+            raise UsageError("a query needs words, an image, or both")
+        if text is not None and not text.strip():
+            raise UsageError("the query is empty; give words or an image")
+        if not 0 <= image_weight <= 1:
+            raise UsageError(f"image_weight lies between 0 and 1, got {image_weight}")
+        vectors = []
+        if text is not None:
+            vectors.append((self._one("text", text), 1 - image_weight))
+        if image is not None:
+            vectors.append((self._one("image", image), image_weight))
+        if len(vectors) == 1:
+            return vectors[0][0]
+        both = np.sum([vector * weight for vector, weight in vectors], axis=0)
+        norm = np.linalg.norm(both)
+        if norm < 1e-6:
+            raise UsageError("words and image point in opposite directions; choose another image_weight")
+        return np.asarray(both / norm, dtype=np.float32)
+
+    def _one(self, modality: str, raw: Any) -> np.ndarray:
+        if modality not in self.model.modalities:
+            raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
+        kind = self.model.config.modalities[modality]["input"]["kind"]
+        if kind == "vector":
+            raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
+        return np.asarray(self.model.encode(modality, [raw])[0].numpy(), dtype=np.float32)
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        image: Any = None,
+        image_weight: float = 0.5,
+        k: int = 10,
+        modality: str | None = None,
+        where: str | None = None,
+        hybrid: bool = False,
+        exact: bool | None = None,
+    ) -> list[Hit]:
+        """The k nearest rows to a query; the options are those of `embed` and of `Collection.search`.
+
+        Args:
+            hybrid: the words also search the captions, and the two rankings become one.
+
+        Raises:
+            UsageError: as `embed` and `Collection.search`; `hybrid` without words.
+        """
+        if hybrid and text is None:
+            raise UsageError("a hybrid search needs words")
+        vector = self.embed(text, image, image_weight)
+        words = text if hybrid else None
+        return self.collection.search(vector, k=k, modality=modality, where=where, words=words, exact=exact)

@@ -1,0 +1,174 @@
+"""One version of a collection's table, and exact search in it.
+
+Exact means what brute force gives: every vector is scored. A pass in fp32 leaves the rows that could be among the
+best, whatever its rounding did; those are scored again in float64, rounded to fp32, and ordered by score, then by key.
+So equal vectors tie wherever they lie in memory, and ties come in one order.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gapless.errors import DataRefused
+
+MEMORY_BYTES = 4 << 30  # vectors up to this size are held in memory; larger ones are read at each exact search
+ROWS_AT_ONCE = 65_536
+FLOAT32_ROUNDING = 2.0**-24
+MAX_KEPT_FILTERS = 16
+
+
+class Snapshot:
+    """The rows of one version. A row is named by its place, 0 to n - 1.
+
+    Args:
+        table: a LanceDB table that is checked out at the version.
+        dim: size of a vector.
+        memory_bytes: at most so many bytes of vectors are held.
+    """
+
+    def __init__(self, table: Any, dim: int, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.table = table
+        self.version = int(table.version)
+        self.dim = dim
+        self.memory_bytes = memory_bytes
+        self._allowed: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def _keys(self) -> pa.Table:
+        keys: pa.Table = self.table.search().select(["row"]).with_row_id(True).to_arrow()
+        return keys
+
+    @property
+    def rows(self) -> pa.ChunkedArray:
+        """The keys, by place."""
+        return self._keys["row"]
+
+    @cached_property
+    def row_ids(self) -> np.ndarray:
+        """The engine's numbers of the rows, by place."""
+        return np.asarray(self._keys["_rowid"].to_numpy())
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self.row_ids)
+        return self.row_ids[order], order
+
+    @cached_property
+    def _rank(self) -> np.ndarray:
+        """Where each row stands in the order of the keys."""
+        rank = np.empty(len(self), dtype=np.int64)
+        rank[pc.sort_indices(self.rows).to_numpy()] = np.arange(len(self))
+        return rank
+
+    def ranks(self, places: np.ndarray) -> np.ndarray:
+        """Where these rows stand in the order of the keys."""
+        return np.asarray(self._rank[places])
+
+    @cached_property
+    def _matrix(self) -> np.ndarray | None:
+        """[row, dim] fp32, or None where that takes more memory than allowed."""
+        if len(self) * self.dim * 4 > self.memory_bytes:
+            return None
+        matrix = np.empty((len(self), self.dim), dtype=np.float32)
+        for places, vectors in self._stream():
+            matrix[places] = vectors
+        return matrix
+
+    def __len__(self) -> int:
+        return int(self._keys.num_rows)
+
+    def place_of(self, row: str) -> int | None:
+        place = pc.index(self.rows, row).as_py()
+        return None if place < 0 else place
+
+    def places_of(self, row_ids: np.ndarray) -> np.ndarray:
+        in_order, order = self._places
+        return np.asarray(order[np.searchsorted(in_order, row_ids)])
+
+    def _stream(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        query = self.table.search().select(["vector"]).with_row_id(True)
+        for batch in query.to_batches():
+            vectors = batch.column("vector").flatten().to_numpy().reshape(-1, self.dim)
+            check_unit_norm(vectors)
+            yield self.places_of(batch.column("_rowid").to_numpy()), vectors
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        """[place, dim] fp32."""
+        if self._matrix is not None:
+            return np.asarray(self._matrix[places])
+        table = self.fetch(places, ["vector"])
+        return np.asarray(table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self.dim))
+
+    def fetch(self, places: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Columns of these rows, in this order."""
+        row_ids = self.row_ids[places]
+        found = self.table.take_row_ids(row_ids.tolist()).select(list(columns)).with_row_id().to_arrow()
+        held = found["_rowid"].to_numpy()
+        order = np.argsort(held)
+        return found.take(order[np.searchsorted(held[order], row_ids)]).drop_columns(["_rowid"])
+
+    def allowed(self, where: str) -> np.ndarray:
+        """[row] bool: which rows a prepared filter lets through."""
+        if where not in self._allowed:
+            found = self.table.search().where(where).select(["_rowid"]).with_row_id(True).to_arrow()
+            mask = np.zeros(len(self), dtype=bool)
+            mask[self.places_of(found["_rowid"].to_numpy())] = True
+            if len(self._allowed) >= MAX_KEPT_FILTERS:
+                self._allowed.clear()
+            self._allowed[where] = mask
+        return self._allowed[where]
+
+    def exact(self, query: np.ndarray, k: int, where: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Places and scores of the k best rows, best first, ties in the order of the keys.
+
+        Args:
+            query: [dim], unit norm.
+            where: a prepared filter.
+        """
+        scores = self._approximate_scores(query)
+        if where is not None:
+            scores[~self.allowed(where)] = -np.inf
+        k = min(k, int(np.isfinite(scores).sum()))
+        if k == 0:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+        # Unit-norm rows: either score of a pair is off by at most dim roundings, and the final rounding adds one.
+        candidates = np.flatnonzero(scores >= kth - 2 * (self.dim + 1) * FLOAT32_ROUNDING)
+        return self.order(candidates, query, k)
+
+    def order(self, places: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of these rows by their exact scores."""
+        parts = [
+            exact_scores(self.vectors(places[start : start + ROWS_AT_ONCE]), query)
+            for start in range(0, len(places), ROWS_AT_ONCE)
+        ]
+        scores = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+        best = np.lexsort((self.ranks(places), -scores))[:k]
+        return places[best], scores[best]
+
+    def _approximate_scores(self, query: np.ndarray) -> np.ndarray:
+        query = np.asarray(query, dtype=np.float32)
+        if self._matrix is not None:
+            return np.asarray(self._matrix @ query)
+        scores = np.empty(len(self), dtype=np.float32)
+        for places, vectors in self._stream():
+            scores[places] = vectors @ query
+        return scores
+
+
+def exact_scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """[row] dot products summed in float64 and rounded to fp32: equal rows score equal, wherever they stand."""
+    products = vectors.astype(np.float64) * np.asarray(query, dtype=np.float32).astype(np.float64)
+    return np.asarray(products.sum(axis=1), dtype=np.float32)
+
+
+def check_unit_norm(vectors: np.ndarray) -> None:
+    """Refuse vectors that no model of ours gives: the file was damaged or written by something else."""
+    squares = np.einsum("rd,rd->r", vectors, vectors)
+    bad = int((~(np.abs(squares - 1) < 1e-3)).sum())
+    if bad:
+        raise DataRefused(f"{bad} vectors are not of unit norm: the collection is damaged; index again")

@@ -1,0 +1,157 @@
+"""`gapless index, index delete, search`: a collection of embeddings, and what is near a query in it."""
+
+from pathlib import Path
+from typing import Any
+
+from gapless.errors import UsageError
+from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, terminal_width
+
+
+def index_arguments(parser: Parser) -> None:
+    parser.add_argument("model", nargs="+", help="what 'gapless embed' takes")
+    parser.add_argument("--data", type=Path, required=True, help="manifest, or embeddings of this model")
+    parser.add_argument("--out", required=True, help="collection: a directory or s3://..., made or added to")
+    parser.add_argument("--split", default=None, help="only these rows; default all")
+    parser.add_argument("--update", action="store_true", help="replace samples that differ from the collection's")
+    parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
+    parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
+    parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+
+
+def index(args: Arguments) -> Outcome:
+    import torch
+
+    from gapless.embed import write_embeddings
+    from gapless.models.foreign import fingerprint_of, load_model
+    from gapless.search.build import STAGED_ROWS, label_columns, ready_chunks, staged, write_collection
+    from gapless.search.collection import FORMAT, VERSION
+    from gapless.search.indices import ANN_ABOVE, update_indices
+
+    model = load_model(args.model)
+    if model.config.embedding_dim is None:
+        raise UsageError("the encoders have no space in common; 'gapless close' makes one")
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    fingerprint = fingerprint_of(model)
+    samples, ready = samples_of(args, model, fingerprint)
+
+    def embed(source: Any, directory: Path) -> None:
+        options = {"batch_size": args.batch_size, "num_workers": args.workers}
+        write_embeddings(model, source, directory, names=args.model, shard_size=STAGED_ROWS, **options)
+
+    def chunks(part: Any, place: Path) -> Any:
+        return ready_chunks(part, ready) if ready else staged(part, place, fingerprint, embed)
+
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": {"source": list(args.model), "fingerprint": fingerprint},
+        "embedding_dim": model.config.embedding_dim,
+        "modalities": list(model.modalities),
+        "labels": label_columns(samples.labels),
+    }
+    collection, changes = write_collection(args.out, samples, info, chunks, update=args.update, staging=args.staging)
+    recall = update_indices(collection, args.ann, ANN_ABOVE if args.ann_above is None else args.ann_above)
+    value = {
+        "collection": args.out,
+        "rows": collection.count(),
+        "added": len(changes.added),
+        "updated": len(changes.updated),
+        "unchanged": changes.unchanged,
+        "index": recall,
+    }
+    note = f"\napproximate index: recall@10 {recall['recall@10']:.3f} of exact search" if recall else ""
+    counts = f"{value['added']:,} samples added, {value['updated']:,} updated, {value['unchanged']:,} unchanged"
+    return Outcome(value, f"{counts}; {value['rows']:,} rows{note}\n{args.out}")
+
+
+def samples_of(args: Arguments, model: Any, fingerprint: str) -> Any:
+    """The samples of `--data`, and the embeddings themselves where this model has made them already."""
+    from gapless.data.embeddings import PLAN_FILE, read_embeddings
+    from gapless.data.manifest import Manifest
+    from gapless.data.vectors import VectorPairs
+    from gapless.embed import Source, columns_of
+    from gapless.search.build import Samples
+
+    if not (args.data / PLAN_FILE).exists():
+        manifest = Manifest.read(args.data)
+        manifest = manifest.select(args.split) if args.split else manifest
+        return Samples.of_manifest(Source.of_manifest(model, manifest), manifest), None
+    embeddings = read_embeddings(args.data)
+    embeddings = embeddings.select(args.split) if args.split else embeddings
+    origin = str((embeddings.info.get("data") or {}).get("source") or args.data.name)
+    if (embeddings.info.get("model") or {}).get("fingerprint") == fingerprint:
+        source = Source(VectorPairs(embeddings.embeddings, embeddings.ids), columns_of(embeddings), {})
+        return Samples.of_embeddings(source, embeddings, origin), embeddings
+    return Samples.of_embeddings(Source.of_embeddings(model, embeddings), embeddings, origin), None
+
+
+def delete_arguments(parser: Parser) -> None:
+    parser.add_argument("collection")
+    parser.add_argument("--where", required=True, help="which rows, as in search: \"group = 'case 17'\"")
+
+
+def delete(args: Arguments) -> Outcome:
+    from gapless.search.build import delete_rows
+    from gapless.search.collection import Collection
+
+    collection = Collection.open(args.collection)
+    deleted = delete_rows(collection, args.where)
+    left = collection.count()
+    return Outcome({"deleted": deleted, "rows": left}, f"{deleted:,} rows deleted, {left:,} left")
+
+
+def search_arguments(parser: Parser) -> None:
+    parser.add_argument("collection")
+    parser.add_argument("words", nargs="?", default=None)
+    parser.add_argument("--image", type=Path, default=None, help="an image to search with, alone or beside words")
+    parser.add_argument("--image_weight", type=float, default=0.5, help="with both: 0 is words alone, 1 image alone")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--modality", default=None, help="only rows of this modality; default all, mixed")
+    parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND split = 'test'\"")
+    parser.add_argument("--hybrid", action="store_true", help="also search the captions for the words")
+    parser.add_argument("--exact", action="store_true", help="score every row even where an approximate index is")
+    parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
+
+
+def search(args: Arguments) -> Outcome:
+    from dataclasses import asdict
+
+    from gapless.search.searcher import Searcher
+
+    searcher = Searcher.open(args.collection, args.model)
+    hits = searcher.search(
+        text=args.words,
+        image=args.image,
+        image_weight=args.image_weight,
+        k=args.k,
+        modality=args.modality,
+        where=args.where,
+        hybrid=args.hybrid,
+        exact=True if args.exact else None,
+    )
+    listed = [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, 1)]
+    return Outcome({"hits": listed, "model": searcher.collection.info["model"]}, hits_to_text(hits, terminal_width()))
+
+
+def hits_to_text(hits: Any, width: int) -> str:
+    """One line per hit: rank, score, modality, id, the labels, the caption as far as the line goes."""
+    if not hits:
+        return "nothing found"
+    ids = max(len(hit.id) for hit in hits)
+    modalities = max(len(hit.modality) for hit in hits)
+    lines = []
+    for rank, hit in enumerate(hits, 1):
+        labels = ", ".join(value for value in hit.labels.values() if value)
+        said = " ".join(f"[{labels}] {hit.caption or ''}".split())
+        line = f"{rank:>3}  {hit.score:6.3f}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {said}"
+        lines.append(line if len(line) <= width else line[: width - 3] + "...")
+    return "\n".join(lines)
+
+
+VERBS = {
+    "index": Verb("a model over a manifest -> a collection", index_arguments, index),
+    "index delete": Verb("rows of a collection that a filter names", delete_arguments, delete),
+    "search": Verb("words or an image -> the nearest images and texts", search_arguments, search),
+}
