@@ -4,7 +4,6 @@ thumbnail under the pointer, the figures beside. It loads nothing from outside, 
 
 import base64
 import hashlib
-import io
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from gapless import __version__
 from gapless.data.manifest import Manifest
-from gapless.data.pixels import load_image
+from gapless.data.thumbnails import thumbnail
 from gapless.errors import DataRefused, missing_extra
 from gapless.files import write_text
 from gapless.geometry import unit_norm
@@ -30,7 +29,6 @@ from gapless.study.renderings import figure_text
 from gapless.study.table import number_of
 
 MAX_PAIRS = 1000
-THUMBNAIL_SIDE = 160
 
 
 def write_map(
@@ -115,23 +113,15 @@ def add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
         texts = values["captions"] or [""]
         pair["caption"] = texts[0]
         pair["labels"] = {name: label_text(values[name]) for name in manifest.labels}
-        thumbnail = thumbnail_of(manifest, row)
-        if thumbnail:
-            pair["thumbnail"] = thumbnail
+        picture = thumbnail_of(manifest, row)
+        if picture:
+            pair["thumbnail"] = picture
 
 
 def thumbnail_of(manifest: Manifest, row: int) -> str | None:
     """A small JPEG as a data address; None for a row whose image is gone or cannot be read."""
-    from PIL import Image
-
-    try:
-        image = Image.fromarray(load_image(manifest.image_path(row)))
-    except (OSError, DataRefused, TypeError):
-        return None
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=70, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    content = thumbnail(manifest.image_path(row))
+    return None if content is None else "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def plotly_script() -> str:
