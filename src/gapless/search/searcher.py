@@ -6,7 +6,7 @@ searcher.search(text="left pleural effusion", k=5)
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ from gapless.errors import NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.search.collection import Collection, Hit
+
+
+class Part(NamedTuple):
+    """One input of a query."""
+
+    modality: str
+    raw: Any
+    weight: float
 
 
 class Searcher:
@@ -71,32 +79,33 @@ class Searcher:
             UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
             DataRefused: an image that cannot be read.
         """
+        parts = self.parts(text, image, image_weight)
+        return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
+
+    def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
+        """What of a query has to be encoded; the arguments and errors are those of `embed`."""
         if text is None and image is None:
             raise UsageError("a query needs words, an image, or both")
         if text is not None and not text.strip():
             raise UsageError("the query is empty; give words or an image")
         if not 0 <= image_weight <= 1:
             raise UsageError(f"image_weight lies between 0 and 1, got {image_weight}")
-        vectors = []
-        if text is not None:
-            vectors.append((self._one("text", text), 1 - image_weight))
-        if image is not None:
-            vectors.append((self._one("image", image), image_weight))
-        if len(vectors) == 1:
-            return vectors[0][0]
-        both = np.sum([vector * weight for vector, weight in vectors], axis=0)
-        norm = np.linalg.norm(both)
-        if norm < 1e-6:
-            raise UsageError("words and image point in opposite directions; choose another image_weight")
-        return np.asarray(both / norm, dtype=np.float32)
+        both = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
+        parts = [part for part in both if part.raw is not None]
+        for part in parts:
+            self._check_modality(part.modality)
+        return parts
 
-    def _one(self, modality: str, raw: Any) -> np.ndarray:
+    def encode(self, modality: str, raws: Sequence[Any]) -> np.ndarray:
+        """[len(raws), dim] unit-norm rows of one modality, in one pass of the model."""
+        return np.asarray(self.model.encode(modality, raws).numpy(), dtype=np.float32)
+
+    def _check_modality(self, modality: str) -> None:
         if modality not in self.model.modalities:
             raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
         kind = self.model.config.modalities[modality]["input"]["kind"]
         if kind == "vector":
             raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
-        return np.asarray(self.model.encode(modality, [raw])[0].numpy(), dtype=np.float32)
 
     def search(
         self,
@@ -123,3 +132,14 @@ class Searcher:
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
         return self.collection.search(vector, k=k, modality=modality, where=where, words=words, exact=exact)
+
+
+def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:
+    """[dim] the normalised mean of unit-norm vectors by the weights of their parts; one vector stays as it is."""
+    if len(vectors) == 1:
+        return vectors[0]
+    both = np.sum([vector * part.weight for vector, part in zip(vectors, parts, strict=True)], axis=0)
+    norm = np.linalg.norm(both)
+    if norm < 1e-6:
+        raise UsageError("words and image point in opposite directions; choose another image_weight")
+    return np.asarray(both / norm, dtype=np.float32)
