@@ -106,11 +106,26 @@ class GaplessModel(PreTrainedModel):
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Unit-norm rows [pair, embedding_dim] of one modality's preprocessed inputs, with gradient."""
-        encoder = self.encoders[modality]
-        frozen = not self.config.modalities[modality]["encoder"].get("trainable", True)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = encoder(**inputs)
+        with torch.set_grad_enabled(self.encoder_learns(modality)):
+            features = self.encoders[modality](**inputs)
         return unit_norm(self.heads[modality](features).float())
+
+    def embed_with_tokens(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """As `embed`, and the features before pooling, [pair, token, size], from one pass of the encoder.
+
+        Raises:
+            UsageError: an encoder that gives no tokens (open_clip, vectors).
+        """
+        encoder: Any = self.encoders[modality]
+        if not encoder.has_tokens:
+            kind = self.config.modalities[modality]["encoder"]["kind"]
+            raise UsageError(f"the {modality} encoder ({kind}) gives no patch tokens; do without them")
+        with torch.set_grad_enabled(self.encoder_learns(modality)):
+            features, tokens = encoder.pooled_and_tokens(**inputs)
+        return unit_norm(self.heads[modality](features).float()), tokens
+
+    def encoder_learns(self, modality: str) -> bool:
+        return torch.is_grad_enabled() and bool(self.config.modalities[modality]["encoder"].get("trainable", True))
 
     def embed_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """`embed` of every modality of a batch."""

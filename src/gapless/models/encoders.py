@@ -33,10 +33,13 @@ class Encoder(nn.Module):
 
     output_size: int
     model: Any
+    has_tokens = False  # whether `pooled_and_tokens` is there
 
 
 class TransformersEncoder(Encoder):
     """Any `transformers` model that returns token features or pooled features."""
+
+    has_tokens = True
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -62,10 +65,10 @@ class TransformersEncoder(Encoder):
         """Pooled features, [pair, output_size]."""
         return pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
 
-    def tokens(self, **inputs: Tensor) -> Tensor:
-        """Token or patch features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
-        features: Tensor = self.model(**inputs).last_hidden_state
-        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+    def pooled_and_tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features, and the token or patch features before pooling, [pair, token, size], from one pass."""
+        output = self.model(**inputs)
+        return pool(output, self.pooling, inputs.get("attention_mask")), token_features(output)
 
 
 class OpenClipEncoder(Encoder):
@@ -176,15 +179,19 @@ def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Ten
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
-    tokens: Tensor = output.last_hidden_state
-    if tokens.ndim == 4:
-        tokens = tokens.flatten(2).transpose(1, 2)
+    tokens = token_features(output)
     if pooling == "cls":
         return tokens[:, 0]
     if attention_mask is None:
         return tokens.mean(dim=1)
     weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
+
+
+def token_features(output: Any) -> Tensor:
+    """Features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
+    features: Tensor = output.last_hidden_state
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
 
 
 def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:

@@ -13,15 +13,21 @@ HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train
 
 
 class LossRules(TrainerCallback):
-    """Moves the scheduled weights before a step and clamps the temperature after it."""
+    """Moves the scheduled weights before a step and clamps the temperature after it.
 
-    def __init__(self, loss: GapClosingLoss) -> None:
+    Args:
+        progress: where schedules stand throughout, in [0, 1]; None follows the training.
+    """
+
+    def __init__(self, loss: GapClosingLoss, progress: float | None = None) -> None:
         self.loss = loss
+        self.progress = progress
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.loss.set_progress(min(1.0, state.global_step / max(1, state.max_steps)))
+        reached = min(1.0, state.global_step / max(1, state.max_steps))
+        self.loss.set_progress(reached if self.progress is None else self.progress)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -82,7 +88,12 @@ class ProgressBar(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        shown = {"loss": "loss", "eval_gap/centroid_distance": "gap", "eval_retrieval/mean/R@10": "R@10"}
+        shown = {
+            "loss": "loss",
+            "eval_gap/centroid_distance": "gap",
+            "eval_retrieval/mean/R@10": "R@10",
+            "eval_caption/loss": "validation",
+        }
         if self.bar is not None:
             self.last = {**getattr(self, "last", {}), **{shown[k]: f"{v:.3f}" for k, v in logs.items() if k in shown}}
             self.bar.set_postfix(self.last)

@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
@@ -20,28 +20,39 @@ from gapless.models.encoders import network_or_usage
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
-from gapless.train.trainer import AlignerTrainer
+from gapless.train.trainer import AlignerTrainer, RunTrainer
 
 TRAIN, VALIDATION = "train", "validation"
 
 
+class Settings(Protocol):
+    """What every kind of run has in its settings."""
+
+    @property
+    def training(self) -> Mapping[str, Any]: ...
+
+
+class Request:
+    """What was asked for, a frozen dataclass: it is written to `config.yaml`, and a resumed run must match it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists and dictionaries alone, as YAML and JSON write them."""
+        described: dict[str, Any] = plain(asdict(self))  # type: ignore[call-overload]
+        return described
+
+    def to_yaml(self) -> str:
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
 @dataclass(frozen=True)
-class Run:
-    """What was asked for: it is written to `config.yaml`, and a resumed run must match it."""
+class Run(Request):
+    """The training of an aligner."""
 
     recipe: str
     method: str
     seed: int
     settings: Recipe
     data_fingerprint: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Lists and dictionaries alone, as YAML and JSON write them."""
-        described: dict[str, Any] = plain(asdict(self))
-        return described
-
-    def to_yaml(self) -> str:
-        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def plain(value: Any) -> Any:
@@ -53,7 +64,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def training_arguments(settings: Recipe, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
     """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here."""
     known = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
     for name, value in settings.training.items():
@@ -145,16 +156,13 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     arguments = training_arguments(settings, out, seed, has_evaluation)
     check_enough(train_rows, arguments)
     checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-    is_writer = arguments.process_index == 0  # of the processes that torchrun started
-    if is_writer and not resume:
-        check_new_directory(out)
     set_seed(seed)
+    if arguments.process_index == 0 and not resume:
+        check_new_directory(out)
     model = new_model(settings, all_captions(train_rows))
     model.micro_batch_size = settings.micro_batch_size
     check_modalities(model, train_rows)
-    if is_writer:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "config.yaml", run.to_yaml())
+    write_request(run, arguments, out)
     trainer = AlignerTrainer(
         model,
         arguments,
@@ -169,6 +177,19 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
         evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
         mask_duplicates=settings.loss.mask_duplicates,
     )
+    train_and_save(trainer, out, checkpoint, resume)
+    return passed_over
+
+
+def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
+    if arguments.process_index == 0:  # of the processes that torchrun started
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "config.yaml", run.to_yaml())
+
+
+def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
+    """Train from a checkpoint or from the start, and write the model; a run that fails at once leaves nothing."""
+    is_writer = trainer.args.process_index == 0
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
@@ -176,12 +197,11 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
             shutil.rmtree(out)  # made by this call, and nothing in it could be resumed
         raise
     if is_writer:
-        save_whole(model, out / "model")
+        save_whole(trainer.whole_model, out / "model")
     trainer.accelerator.wait_for_everyone()
-    return passed_over
 
 
-def save_whole(model: GaplessModel, directory: Path) -> None:
+def save_whole(model: PreTrainedModel, directory: Path) -> None:
     """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
     shutil.rmtree(directory, ignore_errors=True)
     with new_directory(directory) as partial:
@@ -199,7 +219,7 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
         )
 
 
-def resumed(run: Run, out: Path) -> tuple[Path | None, dict[str, str]]:
+def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
     config = out / "config.yaml"
     if not config.exists():

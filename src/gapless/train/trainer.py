@@ -1,14 +1,14 @@
 """Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
 
 import shutil
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -22,42 +22,43 @@ from gapless.train.callbacks import LossRules, MetricsFile, ProgressBar
 from gapless.train.checkpoint import checkpoints_of, fault_of, publish
 
 
-class AlignerTrainer(Trainer):
-    """Our part of the training loop; everything else is `transformers.Trainer`.
+class RunTrainer(Trainer):
+    """Our part of the training loop, whatever is trained; everything else is `transformers.Trainer`.
+
+    The model's output has `loss` and unweighted `terms`; a batch has `ids`.
 
     Args:
         run: the run's directory; checkpoints go to `run/checkpoints`, logs to `run/metrics.jsonl`.
-        evaluation: pairs to measure during training, or None.
-        mask_duplicates: pairs of one caption are not negatives of each other.
+        collator: samples to the model's keyword arguments and `ids`.
+        evaluation: what is measured during training, or None.
     """
 
     def __init__(
         self,
-        model: GaplessModel,
+        model: PreTrainedModel,
         args: TrainingArguments,
         train_dataset: Dataset[Any],
         run: Path,
-        label: str = "train",
-        evaluation: Dataset[Any] | None = None,
-        mask_duplicates: bool = False,
+        label: str,
+        collator: Callable[[Any], dict[str, Any]],
+        evaluation: Dataset[Any] | None,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=evaluation,
-            data_collator=Collator(preprocessors_of(model), mask_duplicates),
+            data_collator=collator,
         )
-        assert model.loss is not None
         self.run = run
-        self.aligner, self.loss, self.evaluation = model, model.loss, evaluation
+        self.whole_model, self.evaluation = model, evaluation
         self.term_sums: dict[str, Tensor] = {}
         self.num_summed = 0
         self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        for callback in (LossRules(self.loss), MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
+        for callback in (MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
             self.add_callback(callback)
 
     def compute_loss(
@@ -94,19 +95,18 @@ class AlignerTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.num_summed:
             logs |= {f"loss/{name}": float(value) / self.num_summed for name, value in self.term_sums.items()}
-            logs["logit_scale"] = float(self.loss.logit_scale.detach().exp())
             self.term_sums, self.num_summed = {}, 0
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The gap and retrieval figures of the evaluation pairs, as `eval_<key>`."""
-        assert self.evaluation is not None
-        embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
-        figures = measure(embeddings, include=("gap", "retrieval"))
-        metrics = {f"eval_{key}": value for key, value in figures.items()}
+        """The figures of the evaluation data, as `eval_<key>`."""
+        metrics = {f"eval_{key}": value for key, value in self.evaluation_figures().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def evaluation_figures(self) -> dict[str, Any]:
+        raise NotImplementedError
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
@@ -148,7 +148,7 @@ class AlignerTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The model alone: the pickled arguments that transformers adds are never read here."""
         if self.args.should_save:
-            self.aligner.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
+            self.whole_model.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
 
     def rotate(self, newest: Path) -> None:
         """Keep the newest `save_total_limit` checkpoints that verify, and the best one."""
@@ -159,3 +159,39 @@ class AlignerTrainer(Trainer):
         for old in checkpoints_of(newest.parent)[limit:]:
             if best is None or old.name != Path(best).name:
                 shutil.rmtree(old)
+
+
+class AlignerTrainer(RunTrainer):
+    """An aligner with the gap-closing loss; the gap is measured during training.
+
+    Args:
+        evaluation: pairs to measure during training, or None.
+        mask_duplicates: pairs of one caption are not negatives of each other.
+    """
+
+    def __init__(
+        self,
+        model: GaplessModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        run: Path,
+        label: str = "train",
+        evaluation: Dataset[Any] | None = None,
+        mask_duplicates: bool = False,
+    ) -> None:
+        collator = Collator(preprocessors_of(model), mask_duplicates)
+        super().__init__(model, args, train_dataset, run, label, collator, evaluation)
+        assert model.loss is not None
+        self.aligner, self.loss = model, model.loss
+        self.add_callback(LossRules(self.loss))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.num_summed:
+            logs["logit_scale"] = float(self.loss.logit_scale.detach().exp())
+        super().log(logs, start_time)
+
+    def evaluation_figures(self) -> dict[str, Any]:
+        """The gap and retrieval figures of the evaluation pairs."""
+        assert self.evaluation is not None
+        embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
+        return measure(embeddings, include=("gap", "retrieval"))
