@@ -58,13 +58,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Samples that have a row in every modality: vectors are [pair, dim], row i of everything is one sample."""
+    """Samples that have a row in every modality: vectors are [pair, dim], row i of everything is one sample.
+
+    `thumbnails` are the keys of rows with a picture, or None.
+    """
 
     ids: list[str]
     vectors: dict[str, np.ndarray]
     captions: list[str | None]
     labels: dict[str, list[str | None]]
     groups: list[str | None]
+    thumbnails: list[str | None]
 
 
 class Collection:
@@ -231,6 +235,13 @@ class Collection:
                 )
                 for name in modalities
             }
+            pictured: list[str | None] = [None] * len(ids)
+            for name, at in places.items():
+                shown = snapshot.fetch(at, ["has_thumbnail"])["has_thumbnail"].to_pylist()
+                pictured = [
+                    known or (key_of(i, name) if one else None)
+                    for known, i, one in zip(pictured, ids, shown, strict=True)
+                ]
             first = snapshot.fetch(places[modalities[0]], ["caption", "group", *self.info["labels"].values()])
             return Pairs(
                 ids=ids,
@@ -238,6 +249,7 @@ class Collection:
                 captions=first["caption"].to_pylist(),
                 labels={name: first[column].to_pylist() for name, column in self.info["labels"].items()},
                 groups=first["group"].to_pylist(),
+                thumbnails=pictured,
             )
 
     def _query(self, vector: np.ndarray) -> np.ndarray:

@@ -100,11 +100,16 @@ class Searcher:
         """[len(raws), dim] unit-norm rows of one modality, in one pass of the model."""
         return np.asarray(self.model.encode(modality, raws).numpy(), dtype=np.float32)
 
+    @property
+    def query_modalities(self) -> list[str]:
+        """What a query may be: the modalities that the model embeds by itself, so not vectors of another encoder."""
+        inputs = {name: self.model.config.modalities[name]["input"]["kind"] for name in self.model.modalities}
+        return [name for name, kind in inputs.items() if kind != "vector"]
+
     def _check_modality(self, modality: str) -> None:
         if modality not in self.model.modalities:
             raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
-        kind = self.model.config.modalities[modality]["input"]["kind"]
-        if kind == "vector":
+        if modality not in self.query_modalities:
             raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
 
     def search(
