@@ -43,6 +43,19 @@ def centroid_distance_unbiased(a, b):
     return math.sqrt(max(0.0, dot(middle, middle) - spread / (n * (n - 1))))
 
 
+def centroid_distance_group_unbiased(a, b, groups):
+    differences = [[x - y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+    middle = mean_row(differences)
+    names = sorted(set(groups))
+    scatter = 0.0
+    for name in names:
+        own = [row for row, group in zip(differences, groups, strict=True) if group == name]
+        total = [math.fsum(row[k] - middle[k] for row in own) for k in range(len(middle))]
+        scatter += dot(total, total)
+    scatter *= len(names) / (len(names) - 1) / len(a) ** 2
+    return math.sqrt(max(0.0, dot(middle, middle) - scatter))
+
+
 def off_diagonal(a, b):
     n = len(a)
     return mean(dot(a[i], b[j]) for i in range(n) for j in range(n) if i != j)

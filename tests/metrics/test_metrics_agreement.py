@@ -35,6 +35,7 @@ def test_all_quadratic_figures_agree_with_plain_python(block_size, copies):
     expected = {
         "gap/centroid_distance": oracles.centroid_distance(a, b),
         "gap/centroid_distance_unbiased": oracles.centroid_distance_unbiased(a, b),
+        "gap/centroid_distance_group_unbiased": oracles.centroid_distance_unbiased(a, b),  # every pair its own group
         "gap/true_pair_cosine": oracles.mean(cosines),
         "gap/negative_cosine": oracles.off_diagonal(a, b),
         "gap/margin": oracles.mean(cosines) - oracles.off_diagonal(a, b),
@@ -62,6 +63,15 @@ def test_all_quadratic_figures_agree_with_plain_python(block_size, copies):
     # an arc cosine near 1 keeps half the digits: the oracle is the coarse one here
     assert figures["gap/true_pair_angle_deg"] == pytest.approx(oracles.mean(angles), abs=1e-5 if copies else 1e-9)
     assert figures["n"] == figures["gallery_size"] == 37
+
+
+def test_the_group_unbiased_distance_agrees_with_plain_python_on_groups_of_any_size():
+    z, w = pairs()
+    groups = [row // 5 if row < 20 else row for row in range(37)]
+    found = measure({"image": z, "text": w + 2}, groups=groups, include=("gap",))
+    expected = oracles.centroid_distance_group_unbiased(as_lists(z), as_lists(w + 2), groups)
+    assert found["gap/centroid_distance_group_unbiased"] == pytest.approx(expected, abs=1e-9)
+    assert found["gap/centroid_distance_unbiased"] != pytest.approx(expected, abs=1e-3)
 
 
 def test_ranks_per_pair_agree_with_plain_python():

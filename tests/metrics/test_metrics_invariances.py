@@ -126,6 +126,20 @@ def test_the_unbiased_centroid_distance_forgives_what_sampling_adds():
     assert sum(corrected) / 20 < 0.03
 
 
+def test_the_group_unbiased_centroid_distance_forgives_the_scatter_of_cases():
+    """40 cases of 5 nearly equal pairs, no gap: pairs taken as independent still measure one."""
+    generator = torch.Generator().manual_seed(0)
+    by_pair, by_group = [], []
+    for _ in range(20):
+        cases = torch.randn(2, 40, 64, generator=generator).repeat_interleave(5, dim=1)
+        z, w = cases + 0.1 * torch.randn(2, 200, 64, generator=generator)
+        figures = measure({"image": z, "text": w}, groups=[row // 5 for row in range(200)], include=("gap",))
+        by_pair.append(figures["gap/centroid_distance_unbiased"] ** 2)
+        by_group.append(figures["gap/centroid_distance_group_unbiased"] ** 2)
+    assert sum(by_pair) / 20 > 0.03  # the control: 2 (1/40 - 1/200) = 0.04
+    assert sum(by_group) / 20 < 0.004
+
+
 def test_the_centroid_distance_is_blind_and_the_others_are_not():
     """One modality on the x axis, the other on the y axis: one mean, no overlap."""
     generator = torch.Generator().manual_seed(0)

@@ -14,12 +14,16 @@ NUM_FOLDS = 5
 ROWS_AT_ONCE = 8192
 
 
-def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, Figure]:
-    """Norm of the difference of the modality means, and the same without its sampling bias; in [0, 2], 0 = closed.
+def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, Figure, Figure]:
+    """Norm of the difference of the modality means, and the same less its sampling bias; in [0, 2], 0 = closed.
 
-    With d_i = a_i - b_i: `||mean d||` and `sqrt(max(0, ||mean d||^2 - sum ||d_i - mean d||^2 / (n (n - 1))))`. A mean
-    of n differences has length about sqrt(trace / n) even when nothing separates the modalities; a resample adds that
-    length once more, so that the replicates take it off again (squared, before the root).
+    With d_i = a_i - b_i: `||mean d||`; `sqrt(max(0, ||mean d||^2 - sum ||d_i - mean d||^2 / (n (n - 1))))`, which takes
+    pairs as independent; and `sqrt(max(0, ||mean d||^2 - G / (G - 1) sum_g ||sum_(i in g) (d_i - mean d)||^2 / n^2))`,
+    which takes the G groups as independent (for one pair a group the same number; exact in expectation for groups of
+    one size). A mean of n differences has length about sqrt(trace / n) even when nothing separates the modalities; a
+    resample adds that length once more, so that the replicates take it off again (squared, before the root).
+
+    Reference: the cluster-robust variance of a mean (Liang and Zeger, Biometrika 1986).
     """
     difference = a - b
     num_rows = len(difference)
@@ -31,16 +35,19 @@ def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, 
     residual = sums.double() - sizes[:, None] * mean if groups.num_groups < num_rows else None
     group_bias = float(residual.square().sum()) / num_rows**2 if residual is not None else spread / num_rows**2
 
+    scatter = group_bias * groups.num_groups / max(1, groups.num_groups - 1)
+
     def squared_replicates(draws: Tensor) -> Tensor:
         means = (draws.to(sums.dtype) @ sums).double() / (draws @ sizes)[:, None]
         return means.square().sum(dim=1) - group_bias
 
-    return (
-        Figure(math.sqrt(squared), lambda draws: squared_replicates(draws).clamp_min(0).sqrt()),
-        Figure(
-            math.sqrt(max(0.0, squared - bias)), lambda draws: (squared_replicates(draws) - bias).clamp_min(0).sqrt()
-        ),
-    )
+    def less(excess: float) -> Figure:
+        return Figure(
+            math.sqrt(max(0.0, squared - excess)),
+            lambda draws: (squared_replicates(draws) - excess).clamp_min(0).sqrt(),
+        )
+
+    return less(0.0), less(bias), less(scatter)
 
 
 def _mean(rows: Tensor) -> Tensor:

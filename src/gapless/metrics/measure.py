@@ -244,12 +244,13 @@ def _pair_figures(
 
 
 def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:
-    biased, unbiased = gap.centroid_distance(a, b, groups)
+    biased, unbiased, group_unbiased = gap.centroid_distance(a, b, groups)
     true_pair = mean_figure(scan.cosine, groups)
     negative = gap.off_diagonal_cosine(a, b, groups)
     return {
         "gap/centroid_distance": biased,
         "gap/centroid_distance_unbiased": unbiased,
+        "gap/centroid_distance_group_unbiased": group_unbiased,
         "gap/true_pair_cosine": true_pair,
         "gap/true_pair_angle_deg": mean_figure(gap.angle_deg(a, b), groups),
         "gap/negative_cosine": negative,
