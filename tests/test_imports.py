@@ -15,6 +15,7 @@ FLOORS = [
     {"losses", "metrics", "data", "pages"},
     {"models"},
     {"embed"},
+    {"embed_ray"},
     {"train"},
     {"search"},
     {"study"},

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from gapless.data.batches import PairDataset, Sample
 from gapless.data.embedding_set import EmbeddingSet
-from gapless.data.embeddings import SHARD_SIZE, EmbeddingsWriter
+from gapless.data.embeddings import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.data.manifest import Manifest
 from gapless.data.vectors import VectorPairs
 from gapless.errors import DataRefused, UsageError
@@ -200,17 +200,34 @@ def write_embeddings(
     Raises:
         UsageError: the directory holds something else, or embeddings of another model or data.
     """
-    num_rows = len(source.columns["id"])
-    info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
-    writer = EmbeddingsWriter(out, num_rows=num_rows, info=info, dtype=dtype, shard_size=shard_size)
-    pending = writer.pending(part, num_parts)
-    if pending:
-        rows = [row for shard in pending for row in range(shard.start, shard.stop)]
-        batches = embedding_batches(model, Subset(source.dataset, rows), batch_size, num_workers, progress="embed")
-        for shard, embeddings in zip(pending, cut(batches, [s.stop - s.start for s in pending]), strict=True):
-            own = slice(shard.start, shard.stop)
-            writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})
+    writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
+    write_shards(model, source, writer, writer.pending(part, num_parts), batch_size, num_workers, progress="embed")
     return writer.finish()
+
+
+def planned_writer(
+    model: GaplessModel, source: Source, out: Path, *, names: Sequence[str], dtype: str, shard_size: int
+) -> EmbeddingsWriter:
+    """The directory that is to hold the embeddings of these rows by this model."""
+    info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
+    return EmbeddingsWriter(out, num_rows=len(source.columns["id"]), info=info, dtype=dtype, shard_size=shard_size)
+
+
+def write_shards(
+    model: GaplessModel,
+    source: Source,
+    writer: EmbeddingsWriter,
+    shards: Sequence[Shard],
+    batch_size: int = 256,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> None:
+    """Embed and write these shards, one after the other."""
+    rows = [row for shard in shards for row in range(shard.start, shard.stop)]
+    batches = embedding_batches(model, Subset(source.dataset, rows), batch_size, num_workers, progress)
+    for shard, embeddings in zip(shards, cut(batches, [s.stop - s.start for s in shards]), strict=True):
+        own = slice(shard.start, shard.stop)
+        writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})
 
 
 def cut(batches: Iterable[tuple[list[str], dict[str, Tensor]]], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:

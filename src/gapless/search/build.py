@@ -7,6 +7,7 @@ Then all of them enter the table in one commit: a reader sees the collection as 
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -330,19 +331,24 @@ def existing(uri: str) -> Collection | None:
 
 @contextmanager
 def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
-    """A directory that one process at a time works in; it goes when the work is done, and stays when it is not."""
-    if staging is None:
-        if is_remote(uri):
-            raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
-        staging = Path(uri) / STAGING
-    staging.mkdir(parents=True, exist_ok=True)
-    with (staging / "lock").open("w") as lock:
+    """A directory that one process at a time works in; it goes when the work is done, and stays when it is not.
+
+    A directory that the user names holds other things: the work has one of its own in there.
+    """
+    if staging is None and is_remote(uri):
+        raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
+    place = Path(uri) / STAGING if staging is None else staging / f"gapless-{digest(uri)}"
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is writing {uri}; wait until it is done") from None
-        yield staging
-        shutil.rmtree(staging)
+            is_ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(place / "lock"))
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:  # held by another process, or removed by one that has just finished
+            raise UsageError(f"another process is writing {uri}; wait until it is done")
+        yield place
+        shutil.rmtree(place)
 
 
 def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool) -> None:

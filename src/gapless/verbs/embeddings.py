@@ -24,6 +24,9 @@ def embed_arguments(parser: Parser) -> None:
     parser.add_argument("--split", default=None, help="only these rows; default all")
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="how rows are stored")
     parser.add_argument("--shard", default=None, help="I/N: this process writes part I of N (1 to N)")
+    parser.add_argument(
+        "--ray", default=None, help="address of a Ray cluster, 'auto', or 'local' for this machine's cores"
+    )
     parser.add_argument("--shard_size", type=int, default=8192, help="rows of a shard, the unit of a resume")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
@@ -36,22 +39,25 @@ def embed(args: Arguments) -> Outcome:
     from gapless.embed import write_embeddings
     from gapless.models.foreign import load_model
 
+    if args.ray and args.shard:
+        raise UsageError("--ray hands out the shards itself; leave --shard away")
     part, num_parts = part_of(args.shard, os.environ)
     model = load_model(args.model)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     source = embed_source(args, model)
-    done = write_embeddings(
-        model,
-        source,
-        args.out,
-        names=args.model,
-        dtype=args.dtype,
-        shard_size=args.shard_size,
-        part=part,
-        num_parts=num_parts,
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-    )
+    options = {
+        "names": args.model,
+        "dtype": args.dtype,
+        "shard_size": args.shard_size,
+        "batch_size": args.batch_size,
+    }
+    if args.ray:
+        from gapless.embed_ray import write_embeddings_on_ray
+
+        done = write_embeddings_on_ray(args.ray, model, source, args.out, **options)
+    else:
+        own = {"part": part, "num_parts": num_parts, "num_workers": args.workers}
+        done = write_embeddings(model, source, args.out, **options, **own)
     num_rows = len(source.columns["id"])
     left = "" if done else "\nother parts are still missing; the last one to finish completes the directory"
     value = {"embeddings": str(args.out), "rows": num_rows, "modalities": list(model.modalities), "finished": done}

@@ -16,6 +16,7 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
+    parser.add_argument("--ray", default=None, help="embed on a Ray cluster: its address, 'auto', or 'local'")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
 
@@ -37,8 +38,13 @@ def index(args: Arguments) -> Outcome:
     samples, ready = samples_of(args, model, fingerprint)
 
     def embed(source: Any, directory: Path) -> None:
-        options = {"batch_size": args.batch_size, "num_workers": args.workers}
-        write_embeddings(model, source, directory, names=args.model, shard_size=STAGED_ROWS, **options)
+        options = {"names": args.model, "shard_size": STAGED_ROWS, "batch_size": args.batch_size}
+        if args.ray:
+            from gapless.embed_ray import write_embeddings_on_ray
+
+            write_embeddings_on_ray(args.ray, model, source, directory, **options)
+        else:
+            write_embeddings(model, source, directory, num_workers=args.workers, **options)
 
     def chunks(part: Any, place: Path) -> Any:
         return ready_chunks(part, ready) if ready else staged(part, place, fingerprint, embed)
