@@ -120,6 +120,7 @@ def cause_of(error: BaseException) -> GaplessError | None:
 def ray_cluster(address: str) -> Iterator[Any]:
     """A connection to a cluster that is quiet and reports to nobody; it ends with the block."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
     try:
         import ray
         import ray.data
@@ -139,13 +140,14 @@ def ray_cluster(address: str) -> Iterator[Any]:
 
 
 def check_reachable(address: str) -> None:
-    """Ray itself would try for minutes and then end the process."""
+    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:  # overflow: a port that is none
-            raise no_cluster(address, error) from None
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise no_cluster(address, error) from None
 
 
 def no_cluster(address: str, error: Exception) -> UsageError:
