@@ -1,0 +1,282 @@
+"""The web service of one collection: a JSON API and a page.
+
+    uvicorn.run(create_app(Searcher.open("collections/x")))
+
+Queries are private: they come in a body, never in an address, and no log holds one. Uploads live in memory while they
+are answered. Pictures are found by the key of their row in the table; no path and no address from a request is opened.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from importlib.resources import files as package_files
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from gapless import __version__
+from gapless.data.pixels import ImageRefused
+from gapless.errors import DataRefused, GaplessError, UsageError
+from gapless.pages.page import render_page
+from gapless.search.batching import Batcher, TooBusy
+from gapless.search.collection import Collection, Hit
+from gapless.search.filters import literal, prepare_filter
+from gapless.search.guard import LOCAL_HOSTS, Guard, refusal
+from gapless.search.overview import Overview
+from gapless.search.schemas import MAX_HITS, Answer, Description, Failure, FoundRow, Health, Label, Query
+from gapless.search.searcher import Searcher, weighted_mean
+from gapless.search.upload import MAX_QUERY, MAX_UPLOAD, decode_upload, read_upload
+
+IMAGE_SEARCH = "/api/search/image"
+UPLOADS_AT_ONCE = 32
+DECODED_AT_ONCE = 2  # a large image takes hundreds of megabytes while it is decoded
+MAX_VALUES = 200  # of a label, in the description
+STATIC = {
+    "base.css": ("gapless.pages", "templates", "text/css"),
+    "style.css": ("gapless.search", "static", "text/css"),
+    "page.js": ("gapless.search", "static", "text/javascript"),
+    "map.js": ("gapless.search", "static", "text/javascript"),
+    "icon.svg": ("gapless.search", "static", "image/svg+xml"),
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {400: {"model": Failure}, 413: {"model": Failure}, 429: {"model": Failure}}
+UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "query": {"type": "string", "description": 'a Query as JSON, such as {"k": 5}'},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = MAX_UPLOAD) -> FastAPI:
+    """The service.
+
+    Args:
+        searcher: the collection and its model, loaded once.
+        hosts: further host names that browsers may call it by.
+        max_upload: bytes of the largest image.
+    """
+    service = Service(searcher)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.batcher.close()
+
+    app = FastAPI(
+        title="gapless",
+        version=__version__,
+        description="Cross-modal search. For research use, not for diagnosis.",
+        docs_url=None,  # FastAPI's own pages load scripts from a CDN
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.add_middleware(
+        Guard,
+        hosts=frozenset({*LOCAL_HOSTS, *(host.lower() for host in hosts)}),
+        max_bodies={IMAGE_SEARCH: max_upload + MAX_QUERY},
+    )
+    add_refusals(app)
+    add_page(app, service, max_upload)
+
+    @app.get("/healthz")
+    def healthz() -> Health:
+        return Health(status="ok", rows=searcher.collection.count(), version=__version__)
+
+    @app.get("/api/collection")
+    def description() -> Description:
+        return service.description()
+
+    @app.post("/api/search", responses=REFUSALS)
+    async def search(query: Query) -> Answer:
+        return await service.answer(query, None)
+
+    @app.post(IMAGE_SEARCH, responses=REFUSALS, openapi_extra=UPLOAD_BODY)
+    async def search_with_image(request: Request) -> Answer:
+        async with service.upload():
+            content, query = await read_upload(request)
+            asked = Query.model_validate_json(query)
+            async with service.decoding:
+                pixels = await run_in_threadpool(decode_upload, content)
+        return await service.answer(asked, pixels)
+
+    @app.get("/api/thumbnail", responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Failure}})
+    def thumbnail(row: str) -> Response:
+        content = searcher.collection.thumbnail_of(row)
+        if content is None:
+            raise HTTPException(404, "this row has no picture")
+        return Response(content, media_type="image/jpeg")
+
+    @app.get("/api/map", responses={400: {"model": Failure}})
+    def map_of_collection() -> dict[str, Any]:
+        return service.overview.map()
+
+    return app
+
+
+class Service:
+    """What the routes share: the collection, the queue before its model, the map."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+        self.collection: Collection = searcher.collection
+        self.batcher = Batcher(searcher.encode)
+        self.overview = Overview(searcher.collection)
+        self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
+        self._uploads = 0
+
+    @asynccontextmanager
+    async def upload(self) -> AsyncIterator[None]:
+        """Few uploads at a time, because each lies in memory."""
+        if self._uploads >= UPLOADS_AT_ONCE:
+            raise TooBusy("too many images are being uploaded; try again in a moment")
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    async def answer(self, query: Query, image: np.ndarray | None) -> Answer:
+        start = time.perf_counter()
+        query.check_inputs(image is not None)
+        where = filter_of(query, self.collection)
+        vector = await self.vector(query, image)
+        hits = await run_in_threadpool(self.hits, query, vector, where)
+        elapsed = 1000 * (time.perf_counter() - start)
+        return Answer(hits=[FoundRow.of(hit) for hit in hits], milliseconds=round(elapsed, 2))
+
+    async def vector(self, query: Query, image: np.ndarray | None) -> np.ndarray:
+        """[dim] unit norm."""
+        if query.vector is not None:
+            return unit_vector(query.vector)
+        if query.like is not None:
+            found = await run_in_threadpool(self.collection.vector_of, query.like)
+            if found is None:
+                raise HTTPException(404, "there is no such row in the collection")
+            return found
+        parts = self.searcher.parts(query.text, image, query.image_weight)
+        waiting = [asyncio.wrap_future(self.batcher.submit(part.modality, part.raw)) for part in parts]
+        try:
+            return weighted_mean(await asyncio.gather(*waiting), parts)
+        except DataRefused as error:  # the query's data, not the collection's
+            raise UsageError(str(error)) from None
+
+    def hits(self, query: Query, vector: np.ndarray, where: str | None) -> list[Hit]:
+        """The nearest rows; of "more like this" without the row itself."""
+        found = self.collection.search(
+            vector,
+            k=query.k + (query.like is not None),
+            modality=query.modality,
+            where=where,
+            words=query.text if query.hybrid else None,
+        )
+        return [hit for hit in found if hit.row != query.like][: query.k]
+
+    def description(self) -> Description:
+        info = self.collection.info
+        return Description(
+            rows=self.collection.count(),
+            modalities=info["modalities"],
+            labels={
+                name: Label(values=values[:MAX_VALUES], num_values=len(values))
+                for name, values in self.collection.label_values().items()
+            },
+            queries=self.searcher.query_modalities,
+            fields=list(self.collection.fields),
+            embedding_dim=info["embedding_dim"],
+            fingerprint=info["model"]["fingerprint"],
+        )
+
+
+def unit_vector(values: list[float]) -> np.ndarray:
+    vector = np.asarray(values, dtype=np.float64)
+    largest = np.abs(vector).max(initial=0.0)
+    if largest == 0:
+        raise UsageError("a query vector has a length of 0, or no numbers")
+    vector = vector / largest  # extreme numbers would overflow the norm
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def filter_of(query: Query, collection: Collection) -> str | None:
+    """The query's labels and its SQL as one filter."""
+    parts = []
+    if query.where is not None and query.where.strip():
+        prepare_filter(query.where, collection.fields)  # alone it must be whole, or its parentheses could end ours
+        parts.append(f"({query.where})")
+    for name, value in query.labels.items():
+        if name not in collection.info["labels"]:
+            known = ", ".join(collection.info["labels"]) or "none"
+            raise UsageError(f"unknown label {name!r}; the collection has: {known}")
+        quote = '"' if "`" in name else "`"
+        parts.append(f"{quote}{name}{quote} = {literal(value)}")
+    return " AND ".join(parts) or None
+
+
+def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> str:
+        return render_page(
+            "gapless.search",
+            "search.html",
+            collection=service.description(),
+            name=service.collection.uri.rstrip("/").rpartition("/")[2],
+            max_upload=max_upload,
+            max_hits=MAX_HITS,
+            version=__version__,
+        )
+
+    contents = {
+        name: ((package_files(package) / folder / name).read_bytes(), media_type)
+        for name, (package, folder, media_type) in STATIC.items()
+    }
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in contents:
+            raise HTTPException(404, "there is no such file")
+        content, media_type = contents[name]
+        return Response(content, media_type=media_type)
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Every refusal is JSON with one sentence."""
+
+    @app.exception_handler(HTTPException)
+    async def of_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        answer = refusal(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)
+    async def of_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "body")[:100]
+        return refusal(400, f"{field or 'the request'}: {first['msg']}")
+
+    @app.exception_handler(GaplessError)
+    async def of_gapless(_: Request, error: Exception) -> Response:
+        status = 429 if isinstance(error, TooBusy) else 400
+        if isinstance(error, DataRefused) and not isinstance(error, ImageRefused):
+            status = 503  # the collection is damaged or out of reach
+        return refusal(status, str(error))
