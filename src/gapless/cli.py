@@ -10,10 +10,17 @@ import sys
 from collections.abc import Sequence
 
 from gapless.errors import GaplessError, UsageError
-from gapless.verbs import closing, data, embeddings, search, training
+from gapless.verbs import closing, data, embeddings, search, serving, training
 from gapless.verbs.verb import Arguments, Parser, Verb
 
-VERBS: dict[str, Verb] = {**data.VERBS, **training.VERBS, **embeddings.VERBS, **closing.VERBS, **search.VERBS}
+VERBS: dict[str, Verb] = {
+    **data.VERBS,
+    **training.VERBS,
+    **embeddings.VERBS,
+    **closing.VERBS,
+    **search.VERBS,
+    **serving.VERBS,
+}
 
 
 def overview() -> str:
