@@ -43,6 +43,7 @@ from gapless.search.collection import (
     table_names,
 )
 from gapless.search.filters import prepare_filter
+from gapless.search.snapshot import check_unit_norm
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
@@ -218,6 +219,7 @@ def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, sc
                 for label, column in info["labels"].items()
             }
             vectors = np.ascontiguousarray(matrices[modality], dtype=np.float32)
+            check_unit_norm(vectors)
             arrays = [
                 pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
                 if field.name == "vector"
@@ -262,10 +264,11 @@ def ready_chunks(samples: Samples, embeddings: EmbeddingSet) -> Iterator[Chunk]:
     for start in range(0, len(samples.ids), STAGED_ROWS):
         part = samples.take(range(start, min(start + STAGED_ROWS, len(samples.ids))))
         rows = [row_of[sample] for sample in part.ids]
-        matrices = {
-            name: unit_norm(torch.from_numpy(np.asarray(matrix[rows], dtype=np.float32))).numpy()
-            for name, matrix in embeddings.embeddings.items()
-        }
+        matrices = {}
+        for name, matrix in embeddings.embeddings.items():
+            vectors = np.asarray(matrix[rows], dtype=np.float32)
+            rounded = matrix.dtype != np.float32  # rows stored in half precision have lost their norm
+            matrices[name] = unit_norm(torch.from_numpy(vectors)).numpy() if rounded else vectors
         yield matrices, {**part.source.columns, "content": part.contents}
 
 

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from gapless.errors import DataRefused, GaplessError, UsageError, missing_extra, unknown_name
 from gapless.search.filters import literal, prepare_filter
-from gapless.search.snapshot import MEMORY_BYTES, Snapshot
+from gapless.search.snapshot import MEMORY_BYTES, NORM_TOLERANCE, Snapshot
 
 FORMAT = "gapless-collection"
 VERSION = 1
@@ -137,12 +137,6 @@ class Collection:
         with reading(self.uri, where):
             return int(self.table.count_rows(prepared))
 
-    @property
-    def has_index(self) -> bool:
-        """Whether an approximate index of the vectors is there."""
-        with reading(self.uri):
-            return any("vector" in index.columns for index in self.table.list_indices())
-
     def search(
         self,
         vector: np.ndarray,
@@ -173,7 +167,7 @@ class Collection:
         snapshot = self.snapshot()
         wanted = k if words is None else max(k, MIN_FUSED)
         with reading(self.uri, where):
-            if exact is False or (exact is None and self.has_index):
+            if exact is False or (exact is None and snapshot.has_index):
                 places, scores = indexed(snapshot, query, wanted, prepared)
             else:
                 places, scores = snapshot.exact(query, wanted, prepared)
@@ -254,8 +248,10 @@ class Collection:
 
     def _query(self, vector: np.ndarray) -> np.ndarray:
         query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (self.info["embedding_dim"],) or not np.isfinite(query).all():
-            raise UsageError(f"a query is {self.info['embedding_dim']} finite numbers, got shape {query.shape}")
+        if query.shape != (self.info["embedding_dim"],) or not abs(np.linalg.norm(query) - 1) < NORM_TOLERANCE:
+            raise UsageError(
+                f"a query is a unit-norm vector of {self.info['embedding_dim']} numbers, got {query.shape}"
+            )
         return query
 
     def _prepared(self, modality: str | None, where: str | None) -> str | None:
@@ -292,7 +288,7 @@ def indexed(snapshot: Snapshot, query: np.ndarray, k: int, where: str | None) ->
     asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
     if where is not None:
         asked = asked.where(where, prefilter=True)
-    found = asked.select(["_rowid"]).limit(INDEX_CANDIDATES * k).to_arrow()
+    found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
     return snapshot.order(snapshot.places_of(found["_rowid"].to_numpy()), query, k)
 
 
@@ -321,7 +317,7 @@ def is_remote(uri: str) -> bool:
 
 def connect(uri: str) -> Any:
     """The database of a collection; every read sees the newest version."""
-    os.environ.setdefault("LANCE_LOG", "error")  # its notes would stand between ours
+    os.environ.setdefault("LANCEDB_LOG", "error")  # its notes would stand between ours
     try:
         import lancedb
     except ImportError:
@@ -365,4 +361,5 @@ def reading(uri: str, where: str | None = None) -> Iterator[None]:
         said = " ".join(re.sub(r",? \S*\.rs:[\d:]*", "", str(error)).split())[:200]
         if where is not None and isinstance(error, (ValueError, RuntimeError)):
             raise UsageError(f"the filter {where[:60]!r} cannot be applied ({said})") from None
-        raise DataRefused(f"{uri} cannot be read ({said}); it is damaged or out of reach: index again") from None
+        help_ = "check the address and the credentials" if is_remote(uri) else "it is damaged: index again"
+        raise DataRefused(f"{uri} cannot be read ({said}); {help_}") from None

@@ -38,12 +38,12 @@ def update_indices(collection: Collection, kind: str | None, above: int = ANN_AB
         table = collection.table
         if not any("caption" in index.columns for index in table.list_indices()):
             table.create_index("caption", config=FTS(remove_stop_words=False))  # "no effusion" is not "effusion"
-        if kind is None and not collection.has_index and table.count_rows() > above:
+        if kind is None and not collection.snapshot().has_index and table.count_rows() > above:
             kind = KINDS[0]
         if kind is not None:
             table.create_index("vector", config=index_config(kind), replace=True)
         table.optimize()
-    return measured_recall(collection) if collection.has_index else None
+    return measured_recall(collection) if collection.snapshot().has_index else None
 
 
 def measured_recall(collection: Collection) -> dict[str, float]:

@@ -5,6 +5,7 @@ best, whatever its rounding did; those are scored again in float64, rounded to f
 So equal vectors tie wherever they lie in memory, and ties come in one order.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from gapless.errors import DataRefused
 
 MEMORY_BYTES = 4 << 30  # vectors up to this size are held in memory; larger ones are read at each exact search
 ROWS_AT_ONCE = 65_536
+NORM_TOLERANCE = 1e-3
 FLOAT32_ROUNDING = 2.0**-24
 MAX_KEPT_FILTERS = 16
 
@@ -36,6 +38,13 @@ class Snapshot:
         self.dim = dim
         self.memory_bytes = memory_bytes
         self._allowed: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self._vectors: np.ndarray | None = None
+
+    @cached_property
+    def has_index(self) -> bool:
+        """Whether an approximate index of the vectors is there."""
+        return any("vector" in index.columns for index in self.table.list_indices())
 
     @cached_property
     def _keys(self) -> pa.Table:
@@ -68,15 +77,18 @@ class Snapshot:
         """Where these rows stand in the order of the keys."""
         return np.asarray(self._rank[places])
 
-    @cached_property
+    @property
     def _matrix(self) -> np.ndarray | None:
         """[row, dim] fp32, or None where that takes more memory than allowed."""
         if len(self) * self.dim * 4 > self.memory_bytes:
             return None
-        matrix = np.empty((len(self), self.dim), dtype=np.float32)
-        for places, vectors in self._stream():
-            matrix[places] = vectors
-        return matrix
+        with self._lock:  # threads that come together wait for one reading
+            if self._vectors is None:
+                vectors = np.empty((len(self), self.dim), dtype=np.float32)
+                for places, some in self._stream():
+                    vectors[places] = some
+                self._vectors = vectors
+        return self._vectors
 
     def __len__(self) -> int:
         return int(self._keys.num_rows)
@@ -98,8 +110,9 @@ class Snapshot:
 
     def vectors(self, places: np.ndarray) -> np.ndarray:
         """[place, dim] fp32."""
-        if self._matrix is not None:
-            return np.asarray(self._matrix[places])
+        matrix = self._matrix
+        if matrix is not None:
+            return np.asarray(matrix[places])
         table = self.fetch(places, ["vector"])
         return np.asarray(table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self.dim))
 
@@ -152,8 +165,9 @@ class Snapshot:
 
     def _approximate_scores(self, query: np.ndarray) -> np.ndarray:
         query = np.asarray(query, dtype=np.float32)
-        if self._matrix is not None:
-            return np.asarray(self._matrix @ query)
+        matrix = self._matrix
+        if matrix is not None:
+            return np.asarray(matrix @ query)
         scores = np.empty(len(self), dtype=np.float32)
         for places, vectors in self._stream():
             scores[places] = vectors @ query
@@ -169,6 +183,6 @@ def exact_scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
 def check_unit_norm(vectors: np.ndarray) -> None:
     """Refuse vectors that no model of ours gives: the file was damaged or written by something else."""
     squares = np.einsum("rd,rd->r", vectors, vectors)
-    bad = int((~(np.abs(squares - 1) < 1e-3)).sum())
+    bad = int((~(np.abs(squares - 1) < 2 * NORM_TOLERANCE)).sum())
     if bad:
-        raise DataRefused(f"{bad} vectors are not of unit norm: the collection is damaged; index again")
+        raise DataRefused(f"{bad} vectors are not of unit norm; they were damaged, or made by something else")
