@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from gapless.errors import GaplessError, UsageError
-from gapless.verbs import closing, data, embeddings, search, serving, training
+from gapless.verbs import captions, closing, data, embeddings, search, serving, training
 from gapless.verbs.verb import Arguments, Parser, Verb
 
 VERBS: dict[str, Verb] = {
@@ -18,6 +18,7 @@ VERBS: dict[str, Verb] = {
     **training.VERBS,
     **embeddings.VERBS,
     **closing.VERBS,
+    **captions.VERBS,
     **search.VERBS,
     **serving.VERBS,
 }

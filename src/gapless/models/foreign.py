@@ -11,11 +11,12 @@ A name that is no local path is asked of the hub.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import read_json
@@ -233,9 +234,14 @@ def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, A
 @torch.no_grad()
 def fingerprint_of(model: GaplessModel) -> str:
     """sha256 of what decides the embeddings: the description of the modalities and every weight but the loss's."""
-    digest = hashlib.sha256(json.dumps(model.config.modalities, sort_keys=True, default=list).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("loss."):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("loss.")}
+    return weights_digest(model.config.modalities, weights)
+
+
+def weights_digest(description: Any, weights: Mapping[str, Tensor]) -> str:
+    """sha256 of a description and of weights, whatever their order."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=list).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

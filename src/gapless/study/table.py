@@ -23,10 +23,12 @@ class Column:
     percent: bool = False
     lower_is_better: bool = False
     decimals: int = 1
+    has_direction: bool = True
 
     @property
     def arrow(self) -> str:
-        return "↓" if self.lower_is_better else "↑"
+        """Which way is better; nothing where neither is."""
+        return ("↓" if self.lower_is_better else "↑") if self.has_direction else ""
 
     @property
     def short_name(self) -> str:

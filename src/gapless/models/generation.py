@@ -1,0 +1,103 @@
+"""From a captioner's prefix to texts with scores: greedy, beam search or sampling, through transformers' `generate`."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gapless.errors import UsageError, unknown_name
+from gapless.models.captioner import Captioner
+
+NOTICE = "Research use, not for diagnosis."
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How a caption is chosen.
+
+    Args:
+        method: greedy, beam or sample.
+        num_beams: of beam search.
+        length_penalty: of beam search; above 1 prefers longer captions.
+        temperature: of sampling.
+        top_p: sampling draws from the likeliest tokens that hold this much probability.
+        no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
+        seed: of sampling.
+    """
+
+    method: str = "beam"
+    num_beams: int = 4
+    length_penalty: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 0.9
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("generation method", self.method, METHODS)
+        if self.num_beams < 1 or self.temperature <= 0 or not 0 < self.top_p <= 1 or self.no_repeat_ngram_size < 0:
+            raise UsageError(
+                "num_beams is at least 1, temperature above 0, top_p in (0, 1], no_repeat_ngram_size at least 0; got "
+                f"{self.num_beams}, {self.temperature}, {self.top_p}, {self.no_repeat_ngram_size}"
+            )
+
+
+METHODS: dict[str, Callable[[GenerationSettings], dict[str, Any]]] = {
+    "greedy": lambda settings: {"do_sample": False, "num_beams": 1},
+    "beam": lambda settings: {
+        "do_sample": False,
+        "num_beams": settings.num_beams,
+        "length_penalty": settings.length_penalty,
+    },
+    "sample": lambda settings: {
+        "do_sample": True,
+        "num_beams": 1,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": 0,
+    },
+}
+
+
+class Caption(NamedTuple):
+    """A generated text; `score` is the mean log-probability of its tokens under the model, its end included."""
+
+    text: str
+    score: float
+
+
+def options_of(settings: GenerationSettings) -> dict[str, Any]:
+    """The arguments of transformers' `generate`."""
+    options = METHODS[settings.method](settings)
+    return options | ({"no_repeat_ngram_size": settings.no_repeat_ngram_size} if settings.no_repeat_ngram_size else {})
+
+
+@torch.no_grad()
+def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
+    """Captions of a batch.
+
+    Args:
+        prefix: [pair, slot and patch, width], of `Captioner.prefix`.
+        key: sampling draws from (seed, key), so that a batch drawn again gives the same captions.
+    """
+    options = options_of(settings)
+    with torch.random.fork_rng(enabled=options["do_sample"]):
+        if options["do_sample"]:
+            digest = hashlib.blake2b(f"{settings.seed}/{key}".encode(), digest_size=8).digest()
+            torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+        ids = model.generate(prefix, **options)
+    losses, is_token = model.token_losses(prefix, ids, up_to_end(ids, model.special_ids()["eos_token_id"]))
+    scores = -losses.sum(dim=1) / is_token.sum(dim=1)
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+
+
+def up_to_end(ids: Tensor, end: int) -> Tensor:
+    """[pair, token]: 1 up to the end token, which counts; the start and the padding may be the same token."""
+    is_end = ids[:, 1:] == end
+    after = is_end.cumsum(dim=1) - is_end.long()
+    return torch.cat([torch.ones_like(ids[:, :1]), (after == 0).long()], dim=1)

@@ -1,0 +1,64 @@
+"""The table of captions: captioners and baselines as rows, scores as columns; numbers as the result files hold them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gapless.study.table import Cell, Column, Table, best_of, number_of
+
+COLUMNS = [
+    *(Column(f"caption/BLEU-{n}", "overlap %", f"BLEU-{n}", percent=True) for n in (1, 2, 3, 4)),
+    Column("caption/METEOR", "overlap %", "METEOR", percent=True),
+    Column("caption/ROUGE-L", "overlap %", "ROUGE-L", percent=True),
+    Column("caption/CIDEr", "consensus", "CIDEr", decimals=3),
+    *(Column(f"caption/retrieval/R@{k}", "own image found %", f"R@{k}", percent=True) for k in (1, 5, 10)),
+    Column("caption/distinct-1", "variety", "distinct-1 %", percent=True, has_direction=False),
+    Column("caption/distinct-2", "variety", "distinct-2 %", percent=True, has_direction=False),
+    Column("caption/unique", "variety", "unique %", percent=True, has_direction=False),
+    Column("caption/length", "variety", "tokens", has_direction=False),
+]
+
+
+def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table of captioners, by name, with the baselines of the first below.
+
+    Returns:
+        a Table with percent where rates; the best captioner of a score is marked, never a baseline. The sd of a cell
+        is half the width of its 95 % interval.
+    """
+    first = next(iter(results.values()))
+    systems = {name: result["figures"] for name, result in results.items()}
+    best = {column.key: best_of(column, list(systems), systems) for column in COLUMNS}
+    rows = {name: [cell(column, figures, best[column.key]) for column in COLUMNS] for name, figures in systems.items()}
+    for name, figures in first["baselines"].items():
+        rows[name] = [cell(column, figures, None) for column in COLUMNS]
+    return Table(COLUMNS, rows, notes_of(results))
+
+
+def cell(column: Column, figures: Mapping[str, Any], best: str | None) -> Cell:
+    figure = figures.get(column.key)
+    mean = column.shown(number_of(figure))
+    is_best = column.has_direction and mean != "–" and mean == best
+    if isinstance(figure, Mapping) and figure.get("low") is not None:
+        return Cell(mean, sd=column.shown((figure["high"] - figure["low"]) / 2), is_best=is_best)
+    return Cell(mean, is_best=is_best)
+
+
+def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Split, rows, tokenizer, what is missing and why, leakage."""
+    first = next(iter(results.values()))
+    data = first.get("data") or {}
+    notes = [
+        f"Split {first['split']}, {first['n']:,} rows, {data.get('groups', '?')} groups, tokenizer {first['tokenizer']}"
+        + (" (not the PTB tokenizer: do not compare with published scores)" if first["tokenizer"] != "ptb" else "")
+        + ". ± half of the 95 % interval (bootstrap over groups).",
+        "CIDEr's document frequencies are those of all references of the split. R@K: the caption, embedded by "
+        "the captioner's own text encoder or the judge given, finds its image among all images of the split.",
+    ]
+    for key in ("split", "tokenizer", "n"):
+        if len({str(result.get(key)) for result in results.values()}) > 1:
+            notes.append(f"The rows differ in {key}: do not compare them.")
+    for name, why in (first.get("missing") or {}).items():
+        notes.append(f"Missing: {name} {why}.")
+    empty = {name: number_of(result["figures"].get("caption/empty")) for name, result in results.items()}
+    notes += [f"{name}: {share:.1%} of the captions are empty." for name, share in empty.items() if share]
+    return [*notes, "Research use, not for diagnosis."]

@@ -1,0 +1,187 @@
+"""Scores of a file of captions against a manifest, with the baselines that a captioner must beat beside them."""
+
+import base64
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapless.data.batches import PairDataset
+from gapless.data.manifest import Manifest
+from gapless.data.thumbnails import thumbnail
+from gapless.embed import prepared_batches
+from gapless.errors import DataRefused, UsageError
+from gapless.files import write_json
+from gapless.metrics.captioning import CaptionScorer, most_typical
+from gapless.metrics.uncertainty import Figure, bootstrap
+from gapless.models.aligner import GaplessModel
+from gapless.models.captioner import IMAGE, TEXT
+from gapless.models.generation import NOTICE
+from gapless.train.captions import Line, first
+from gapless.train.evaluate import describe, versions
+from gapless.train.run import TRAIN, all_captions
+
+NEAREST, CONSTANT, RANDOM = "nearest train caption", "constant caption", "random train caption"
+SAMPLES = "samples.json"
+NUM_SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a file of captions is scored on."""
+
+    rows: Manifest
+    captions: list[str]
+    references: list[list[str]]
+    groups: list[str]
+
+
+def judged(lines: Mapping[str, Line], rows: Manifest) -> Judged:
+    """The captions in the order of the rows.
+
+    Raises:
+        DataRefused: captions without a reference, or rows without a caption; counted, the first ten named.
+    """
+    ids = rows.table["id"].to_pylist()
+    known = set(ids)
+    stray = [id for id in lines if id not in known]
+    if stray:
+        raise DataRefused(f"{len(stray)} captions have no reference in the split ({first(stray)}); remove them")
+    without = [id for id in ids if id not in lines]
+    if without:
+        raise DataRefused(f"{len(without)} of {len(ids)} rows have no caption ({first(without)}); generate them first")
+    captions = [str(lines[id]["caption"]) for id in ids]
+    return Judged(rows, captions, rows.table["captions"].to_pylist(), rows.table["group"].to_pylist())
+
+
+def score_captions(
+    lines: Mapping[str, Line],
+    manifest: Manifest,
+    split: str = "test",
+    judge: GaplessModel | None = None,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Every score of a file of captions and of the baselines, in the form of `results.json`.
+
+    Args:
+        judge: an aligner; it finds the nearest train image, and the image that a caption was made from. Without one
+            these figures are missing.
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        seed: of the bootstrap and of the random caption.
+        about: of the captioner; goes along.
+    """
+    if judge is not None and not {IMAGE, TEXT} <= set(judge.modalities):
+        raise UsageError(f"a judge embeds images and texts; this model takes {', '.join(judge.modalities)}")
+    task = judged(lines, manifest.select(split))
+    systems = {"captions": task.captions}
+    missing: dict[str, str] = {}
+    images: dict[str, Tensor] = {}
+    if judge is None:
+        missing["caption/retrieval"] = "needs an image and text encoder (--judge)"
+    else:
+        images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
+    systems |= baselines(task, manifest, images, split, seed)
+    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest).items()}
+    with CaptionScorer(task.references, task.groups) as scorer:
+        figures = {}
+        for name, captions in systems.items():
+            embeddings = {"caption": caption_rows(judge, captions), "image": images[split]} if judge else None
+            found = scorer.figures(captions, embeddings)
+            figures[name] = with_intervals(found, scorer.groups.num_groups, num_bootstrap, seed)
+        missing |= scorer.missing
+        tokenizer = scorer.tokenizer
+    return {
+        "kind": "captions",
+        "n": len(task.captions),
+        "gallery_size": len(task.captions),
+        "split": split,
+        "figures": figures.pop("captions"),
+        "baselines": figures,
+        "tokenizer": tokenizer,
+        "missing": missing,
+        "notice": NOTICE,
+        "versions": {**versions(), "pycocoevalcap": version("pycocoevalcap")},
+        "data": describe(manifest, split),
+        **(about or {}),
+    }
+
+
+def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    plain = {key: figure.value for key, figure in found.items()}
+    return plain | (bootstrap(found, num_groups, num_bootstrap, seed) if num_bootstrap else {})
+
+
+def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
+    """[row, dim]: the images of a split in the judge's space."""
+    preprocessor = judge.preprocessor(IMAGE)
+    dataset = PairDataset(manifest.select(split), {IMAGE: preprocessor.prepare})
+    batches = prepared_batches(judge, dataset, {IMAGE: preprocessor}, progress=f"embed {split}")
+    with torch.no_grad():
+        return torch.cat([judge.embed(IMAGE, batch[IMAGE]).cpu() for _, batch in batches])
+
+
+def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
+    """[row, dim]: captions in the judge's space; an empty one stands where a bare full stop does."""
+    texts = [caption if caption.strip() else "." for caption in captions]
+    distinct = sorted(set(texts))
+    place = {text: row for row, text in enumerate(distinct)}
+    return judge.encode(TEXT, distinct)[torch.tensor([place[text] for text in texts])]
+
+
+def baselines(
+    task: Judged, manifest: Manifest, images: Mapping[str, Tensor], split: str, seed: int
+) -> dict[str, list[str]]:
+    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random."""
+    if TRAIN not in manifest.rows_per_split():
+        return {}
+    train = manifest.select(TRAIN)
+    pool = all_captions(train)
+    draw = random.Random(seed)
+    found = {CONSTANT: [most_typical(pool)] * len(task.captions), RANDOM: [draw.choice(pool) for _ in task.captions]}
+    if TRAIN in images:
+        nearest = (images[split] @ images[TRAIN].T).argmax(dim=1).tolist()
+        captions = train.first_captions
+        found[NEAREST] = [captions[row] for row in nearest]
+    return found
+
+
+def missing_baselines(systems: Mapping[str, Any], manifest: Manifest) -> dict[str, str]:
+    has_train = TRAIN in manifest.rows_per_split()
+    why = "needs an image encoder (--judge)" if has_train else f"needs {TRAIN} rows"
+    return {name: why for name in (NEAREST, CONSTANT, RANDOM) if name not in systems}
+
+
+def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0) -> list[dict[str, Any]]:
+    """Some rows for pictures, the same for every captioner of one split: drawn at random, not chosen."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    ids = rows.table["id"].to_pylist()
+    references = rows.table["captions"].to_pylist()
+    samples = []
+    for row in sorted(order[:NUM_SAMPLES]):
+        picture = thumbnail(rows.image_path(row))
+        samples.append(
+            {
+                "id": ids[row],
+                "references": references[row],
+                "caption": lines[ids[row]]["caption"],
+                "score": lines[ids[row]].get("score"),
+                "image": None if picture is None else base64.b64encode(picture).decode(),
+            }
+        )
+    return samples
+
+
+def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+    """`results.json` and `samples.json`, for `gapless report`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
+    write_json(out / "results.json", json.loads(json.dumps(results)))

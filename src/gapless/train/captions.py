@@ -1,0 +1,192 @@
+"""A captioner over many images: JSONL with a caption and its score per line, written whole, continued when interrupted.
+
+`OUT` appears when every line is there. Until then the lines are in `OUT.partial`, and the same command goes on after
+the last whole batch, so that the result has the bytes of an uninterrupted one. `OUT.json` beside it says how the
+captions were made. Every line carries the notice: a line that is copied elsewhere keeps it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+
+from gapless.data.batches import PairDataset, Sample
+from gapless.data.manifest import Manifest
+from gapless.data.pixels import verify_image
+from gapless.embed import prepared_batches
+from gapless.errors import DataRefused, UsageError
+from gapless.files import read_json, sync_path, write_json
+from gapless.models.captioner import IMAGE, Captioner
+from gapless.models.generation import NOTICE, GenerationSettings, captions_from
+from gapless.train.run import differences
+
+Line = dict[str, Any]
+
+
+class ImageFiles(Dataset[Sample]):
+    """Single image files; the id of a file is its path as given."""
+
+    def __init__(self, paths: Sequence[Path], model: Captioner) -> None:
+        self.ids = [str(path) for path in paths]
+        self.prepare = model.preprocessor(IMAGE).prepare
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> Sample:
+        return {"id": self.ids[row], IMAGE: self.prepare(Path(self.ids[row]))}
+
+
+def images_of(model: Captioner, rows: Manifest) -> PairDataset:
+    return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE).prepare})
+
+
+def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The images that can be decoded, and why each other one cannot."""
+    good, bad = [], {}
+    for path in paths:
+        try:
+            verify_image(path.read_bytes())
+            good.append(path)
+        except OSError as error:
+            bad[str(path)] = error.strerror or str(error)
+        except DataRefused as error:
+            bad[str(path)] = str(error)
+    return good, bad
+
+
+def generate_lines(
+    model: Captioner,
+    dataset: Dataset[Any],
+    settings: GenerationSettings,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> Any:
+    """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order."""
+    preprocessors = {IMAGE: model.preprocessor(IMAGE)}
+    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
+        with torch.no_grad():
+            prefix = model.prefix(*model.features(batch[IMAGE]))
+        captions = captions_from(model, prefix, settings, key=ids[0])
+        yield [
+            {"id": id, "caption": text, "score": round(score, 6), "method": settings.method, "notice": NOTICE}
+            for id, (text, score) in zip(ids, captions, strict=True)
+        ]
+
+
+def write_captions(
+    model: Captioner,
+    dataset: PairDataset | ImageFiles,
+    out: Path,
+    settings: GenerationSettings,
+    about: Mapping[str, Any],
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> None:
+    """Caption every row into `out`.
+
+    Args:
+        about: of the model and the data; goes into `OUT.json`, and a continued file must match it.
+        batch_size: part of what a continued file must match, since rounding depends on it.
+
+    Raises:
+        UsageError: `out` holds captions of another model, other data or other settings.
+    """
+    plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
+    beside, partial = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.partial")
+    check_plan(out, beside, partial, plan)
+    if out.exists():
+        return
+    write_json(beside, plan)
+    done = whole_lines(partial, dataset.ids) // batch_size * batch_size
+    lines = partial.read_bytes().split(b"\n")[:done] if done else []
+    partial.write_bytes(b"".join(line + b"\n" for line in lines))
+    rest = Subset(dataset, range(done, len(dataset)))
+    with partial.open("a", encoding="utf-8") as stream:
+        for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
+            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in batch)
+            stream.flush()
+    sync_path(partial)
+    partial.rename(out)
+    sync_path(out.parent)
+
+
+def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse an output that holds something else."""
+    if not (out.exists() or partial.exists() or beside.exists()):
+        if not out.parent.is_dir():
+            raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
+        return
+    if out.is_dir() or not beside.exists():
+        raise UsageError(f"{out} is in use; choose another --out or remove it")
+    differing = differences(read_json(beside), json.loads(json.dumps(plan)))
+    if differing:
+        raise UsageError(
+            f"{out} holds captions of another model, other data or settings; differing: {', '.join(differing[:5])}; "
+            "choose another --out or remove it"
+        )
+
+
+def whole_lines(partial: Path, ids: Sequence[str]) -> int:
+    """How many lines at the start of an interrupted file are whole and of these rows, in their order."""
+    if not partial.exists():
+        return 0
+    count = 0
+    for id, line in zip(ids, partial.read_bytes().split(b"\n")[:-1], strict=False):
+        try:
+            if json.loads(line)["id"] != id:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        count += 1
+    return count
+
+
+def read_captions(path: Path) -> dict[str, Line]:
+    """The lines of a caption file by id; ours, or anybody's with `id` and `caption`.
+
+    Raises:
+        UsageError: no such file. DataRefused: lines that are not captions, or ids that come twice; counted, the first
+            ten named.
+    """
+    if not path.is_file():
+        partial = path.with_name(f"{path.name}.partial")
+        more = "; it is not finished: run the same 'gapless caption generate' again" if partial.exists() else ""
+        raise UsageError(f"{path} does not exist{more}")
+    found: dict[str, Line] = {}
+    broken, twice = [], []
+    try:
+        texts = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataRefused(f"{path} is not UTF-8 text ({error})") from None
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            id, caption = str(line["id"]), line["caption"]
+        except (ValueError, KeyError, TypeError):
+            broken.append(number)
+            continue
+        if not isinstance(caption, str):
+            broken.append(number)
+        elif id in found:
+            twice.append(id)
+        else:
+            found[id] = line
+    if broken:
+        raise DataRefused(f'{path}: {len(broken)} lines are not {{"id": ..., "caption": ...}} (line {first(broken)})')
+    if twice:
+        raise DataRefused(f"{path}: {len(twice)} ids come twice ({first(twice)})")
+    if not found:
+        raise DataRefused(f"{path} holds no captions")
+    return found
+
+
+def first(names: Sequence[Any]) -> str:
+    return ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
