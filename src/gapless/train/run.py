@@ -156,9 +156,9 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     arguments = training_arguments(settings, out, seed, has_evaluation)
     check_enough(train_rows, arguments)
     checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-    set_seed(seed)
     if arguments.process_index == 0 and not resume:
         check_new_directory(out)
+    set_seed(seed)
     model = new_model(settings, all_captions(train_rows))
     model.micro_batch_size = settings.micro_batch_size
     check_modalities(model, train_rows)
