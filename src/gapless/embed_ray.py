@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from tqdm.auto import tqdm
 
 from gapless.data.embeddings import SHARD_SIZE, EmbeddingsWriter
 from gapless.embed import Source, planned_writer, write_shards
-from gapless.errors import GaplessError, UsageError, missing_extra
+from gapless.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, missing_extra
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 
 CONNECT_SECONDS = 10
+ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,25 @@ class ShardWorker:
     def __init__(self, job: Job) -> None:
         os.chdir(job.directory)  # relative names mean what they mean where the command was given
         self.job = job
-        self.model = load_model(job.names)
-        if fingerprint_of(self.model) != job.fingerprint:
-            raise UsageError(f"{' '.join(job.names)} is another model on a worker than where the command was given")
-        self.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    @cached_property
+    def model(self) -> GaplessModel:
+        job = self.job
+        model = load_model(job.names)
+        if fingerprint_of(model) != job.fingerprint:
+            raise UsageError(f"{' '.join(job.names)} is another model on a worker than where the command was given")
+        model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+        return model
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """An error of ours goes back as its exit code and sentence: Ray would wrap it in tracebacks."""
         job = self.job
         shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
-        write_shards(self.model, job.source, job.writer, shards, job.batch_size)
-        return {"shard": batch["shard"]}
+        try:
+            write_shards(self.model, job.source, job.writer, shards, job.batch_size)
+        except GaplessError as error:
+            return {"exit_code": [error.exit_code], "said": [str(error)]}
+        return {"exit_code": [0], "said": [""]}
 
 
 def write_embeddings_on_ray(
@@ -96,24 +107,9 @@ def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
         num_cpus=1,
         num_gpus=1 if has_gpus else 0,
     )
-    try:
-        for _ in tqdm(done.iter_rows(), total=len(shards), desc="embed on Ray", unit="shard", disable=None):
-            pass
-    except Exception as error:  # what a worker raised comes wrapped, with its traceback as text
-        known = cause_of(error)
-        if known is None:
-            raise
-        raise known from None
-
-
-def cause_of(error: BaseException) -> GaplessError | None:
-    """Our own error inside those that Ray wraps around it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if type(inner).__module__ == GaplessError.__module__ and isinstance(inner, GaplessError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return None
+    for answer in tqdm(done.iter_rows(), total=len(shards), desc="embed on Ray", unit="shard", disable=None):
+        if answer["exit_code"]:
+            raise ERRORS[answer["exit_code"]](answer["said"])
 
 
 @contextmanager
@@ -131,9 +127,9 @@ def ray_cluster(address: str) -> Iterator[Any]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise no_cluster(address, error) from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray
     finally:
         ray.shutdown()
