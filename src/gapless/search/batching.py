@@ -44,6 +44,7 @@ class Batcher:
     def __init__(self, encode: Encode, max_batch: int = MAX_BATCH, max_waiting: int = MAX_WAITING) -> None:
         self.encode = encode
         self.max_batch = max_batch
+        self._ended = False
         self._waiting: queue.Queue[Item | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._work, name="gapless-model", daemon=True)
         self._thread.start()
@@ -67,22 +68,21 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        while (items := self._next_batch()) is not None:
+        while not self._ended:
+            items = self._next_batch()
             for modality in {item.modality for item in items}:
                 self._answer([item for item in items if item.modality == modality])
 
-    def _next_batch(self) -> list[Item] | None:
-        first = self._waiting.get()
-        items = [first]
-        while first is not None and len(items) < self.max_batch:
+    def _next_batch(self) -> list[Item]:
+        """What waits now, or the next that comes."""
+        taken = [self._waiting.get()]
+        while taken[-1] is not None and len(taken) < self.max_batch:
             try:
-                items.append(self._waiting.get_nowait())
+                taken.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
-        if items[-1] is None and len(items) > 1:
-            self._waiting.put(None)  # the end is read again, after these
-        real = [item for item in items if item is not None and item.result.set_running_or_notify_cancel()]
-        return real if first is not None else None
+        self._ended = taken[-1] is None
+        return [item for item in taken if item is not None and item.result.set_running_or_notify_cancel()]
 
     def _answer(self, items: Sequence[Item]) -> None:
         """Encode inputs of one modality; where a batch fails, each alone, so that one bad input fails by itself."""

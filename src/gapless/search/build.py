@@ -308,7 +308,8 @@ def write_collection(
             part = samples.take(wanted)
             schema = schema_of(info)
             batches = batches_of(chunks(part, place), info, samples.origin, schema)
-            commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), bool(changes.updated))
+            with reading(uri):
+                commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), bool(changes.updated))
     return Collection.open(uri), changes
 
 

@@ -119,8 +119,10 @@ class Collection:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a filter may name -> column of the table."""
-        return {name: name for name in OWN_FIELDS} | dict(self.info["labels"])
+        """What a filter may name -> column of the table; a label whose name is taken goes by its column's."""
+        own = {name: name for name in OWN_FIELDS}
+        labels = self.info["labels"].items()
+        return own | {column if label.lower() in own else label: column for label, column in labels}
 
     def snapshot(self) -> Snapshot:
         """The newest version; the same object as long as nothing is written."""

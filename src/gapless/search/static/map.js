@@ -117,7 +117,7 @@
     drawLegend();
   };
   const drawLines = (points) => {
-    paper.globalAlpha = Math.max(0.12, Math.min(0.5, 120 / data.pairs.length));
+    paper.globalAlpha = Math.max(0.28, Math.min(0.6, 120 / data.pairs.length));
     paper.strokeStyle = css("--faint");
     paper.lineWidth = 0.8;
     paper.beginPath();
@@ -168,12 +168,16 @@
       Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: `picture of ${pair.id}` });
     }
     const tags = Object.values(pair.labels).filter(Boolean).join(" · ");
+    const more = make("button", "", "More like this");
+    more.type = "button";
+    more.addEventListener("click", searchChosen);
     card.replaceChildren(...[
       picture,
       pair.caption ? make("p", "caption", pair.caption) : null,
       make("p", "identity", `cosine of the pair ${pair.cosine.toFixed(3)}`),
       tags ? make("p", "identity", tags) : null,
       make("p", "identity", pair.id),
+      more,
     ].filter(Boolean));
     draw();
   };

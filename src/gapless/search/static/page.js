@@ -133,7 +133,7 @@ const gapless = (() => {
       Object.assign(picture, { src: thumbnail(hit.row), alt: `${hit.modality} of ${hit.id}`, loading: "lazy", decoding: "async" });
       face = make("div", "picture", picture);
     } else if (caption) {
-      face = make("p", "quote", caption);
+      face = make("p", "quote", make("span", "", caption));
     }
     const score = make("span", "score", hit.score.toFixed(digits));
     score.title = digits === 3 ? "cosine, 1 is the same direction" : "fused score of both rankings";
@@ -149,12 +149,12 @@ const gapless = (() => {
       make("p", "identity", hit.id),
       acts));
     if (caption.length > 140) {
-      const whole = make("button", "", "Whole text");
+      const whole = make("button", "", "Full text");
       whole.type = "button";
       whole.setAttribute("aria-expanded", "false");
       whole.addEventListener("click", () => {
         const open = card.classList.toggle("open");
-        whole.textContent = open ? "Less" : "Whole text";
+        whole.textContent = open ? "Less text" : "Full text";
         whole.setAttribute("aria-expanded", String(open));
       });
       acts.append(whole);
