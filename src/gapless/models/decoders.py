@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gapless.errors import UsageError
@@ -36,8 +37,8 @@ def build_decoder(spec: Mapping[str, Any]) -> Any:
     try:
         config = AutoConfig.for_model(arguments.pop("model_type"), **arguments)
         decoder = AutoModelForCausalLM.from_config(config)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"decoder: {error}") from None
+    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
+        raise UsageError(f"decoder: {' '.join(str(error).split())}") from None
     return with_cross_attention(decoder)
 
 

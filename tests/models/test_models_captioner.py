@@ -1,0 +1,258 @@
+"""The captioner: what the decoder sees, caches that change nothing, scores by brute force, one directory for all."""
+
+import json
+import math
+
+import pytest
+import torch
+from fakes import CAPTIONS, noise_images, tiny_model
+
+from gapless.errors import DataRefused, UsageError
+from gapless.models.captioner import Captioner, assemble_captioner
+from gapless.models.decoders import special_ids
+from gapless.models.generation import GenerationSettings, captions_from, up_to_end
+
+TINY = {
+    "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
+    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_head": 2},
+}
+
+
+def tiny_captioner(family="bert", use_patches=True, seed=0, **options) -> Captioner:
+    torch.manual_seed(seed)
+    settings = {"use_patches": use_patches, "max_tokens": 24, "vocab_size": 400, **options}
+    return assemble_captioner(tiny_model(), TINY[family], CAPTIONS, **settings).train(False)
+
+
+def prefix_of(model, num_images=4):
+    return model.prefix(*model.features(model.preprocessor("image").collate(noise_images(num_images))))
+
+
+@pytest.fixture(scope="module", params=["bert", "gpt2"])
+def learnt(request):
+    """A captioner that knows four captions by heart, so that it ends them."""
+    model = tiny_captioner(request.param).train()
+    inputs = {**model.encode_captions(CAPTIONS[:4]), "batch": {"image": images(model)}}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        model(**inputs).loss.backward()
+        optimizer.step()
+    return model.train(False)
+
+
+def images(model, num_images=4):
+    return model.preprocessor("image").collate(noise_images(num_images))
+
+
+def brute_force(model, prefix, text):
+    """Mean log-probability of a caption, token by token without a cache."""
+    ids = model.encode_captions([text])["input_ids"][0].tolist()
+    total = 0.0
+    for length in range(1, len(ids)):
+        logits = model.decoder(
+            input_ids=torch.tensor([ids[:length]]), encoder_hidden_states=prefix[None], use_cache=False
+        ).logits[0, -1]
+        total += float(logits.log_softmax(-1)[ids[length]])
+    return total / (len(ids) - 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+def test_a_captioner_says_what_it_learnt_and_scores_are_mean_log_probabilities(learnt, method):
+    prefix = prefix_of(learnt)
+    settings = GenerationSettings(method, num_beams=3, length_penalty=0.5, top_p=0.5)
+    found = captions_from(learnt, prefix, settings, key="batch")
+    assert [caption.text for caption in found] == [text.lower() for text in CAPTIONS[:4]]
+    for row, (text, score) in enumerate(found):
+        assert score == pytest.approx(brute_force(learnt, prefix[row], text), abs=1e-4)
+    assert found[0].score > math.log(0.2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": False, "num_beams": 3}])
+def test_the_cache_changes_nothing(learnt, options):
+    prefix = prefix_of(learnt, 3)
+    ids = special_ids(learnt.tokenizer)
+    start = torch.full((3, 1), ids["bos_token_id"])
+    plain = learnt.decoder.generate(
+        input_ids=start, encoder_hidden_states=prefix, use_cache=False, max_length=24, **ids, **options
+    )
+    assert torch.equal(learnt.generate(prefix, **options), plain)
+
+
+@torch.no_grad()
+def test_the_prefixs_keys_are_computed_once(learnt):
+    """The control: without the cache they are computed again at every step."""
+    names = ("crossattention.self.key", "crossattention.c_attn")
+    projections = [module for name, module in learnt.decoder.named_modules() if name.endswith(names)]
+    calls = []
+    handles = [projection.register_forward_hook(lambda *_: calls.append(1)) for projection in projections]
+    prefix, ids = prefix_of(learnt, 2), special_ids(learnt.tokenizer)
+    learnt.generate(prefix, do_sample=False)
+    once = len(calls)
+    start = torch.full((2, 1), ids["bos_token_id"])
+    learnt.decoder.generate(input_ids=start, encoder_hidden_states=prefix, use_cache=False, max_length=24, **ids)
+    for handle in handles:
+        handle.remove()
+    assert once == len(projections) > 0
+    assert len(calls) - once > len(projections)
+
+
+@torch.no_grad()
+def test_sampling_draws_from_seed_and_key():
+    model = tiny_captioner()
+    prefix = prefix_of(model)
+
+    def drawn(key, seed=0):
+        return captions_from(model, prefix, GenerationSettings("sample", seed=seed), key)
+
+    before = torch.get_rng_state()
+    assert drawn("a") == drawn("a")
+    assert torch.equal(before, torch.get_rng_state())
+    assert drawn("a") != drawn("b")
+    assert drawn("a") != drawn("a", seed=1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_one_directory_holds_all(tmp_path, family):
+    model = tiny_captioner(family)
+    model.save_pretrained(tmp_path / "m")
+    again = Captioner.from_pretrained(tmp_path / "m").train(False)
+    weights = again.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert again.encode_captions(CAPTIONS)["input_ids"].equal(model.encode_captions(CAPTIONS)["input_ids"])
+    assert torch.equal(
+        again.generate(prefix_of(again), do_sample=False), model.generate(prefix_of(model), do_sample=False)
+    )
+    assert torch.equal(again.aligner.encode("text", CAPTIONS), model.aligner.encode("text", CAPTIONS))
+
+
+def test_a_decoder_sees_the_embedding_and_the_patches():
+    model = tiny_captioner(num_slots=3)
+    embedding, tokens = model.features(images(model, 2))
+    prefix = model.prefix(embedding, tokens)
+    assert prefix.shape == (2, 3 + model.config.num_patches, 32)
+    assert model.config.num_patches == tokens.shape[1] == 4  # a ResNet of 16 pixels ends at 2 x 2
+    assert torch.equal(embedding, model.aligner.embed("image", images(model, 2)))
+    alone = tiny_captioner(use_patches=False, num_slots=3)
+    assert alone.prefix(*alone.features(images(alone, 2))).shape == (2, 3, 32)
+    with pytest.raises(UsageError, match="patch tokens"):
+        model.prefix(embedding)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_encoder_learns_in_joint_mode_alone(learns):
+    model = tiny_captioner(trains_aligner=learns).train()
+    assert model.aligner.training is learns
+    batch = {"image": images(model), "text": model.preprocessor("text").collate(CAPTIONS[:4])}
+    output = model(**model.encode_captions(CAPTIONS[:4]), batch=batch if learns else {"image": batch["image"]})
+    output.loss.backward()
+    moved = {name.split(".")[1] for name, p in model.aligner.named_parameters() if p.grad is not None}
+    assert bool(moved) is learns
+    if learns:
+        terms = output.terms
+        assert {"caption", "contrastive", "alignment", "uniformity", "total"} == terms.keys()
+        gap = terms["contrastive"] + terms["alignment"] + terms["uniformity"]
+        assert float(terms["total"]) == pytest.approx(float(terms["caption"] + gap), rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_is_a_mean_over_tokens_and_padding_counts_nothing():
+    model = tiny_captioner()
+    batch = {"image": images(model, 2)}
+    short, long = CAPTIONS[0], CAPTIONS[1] + ", " + CAPTIONS[2]
+    inputs = model.encode_captions([short, long])
+    together = model(**inputs, batch=batch)
+    rows = [
+        model(
+            **model.encode_captions([text]),
+            batch={"image": {"pixel_values": batch["image"]["pixel_values"][i : i + 1]}},
+        )
+        for i, text in enumerate([short, long])
+    ]
+    lengths = inputs["attention_mask"].sum(dim=1) - 1
+    assert together.per_row.tolist() == pytest.approx([float(row.loss) for row in rows], rel=1e-5)
+    expected = sum(float(row.loss) * float(n) for row, n in zip(rows, lengths, strict=True)) / float(lengths.sum())
+    assert float(together.loss) == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def test_noise_is_for_training_alone():
+    model = tiny_captioner(use_patches=False, noise_std=0.1)
+    embedding = model.aligner.embed("image", images(model))
+    assert torch.equal(model.prefix(embedding), model.prefix(embedding))
+    model.train()
+    assert not torch.equal(model.prefix(embedding), model.prefix(embedding))
+
+
+def test_captions_are_cut_with_their_end_kept():
+    model = tiny_captioner(max_tokens=8)
+    ids = model.encode_captions([CAPTIONS[0]])["input_ids"]
+    special = special_ids(model.tokenizer)
+    assert ids.shape == (1, 8)
+    assert (int(ids[0, 0]), int(ids[0, -1])) == (special["bos_token_id"], special["eos_token_id"])
+
+
+def test_the_end_counts_and_what_follows_does_not():
+    ids = torch.tensor([[1, 5, 2, 2, 2], [1, 5, 6, 7, 8], [2, 5, 2, 0, 0]])
+    assert up_to_end(ids, 2).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+
+
+def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
+    source = tiny_captioner("gpt2")
+    source.decoder.save_pretrained(tmp_path / "decoder")
+    source.tokenizer.save_pretrained(tmp_path / "decoder")
+    model = assemble_captioner(
+        tiny_model(), {"pretrained": str(tmp_path / "decoder")}, [], use_patches=False, max_tokens=20, vocab_size=9
+    )
+    weights = source.decoder.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in model.decoder.state_dict().items())
+    assert len(model.tokenizer) == len(source.tokenizer)
+    model.save_pretrained(tmp_path / "m")
+    Captioner.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "said"),
+    [
+        ({"model_type": "nonsense"}, "nonsense"),
+        ({"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4}, "30"),
+        ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "cannot attend"),
+    ],
+)
+def test_decoders_that_cannot_be_are_named(decoder, said):
+    with pytest.raises(UsageError, match=said):
+        assemble_captioner(tiny_model(), decoder, CAPTIONS, use_patches=False, max_tokens=24, vocab_size=400)
+
+
+def test_a_model_without_a_captioner_is_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "aligner")
+    with pytest.raises(UsageError, match="without a captioner"):
+        Captioner.from_pretrained(tmp_path / "aligner")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"lacks config\.json"):
+        Captioner.from_pretrained(tmp_path / "empty")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "config.json").write_text(json.dumps({"model_type": "gapless-captioner"}))
+    with pytest.raises(DataRefused, match=r"lacks model\.safetensors"):
+        Captioner.from_pretrained(tmp_path / "part")
+
+
+def test_a_model_without_images_or_patches_is_refused():
+    vectors = {"kind": "vector", "size": 4}
+    model = tiny_model(
+        modalities={name: {"input": vectors, "encoder": vectors} for name in ("image", "text")}, loss={"anchor": "text"}
+    )
+    with pytest.raises(UsageError, match="takes images"):
+        assemble_captioner(model, TINY["bert"], CAPTIONS, use_patches=False, max_tokens=24, vocab_size=400)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"method": "magic"}, "greedy"), ({"num_beams": 0}, "num_beams"), ({"top_p": 0.0}, "top_p")],
+)
+def test_generation_settings_are_checked(change, said):
+    with pytest.raises(UsageError, match=said):
+        GenerationSettings(**change)
