@@ -1,0 +1,82 @@
+"""A collection on an object store: moto stands in for S3, and everything but the address is as on a disk."""
+
+import json
+import logging
+from urllib.request import Request, urlopen
+
+import pytest
+from fakes import tiny_model
+from search_samples import brute_force, embedding_set, keyed, unit_rows, write
+
+from gapless.cli import main
+from gapless.data.readers.phantom import write_phantom
+from gapless.errors import DataRefused, UsageError
+from gapless.search.build import delete_rows
+from gapless.search.collection import Collection
+from gapless.search.indices import update_indices
+
+moto_server = pytest.importorskip("moto.server")
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The address of an empty bucket, and the environment that finds it, as docs/search.md gives it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        urlopen(Request(f"http://{host}:{port}/pictures", method="PUT")).close()
+        yield "s3://pictures"
+    server.stop()
+
+
+def test_write_add_delete_and_search_are_those_of_a_directory(bucket, tmp_path):
+    first = embedding_set({"image": unit_rows(60), "text": unit_rows(60, seed=1)})
+    more = embedding_set({"image": unit_rows(20, seed=2), "text": unit_rows(20, seed=3)}, start=60)
+    staging = tmp_path / "staging"
+    (staging / "mine").mkdir(parents=True)
+    for address in (f"{bucket}/c", str(tmp_path / "c")):
+        write(address, first, staging=staging)
+        reader = Collection.open(address)
+        write(address, more, staging=staging)
+        assert reader.count() == 160  # an open collection sees what was added
+        assert delete_rows(reader, f"id = '{first.ids[5]}'") == 2
+        update_indices(reader, None)
+    assert [path.name for path in staging.iterdir()] == ["mine"]  # ours is gone, what else is there is not touched
+    rows = {key: row for key, row in (keyed(first) | keyed(more)).items() if not key.startswith(f"{first.ids[5]}/")}
+    stored, local = Collection.open(f"{bucket}/c"), Collection.open(tmp_path / "c")
+    for query in unit_rows(3, seed=7):
+        hits = stored.search(query, k=30)
+        assert [(hit.row, hit.score) for hit in hits] == brute_force(rows, query, 30)
+        assert hits == local.search(query, k=30)
+
+
+def test_the_commands_take_an_address(bucket, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_phantom(tmp_path / "m", num_pairs=30, num_validation=3, num_test=6, image_size=16)
+    tiny_model().save_pretrained(tmp_path / "model")
+    index = ["index", "model", "--data", "m", "--out", f"{bucket}/phantom"]
+    assert main(index) == 2
+    assert "--staging" in capsys.readouterr().err
+    assert main([*index, "--staging", "work", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 60
+    assert main(["search", f"{bucket}/phantom", "pleural effusion", "--modality", "image", "--k", "3", "--json"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert [hit["modality"] for hit in hits] == ["image"] * 3
+    thumbnail = Collection.open(f"{bucket}/phantom").thumbnail_of(hits[0]["row"])
+    assert thumbnail is not None
+    assert thumbnail.startswith(b"\xff\xd8")
+
+
+def test_what_is_not_there_is_one_sentence(bucket):
+    with pytest.raises(UsageError, match="no collection"):
+        Collection.open(f"{bucket}/nothing")
+    with pytest.raises(DataRefused, match="s3://elsewhere/c cannot be read") as raised:
+        Collection.open("s3://elsewhere/c")
+    assert "\n" not in str(raised.value)
