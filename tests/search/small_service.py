@@ -13,7 +13,12 @@ from gapless.cli import main
 from gapless.search.searcher import Searcher
 
 NUM_SAMPLES = 30
-LABELS = {"modality_type": ["CT", "MR", None], "finding site": ["it's here", "left", "right", "both"]}
+# The last has the name of a column that every collection has.
+LABELS = {
+    "modality_type": ["CT", "MR", None],
+    "finding site": ["it's here", "left", "right", "both"],
+    "source": ["PACS", "teaching"],
+}
 
 
 def pixels_of(sample: int, size: int = 24) -> np.ndarray:

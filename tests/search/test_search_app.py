@@ -119,6 +119,8 @@ def test_filters_hold_together_and_alone(client: TestClient) -> None:
     assert len(narrowed) == 2 * NUM_SAMPLES // 3
     assert all(hit["labels"]["modality_type"] == "MR" for hit in narrowed)
     assert ask(client, text="x", where="split = 'nowhere'") == []
+    taught = ask(client, text="x", k=200, labels={"source": "teaching"})
+    assert {hit["caption"] for hit in taught} == {caption_of(sample) for sample in range(1, NUM_SAMPLES, 2)}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -131,7 +133,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "weight": ({"text": "x", "image_weight": 1.5}, "^image_weight: "),
     "unknown key": ({"text": "x", "url": "http://example.org"}, "^url: "),
     "unknown modality": ({"text": "x", "modality": "smell"}, "known: image, text"),
-    "unknown label": ({"text": "x", "labels": {"smell": "x"}}, "the collection has: finding site, modality_type"),
+    "unknown label": (
+        {"text": "x", "labels": {"smell": "x"}},
+        "has: finding site, modality_type, source",
+    ),
     "unknown field": ({"text": "x", "where": "smell = 'x'"}, "unknown field 'smell'.*fields: id, modality"),
     "broken filter": ({"text": "x", "where": "split ="}, "filter"),
     "second statement": ({"text": "x", "where": "split = 'a'; DROP TABLE rows"}, "';' cannot be part"),

@@ -221,12 +221,14 @@ def filter_of(query: Query, collection: Collection) -> str | None:
     if query.where is not None and query.where.strip():
         prepare_filter(query.where, collection.fields)  # alone it must be whole, or its parentheses could end ours
         parts.append(f"({query.where})")
+    field_of = {column: field for field, column in collection.fields.items()}
     for name, value in query.labels.items():
         if name not in collection.info["labels"]:
             known = ", ".join(collection.info["labels"]) or "none"
             raise UsageError(f"unknown label {name!r}; the collection has: {known}")
-        quote = '"' if "`" in name else "`"
-        parts.append(f"{quote}{name}{quote} = {literal(value)}")
+        field = field_of[collection.info["labels"][name]]
+        quote = '"' if "`" in field else "`"
+        parts.append(f"{quote}{field}{quote} = {literal(value)}")
     return " AND ".join(parts) or None
 
 
