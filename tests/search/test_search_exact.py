@@ -105,7 +105,9 @@ def test_hybrid_search_is_reciprocal_rank_fusion(path, embeddings):
     assert "finding 3" in hits[0].caption
 
 
-@pytest.mark.parametrize("words", ["", "  ", '"', "AND (", "caption:x", "*", "a" * 10_000, "\u0000", "肺", "' OR 1=1 --"])
+@pytest.mark.parametrize(
+    "words", ["", "  ", '"', "AND (", "caption:x", "*", "a" * 10_000, "\u0000", "肺", "' OR 1=1 --"]
+)
 def test_any_words_are_words(path, words):
     collection = Collection.open(path)
     assert len(collection.search(unit_rows(1)[0], words=words, k=3)) == 3

@@ -293,6 +293,8 @@ def write_collection(
         UsageError: the directory holds something else, a collection of another model or other labels, or another
             process is writing it. DataRefused: samples that differ from those in the collection.
     """
+    if staging is None and is_remote(uri):
+        raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
     collection = existing(uri)
     if collection is not None:
         collection.check_model(info["model"]["fingerprint"])
@@ -339,8 +341,6 @@ def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
 
     A directory that the user names holds other things: the work has one of its own in there.
     """
-    if staging is None and is_remote(uri):
-        raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
     place = Path(uri) / STAGING if staging is None else staging / f"gapless-{digest(uri)}"
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:

@@ -13,14 +13,17 @@ RECALL_QUERIES = 100
 RECALL_AT = 10
 
 
+def check_kind(kind: str | None) -> None:
+    """Refuse an unknown kind, before anything is written."""
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("index", kind, KINDS)
+
+
 def index_config(kind: str) -> Any:
     """The engine's description of an approximate index, one entry per name in `KINDS`."""
     from lancedb.index import HnswSq, IvfFlat, IvfPq
 
-    makers = {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}
-    if kind not in makers:
-        raise unknown_name("index", kind, KINDS)
-    return makers[kind](distance_type="dot")
+    return {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}[kind](distance_type="dot")
 
 
 def update_indices(collection: Collection, kind: str | None, above: int = ANN_ABOVE) -> dict[str, float] | None:

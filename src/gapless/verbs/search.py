@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import UsageError
+from gapless.errors import DataRefused, UsageError
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, terminal_width
 
 
@@ -28,8 +28,9 @@ def index(args: Arguments) -> Outcome:
     from gapless.models.foreign import fingerprint_of, load_model
     from gapless.search.build import STAGED_ROWS, label_columns, ready_chunks, staged, write_collection
     from gapless.search.collection import FORMAT, VERSION
-    from gapless.search.indices import ANN_ABOVE, update_indices
+    from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
 
+    check_kind(args.ann)
     model = load_model(args.model)
     if model.config.embedding_dim is None:
         raise UsageError("the encoders have no space in common; 'gapless close' makes one")
@@ -124,12 +125,17 @@ def search_arguments(parser: Parser) -> None:
 def search(args: Arguments) -> Outcome:
     from dataclasses import asdict
 
+    from gapless.data.pixels import load_image
     from gapless.search.searcher import Searcher
 
+    try:
+        image = None if args.image is None else load_image(args.image)
+    except DataRefused as error:
+        raise DataRefused(f"{args.image} cannot be searched with: {error}") from None
     searcher = Searcher.open(args.collection, args.model)
     hits = searcher.search(
         text=args.words,
-        image=args.image,
+        image=image,
         image_weight=args.image_weight,
         k=args.k,
         modality=args.modality,
