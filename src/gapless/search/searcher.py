@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gapless.errors import NeedsNetwork, UsageError
+from gapless.data.pixels import load_image
+from gapless.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.search.collection import Collection, Hit
@@ -69,7 +70,7 @@ class Searcher:
 
         Args:
             text: words, or None.
-            image: an 8-bit array [height, width] or [height, width, 3], a path, or None.
+            image: an 8-bit array [height, width] or [height, width, 3], a `Path`, or None.
             image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
 
         Returns:
@@ -79,7 +80,7 @@ class Searcher:
             UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
             DataRefused: an image that cannot be read.
         """
-        parts = self.parts(text, image, image_weight)
+        parts = [opened(part) for part in self.parts(text, image, image_weight)]
         return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
 
     def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
@@ -137,6 +138,16 @@ class Searcher:
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
         return self.collection.search(vector, k=k, modality=modality, where=where, words=words, exact=exact)
+
+
+def opened(part: Part) -> Part:
+    """The part itself, or, where it is the path of an image, what the file shows."""
+    if not isinstance(part.raw, Path):
+        return part
+    try:
+        return part._replace(raw=load_image(part.raw))
+    except DataRefused as error:
+        raise DataRefused(f"{part.raw} cannot be searched with: {error}") from None
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import UsageError
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, terminal_width
 
 
@@ -125,17 +125,12 @@ def search_arguments(parser: Parser) -> None:
 def search(args: Arguments) -> Outcome:
     from dataclasses import asdict
 
-    from gapless.data.pixels import load_image
     from gapless.search.searcher import Searcher
 
-    try:
-        image = None if args.image is None else load_image(args.image)
-    except DataRefused as error:
-        raise DataRefused(f"{args.image} cannot be searched with: {error}") from None
     searcher = Searcher.open(args.collection, args.model)
     hits = searcher.search(
         text=args.words,
-        image=image,
+        image=args.image,
         image_weight=args.image_weight,
         k=args.k,
         modality=args.modality,
