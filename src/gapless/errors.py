@@ -1,4 +1,4 @@
-"""The errors a user can meet, each with its exit code (1 failure, 2 usage, 3 data, 4 network)."""
+"""The errors a user can meet, each with its exit code (1 failure, 2 usage, 3 data, 4 network, 130 interrupted)."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -20,6 +20,12 @@ class DataRefused(GaplessError, ValueError):
     """Data that must not be used; the message holds the count, the reasons and the first rows."""
 
     exit_code = 3
+
+
+class Interrupted(GaplessError):
+    """Asked from outside to stop; what was done is saved, and the same command with `--resume latest` goes on."""
+
+    exit_code = 130
 
 
 class NeedsNetwork(GaplessError):

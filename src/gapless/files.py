@@ -1,5 +1,7 @@
 """Writing that is whole or absent: every output file and directory of gapless goes through here."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -7,13 +9,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gapless.errors import DataRefused, UsageError
 
 PARTIAL_MARK = ".partial-"
+LOCK_FILE = ".lock"
 SYNCS_AT_ONCE = 16
 
 
@@ -72,7 +75,7 @@ def check_new_directory(path: Path) -> None:
     below = next((parent for parent in path.parents if parent.exists()), None)
     if below is not None and not below.is_dir():
         raise UsageError(f"{path} cannot be made: {below} is a file")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(entry.name != LOCK_FILE for entry in path.iterdir())):
         raise UsageError(f"{path} is in use; choose another --out or remove it")
 
 
@@ -95,6 +98,43 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_path(path.parent)
+
+
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Hold a directory, made if need be, for this process alone; one that is left empty is removed.
+
+    The lock ends with the process, whatever ends it. On a file system that has no locks nobody is kept out.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = directory / LOCK_FILE
+    with lock.open("a") as stream:
+        try:
+            with suppress_missing_locks():
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(stream.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:  # held by another process, or removed by one that has just finished
+            raise UsageError(f"another process is writing {directory}; wait until it is done, or choose another --out")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                directory.rmdir()
+
+
+@contextmanager
+def suppress_missing_locks() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
 
 
 def sha256_of(path: Path) -> str:

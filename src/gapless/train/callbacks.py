@@ -1,12 +1,17 @@
 """What happens around the steps of `transformers.Trainer`: the temperature rule, schedules, metrics.jsonl, progress."""
 
 import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gapless.files import write_text
 from gapless.losses.gap_closing import GapClosingLoss
 
 HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
@@ -35,6 +40,35 @@ class LossRules(TrainerCallback):
         self.loss.clamp_logit_scale()
 
 
+class StopRequest(TrainerCallback):
+    """SIGTERM, which schedulers send some time before they kill: the step is finished, saved, and training ends.
+
+    Only where one process trains: several would have to agree on the step, at a price at every step.
+    """
+
+    def __init__(self) -> None:
+        self.was_made = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals reach the main thread alone; in any other nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda number, frame: self.make())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def make(self) -> None:
+        self.was_made = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.was_made:
+            control.should_save = control.should_training_stop = True
+
+
 class MetricsFile(TrainerCallback):
     """Appends every log to `metrics.jsonl`; after a resume, lines past the resumed step are dropped first."""
 
@@ -46,9 +80,9 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not self.path.exists():
             return
-        lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
+        *lines, _ = self.path.read_text().split("\n")  # the last one is empty, or torn
         kept = [line for line in lines if json.loads(line)["step"] <= state.global_step and state.global_step > 0]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

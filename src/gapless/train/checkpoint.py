@@ -1,22 +1,21 @@
 """Checkpoints that are whole: sealed with the sha256 of every file; resume takes the newest one that verifies."""
 
-import os
 import re
 import shutil
 from pathlib import Path
 
 from gapless.errors import DataRefused
-from gapless.files import read_json, sha256_of, sync_path, write_json
+from gapless.files import PARTIAL_MARK, read_json, sha256_of, sync_path, write_json
 
 SEAL = "seal.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def files_of(directory: Path) -> dict[str, Path]:
+    """Everything below a checkpoint but its directories and its seal."""
+    entries = {str(entry.relative_to(directory)): entry for entry in sorted(directory.rglob("*"))}
     return {
-        str(file.relative_to(directory)): file
-        for file in sorted(directory.rglob("*"))
-        if file.is_file() and file.name != SEAL
+        name: entry for name, entry in entries.items() if name != SEAL and (entry.is_symlink() or not entry.is_dir())
     }
 
 
@@ -28,10 +27,8 @@ def seal(directory: Path) -> None:
 def publish(written: Path, final: Path) -> None:
     """Seal a finished checkpoint, flush it to the disk and move it to its place."""
     seal(written)
-    for file in written.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+    for entry in (*written.rglob("*"), written):
+        sync_path(entry)
     shutil.rmtree(final, ignore_errors=True)
     written.rename(final)
     sync_path(final.parent)
@@ -43,12 +40,14 @@ def fault_of(directory: Path) -> str | None:
         return "it was not finished"
     try:
         sealed = read_json(directory / SEAL)
-    except DataRefused as error:
+        if not isinstance(sealed, dict):
+            return f"{SEAL} is damaged"
+        present = files_of(directory)
+        if present.keys() != sealed.keys():
+            return f"files are missing or extra: {', '.join(sorted(present.keys() ^ sealed.keys()))}"
+        changed = [name for name, file in present.items() if not file.is_file() or sha256_of(file) != sealed[name]]
+    except (DataRefused, OSError) as error:
         return str(error)
-    present = files_of(directory)
-    if present.keys() != sealed.keys():
-        return f"files are missing or extra: {', '.join(sorted(present.keys() ^ sealed.keys()))}"
-    changed = [name for name, file in present.items() if sha256_of(file) != sealed[name]]
     return f"files changed after saving: {', '.join(changed)}" if changed else None
 
 
@@ -63,6 +62,27 @@ def checkpoints_of(directory: Path) -> list[Path]:
         return []
     found = [entry for entry in directory.iterdir() if entry.is_dir() and step_of(entry) >= 0]
     return sorted(found, key=step_of, reverse=True)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """What a process that was killed while it saved or removed a checkpoint left behind."""
+    for entry in directory.glob(f"{PARTIAL_MARK}*"):
+        shutil.rmtree(entry)
+
+
+def rotate(directory: Path, limit: int, best: str | None) -> None:
+    """Keep the newest `limit` checkpoints that verify and the one of the name `best`; the older ones go.
+
+    One that was damaged after saving counts for nothing: the last good one is never removed.
+    """
+    num_good = 0
+    for checkpoint in checkpoints_of(directory):
+        if num_good < limit:
+            num_good += fault_of(checkpoint) is None
+        elif checkpoint.name != best:
+            leaving = checkpoint.with_name(f"{PARTIAL_MARK}old-{checkpoint.name}")
+            checkpoint.rename(leaving)  # so that one that is half removed is none
+            shutil.rmtree(leaving)
 
 
 def newest_valid(directory: Path) -> tuple[Path | None, dict[str, str]]:

@@ -1,7 +1,8 @@
 """A run: one directory that training writes, `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +14,8 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
-from gapless.errors import DataRefused, GaplessError, UsageError, unknown_name
-from gapless.files import check_new_directory, new_directory, write_text
+from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
+from gapless.files import check_new_directory, new_directory, only_writer, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.encoders import network_or_usage
 from gapless.models.tokenizers import train_tokenizer
@@ -155,30 +156,49 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) > 1
     arguments = training_arguments(settings, out, seed, has_evaluation)
     check_enough(train_rows, arguments)
-    checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-    if arguments.process_index == 0 and not resume:
-        check_new_directory(out)
-    set_seed(seed)
-    model = new_model(settings, all_captions(train_rows))
-    model.micro_batch_size = settings.micro_batch_size
-    check_modalities(model, train_rows)
-    write_request(run, arguments, out)
-    trainer = AlignerTrainer(
-        model,
-        arguments,
-        PairDataset(
-            train_rows,
-            {name: p.prepare for name, p in preprocessors_of(model).items()},
-            training_seed=seed,
-            augment_images=settings.augment_images,
-        ),
-        run=out,
-        label=label or f"{run.method} seed {seed}",
-        evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
-        mask_duplicates=settings.loss.mask_duplicates,
-    )
-    train_and_save(trainer, out, checkpoint, resume)
+    with claimed(out, arguments, resume):
+        checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+        set_seed(seed)
+        model = new_model(settings, all_captions(train_rows))
+        model.micro_batch_size = settings.micro_batch_size
+        check_modalities(model, train_rows)
+        write_request(run, arguments, out)
+        trainer = AlignerTrainer(
+            model,
+            arguments,
+            PairDataset(
+                train_rows,
+                {name: p.prepare for name, p in preprocessors_of(model).items()},
+                training_seed=seed,
+                augment_images=settings.augment_images,
+            ),
+            run=out,
+            label=label or f"{run.method} seed {seed}",
+            evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
+            mask_duplicates=settings.loss.mask_duplicates,
+        )
+        train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+@contextmanager
+def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[None]:
+    """The run's directory, new unless it is resumed, for this training alone.
+
+    Raises:
+        UsageError: it is in use, is no run where one is to be resumed, or another process is writing it.
+    """
+    if arguments.process_index > 0:  # of the processes that torchrun started, the first one speaks for all
+        yield
+        return
+    if resume:
+        check_is_run(out)
+    else:
+        check_new_directory(out)
+    with only_writer(out):
+        if not resume:
+            check_new_directory(out)  # again: another process may have made it
+        yield
 
 
 def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
@@ -190,12 +210,16 @@ def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None
 def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
     """Train from a checkpoint or from the start, and write the model; a run that fails at once leaves nothing."""
     is_writer = trainer.args.process_index == 0
+    alone = trainer.args.world_size == 1
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with trainer.stop_request.listening() if alone else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
         if is_writer and not resume and not checkpoints_of(out / "checkpoints"):
             shutil.rmtree(out)  # made by this call, and nothing in it could be resumed
         raise
+    if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
     if is_writer:
         save_whole(trainer.whole_model, out / "model")
     trainer.accelerator.wait_for_everyone()
@@ -221,13 +245,21 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
 
 def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
+    check_is_run(out)
     config = out / "config.yaml"
-    if not config.exists():
-        raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")
-    differing = differences(yaml.safe_load(config.read_text()), run.to_dict())
+    try:
+        started = yaml.safe_load(config.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{config} cannot be read ({' '.join(str(error).split())}); start a new run") from None
+    differing = differences(started, run.to_dict())
     if differing:
         raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")
     return newest_valid(out / "checkpoints")
+
+
+def check_is_run(out: Path) -> None:
+    if not (out / "config.yaml").exists():
+        raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")
 
 
 def differences(before: Any, now: Any, prefix: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
 
 import shutil
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,18 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from gapless.data.batches import EpochSampler
 from gapless.embed import Collator, embed_dataset, preprocessors_of
 from gapless.errors import GaplessError
-from gapless.files import PARTIAL_MARK
+from gapless.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.train.callbacks import LossRules, MetricsFile, ProgressBar
-from gapless.train.checkpoint import checkpoints_of, fault_of, publish
+from gapless.train.callbacks import LossRules, MetricsFile, ProgressBar, StopRequest
+from gapless.train.checkpoint import fault_of, publish, remove_unfinished, rotate
+
+METRICS_FILE = "metrics.jsonl"
+SUMS_FILE = "sums.json"
+
+
+def plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 class RunTrainer(Trainer):
@@ -52,13 +59,14 @@ class RunTrainer(Trainer):
         )
         self.run = run
         self.whole_model, self.evaluation = model, evaluation
-        self.term_sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor | float] = {}  # of the loss and its terms since the last log
         self.num_summed = 0
         self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        for callback in (MetricsFile(run / "metrics.jsonl"), ProgressBar(label)):
+        self.stop_request = StopRequest()
+        for callback in (self.stop_request, MetricsFile(run / METRICS_FILE), ProgressBar(label)):
             self.add_callback(callback)
 
     def compute_loss(
@@ -80,8 +88,9 @@ class RunTrainer(Trainer):
             raise self.unusable(ids, str(error)) from None
         if not torch.isfinite(output.loss):
             raise self.unusable(ids, "the loss is not finite")
-        for name, value in output.terms.items():
-            self.term_sums[name] = self.term_sums.get(name, 0.0) + value.double()
+        values = {"loss": output.loss.detach(), **{f"loss/{name}": value for name, value in output.terms.items()}}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double()
         self.num_summed += 1
         return (output.loss, output) if return_outputs else output.loss
 
@@ -94,8 +103,9 @@ class RunTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.num_summed:
-            logs |= {f"loss/{name}": float(value) / self.num_summed for name, value in self.term_sums.items()}
-            self.term_sums, self.num_summed = {}, 0
+            # The loss too: that of transformers forgets at a resume what came before it.
+            logs |= {name: value / self.num_summed for name, value in plain_floats(self.sums).items()}
+            self.sums, self.num_summed = {}, 0
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -127,20 +137,37 @@ class RunTrainer(Trainer):
         if final.exists() and fault_of(final) is None:
             return
         partial = final.parent / f"{PARTIAL_MARK}{final.name}"
-        if self.is_world_process_zero():
-            shutil.rmtree(partial, ignore_errors=True)
+        is_writer = self.is_world_process_zero()
+        if is_writer:
+            remove_unfinished(final.parent)
         self.accelerator.wait_for_everyone()
         self.partial_directory = partial
-        super()._save_checkpoint(model, trial)
-        self.partial_directory = None
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            if self.state.best_global_step == self.state.global_step:
-                self.state.best_model_checkpoint = str(final)
-                self.state.save_to_json(str(partial / final.name / TRAINER_STATE_NAME))
-            publish(partial / final.name, final)
-            partial.rmdir()
-            self.rotate(final)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if is_writer:
+                self.finish_checkpoint(partial / final.name, final)
+        finally:
+            self.partial_directory = None
+            if is_writer:
+                shutil.rmtree(partial, ignore_errors=True)  # empty, unless something failed
+        if is_writer:
+            self.rotate(final.parent)
+
+    def finish_checkpoint(self, written: Path, final: Path) -> None:
+        """What gapless adds to the files of transformers; then the checkpoint takes its place."""
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(final)
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": plain_floats(self.sums)})
+        if (self.run / METRICS_FILE).exists():
+            sync_path(self.run / METRICS_FILE)
+        publish(written, final)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        held = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
+        self.num_summed, self.sums = held["num_summed"], held["sums"]
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.partial_directory or super()._get_output_dir(trial))
@@ -150,15 +177,10 @@ class RunTrainer(Trainer):
         if self.args.should_save:
             self.whole_model.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
 
-    def rotate(self, newest: Path) -> None:
-        """Keep the newest `save_total_limit` checkpoints that verify, and the best one."""
-        limit = self.args.save_total_limit
-        if not limit:
-            return
+    def rotate(self, directory: Path) -> None:
         best = self.state.best_model_checkpoint
-        for old in checkpoints_of(newest.parent)[limit:]:
-            if best is None or old.name != Path(best).name:
-                shutil.rmtree(old)
+        if self.args.save_total_limit:
+            rotate(directory, self.args.save_total_limit, None if best is None else Path(best).name)
 
 
 class AlignerTrainer(RunTrainer):
