@@ -1,142 +1,195 @@
-"""Which loss closes the gap of a frozen pair of encoders best? The study behind the recipe `gapless` (docs/method.md).
+"""Which loss and which heads close the gap of a frozen pair of encoders best? The study behind `gapless close`.
 
-    python examples/recipe_study.py FEATURES.npz ROWS.jsonl --group case --label location_category
+    python examples/recipe_study.py FEATURES.npz ROWS.jsonl                                  choose: held-back groups
+    python examples/recipe_study.py FEATURES.npz ROWS.jsonl --test F.npz R.jsonl --arms "clip;gapless"     report
 
 FEATURES.npz holds `image` [row, a] and `text` [row, b]; line i of ROWS.jsonl describes row i (`caption`, the group, the
-label). Small heads are trained with each loss on a part of the rows and measured on held-back groups, several seeds.
-Every arm has the same heads, steps, batches and splits; only the loss differs.
+label). Every arm goes through `close_gap`: same rows, splits, steps, batches and stopping rule; only what its name says
+differs. Choosing measures held-back groups of the training rows, another part for each seed. Reporting trains on all of
+them and measures the test rows, with 95 % intervals of the difference from `clip` over groups and seeds.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from gapless import GapClosingLoss, measure
-from gapless.geometry import unit_norm
-from gapless.losses.schedules import Schedule
+from gapless import measure
+from gapless.metrics.measure import measure_difference
+from gapless.train.adapter import AdapterSettings, adapter_settings
+from gapless.train.close import close_gap
+from gapless.train.recipes import LossConfig, Weight
 
-EPOCHS, BATCH, WIDTH, HELD_BACK = 30, 256, 512, 0.13
+HELD_BACK = 0.13
+PARTS = ("gap", "retrieval", "probe", "grouping")
 SHOWN = (
     "gap/centroid_distance_unbiased",
+    "gap/centroid_distance_group_unbiased",
     "gap/true_pair_cosine",
+    "gap/margin",
     "gap/separability_auc",
+    "retrieval/mean/R@1",
     "retrieval/mean/R@10",
     "grouping/v_measure",
     "grouping/knn_accuracy",
 )
+COMPARED = SHOWN[:4] + SHOWN[5:7] + SHOWN[8:]  # the others carry no interval
+
+Embeddings = Mapping[str, torch.Tensor]
 
 
-def ramp(start: float, weight: float) -> Schedule:
-    """0 until `start`, then linear up to `weight`."""
-    return Schedule(((0.0, 0.0), (start, 0.0), (1.0, weight)))
+@dataclass(frozen=True)
+class Rows:
+    """Frozen features and what is known of each row."""
+
+    features: Mapping[str, np.ndarray]
+    groups: np.ndarray
+    labels: np.ndarray
+    captions: Sequence[str]
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        features = {name: matrix[rows] for name, matrix in self.features.items()}
+        return Rows(features, self.groups[rows], self.labels[rows], [self.captions[row] for row in rows])
 
 
-def fixed(temperature: float, alignment: float | Schedule, uniformity: float | Schedule) -> dict[str, Any]:
+def ramp(weight: float, start: float = 0.3) -> Weight:
+    """0 until `start` of the training, then linear up to `weight`."""
+    return [[0.0, 0.0], [start, 0.0], [1.0, weight]]
+
+
+def loss(alignment: Weight, uniformity: Weight, **changes: Any) -> LossConfig:
+    return replace(LossConfig(alignment_weight=alignment, uniformity_weight=uniformity), **changes)
+
+
+def arms() -> dict[str, AdapterSettings]:
+    """Every arm of the study; `gapless` and its plain heads are what `gapless close` does by itself."""
+    gapless, clip, published = (adapter_settings(name) for name in ("gapless", "clip", "gapless-published"))
+    strong = {"dropout": gapless.dropout, "input_dropout": gapless.input_dropout}
+    bare = {"dropout": clip.dropout, "input_dropout": clip.input_dropout}
+    ramps = {
+        f"ramp {alignment:g}, {uniformity:g}": replace(
+            gapless, loss=replace(gapless.loss, alignment_weight=ramp(alignment), uniformity_weight=ramp(uniformity))
+        )
+        for alignment, uniformity in ((4, 1), (8, 1), (12, 1), (24, 1), (32, 2), (16, 4))
+    }
     return {
-        "temperature": temperature,
-        "learn_temperature": False,
-        "alignment_weight": alignment,
-        "uniformity_weight": uniformity,
+        "clip": clip,
+        "gapless-published": published,
+        "gapless": gapless,
+        "clip, regularised": replace(clip, **strong),
+        "published, regularised": replace(published, **strong),
+        "gapless, bare heads": replace(gapless, **bare),
+        "gapless, no mask": replace(gapless, loss=replace(gapless.loss, mask_duplicates=False)),
+        "gapless, width 2048": replace(gapless, hidden=2048),
+        "gapless, width 512": replace(gapless, hidden=512),
+        "gapless, linear": replace(gapless, head="linear"),
+        "gapless, start 0.5": replace(
+            gapless, loss=replace(gapless.loss, alignment_weight=ramp(16, 0.5), uniformity_weight=ramp(1, 0.5))
+        ),
+        **ramps,
+        "constant 3, 1": replace(clip, loss=loss(3.0, 1.0)),
+        "constant 10, 3": replace(clip, loss=loss(10.0, 3.0)),
+        "t 0.2 fixed, 1, 1": replace(clip, loss=loss(1.0, 1.0, temperature=0.2, learn_temperature=False), **strong),
+        "t 0.4 fixed, 0, 0": replace(clip, loss=loss(0.0, 0.0, temperature=0.4, learn_temperature=False), **strong),
     }
 
 
-def learned(alignment: float | Schedule, uniformity: float | Schedule) -> dict[str, Any]:
-    return {"alignment_weight": alignment, "uniformity_weight": uniformity}
-
-
-ARMS: dict[str, Mapping[str, Any]] = {
-    "clip": learned(0.0, 0.0),
-    "gapless-published": learned(1.0, 1.0),
-    "constant 3, 1": learned(3.0, 1.0),
-    "constant 5, 2": learned(5.0, 2.0),
-    "constant 10, 3": learned(10.0, 3.0),
-    "ramp 6, 1": learned(ramp(0.3, 6.0), ramp(0.3, 1.0)),
-    "gapless (ramp 8, 1)": learned(ramp(0.3, 8.0), ramp(0.3, 1.0)),
-    "ramp 12, 1": learned(ramp(0.3, 12.0), ramp(0.3, 1.0)),
-    "t 0.2": fixed(0.2, 0.0, 0.0),
-    "t 0.2, 1, 1": fixed(0.2, 1.0, 1.0),
-    "t 0.2, 3, 3": fixed(0.2, 3.0, 3.0),
-    "t 0.4": fixed(0.4, 0.0, 0.0),
-    "t 0.4, 0, 0.3": fixed(0.4, 0.0, 0.3),
-    "t 0.4, 1, 1": fixed(0.4, 1.0, 1.0),
-    "t 0.3, ramp 3, 1": fixed(0.3, ramp(0.3, 3.0), ramp(0.3, 1.0)),
-}
-
-
-def read(features: Path, rows: Path, group: str, label: str) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:
+def read(features: str, rows: str, group: str, label: str) -> Rows:
     arrays = np.load(features, allow_pickle=False)
-    described = [json.loads(line) for line in rows.read_text().splitlines()]
-    embeddings = {name: unit_norm(torch.from_numpy(arrays[name]).float()) for name in ("image", "text")}
-    groups, labels = (np.array([str(row[key]) for row in described]) for key in (group, label))
-    return embeddings, groups, labels
+    described = [json.loads(line) for line in Path(rows).read_text().splitlines()]
+    columns = [np.array([str(row[key]) for row in described]) for key in (group, label)]
+    return Rows({name: arrays[name] for name in ("image", "text")}, *columns, [row["caption"] for row in described])
 
 
-def split(groups: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to train on and rows to measure on; no group is in both."""
-    names = np.unique(groups)
+def held_back(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """Rows to train on and rows to measure; no group is in both."""
+    names = np.unique(rows.groups)
     np.random.default_rng(1000 + seed).shuffle(names)
-    held_back = np.isin(groups, names[: int(len(names) * HELD_BACK)])
-    return torch.from_numpy(np.flatnonzero(~held_back)), torch.from_numpy(np.flatnonzero(held_back))
+    held = np.isin(rows.groups, names[: int(len(names) * HELD_BACK)])
+    return rows.take(np.flatnonzero(~held)), rows.take(np.flatnonzero(held))
 
 
-def head(size: int) -> nn.Module:
-    layers = (nn.Linear(size, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Dropout(0.2), nn.Linear(WIDTH, WIDTH))
-    return nn.Sequential(*layers)
+def closed(training: Rows, measured: Rows, settings: AdapterSettings, seed: int) -> Embeddings:
+    """The measured rows in the space that was closed on the training rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = close_gap(
+            training.features,
+            training.groups,
+            settings,
+            seed=seed,
+            out=Path(folder) / "closed",
+            captions=training.captions,
+        )
+    return {name: model.encode(name, matrix) for name, matrix in measured.features.items()}
 
 
-def train(embeddings: Mapping[str, Tensor], rows: Tensor, arm: Mapping[str, Any], seed: int) -> dict[str, nn.Module]:
-    torch.manual_seed(seed)
-    heads = {name: head(matrix.shape[1]) for name, matrix in embeddings.items()}
-    loss = GapClosingLoss(anchor="text", **arm)
-    weights = [parameter for one in heads.values() for parameter in one.parameters()]
-    temperature = {"params": list(loss.parameters()), "weight_decay": 0.0}
-    optimizer = torch.optim.AdamW([{"params": weights, "weight_decay": 0.1}, temperature], lr=1e-3)
-    steps = EPOCHS * (len(rows) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
-        if step % (len(rows) // BATCH) == 0:
-            order = rows[torch.randperm(len(rows))]
-        batch = order[(step % (len(rows) // BATCH)) * BATCH :][:BATCH]
-        loss.set_progress(step / steps)
-        terms = loss({name: unit_norm(heads[name](embeddings[name][batch])) for name in heads})
-        optimizer.zero_grad()
-        terms.total.backward()
-        optimizer.step()
-        loss.clamp_logit_scale()
-        schedule.step()
-    return {name: one.eval() for name, one in heads.items()}
+def number(figure: Any) -> float:
+    return float(figure["mean"] if isinstance(figure, dict) else figure)
+
+
+def figures_of(embeddings: Embeddings, rows: Rows) -> list[float]:
+    figures = measure(embeddings, labels=rows.labels, groups=rows.groups, include=PARTS)
+    return [number(figures[key]) for key in SHOWN]
+
+
+def line(name: str, values: np.ndarray) -> str:
+    """Means and standard deviations over seeds."""
+    pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
+    return " | ".join([name.ljust(24), *(f"{mean:.3f} ±{deviation:.3f}" for mean, deviation in pairs)])
+
+
+def choose(rows: Rows, chosen: Mapping[str, AdapterSettings], seeds: int) -> Iterator[str]:
+    for name, settings in chosen.items():
+        found = []
+        for seed in range(seeds):
+            training, measured = held_back(rows, seed)
+            found.append(figures_of(closed(training, measured, settings, seed), measured))
+        yield line(name, np.array(found))
+
+
+def report(rows: Rows, test: Rows, chosen: Mapping[str, AdapterSettings], seeds: int) -> Iterator[str]:
+    runs = {}
+    for name, settings in chosen.items():
+        runs[name] = [closed(rows, test, settings, seed) for seed in range(seeds)]
+        yield line(name, np.array([figures_of(run, test) for run in runs[name]]))
+    baseline, *others = runs
+    for name in others:
+        yield f"\n{name} minus {baseline}, 95 % interval over groups"
+        told = measure_difference(runs[name], runs[baseline], test.labels, test.groups, include=PARTS)
+        for key in COMPARED:
+            yield f"  {key:<40} {told[key]['value']:+.3f} [{told[key]['low']:+.3f}, {told[key]['high']:+.3f}]"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("features", type=Path)
-    parser.add_argument("rows", type=Path)
+    parser.add_argument("features")
+    parser.add_argument("rows")
+    parser.add_argument("--test", nargs=2, metavar=("FEATURES", "ROWS"), help="report on these instead of choosing")
     parser.add_argument("--group", default="case")
     parser.add_argument("--label", default="location_category")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--arms", default=",".join(ARMS), help="names of ARMS, comma and no space between")
+    parser.add_argument("--arms", default=None, help="names of arms, separated by semicolons; default all")
     options = parser.parse_args()
-    embeddings, groups, labels = read(options.features, options.rows, options.group, options.label)
-    print("arm".ljust(22), *(key.removeprefix("gap/").removeprefix("grouping/") for key in SHOWN), sep=" | ")
-    for name in [name for name in ARMS if name in options.arms.split(",") or options.arms == ",".join(ARMS)]:
-        found = []
-        for seed in range(options.seeds):
-            training, held_back = split(groups, seed)
-            heads = train(embeddings, training, ARMS[name], seed)
-            with torch.no_grad():
-                closed = {key: heads[key](matrix[held_back]) for key, matrix in embeddings.items()}
-            figures = measure(closed, labels=labels[held_back], groups=groups[held_back])
-            numbers = [figures[key] for key in SHOWN]
-            found.append([number["mean"] if isinstance(number, dict) else number for number in numbers])
-        means, deviations = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)
-        cells = [f"{mean:.3f} ±{deviation:.3f}" for mean, deviation in zip(means, deviations, strict=True)]
-        print(name.ljust(22), *cells, sep=" | ", flush=True)
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    known = arms()
+    chosen = {name: known[name] for name in (options.arms.split(";") if options.arms else known)}
+    rows = read(options.features, options.rows, options.group, options.label)
+    print("arm".ljust(24), *(key.split("/", 1)[1] for key in SHOWN), sep=" | ", flush=True)
+    if options.test:
+        told = report(rows, read(*options.test, options.group, options.label), chosen, options.seeds)
+    else:
+        told = choose(rows, chosen, options.seeds)
+    for text in told:
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ class Affine(nn.Module):
 class Residual(nn.Module):
     """`x + up(gelu(down(x)))`, the identity at the start."""
 
-    def __init__(self, size: int, hidden: int, dropout: float) -> None:
+    def __init__(self, size: int, hidden: int, dropout: float, input_dropout: float) -> None:
         super().__init__()
+        self.input_dropout = nn.Dropout(input_dropout)
         self.down = nn.Linear(size, hidden)
         self.up = nn.Linear(hidden, size)
         self.dropout = nn.Dropout(dropout)
@@ -54,7 +55,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.up(self.dropout(nn.functional.gelu(self.down(x))))
+        change: Tensor = self.up(self.dropout(nn.functional.gelu(self.down(self.input_dropout(x)))))
         return x + change
 
 
@@ -71,7 +72,9 @@ def mlp(size: int, hidden: int, output_size: int, dropout: float) -> nn.Module:
 LAYERS: dict[str, Callable[[int, LayerSpec], nn.Module]] = {
     "linear": lambda size, spec: nn.Linear(size, spec["size"], bias=spec.get("bias", False)),
     "mlp": lambda size, spec: mlp(size, spec["hidden"], spec["size"], spec.get("dropout", 0.0)),
-    "residual": lambda size, spec: Residual(size, spec["hidden"], spec.get("dropout", 0.0)),
+    "residual": lambda size, spec: Residual(
+        size, spec["hidden"], spec.get("dropout", 0.0), spec.get("input_dropout", 0.0)
+    ),
     "affine": lambda size, spec: Affine(size, spec.get("size", size)),
     "unit_norm": lambda size, spec: UnitNorm(),
     "layer_norm": lambda size, spec: nn.LayerNorm(size),

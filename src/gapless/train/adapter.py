@@ -15,10 +15,11 @@ from gapless.data.vectors import VectorPairs
 from gapless.errors import UsageError, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.train.closed_forms import CLOSED_FORMS, Map
-from gapless.train.recipes import METHODS, LossConfig, Recipe
+from gapless.train.recipes import METHODS, LossConfig, Recipe, ramped
 from gapless.train.run import new_model, training_arguments
 from gapless.train.trainer import AlignerTrainer
 
+MIN_BATCH = 64
 HEADS = ("auto", "residual", "mlp", "linear")
 
 
@@ -32,12 +33,14 @@ class AdapterSettings:
         start: a closed form (center, procrustes) fitted before the trained layers, or identity.
         hidden: width of the residual or mlp.
         embedding_dim: size of the shared space of mlp and linear.
-        dropout: inside the head, while training.
+        dropout: of the hidden layer, while training.
+        input_dropout: of the rows before the trained layers, while training; not on a residual head's identity path.
         anchor: the modality that every other one is contrasted with; default: text, or the last one.
         loss: the gap-closing loss.
         num_epochs: passes over the rows, unless they take more than `max_steps`.
         max_steps: optimizer steps at most; what bounds the time on many rows.
-        batch_size: pairs of a step; also the pool of negatives.
+        batch_size: pairs of a step, at most; also the pool of negatives.
+        steps_per_epoch: at least so many, by smaller batches (down to 64 pairs), so that few rows get enough steps.
         learning_rate: of AdamW, cosine with warm-up.
         weight_decay: on matrices alone.
         warmup_share: of the steps.
@@ -50,14 +53,16 @@ class AdapterSettings:
 
     head: str = "auto"
     start: str = "identity"
-    hidden: int = 512
+    hidden: int = 1024
     embedding_dim: int = 512
     dropout: float = 0.1
+    input_dropout: float = 0.0
     anchor: str | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
+    steps_per_epoch: int = 6
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup_share: float = 0.1
@@ -68,10 +73,17 @@ class AdapterSettings:
 
 
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
-    """The settings with the loss that a method of `METHODS` names."""
+    """The settings of a method of `METHODS`.
+
+    `gapless` is more than a loss here. Heads on frozen rows soon know their training pairs by heart, and alignment has
+    nothing left to pull; strong dropout leaves it some distance, and bears twice the weight (docs/method.md).
+    """
     if loss not in METHODS:
         raise unknown_name("loss", loss, METHODS)
     settings = AdapterSettings()
+    if loss == "gapless":
+        closing = replace(ramped(settings.loss, alignment=16.0), mask_duplicates=True)
+        return replace(settings, loss=closing, dropout=0.5, input_dropout=0.2)
     return replace(settings, loss=METHODS[loss](settings.loss))
 
 
@@ -150,17 +162,22 @@ def adapter_heads(
     layer: dict[str, Any] = {"kind": kind, "size": size}
     if kind != "linear":
         layer |= {"hidden": settings.hidden, "dropout": settings.dropout}
+    last: list[dict[str, Any]] = [layer]
+    if kind == "residual":
+        layer["input_dropout"] = settings.input_dropout
+    elif settings.input_dropout:
+        last.insert(0, {"kind": "dropout", "rate": settings.input_dropout})
     heads: dict[str, list[dict[str, Any]]] = {}
     for name in sizes:
         first: list[dict[str, Any]] = [{"kind": "unit_norm"}]
         heads[name] = [*first, {"kind": "affine", "size": sizes[name]}, *first] if started else first
-        heads[name] = [*heads[name], dict(layer)]
+        heads[name] = [*heads[name], *map(dict, last)]
     return heads, size
 
 
 def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]:
     """The settings as `TrainingArguments` name them; batches are even, so that an epoch drops only a few rows."""
-    num_batches = ceil(num_rows / settings.batch_size)
+    num_batches = max(ceil(num_rows / settings.batch_size), min(settings.steps_per_epoch, num_rows // MIN_BATCH), 1)
     num_steps = min(settings.max_steps, settings.num_epochs * num_batches)
     evaluate_every = max(1, num_steps // settings.num_evaluations)
     return {

@@ -215,15 +215,18 @@ def published(loss: LossConfig) -> LossConfig:
     return replace(loss, alignment_weight=1.0, uniformity_weight=1.0)
 
 
-def ramped(loss: LossConfig) -> LossConfig:
+def ramped(loss: LossConfig, alignment: float = 8.0) -> LossConfig:
     """Contrast first, then close the gap: both weights wait for 30 % of the training, then rise to the end.
 
     Weights 1 and 1 hardly move the cosine on small sets, and a large constant alignment collapses a model that starts
     from scratch; docs/method.md has the figures.
+
+    Args:
+        alignment: the weight of Align True Pairs at the end; that of Centroid Uniformity is 1.
     """
     return replace(
         loss,
-        alignment_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, 8.0]],
+        alignment_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, alignment]],
         uniformity_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, 1.0]],
     )
 
