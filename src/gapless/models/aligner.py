@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from gapless.errors import DataRefused, UsageError, unknown_name
+from gapless.files import read_json
 from gapless.geometry import unit_norm
 from gapless.losses.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
@@ -235,9 +236,11 @@ def check_complete(directory: Path) -> None:
     """Refuse a directory that lacks its configuration, weights or a tokenizer, and name what is missing."""
     if not (directory / "config.json").exists():
         raise DataRefused(f"{directory} is not a model: it lacks config.json")
+    # asked of the file: transformers would take the aligner's part of a captioner's configuration, and no weights
+    kind = read_json(directory / "config.json").get("model_type")
     config = GaplessConfig.from_pretrained(directory)
-    if config.model_type != "gapless" or not config.modalities:
-        raise DataRefused(f"{directory} holds another kind of model (config.json names no modalities)")
+    if kind != GaplessConfig.model_type or not config.modalities:
+        raise DataRefused(f"{directory} holds another kind of model ({kind}), not an aligner with its modalities")
     missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
     for modality in text_modalities(config):
         if config.modalities[modality]["input"].get("tokenizer") != "open_clip":

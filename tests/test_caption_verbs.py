@@ -1,0 +1,254 @@
+"""caption train, generate and evaluate as a user types them: files, resume, what is refused and with which code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import CAPTIONS, tiny_modalities, tiny_model, write_images
+
+from gapless.cli import main
+from gapless.data.manifest import Manifest
+from gapless.data.readers.phantom import write_phantom
+from gapless.metrics import captioning
+from gapless.models.captioner import assemble_captioner
+from gapless.models.generation import NOTICE
+
+DECODER = {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
+TRAIN = [f"--decoder.{key}={value}" for key, value in DECODER.items() if key != "model_type"]
+TRAIN += ["--training.num_train_epochs=1", "--training.per_device_train_batch_size=16", "--max_tokens=16"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A manifest, an aligner, and a caption run of `caption train`."""
+    home = tmp_path_factory.mktemp("captions")
+    write_phantom(home / "m", num_pairs=80, num_validation=12, num_test=21, image_size=16)
+    tiny_model(modalities=tiny_modalities()).save_pretrained(home / "aligner")
+    words = ["caption", "train", home / "aligner", "--data", home / "m", "--out", home / "run", *TRAIN]
+    assert main([str(word) for word in words]) == 0
+    return home
+
+
+@pytest.fixture
+def without_java(monkeypatch):
+    """METEOR alone would take seconds; tests/metrics has the scores themselves."""
+    monkeypatch.setattr(captioning, "java", lambda: None)
+
+
+def run(capsys, *words, code=0):
+    capsys.readouterr()
+    found = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    return captured.out if code == 0 else captured.err.strip().splitlines()[-1]
+
+
+def generate(capsys, place, out, *more, code=0):
+    words = ["caption", "generate", place / "run", "--data", place / "m", "--batch_size", 8, "--out", out]
+    return run(capsys, *words, *more, code=code)
+
+
+def test_from_a_run_to_scores_beside_baselines(place, tmp_path, capsys, without_java):
+    out = tmp_path / "c.jsonl"
+    assert NOTICE in generate(capsys, place, out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["id"] for line in lines] == Manifest.read(place / "m").select("test").table["id"].to_pylist()
+    assert all(line["notice"] == NOTICE and line["method"] == "beam" and line["score"] < 0 for line in lines)
+    beside = json.loads((tmp_path / "c.jsonl.json").read_text())
+    assert beside["notice"] == NOTICE
+    assert beside["settings"]["num_beams"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"c.jsonl", "c.jsonl.json"}
+
+    words = ["caption", "evaluate", out, "--data", place / "m", "--num_bootstrap", 20]
+    alone = json.loads(run(capsys, *words, "--json"))
+    assert alone["missing"]["caption/METEOR"] == captioning.NO_JAVA
+    assert "caption/retrieval" in alone["missing"]
+    assert alone["baselines"].keys() == {"constant caption", "random train caption"}
+    assert alone["tokenizer"] == "words"
+    told = run(capsys, *words, "--judge", place / "run", "--out", tmp_path / "scores")
+    assert "not the PTB tokenizer" in told
+    assert NOTICE in told
+    whole = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert whole["baselines"].keys() == {"constant caption", "random train caption", "nearest train caption"}
+    assert {"value", "low", "high"} == whole["figures"]["caption/retrieval/R@5"].keys()
+    assert whole["figures"]["caption/BLEU-1"] == alone["figures"]["caption/BLEU-1"]
+    assert whole["n"] == whole["gallery_size"] == 21
+    samples = json.loads((tmp_path / "scores" / "samples.json").read_text())["samples"]
+    assert len(samples) == 12
+    assert all(sample["image"] and sample["references"] for sample in samples)
+    assert "split" in run(capsys, *words[:3], "--data", place / "m", "--split", "train", code=3)
+
+
+def test_a_run_keeps_its_own_captions_and_scores(place, capsys, without_java):
+    run(capsys, "caption", "generate", place / "run", "--data", place / "m", "--method", "greedy")
+    run(capsys, "caption", "evaluate", place / "run", "--data", place / "m", "--num_bootstrap", 0)
+    results = json.loads((place / "run" / "results.json").read_text())
+    assert (results["seed"], results["mode"], results["kind"]) == (0, "frozen", "captions")
+    assert results["budget"]["epochs"] == 1.0
+    page = place / "report.html"
+    run(capsys, "report", place / "run", "--out", page)
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") == 12
+    assert "nearest train caption" in text
+    assert "not for diagnosis" in text
+    refused = [
+        "caption",
+        "evaluate",
+        place / "run",
+        "--data",
+        place / "m",
+        "--split",
+        "validation",
+        "--num_bootstrap",
+        0,
+    ]
+    assert "captions-validation.jsonl does not exist" in run(capsys, *refused, code=2)
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample"])
+@pytest.mark.parametrize("kept", [0, 5, 8, 20])
+def test_a_continued_file_has_the_bytes_of_an_uninterrupted_one(place, tmp_path, capsys, method, kept):
+    """Interrupted anywhere, inside a line too."""
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    generate(capsys, place, whole, "--method", method)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    (tmp_path / "out.jsonl.partial").write_bytes(b"".join(lines[:kept]) + lines[kept][:17])
+    (tmp_path / "out.jsonl.json").write_bytes((tmp_path / "whole.jsonl.json").read_bytes())
+    generate(capsys, place, out, "--method", method)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "out.jsonl.partial").exists()
+    before = out.stat().st_mtime_ns
+    generate(capsys, place, out, "--method", method)
+    assert out.stat().st_mtime_ns == before, "a finished file is left alone"
+
+
+def test_other_captions_are_not_continued(place, tmp_path, capsys):
+    out = tmp_path / "c.jsonl"
+    generate(capsys, place, out, "--method", "greedy")
+    assert "settings.method" in generate(capsys, place, out, code=2)
+    assert "data.split" in generate(capsys, place, out, "--method", "greedy", "--split", "validation", code=2)
+    (tmp_path / "mine.jsonl").write_text("{}")
+    assert "in use" in generate(capsys, place, tmp_path / "mine.jsonl", code=2)
+    assert "does not exist" in generate(capsys, place, tmp_path / "no" / "c.jsonl", code=2)
+
+
+def test_single_images_and_those_that_cannot_be_read(place, tmp_path, capsys):
+    good = write_images(tmp_path / "images", 2)
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(good[0].read_bytes()[:60])
+    words = ["caption", "generate", place / "run", "--image"]
+    told = run(capsys, *words, good[0])
+    assert told.startswith(f"{good[0]}: ")
+    assert NOTICE in told
+    main([str(word) for word in [*words, *good, bad, tmp_path / "nowhere.png", "--json"]])
+    captured = capsys.readouterr()
+    value = json.loads(captured.out)
+    assert [line["id"] for line in value["lines"]] == [str(path) for path in good]
+    assert value["notice"] == NOTICE
+    assert value["unreadable"].keys() == {str(bad), str(tmp_path / "nowhere.png")}
+    assert "2 of 4 images cannot be read" in captured.err
+    assert "1 of 1 images" in run(capsys, *words, bad, code=3)
+    out = tmp_path / "c.jsonl"
+    assert "1 of 3 images" in run(capsys, *words, *good, bad, "--out", out, code=3)
+    assert len(out.read_text().splitlines()) == 2
+
+
+def test_an_image_that_has_gone_from_a_manifest_is_named(place, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(place / "m", tmp_path / "m")
+    rows = Manifest.read(tmp_path / "m").select("test")
+    rows.image_path(20).unlink()
+    words = ["caption", "generate", place / "run", "--data", tmp_path / "m", "--batch_size", 8, "--out", tmp_path / "c"]
+    told = run(capsys, *words, code=3)
+    assert rows.table["id"][20].as_py() in told
+    assert len((tmp_path / "c.partial").read_text().splitlines()) == 16
+    shutil.copy(place / "m" / rows.image_path(20).relative_to(tmp_path / "m"), rows.image_path(20))
+    run(capsys, *words)
+    assert len((tmp_path / "c").read_text().splitlines()) == 21
+
+
+BAD_LINES = {
+    "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
+    "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),
+    "a number": (lambda lines: [json.dumps({"id": "x", "caption": 3}), *lines], 3, "line 1"),
+    "stray": (lambda lines: [json.dumps({"id": "who", "caption": "a"}), *lines], 3, "1 captions have no reference in"),
+    "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come twice"),
+    "short": (lambda lines: lines[2:], 3, "2 of 21 rows have no caption"),
+    "empty": (lambda lines: [], 3, "holds no captions"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_LINES)
+def test_bad_caption_files_are_one_sentence_with_a_count(place, tmp_path, capsys, without_java, fault):
+    change, code, said = BAD_LINES[fault]
+    rows = Manifest.read(place / "m").select("test")
+    ids = rows.table["id"].to_pylist()
+    lines = [json.dumps({"id": id, "caption": "chest"}) for id in ids]
+    path = tmp_path / "c.jsonl"
+    words = ["caption", "evaluate", path, "--data", place / "m", "--num_bootstrap", 0, "--out", tmp_path / "scores"]
+    path.write_text("\n".join(change(lines)))
+    told = run(capsys, *words, code=code)
+    assert said in told
+    assert not (tmp_path / "scores").exists()
+    path.write_text("\n".join(lines))
+    run(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["generate", "nowhere", "--data", "m"], 2, "nowhere does not exist"),
+        (["generate", "aligner", "--data", "m", "--out", "c"], 2, "without a captioner"),
+        (["generate", "run"], 2, "either --data"),
+        (["generate", "run", "--data", "m", "--image", "a.png"], 2, "either --data"),
+        (["generate", "run/model", "--data", "m"], 2, "--out"),
+        (["generate", "run", "--data", "m", "--method", "magic"], 2, "greedy"),
+        (["generate", "run", "--data", "m", "--split", "nowhere"], 2, "nowhere"),
+        (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
+        (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
+        (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),
+        (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "t9"),
+        (["train", "run", "--data", "m", "--out", "x"], 3, "another kind of model"),
+        (["dance"], 2, "caption train"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_code(place, capsys, monkeypatch, words, code, said):
+    monkeypatch.chdir(place)
+    before = sorted(path.name for path in place.iterdir())
+    assert said in run(capsys, "caption", *words, code=code)
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_an_interrupted_process_continues(place, tmp_path, capsys):
+    """The real command, interrupted while it writes; the file is the one of a command that was let go through."""
+    torch.manual_seed(0)
+    model = assemble_captioner(
+        tiny_model(), DECODER, CAPTIONS, use_patches=True, max_tokens=30, vocab_size=400
+    )  # it has learnt nothing, so that captions are long
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "c.jsonl"
+    words = ["caption", "generate", tmp_path / "model", "--data", place / "m", "--batch_size", 1, "--out", out]
+    words += ["--method", "sample"]
+    command = [sys.executable, "-m", "gapless", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    partial = Path(f"{out}.partial")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if partial.exists() and partial.read_bytes().count(b"\n") >= 2:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.01)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr[-2000:]
+    assert "Traceback" not in stderr
+    assert not out.exists()
+    run(capsys, *words)
+    run(capsys, *[word if word != out else tmp_path / "whole.jsonl" for word in words])
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
