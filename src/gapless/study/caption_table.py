@@ -11,10 +11,10 @@ COLUMNS = [
     Column("caption/ROUGE-L", "overlap %", "ROUGE-L", percent=True),
     Column("caption/CIDEr", "consensus", "CIDEr", decimals=3),
     *(Column(f"caption/retrieval/R@{k}", "own image found %", f"R@{k}", percent=True) for k in (1, 5, 10)),
-    Column("caption/distinct-1", "variety", "distinct-1 %", percent=True, has_direction=False),
-    Column("caption/distinct-2", "variety", "distinct-2 %", percent=True, has_direction=False),
-    Column("caption/unique", "variety", "unique %", percent=True, has_direction=False),
-    Column("caption/length", "variety", "tokens", has_direction=False),
+    Column("caption/distinct-1", "variety %", "distinct-1", percent=True, has_direction=False),
+    Column("caption/distinct-2", "variety %", "distinct-2", percent=True, has_direction=False),
+    Column("caption/unique", "variety %", "unique", percent=True, has_direction=False),
+    Column("caption/length", "length", "tokens", has_direction=False),
 ]
 
 

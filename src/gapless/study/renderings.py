@@ -149,7 +149,7 @@ def latex_escaped(text: str) -> str:
 def to_latex(table: Table, caption: str = CAPTION, label: str = "tab:gapless") -> str:
     """A booktabs `table*` of two panels (gap and grouping; retrieval), best in bold. Needs `\\usepackage{booktabs}`."""
     headings = table.groups()
-    is_retrieval = [any(table.columns[i].key.startswith("retrieval/") for i in indices) for _, indices in headings]
+    is_retrieval = [any("retrieval/" in table.columns[i].key for i in indices) for _, indices in headings]
     panels = [
         [group for group, inside in zip(headings, is_retrieval, strict=True) if inside is wanted]
         for wanted in (False, True)

@@ -17,6 +17,7 @@ from gapless import __version__
 from gapless.files import new_directory, write_bytes, write_text
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
+from gapless.study.captions import caption_section, is_caption_results
 from gapless.study.figures import (
     Panel,
     cosine_figure,
@@ -36,6 +37,9 @@ from gapless.study.results import Study, read_studies
 from gapless.study.table import Table, difference_text_of, number_of, paper_table
 
 MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
+SUBJECT = (
+    "How far apart the modalities lie in the latent space, and what closing the gap does to retrieval and grouping."
+)
 HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10", "grouping/v_measure")
 
 
@@ -64,10 +68,10 @@ class Picture:
 
 
 def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) -> list[Path]:
-    """Write the report of comparison, run and measure directories.
+    """Write the report of comparison, run, measure and caption directories.
 
     Args:
-        paths: the directories (or JSON files of results); runs and measurements share one table.
+        paths: the directories (or JSON files of results); runs and measurements share one table, captions another.
         out: the HTML file; one that is there is replaced.
         figures: a new directory for the figures as SVG, PDF and PNG, the tables as LaTeX and Markdown, and one picture
             of the gap before and after (`effect.png`).
@@ -79,12 +83,14 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
         UsageError: a path without results; `figures` in use.
         DataRefused: a result file that cannot be read.
     """
-    studies = read_studies(paths)
-    sections = [section_of(study) for study in studies]
+    captions = [path for path in paths if is_caption_results(path)]
+    others = [path for path in paths if path not in captions]
+    studies = read_studies(others) if others or not captions else []
+    sections = [section_of(study) for study in studies] + ([caption_section(captions)] if captions else [])
     if figures is not None:
         with new_directory(figures) as directory:
-            for study, section in zip(studies, sections, strict=True):
-                prefix = f"{file_name(study.title)}-" if len(studies) > 1 else ""
+            for section in sections:
+                prefix = f"{file_name(section['name'])}-" if len(sections) > 1 else ""
                 write_section(directory, prefix, section)
     write_text(out, render(sections))
     return [out, *([figures] if figures is not None else [])]
@@ -118,7 +124,10 @@ def section_of(study: Study) -> dict[str, Any]:
     pair = compared_pair(study.comparison)
     shown = [panel for method in pair for panel in panels if panel.title == method]
     return {
+        "name": study.title,
         "title": study.heading,
+        "subject": SUBJECT,
+        "grid": None,
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,

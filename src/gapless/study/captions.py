@@ -1,0 +1,156 @@
+"""The report's section on captions: the table with its baselines, images with true and generated captions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gapless.errors import DataRefused
+from gapless.files import read_json
+from gapless.study.caption_table import COLUMNS, caption_table
+from gapless.study.reliability import Note, leakage_note
+from gapless.study.renderings import figure_text, to_latex, to_markdown
+from gapless.study.table import Table, number_of
+
+KIND = "captions"
+SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
+HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
+NEAREST = "nearest train caption"
+LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
+
+
+def is_caption_results(path: Path) -> bool:
+    """Whether a directory holds scores of captions."""
+    results = path / "results.json"
+    return results.is_file() and isinstance(found := read_json(results), dict) and found.get("kind") == KIND
+
+
+def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
+    """What the template shows of caption runs beside each other; the baselines are those of the first."""
+    results = dict(zip(names_of(paths), (read_json(path / "results.json") for path in paths), strict=True))
+    for path, result in zip(paths, results.values(), strict=True):
+        missing = [key for key in ("figures", "baselines", "n", "split", "tokenizer") if key not in result]
+        if missing:
+            raise DataRefused(
+                f"{path / 'results.json'} has no {' and no '.join(missing)}; write it with gapless caption evaluate"
+            )
+    first = next(iter(results.values()))
+    source = (first.get("data") or {}).get("source")
+    table = caption_table(results)
+    title = f"captions on {source}" if source else "captions"
+    return {
+        "name": "captions",
+        "title": title,
+        "subject": SUBJECT,
+        "grid": grid_of(paths, list(results)),
+        "facts": facts_of(results),
+        "headlines": headlines_of(results, table),
+        "table": table,
+        "pictures": [],
+        "effect": None,
+        "notes": notes_of(results),
+        "all_figures": all_figures_of(results),
+        "methods": list(results),
+        "baseline": None,
+        "latex": to_latex(table, LATEX_CAPTION, label="tab:captions"),
+        "markdown": to_markdown(table),
+    }
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The directories' names where they tell them apart, else their paths."""
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The samples of the first directory, with every directory's caption of the same row."""
+    read = [read_json(path / "samples.json")["samples"] if (path / "samples.json").is_file() else [] for path in paths]
+    by_id = [{sample["id"]: sample for sample in samples} for samples in read]
+    return [
+        {
+            "id": sample["id"],
+            "references": sample["references"],
+            "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
+            "captions": [
+                (name, found[sample["id"]]["caption"], score_text(found[sample["id"]].get("score")))
+                for name, found in zip(names, by_id, strict=True)
+                if sample["id"] in found
+            ],
+        }
+        for sample in read[0]
+    ]
+
+
+def score_text(score: Any) -> str:
+    return f"{score:.2f}".replace("-", "−") if isinstance(score, int | float) else ""
+
+
+def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    first = next(iter(results.values()))
+    data = first.get("data") or {}
+    named = {
+        "Captioners": "; ".join(f"{name}: {described(result)}" for name, result in results.items()),
+        "Data": data.get("source"),
+        "Rows": ", ".join(f"{name} {count:,}" for name, count in (data.get("rows") or {}).items()),
+        "Groups": data.get("groups"),
+        "Split": first.get("split"),
+        "Tokenizer": first.get("tokenizer"),
+        "Judge": first.get("judge"),
+        "Data fingerprint": data.get("fingerprint"),
+        "Versions": ", ".join(f"{name} {number}" for name, number in (first.get("versions") or {}).items()),
+    }
+    return [(name, str(value)) for name, value in named.items() if value not in (None, "")]
+
+
+def described(result: Mapping[str, Any]) -> str:
+    told = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
+    return ", ".join(told) or "not recorded"
+
+
+def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
+    """A few scores: the first captioner beside the caption of the nearest train image."""
+    rows = [next(iter(results)), *([NEAREST] if NEAREST in table.rows else [])]
+    return [
+        {
+            "name": column.label + (", %" if column.percent else ""),
+            "values": [(name, table.rows[name][index].mean) for name in reversed(rows)],
+            "difference": "",
+            "is_significant": False,
+        }
+        for index, column in enumerate(COLUMNS)
+        if column.key in HEADLINES and table.rows[rows[0]][index].mean != "–"
+    ]
+
+
+def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
+    first = next(iter(results.values()))
+    is_ptb = first["tokenizer"] == "ptb"
+    text = "The PTB tokenizer" if is_ptb else "Not the PTB tokenizer, so these scores do not compare with those"
+    return [
+        *(baseline_note(name, result) for name, result in results.items()),
+        Note("good" if is_ptb else "warn", "Tokenizer", f"{text} of published tables."),
+        *(Note("warn", "Missing", f"{name} {why}.") for name, why in (first.get("missing") or {}).items()),
+        leakage_note(first),
+    ]
+
+
+def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
+    """Whether a captioner is clearly better than every baseline in CIDEr: their intervals do not touch."""
+    others = {other: found.get("caption/CIDEr") for other, found in result["baselines"].items()}
+    best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
+    if best is None:
+        return Note("unknown", "Baselines", f"{name}: no baseline beside it.")
+    if bounds(result["figures"].get("caption/CIDEr"))[0] > bounds(others[best])[1]:
+        return Note("good", "Baselines", f"{name}: above the best baseline ({best}) in CIDEr, intervals apart.")
+    return Note("warn", "Baselines", f"{name}: not clearly above the best baseline ({best}) in CIDEr.")
+
+
+def bounds(figure: Any) -> tuple[float, float]:
+    number = number_of(figure) or 0.0
+    has_interval = isinstance(figure, Mapping) and figure.get("low") is not None
+    return (figure["low"], figure["high"]) if has_interval else (number, number)
+
+
+def all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    keys = sorted({key for result in results.values() for key in result["figures"]})
+    return [(key, [figure_text(result["figures"].get(key)) for result in results.values()]) for key in keys]
