@@ -44,11 +44,14 @@ def collection(rows, tmp_path_factory):
         ("type <> 'CT'", lambda n, r: r["type"] not in ("CT", None)),
         ("cast(age as int) > 4", lambda n, r: int(r["age"]) > 4),
         ("cast(age as double) between 5.5 and 50", lambda n, r: r["age"] == "40"),
-        ("split = 'test' or (caption like '%7' and age='40')", lambda n, r: n >= 40 or (n % 10 == 7 and r["age"] == "40")),
+        (
+            "split = 'test' or (caption like '%7' and age='40')",
+            lambda n, r: n >= 40 or (n % 10 == 7 and r["age"] == "40"),
+        ),
         ("group = 'case 3'", lambda n, r: n // 2 == 3),
         ("`order` = 'o7'", lambda n, r: n == 7),
         ("order = 'o7'", lambda n, r: n == 7),
-        ('select = \'x\' and "two words" = \'y\'', lambda n, r: True),
+        ("select = 'x' and \"two words\" = 'y'", lambda n, r: True),
         ("lower(type) = 'ct' or starts_with(caption, 'finding 5')", lambda n, r: r["type"] == "CT" or str(n)[0] == "5"),
         ("regexp_like(caption, '[02468]$')", lambda n, r: n % 2 == 0),
         ("length(age) >= 2", lambda n, r: r["age"] != "4"),
@@ -131,7 +134,9 @@ def test_the_engine_alone_would_take_what_follows_a_semicolon(collection):
 
 
 def test_an_unknown_field_lists_the_known_ones():
-    with pytest.raises(UsageError, match="unknown field 'modalty' in a filter; fields: id, modality, group, Finding site"):
+    with pytest.raises(
+        UsageError, match="unknown field 'modalty' in a filter; fields: id, modality, group, Finding site"
+    ):
         prepare_filter("modalty = 'x'", FIELDS)
 
 

@@ -83,7 +83,7 @@ const gapless = (() => {
     }
     if (remember) {
       visited.push({ like, image, words: words ? words.value : "", count });
-      history.pushState({ visit: visited.length - 1 }, "", "#search");
+      history.pushState({ visit: visited.length - 1 }, "", addressOf("search"));
     }
     const number = ++latest;
     results.classList.add("stale");
@@ -185,6 +185,8 @@ const gapless = (() => {
     search();
   };
 
+  const addressOf = (name) => (name === "map" ? "#map" : location.pathname);
+
   // Tabs: arrows move between them, as in every tab list.
   const tabs = [...document.querySelectorAll("[role=tab]")];
   const showTab = (name, focus = false) => {
@@ -199,7 +201,7 @@ const gapless = (() => {
   };
   const nameOf = (tab) => tab.getAttribute("aria-controls");
   const goTo = (tab, focus) => {
-    history.pushState({ visit: visited.length - 1 }, "", `#${nameOf(tab)}`);
+    history.pushState({ visit: visited.length - 1 }, "", addressOf(nameOf(tab)));
     showTab(nameOf(tab), focus);
   };
   tabs.forEach((tab, index) => {
@@ -296,7 +298,11 @@ const gapless = (() => {
     if (next) next.querySelector("button").focus();
   });
 
-  history.replaceState({ visit: -1 }, "", location.hash || "#search");
-  addEventListener("DOMContentLoaded", () => showTab(location.hash === "#map" ? "map" : "search"));
+  history.replaceState({ visit: -1 }, "");
+  addEventListener("DOMContentLoaded", () => {
+    showTab(location.hash === "#map" ? "map" : "search");
+    // On a phone the focus would open the keyboard over the page.
+    if (words && !location.hash && matchMedia("(hover: hover)").matches) words.focus();
+  });
   return { at, make, thumbnail, answerOf, reasonOf, findLike };
 })();

@@ -1,0 +1,314 @@
+"""The page in a real browser: search, upload, paste, filters, keys, map; light and dark, narrow and wide.
+
+Every test also requires that nothing was written to the console and that no other host was asked for anything.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_service import NUM_SAMPLES, caption_of, pixels_of, png_of, write_collection_of_images
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("needs chromium (apt-get install chromium)", allow_module_level=True)
+pytest.importorskip("uvicorn", reason="needs the extra 'web'")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
+SHOTS = os.environ.get("GAPLESS_SCREENSHOTS")  # a folder, to look at the page
+
+
+@dataclass
+class Visit:
+    """An open page, and what went wrong on it."""
+
+    page: Any
+    origin: str
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda said: self.faults.append(f"console {said.type}: {said.text}"))
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", self.check_request)
+
+    def check_request(self, request: Any) -> None:
+        if not request.url.startswith((self.origin, "blob:")):
+            self.faults.append(f"request to {request.url}")
+
+    def until(self, expression: str) -> None:
+        """Wait for a condition; the page's policy forbids playwright's own way, which evaluates strings in the page."""
+        end = time.monotonic() + 20
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, expression
+            self.page.wait_for_timeout(20)
+
+    def hits(self) -> list[str]:
+        self.until("!document.querySelector('#results').hasAttribute('aria-busy')")
+        found: list[str] = self.page.eval_on_selector_all(".hit", "all => all.map(one => one.innerText)")
+        return found
+
+    def search(self, words: str) -> list[str]:
+        self.page.fill("#words", words)
+        with self.page.expect_response("**/api/search*"):
+            self.page.keyboard.press("Enter")
+        self.page.wait_for_selector(".hit")
+        return self.hits()
+
+    def status(self) -> str:
+        return str(self.page.inner_text("#status"))
+
+    def shot(self, name: str) -> None:
+        if SHOTS:
+            self.page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    collection = write_collection_of_images(tmp_path_factory.mktemp("page"))
+    command = [sys.executable, "-m", "gapless", "serve", str(collection), "--port", "0", "--max-upload-mb", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        yield next(line for line in process.stderr if "http://" in line).split(" at ")[1].split()[0]
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(400, "light"), (1600, "dark")], ids=lambda given: f"{given[0]}-{given[1]}")
+def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    width, scheme = request.param
+    yield from visits(browser, origin, width, scheme)
+
+
+@pytest.fixture
+def wide(browser: Any, origin: str) -> Iterator[Visit]:
+    yield from visits(browser, origin, 1600, "light")
+
+
+def visits(browser: Any, origin: str, width: int, scheme: str) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(20_000)
+    visit = Visit(context.new_page(), origin)
+    visit.page.goto(origin)
+    yield visit
+    overflow = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    context.close()
+    assert visit.faults == []
+    assert overflow <= 0, "the page scrolls sideways"
+
+
+def test_the_watch_sees_a_request_elsewhere_and_an_error(browser: Any, origin: str) -> None:
+    context = browser.new_context(bypass_csp=True)
+    visit = Visit(context.new_page(), origin)
+    visit.page.goto(origin)
+    visit.page.evaluate("fetch('http://localhost:1/').catch(() => 0)")
+    visit.page.evaluate("setTimeout(() => { throw new Error('x') })")
+    visit.page.wait_for_timeout(100)
+    context.close()
+    assert any("request to http://localhost:1/" in fault for fault in visit.faults)
+    assert any("error: " in fault for fault in visit.faults)
+
+
+def test_words_find_rows_with_captions_scores_and_pictures(visit: Visit) -> None:
+    assert "Research use, not for diagnosis" in visit.page.inner_text("header")
+    visit.shot(f"start-{visit.page.viewport_size['width']}")
+    hits = visit.search("left pleural effusion")
+    assert len(hits) == 24
+    assert "24 nearest, by cosine" in visit.status()
+    captions = {caption_of(sample) for sample in range(NUM_SAMPLES)}
+    scores = visit.page.eval_on_selector_all(".hit .score", "all => all.map(one => Number(one.textContent))")
+    assert scores == sorted(scores, reverse=True)
+    assert all(any(caption in hit for caption in captions) for hit in hits)
+    visit.page.wait_for_load_state("networkidle")
+    shown = "all => all.filter(one => one.complete).every(one => one.naturalWidth === 24)"
+    assert visit.page.eval_on_selector_all(".hit img", shown)
+    visit.shot(f"search-{visit.page.viewport_size['width']}")
+    visit.page.click("#further")
+    visit.page.wait_for_selector(".hit:nth-child(48)")
+    assert visit.page.evaluate("document.activeElement.closest('.hit') === document.querySelectorAll('.hit')[24]")
+    assert "effusion" not in visit.page.url
+
+
+def test_an_uploaded_image_finds_itself_and_mixes_with_words(visit: Visit) -> None:
+    png = {"name": "study.png", "mimeType": "image/png", "buffer": png_of(pixels_of(9))}
+    visit.page.select_option("#modality", "image")
+    visit.page.set_input_files("#file", png)
+    visit.page.wait_for_selector(".hit")
+    assert caption_of(9) in visit.hits()[0]
+    assert "1.000" in visit.hits()[0]
+    assert visit.page.inner_text("#chip-text") == "study.png"
+    assert not visit.page.is_visible("#balance")
+    visit.page.fill("#words", "knee")
+    assert visit.page.is_visible("#balance")
+    first = {}
+    for weight in ("0", "1"):  # words alone, image alone
+        with visit.page.expect_response("**/api/search/image"):
+            visit.page.fill("#weight", weight)
+        first[weight] = visit.hits()[0]
+    assert "1.000" in first["1"]
+    assert "1.000" not in first["0"]
+    visit.shot(f"image-{visit.page.viewport_size['width']}")
+    visit.page.click("#remove")
+    assert not visit.page.is_visible("#chips")
+
+
+def test_images_that_cannot_be_used_are_said_on_the_page(wide: Visit) -> None:
+    large = {"name": "x.png", "mimeType": "image/png", "buffer": bytes(2_000_000)}
+    wide.page.set_input_files("#file", large)
+    assert wide.status() == "This image has 2 MB; 1 MB is the most."
+    broken = {"name": "x.png", "mimeType": "image/png", "buffer": b"broken"}
+    with wide.page.expect_response("**/api/search/image") as answer:
+        wide.page.set_input_files("#file", broken)
+    assert answer.value.status == 400
+    wide.page.wait_for_selector("#status.error")
+    assert wide.status() == "unreadable image (not an image of an allowed format)"
+    told = [fault for fault in wide.faults if "400 (Bad Request)" in fault]
+    assert told, "the browser itself notes the refusal"
+    wide.faults[:] = [fault for fault in wide.faults if fault not in told]
+
+
+def test_a_pasted_and_a_dropped_image_search(wide: Visit) -> None:
+    script = """([name, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], "x.png", { type: "image/png" }));
+        const given = { bubbles: true, cancelable: true };
+        dispatchEvent(name === "paste"
+            ? new ClipboardEvent(name, { ...given, clipboardData: data })
+            : new DragEvent(name, { ...given, dataTransfer: data }));
+    }"""
+    wide.page.select_option("#modality", "image")
+    for name, sample in (("paste", 4), ("drop", 5)):
+        with wide.page.expect_response("**/api/search/image"):
+            wide.page.evaluate(script, [name, list(png_of(pixels_of(sample)))])
+        wide.until(f"document.querySelector('.hit').innerText.includes('study {sample}')")
+        assert caption_of(sample) in wide.hits()[0]
+
+
+def test_more_like_this_and_the_way_back(visit: Visit) -> None:
+    first = visit.search("knee")
+    with visit.page.expect_response("**/api/search") as sent:
+        visit.page.click(".hit:nth-child(2) .acts button")
+    assert '"like":' in sent.value.request.post_data
+    assert "more like" in visit.page.inner_text("#chip-text")
+    assert visit.page.input_value("#words") == ""
+    assert visit.hits() != first
+    visit.page.go_back()
+    visit.until("document.querySelector('#words').value === 'knee'")
+    assert visit.hits() == first
+    assert not visit.page.is_visible("#chips")
+
+
+def test_filters_narrow_what_is_found(visit: Visit) -> None:
+    visit.search("knee")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.select_option("select[data-label=modality_type]", "CT")
+    assert len(visit.hits()) == 20
+    assert all("CT" in hit for hit in visit.hits())
+    with visit.page.expect_response("**/api/search"):
+        visit.page.select_option("select[data-label='finding site']", "it's here")
+    found = visit.hits()
+    assert all("it's here" in hit for hit in found)
+    visit.page.click("summary:has-text('More filters')")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.fill("#where", "split = 'train'")
+        visit.page.keyboard.press("Enter")
+    visit.until("document.querySelector('#status').innerText.startsWith('Nothing')")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.click("#clear")
+    assert len(visit.hits()) == 24
+    visit.page.fill("#where", "smell = 'x'")
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_selector("#status.error")
+    assert "unknown field 'smell'" in visit.status()
+    visit.faults[:] = [fault for fault in visit.faults if "400 (Bad Request)" not in fault]
+
+
+def test_everything_is_reached_by_keys(wide: Visit) -> None:
+    focused = "[...document.querySelectorAll('.hit')].indexOf(document.activeElement.closest('.hit'))"
+    assert wide.page.evaluate("document.activeElement.id") == "words", "the box is ready to type in"
+    wide.page.focus("#tab-search")
+    wide.page.evaluate("document.activeElement.blur()")
+    wide.page.keyboard.press("/")
+    assert wide.page.evaluate("document.activeElement.id") == "words"
+    wide.page.keyboard.type("liver cyst")
+    wide.page.keyboard.press("Enter")
+    wide.page.wait_for_selector(".hit")
+    wide.page.focus(".hit:first-child button")
+    for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
+        wide.page.keyboard.press(key)
+        assert wide.page.evaluate(focused) == place
+    wide.page.keyboard.press("ArrowDown")
+    assert wide.page.evaluate(focused) > 2
+    with wide.page.expect_response("**/api/search"):
+        wide.page.keyboard.press("Enter")
+    wide.until("document.activeElement.id === 'results'")
+    wide.page.focus("#tab-search")
+    wide.page.keyboard.press("ArrowRight")
+    assert wide.page.evaluate("document.activeElement.id") == "tab-map"
+    wide.page.wait_for_selector("#map-body:not([hidden])")
+
+
+def test_the_map_shows_a_pair_under_the_pointer_and_under_the_keys(visit: Visit) -> None:
+    visit.page.click("#tab-map")
+    visit.page.wait_for_selector("#map-body:not([hidden])")
+    assert "centroid distance" in visit.page.inner_text("#headlines")
+    assert f"all {NUM_SAMPLES} pairs" in visit.page.inner_text("#map-facts")
+    assert visit.page.inner_text("#legend").split() == ["●", "image", "▲", "text"]
+    visit.page.focus("#plot")
+    visit.page.keyboard.press("ArrowRight")
+    first = visit.page.inner_text("#card")
+    assert any(caption_of(sample) in first for sample in range(NUM_SAMPLES))
+    assert visit.page.wait_for_selector("#card img").evaluate("one => one.decode().then(() => one.naturalWidth)") == 24
+    for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown", "+", "-", "0"):
+        visit.page.keyboard.press(key)
+    box = visit.page.locator("#plot").bounding_box()
+    seen = set()
+    for step in range(40):
+        for row in (0.35, 0.5, 0.65):
+            visit.page.mouse.move(box["x"] + box["width"] * (0.1 + 0.02 * step), box["y"] + box["height"] * row)
+        seen.add(visit.page.inner_text("#card"))
+    assert len(seen) > 3
+    visit.page.select_option("#colour-by", "modality_type")
+    assert "CT" in visit.page.inner_text("#legend")
+    before = visit.page.evaluate("document.getElementById('plot').toDataURL()")
+    visit.page.uncheck("#joined")
+    assert visit.page.evaluate("document.getElementById('plot').toDataURL()") != before
+    visit.shot(f"map-{visit.page.viewport_size['width']}")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.click("#card button")
+    visit.page.wait_for_selector(".hit")
+    assert visit.page.is_visible("#search")
+
+
+def test_the_schemes_differ_and_the_text_stands_out(browser: Any, origin: str) -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    papers = {}
+    for scheme in ("light", "dark"):
+        for visit in visits(browser, origin, 1600, scheme):
+            visit.search("knee")
+            paper = visit.page.eval_on_selector("body", "one => getComputedStyle(one).backgroundColor")
+            papers[scheme] = luminance(paper)
+            for selector in ("#status", ".hit .tags", ".hit .line", ".research", ".hit .acts button"):
+                ink = luminance(visit.page.eval_on_selector(selector, "one => getComputedStyle(one).color"))
+                high, low = max(ink, papers[scheme]), min(ink, papers[scheme])
+                assert (high + 0.05) / (low + 0.05) > 4.5, (scheme, selector)
+    assert papers["light"] > 0.9
+    assert papers["dark"] < 0.05
