@@ -1,0 +1,226 @@
+"""How fast a collection answers, against faiss in the same run.
+
+    python benchmarks/search.py [--sizes 10000,100000,1000000] [--threads 2] [--kind hnsw] [--out FILE.json]
+
+Vectors of 512-d as a trained model's: unit norm, most of their variance in a few dozen directions. Queries are drawn
+from the same distribution and are not in the collection. Every engine answers the same queries one at a time, in
+rounds that take turns, so that another process on the machine slows all of them; then from several threads at once.
+recall@10 counts against exact search. Research use.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from gapless.data.embedding_set import EmbeddingSet
+from gapless.data.vectors import VectorPairs
+from gapless.embed import Source, columns_of
+from gapless.search.build import Samples, ready_chunks, write_collection
+from gapless.search.collection import FORMAT, VERSION, Collection
+from gapless.search.indices import update_indices
+
+DIM = 512
+DIRECTIONS = 48  # that hold most of the variance
+K = 10
+ROUNDS = 3
+FAISS_LINKS, FAISS_BUILD, FAISS_SEARCH = 32, 80, 64  # M, efConstruction, efSearch
+WORDS = [
+    "axial",
+    "chest",
+    "abdomen",
+    "brain",
+    "liver",
+    "effusion",
+    "lesion",
+    "mass",
+    "cyst",
+    "fracture",
+    "nodule",
+    "oedema",
+    "normal",
+    "left",
+    "right",
+]
+
+Engine = Callable[[np.ndarray], Sequence[int]]
+
+
+def drawn_vectors(count: int, seed: int) -> np.ndarray:
+    """[count, DIM] unit-norm rows; any seed draws from the same distribution."""
+    mixing = np.random.default_rng(0).standard_normal((DIRECTIONS, DIM)).astype(np.float32)
+    random = np.random.default_rng(seed)
+    rows = np.empty((count, DIM), dtype=np.float32)
+    for start in range(0, count, 65_536):
+        part = slice(start, min(start + 65_536, count))
+        size = part.stop - part.start
+        rows[part] = random.standard_normal((size, DIRECTIONS), dtype=np.float32) @ mixing / DIRECTIONS**0.5
+        rows[part] += 0.3 * random.standard_normal((size, DIM), dtype=np.float32)
+        rows[part] /= np.linalg.norm(rows[part], axis=1, keepdims=True)
+    return rows
+
+
+def make_collection(path: Path, vectors: np.ndarray) -> Collection:
+    """A row per vector, half of them images and half texts, with a caption of eight words."""
+    half = len(vectors) // 2
+    random = np.random.default_rng(2)
+    captions = [" ".join(WORDS[word] for word in row) for row in random.integers(0, len(WORDS), (half, 8))]
+    ids = [f"{number:08d}" for number in range(half)]
+    matrices = {"image": vectors[:half], "text": vectors[half:]}
+    embeddings = EmbeddingSet(ids=ids, embeddings=matrices, captions=captions)
+    samples = Samples.of_embeddings(Source(VectorPairs(matrices, ids), columns_of(embeddings), {}), embeddings, "drawn")
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": {"source": ["none"], "fingerprint": "0" * 64},
+        "embedding_dim": DIM,
+        "modalities": list(matrices),
+        "labels": {},
+    }
+    collection, _ = write_collection(str(path), samples, info, lambda part, place: ready_chunks(part, embeddings))
+    return collection
+
+
+def numbers_of(hits: Sequence[object], half: int) -> list[int]:
+    """Rows of the drawn matrix that hits stand for."""
+    return [int(hit.id) + (half if hit.modality == "text" else 0) for hit in hits]  # type: ignore[attr-defined]
+
+
+def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
+    """Exact search as the command and the service do it; captions come along. A further way in is a further entry."""
+
+    def search(query: np.ndarray, **options: object) -> Sequence[int]:
+        return numbers_of(collection.search(query, k=K, exact=True, **options), half)  # type: ignore[arg-type]
+
+    def engine_alone(query: np.ndarray) -> Sequence[int]:
+        table = collection.snapshot().table
+        found = table.search(query, vector_column_name="vector").distance_type("dot").bypass_vector_index().limit(K)
+        rows = found.select(["id", "modality", "caption"]).to_arrow().to_pylist()
+        return [int(row["id"]) + (half if row["modality"] == "text" else 0) for row in rows]
+
+    return {
+        "gapless, exact": search,
+        "gapless, exact, images only": lambda query: search(query, modality="image"),
+        "gapless, hybrid with 3 words": lambda query: search(query, words="effusion left chest"),
+        "LanceDB's own flat search": engine_alone,
+    }
+
+
+def faiss_flat(vectors: np.ndarray) -> Engine:
+    index = faiss.IndexFlatIP(DIM)
+    index.add(vectors)
+    return lambda query: index.search(query[None], K)[1][0].tolist()
+
+
+def faiss_hnsw(vectors: np.ndarray) -> Engine:
+    index = faiss.IndexHNSWFlat(DIM, FAISS_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = FAISS_BUILD
+    index.add(vectors)
+    index.hnsw.efSearch = FAISS_SEARCH
+    return lambda query: index.search(query[None], K)[1][0].tolist()
+
+
+def exact_answers(vectors: np.ndarray, queries: np.ndarray) -> list[set[int]]:
+    """The rows of the 10 highest products, summed in float64."""
+    answers = []
+    for query in queries:
+        near = np.argpartition(-(vectors @ query), 4 * K)[: 4 * K]
+        scores = vectors[near].astype(np.float64) @ query.astype(np.float64)
+        answers.append(set(near[np.argsort(-scores)[:K]].tolist()))
+    return answers
+
+
+def measure(engines: dict[str, Engine], queries: np.ndarray, answers: list[set[int]], threads: int) -> dict[str, dict]:
+    """Latency of single queries in milliseconds, queries a second from several threads, recall."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for engine in engines.values():
+        engine(queries[0])  # the first query loads what stays
+    for _ in range(ROUNDS):
+        for name, engine in engines.items():
+            for query in queries:
+                start = time.perf_counter()
+                engine(query)
+                times[name].append(1000 * (time.perf_counter() - start))
+    results = {}
+    for name, engine in engines.items():
+        with ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            found = list(pool.map(engine, queries))
+            seconds = time.perf_counter() - start
+        recall = [len(answer & set(rows)) / K for answer, rows in zip(answers, found, strict=True)]
+        p50, p95 = np.percentile(times[name], [50, 95])
+        figures = {"p50_ms": float(p50), "p95_ms": float(p95), "queries_per_s": len(queries) / seconds}
+        results[name] = figures | {"recall@10": float(np.mean(recall))}
+    return results
+
+
+def timed(name: str, seconds: dict[str, float], work: Callable[[], object]) -> object:
+    start = time.perf_counter()
+    value = work()
+    seconds[name] = time.perf_counter() - start
+    print(f"  {name}: {seconds[name]:.1f} s", flush=True)
+    return value
+
+
+def run_size(size: int, num_queries: int, threads: int, kind: str) -> dict:
+    vectors, queries = drawn_vectors(size, 1), drawn_vectors(num_queries, 99)
+    answers = exact_answers(vectors, queries)
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "collection"
+        collection: Collection = timed("write the collection", seconds, lambda: make_collection(path, vectors))  # type: ignore[assignment]
+        timed("full-text index", seconds, lambda: update_indices(collection, None, above=size))
+        timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0]))
+        engines = collection_engines(collection, size // 2)
+        engines["faiss flat"] = timed("faiss flat", seconds, lambda: faiss_flat(vectors))  # type: ignore[assignment]
+        engines["faiss HNSW"] = timed("faiss HNSW", seconds, lambda: faiss_hnsw(vectors))  # type: ignore[assignment]
+        with_index = Collection.open(path)
+        timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(with_index, kind))
+        engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
+        results = measure(engines, queries, answers, threads)
+        on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return {"size": size, "engines": results, "seconds": seconds, "bytes_on_disk": on_disk}
+
+
+def print_table(found: dict) -> None:
+    print(f"\n{found['size']:,} vectors of {DIM}-d, {found['bytes_on_disk'] / 2**20:,.0f} MiB on disk")
+    print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
+    flat = found["engines"]["faiss flat"]["p50_ms"]
+    for name, figures in found["engines"].items():
+        other_question = "images only" in name or "hybrid" in name
+        recall = "" if other_question else f"{figures['recall@10']:.3f}"
+        print(
+            f"{name:<30}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"
+            f"{recall:>11}{figures['p50_ms'] / flat:>14.2f}"
+        )
+    print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="10000,100000,1000000")
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kind", default="hnsw", help="the collection's approximate index")
+    parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
+    args = parser.parse_args()
+    faiss.omp_set_num_threads(args.threads)
+    results = []
+    for size in map(int, args.sizes.split(",")):
+        print(f"{size:,} vectors", flush=True)
+        results.append(run_size(size, args.queries, args.threads, args.kind))
+        print_table(results[-1])
+        if args.out:
+            args.out.write_text(json.dumps(results, indent=2))
+    print(f"peak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
