@@ -78,7 +78,7 @@ def arms() -> dict[str, AdapterSettings]:
         f"ramp {alignment:g}, {uniformity:g}": replace(
             gapless, loss=replace(gapless.loss, alignment_weight=ramp(alignment), uniformity_weight=ramp(uniformity))
         )
-        for alignment, uniformity in ((4, 1), (8, 1), (12, 1), (24, 1), (32, 2), (16, 4))
+        for alignment, uniformity in ((4, 1), (8, 1), (16, 1), (24, 1), (32, 1), (40, 1), (16, 2), (16, 4))
     }
     return {
         "clip": clip,
