@@ -29,6 +29,16 @@ def sync_path(path: Path) -> None:
         os.close(handle)
 
 
+def entries_below(directory: Path) -> list[Path]:
+    """Every file and directory below, sorted; a folder that cannot be read is an error (`Path.rglob` leaves it out)."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = os.walk(directory, onerror=refuse)
+    return sorted(Path(folder, name) for folder, folders, names in found for name in (*folders, *names))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file whole or not at all (temporary file, fsync, rename, directory fsync)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +66,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """JSON with sorted keys and a final newline; NaN is refused, as strict readers refuse it."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
@@ -89,7 +103,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield partial
         # One after the other, thousands of images would take many seconds; together the disk commits them at once.
         with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-            list(pool.map(sync_path, [partial, *partial.rglob("*")]))
+            list(pool.map(sync_path, [partial, *entries_below(partial)]))
         partial.chmod(0o777 & ~current_umask())
         if path.exists():
             path.rmdir()
