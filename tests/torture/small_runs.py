@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fakes import tiny_modalities
+from transformers.utils import logging
 
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
 from gapless.train.recipes import Recipe, apply_method
 from gapless.train.run import Run, train
+
+logging.disable_progress_bar()
 
 BATCHES_IN_EPOCH = 7  # of 8 rows, two rows left out; two batches make a step, and the last one a step alone
 STEPS_IN_EPOCH = 4

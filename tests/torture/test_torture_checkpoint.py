@@ -1,4 +1,4 @@
-"""Checkpoints under SIGKILL, a failing disk and damage: nothing that was acknowledged is lost, nothing broken is used."""
+"""Checkpoints under SIGKILL, a failing disk and damage: nothing acknowledged is lost, nothing broken is used."""
 
 import mmap
 import os
@@ -37,8 +37,9 @@ def write_content(directory: Path, step: int) -> None:
 
 def is_whole(directory: Path) -> bool:
     """Whether a checkpoint has, byte for byte, what was saved; the judge of every writer here, which trusts no seal."""
+    expected = content_of(step_of(directory))
     try:
-        return all((directory / name).read_bytes() == content for name, content in content_of(step_of(directory)).items())
+        return all((directory / name).read_bytes() == content for name, content in expected.items())
     except OSError:
         return False
 

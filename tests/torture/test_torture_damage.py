@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged after saving: every flip, cut, loss and addition is seen, and the last good one stays."""
+"""Checkpoints damaged after saving: every flip, cut, loss and addition is seen, and the last good one stays."""
 
 import json
 import os
