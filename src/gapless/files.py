@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gapless.errors import DataRefused, UsageError
 
@@ -125,7 +125,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory / LOCK_FILE
-    with lock.open("a") as stream:
+    with lock.open("a") as stream, not_inherited(stream):
         try:
             with suppress_missing_locks():
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,6 +140,28 @@ def only_writer(directory: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
             with suppress(OSError):
                 directory.rmdir()
+
+
+_held: set[IO[str]] = set()  # lock files of this process
+
+
+def _close_inherited() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+@contextmanager
+def not_inherited(stream: IO[str]) -> Iterator[None]:
+    """A forked process, such as a worker that loads data, would share the lock and outlive the one that holds it."""
+    _held.add(stream)
+    try:
+        yield
+    finally:
+        _held.discard(stream)
 
 
 @contextmanager
