@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-slow check lint types clean
+.PHONY: install demo test test-slow torture check lint types clean
 
 install: $(STAMP)
 
@@ -31,6 +31,9 @@ test: $(DEV_STAMP)
 
 test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout=1800
+
+torture: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n 2 -m torture -s --timeout=1800 tests/torture
 
 check: test lint types
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gapless.errors import DataRefused, UsageError
 
@@ -27,6 +27,16 @@ def sync_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def entries_below(directory: Path) -> list[Path]:
+    """Every file and directory below, sorted; a folder that cannot be read is an error (`Path.rglob` leaves it out)."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = os.walk(directory, onerror=refuse)
+    return sorted(Path(folder, name) for folder, folders, names in found for name in (*folders, *names))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -56,9 +66,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """JSON with sorted keys and a final newline; NaN is refused, as strict readers refuse it."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
@@ -89,7 +103,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield partial
         # One after the other, thousands of images would take many seconds; together the disk commits them at once.
         with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-            list(pool.map(sync_path, [partial, *partial.rglob("*")]))
+            list(pool.map(sync_path, [partial, *entries_below(partial)]))
         partial.chmod(0o777 & ~current_umask())
         if path.exists():
             path.rmdir()
@@ -111,7 +125,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory / LOCK_FILE
-    with lock.open("a") as stream:
+    with lock.open("a") as stream, not_inherited(stream):
         try:
             with suppress_missing_locks():
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +140,28 @@ def only_writer(directory: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
             with suppress(OSError):
                 directory.rmdir()
+
+
+_held: set[IO[str]] = set()  # lock files of this process
+
+
+def _close_inherited() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+@contextmanager
+def not_inherited(stream: IO[str]) -> Iterator[None]:
+    """A forked process, such as a worker that loads data, would share the lock and outlive the one that holds it."""
+    _held.add(stream)
+    try:
+        yield
+    finally:
+        _held.discard(stream)
 
 
 @contextmanager
