@@ -15,6 +15,7 @@ from fakes import CAPTIONS, tiny_modalities, tiny_model, write_images
 from gapless.cli import main
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
+from gapless.files import only_writer
 from gapless.metrics import captioning
 from gapless.models.captioner import assemble_captioner
 from gapless.models.generation import NOTICE
@@ -136,6 +137,22 @@ def test_other_captions_are_not_continued(place, tmp_path, capsys):
     (tmp_path / "mine.jsonl").write_text("{}")
     assert "in use" in generate(capsys, place, tmp_path / "mine.jsonl", code=2)
     assert "does not exist" in generate(capsys, place, tmp_path / "no" / "c.jsonl", code=2)
+
+
+def test_one_process_writes_an_output(place, tmp_path, capsys):
+    """Two would mix their lines; the control is the same command once the other is done."""
+    out = tmp_path / "c.jsonl"
+    with only_writer(tmp_path, ".c.jsonl.lock"):
+        assert "another process" in generate(capsys, place, out, code=2)
+        generate(capsys, place, tmp_path / "other.jsonl")
+    generate(capsys, place, out)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.jsonl{end}" for name in ("c", "other") for end in ("", ".json")
+    }
+    words = ["caption", "train", place / "aligner", "--data", place / "m", "--out", place / "run", *TRAIN]
+    with only_writer(place / "run"):
+        assert "another process" in run(capsys, *words, "--resume", "latest", code=2)
+    assert (place / "run" / "model").is_dir()
 
 
 def test_single_images_and_those_that_cannot_be_read(place, tmp_path, capsys):

@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
+from transformers import DynamicCache, EncoderDecoderCache
 
 from gapless.errors import DataRefused, UsageError
+from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
 from gapless.models.decoders import special_ids
 from gapless.models.generation import GenerationSettings, captions_from, up_to_end
@@ -97,6 +99,23 @@ def test_the_prefixs_keys_are_computed_once(learnt):
         handle.remove()
     assert once == len(projections) > 0
     assert len(calls) - once > len(projections)
+
+
+@torch.no_grad()
+def test_beams_that_change_places_leave_the_prefix_where_it_is(monkeypatch):
+    """Beams of an untrained model change places often; the control copies the keys of the prefix each time."""
+    model = tiny_captioner()
+    prefix = prefix_of(model, 3)
+    options = {"do_sample": False, "num_beams": 4, "num_return_sequences": 4}
+    moved = []
+    reorder = DynamicCache.reorder_cache
+    monkeypatch.setattr(DynamicCache, "reorder_cache", lambda self, beams: (moved.append(beams), reorder(self, beams)))
+    found = model.generate(prefix, **options)
+    assert any(not torch.equal(beams, torch.arange(12)) for beams in moved)
+    ours = len(moved)
+    monkeypatch.setattr(captioner, "PrefixCache", lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()))
+    assert torch.equal(model.generate(prefix, **options), found)
+    assert len(moved) - ours == 2 * ours
 
 
 @torch.no_grad()
