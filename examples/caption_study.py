@@ -261,7 +261,8 @@ def main() -> None:
     run_commands(study)
     manifest = Manifest.read(study.data)
     rows = manifest.select("test")
-    with CaptionScorer(rows.table["captions"].to_pylist(), rows.table["group"].to_pylist()) as scorer:
+    ids, groups, references = (rows.table[name].to_pylist() for name in ("id", "group", "captions"))
+    with CaptionScorer(references, groups, ids) as scorer:
         found = score(study, manifest, rows, scorer)
         told = differences(study, found, scorer.groups.num_groups, options.num_bootstrap)
         about = (

@@ -218,6 +218,21 @@ def test_bad_caption_files_are_one_sentence_with_a_count(place, tmp_path, capsys
     run(capsys, *words)
 
 
+def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_java):
+    """A manifest keeps a caption of full stops: it is text; no score can be taken against it."""
+    images = write_images(tmp_path / "images", 3)
+    captions = ["left lung", "...", "chest"]
+    rows = [{"image": image.name, "caption": text} for image, text in zip(images, captions, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = [f"test={tmp_path / 'rows.jsonl'}", "--image-root", tmp_path / "images"]
+    run(capsys, "data", "table", *source, "--out", tmp_path / "m")
+    name = Manifest.read(tmp_path / "m").table["id"][1].as_py()
+    words = ["--data", tmp_path / "m", "--num_bootstrap", 0]
+    generate(capsys, place, tmp_path / "c", "--data", tmp_path / "m")
+    told = run(capsys, "caption", "evaluate", tmp_path / "c", *words, code=3)
+    assert f"1 of 3 rows have no reference, or one without a word (row {name})" in told
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -12,7 +12,7 @@ from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
 from gapless.models.decoders import special_ids
-from gapless.models.generation import GenerationSettings, captions_from, up_to_end
+from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
@@ -69,6 +69,26 @@ def test_a_captioner_says_what_it_learnt_and_scores_are_mean_log_probabilities(l
     for row, (text, score) in enumerate(found):
         assert score == pytest.approx(brute_force(learnt, prefix[row], text), abs=1e-4)
     assert found[0].score > math.log(0.2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "settings", [GenerationSettings("greedy", no_repeat_ngram_size=2), GenerationSettings("sample")]
+)
+def test_scores_of_one_token_after_the_other_need_no_further_pass(settings):
+    """An untrained model ends its captions anywhere; the filters of sampling do not change a token's probability."""
+    model = tiny_captioner()
+    prefix = prefix_of(model, 8)
+    calls = []
+    handle = model.decoder.register_forward_hook(lambda *_: calls.append(1))
+    torch.manual_seed(0)
+    ids, is_token, losses = generated(model, prefix, options_of(settings))
+    handle.remove()
+    assert len(calls) == ids.shape[1] - 1
+    end = model.special_ids()["eos_token_id"]
+    expected, counted = model.token_losses(prefix, ids, up_to_end(ids, end))
+    assert torch.equal(is_token, counted)
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -157,8 +157,9 @@ def read_captions(path: Path) -> dict[str, Line]:
     """
     if not path.is_file():
         partial = path.with_name(f"{path.name}.partial")
-        more = "; it is not finished: run the same 'gapless caption generate' again" if partial.exists() else ""
-        raise UsageError(f"{path} does not exist{more}")
+        unfinished = "it is not finished: run the same 'gapless caption generate' again"
+        more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
+        raise UsageError(f"{path} does not exist; {more}")
     found: dict[str, Line] = {}
     broken, twice = [], []
     try:
