@@ -121,7 +121,7 @@ def run_commands(study: Study) -> None:
                 words = ["caption", "train", study.aligner(method, seed), *data, "--seed", seed]
                 once(run, *words, *ARMS[arm].split(), *study.caption_options)
                 command("caption", "generate", run, *data, *study.generate_options)
-                if not (run / "results.json").exists():
+                if seed == 0 and not (run / "results.json").exists():  # what the report shows
                     judged_by = ["--judge", study.judge, "--num_bootstrap", 200]
                     command("caption", "evaluate", run, *data, *judged_by)
 
