@@ -15,6 +15,7 @@ from fakes import CAPTIONS, tiny_modalities, tiny_model, write_images
 from gapless.cli import main
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
+from gapless.files import only_writer
 from gapless.metrics import captioning
 from gapless.models.captioner import assemble_captioner
 from gapless.models.generation import NOTICE
@@ -138,6 +139,22 @@ def test_other_captions_are_not_continued(place, tmp_path, capsys):
     assert "does not exist" in generate(capsys, place, tmp_path / "no" / "c.jsonl", code=2)
 
 
+def test_one_process_writes_an_output(place, tmp_path, capsys):
+    """Two would mix their lines; the control is the same command once the other is done."""
+    out = tmp_path / "c.jsonl"
+    with only_writer(tmp_path, ".c.jsonl.lock"):
+        assert "another process" in generate(capsys, place, out, code=2)
+        generate(capsys, place, tmp_path / "other.jsonl")
+    generate(capsys, place, out)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.jsonl{end}" for name in ("c", "other") for end in ("", ".json")
+    }
+    words = ["caption", "train", place / "aligner", "--data", place / "m", "--out", place / "run", *TRAIN]
+    with only_writer(place / "run"):
+        assert "another process" in run(capsys, *words, "--resume", "latest", code=2)
+    assert (place / "run" / "model").is_dir()
+
+
 def test_single_images_and_those_that_cannot_be_read(place, tmp_path, capsys):
     good = write_images(tmp_path / "images", 2)
     bad = tmp_path / "broken.png"
@@ -199,6 +216,21 @@ def test_bad_caption_files_are_one_sentence_with_a_count(place, tmp_path, capsys
     assert not (tmp_path / "scores").exists()
     path.write_text("\n".join(lines))
     run(capsys, *words)
+
+
+def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_java):
+    """A manifest keeps a caption of full stops: it is text; no score can be taken against it."""
+    images = write_images(tmp_path / "images", 3)
+    captions = ["left lung", "...", "chest"]
+    rows = [{"image": image.name, "caption": text} for image, text in zip(images, captions, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = [f"test={tmp_path / 'rows.jsonl'}", "--image-root", tmp_path / "images"]
+    run(capsys, "data", "table", *source, "--out", tmp_path / "m")
+    name = Manifest.read(tmp_path / "m").table["id"][1].as_py()
+    words = ["--data", tmp_path / "m", "--num_bootstrap", 0]
+    generate(capsys, place, tmp_path / "c", "--data", tmp_path / "m")
+    told = run(capsys, "caption", "evaluate", tmp_path / "c", *words, code=3)
+    assert f"1 of 3 rows have no reference, or one without a word (row {name})" in told
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,36 @@ def test_lightning_takes_the_loss() -> None:
     assert figure(told, "after", "gap/true_pair_cosine") > 0.5 > figure(told, "before", "gap/true_pair_cosine")
 
 
+@pytest.mark.slow
+def test_the_caption_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """A second call with one more arm trains that arm alone; both tables hold methods, baselines and differences."""
+    import json
+
+    from gapless.data.readers.phantom import write_phantom
+
+    write_phantom(tmp_path / "m", num_pairs=120, num_validation=20, num_test=30, image_size=16)
+    quick = "--training.num_train_epochs 1 --training.per_device_train_batch_size 32"
+    words = [tmp_path / "m", tmp_path / "out", "--recipe", "phantom-small", "--seeds", "1", "--num_bootstrap", "20"]
+    words += ["--aligner_options", quick, "--caption_options", f"{quick} --max_tokens 12"]
+    told = run("caption_study.py", *map(str, words), "--arms", "text")
+    for part in (
+        "| text | clip |",
+        "| nearest text | gapless |",
+        "| constant caption |",
+        "text: gapless - clip",
+        "loss, text",
+    ):
+        assert part in told
+    assert "not for diagnosis" in told
+    runs = tmp_path / "out" / "captioners"
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("model.safetensors")}
+    told = run("caption_study.py", *map(str, words), "--arms", "text,joint")
+    assert "| joint | gapless |" in told
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    study = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert "low" in study["differences"]["text: gapless - clip"]["loss/image"]
+
+
 def test_the_loss_of_open_clip_is_ours_at_open_clips_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     """The adapter changes nothing: same terms, same gradient, the temperature's included."""
     import torch

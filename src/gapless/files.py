@@ -115,16 +115,19 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path, lock_file: str = LOCK_FILE) -> Iterator[None]:
     """Hold a directory, made if need be, for this process alone; one that is left empty is removed.
 
     The lock ends with the process, whatever ends it. On a file system that has no locks nobody is kept out.
+
+    Args:
+        lock_file: a name of its own holds one output of a directory in which others may be written.
 
     Raises:
         UsageError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    lock = directory / LOCK_FILE
+    lock = directory / lock_file
     with lock.open("a") as stream, not_inherited(stream):
         try:
             with suppress_missing_locks():

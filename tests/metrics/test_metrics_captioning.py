@@ -39,7 +39,7 @@ DRAWN = [0, 1, 0, 1, 4, 5]
 
 
 def values(captions, references, groups=None, use_java=False, **options):
-    with CaptionScorer(references, groups, use_java) as scorer:
+    with CaptionScorer(references, groups, use_java=use_java) as scorer:
         return {key: figure.value for key, figure in scorer.figures(captions, **options).items()}
 
 

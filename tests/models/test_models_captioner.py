@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
+from transformers import DynamicCache, EncoderDecoderCache
 
 from gapless.errors import DataRefused, UsageError
+from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
 from gapless.models.decoders import special_ids
-from gapless.models.generation import GenerationSettings, captions_from, up_to_end
+from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
@@ -70,6 +72,26 @@ def test_a_captioner_says_what_it_learnt_and_scores_are_mean_log_probabilities(l
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    "settings", [GenerationSettings("greedy", no_repeat_ngram_size=2), GenerationSettings("sample")]
+)
+def test_scores_of_one_token_after_the_other_need_no_further_pass(settings):
+    """An untrained model ends its captions anywhere; the filters of sampling do not change a token's probability."""
+    model = tiny_captioner()
+    prefix = prefix_of(model, 8)
+    calls = []
+    handle = model.decoder.register_forward_hook(lambda *_: calls.append(1))
+    torch.manual_seed(0)
+    ids, is_token, losses = generated(model, prefix, options_of(settings))
+    handle.remove()
+    assert len(calls) == ids.shape[1] - 1
+    end = model.special_ids()["eos_token_id"]
+    expected, counted = model.token_losses(prefix, ids, up_to_end(ids, end))
+    assert torch.equal(is_token, counted)
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": False, "num_beams": 3}])
 def test_the_cache_changes_nothing(learnt, options):
     prefix = prefix_of(learnt, 3)
@@ -97,6 +119,23 @@ def test_the_prefixs_keys_are_computed_once(learnt):
         handle.remove()
     assert once == len(projections) > 0
     assert len(calls) - once > len(projections)
+
+
+@torch.no_grad()
+def test_beams_that_change_places_leave_the_prefix_where_it_is(monkeypatch):
+    """Beams of an untrained model change places often; the control copies the keys of the prefix each time."""
+    model = tiny_captioner()
+    prefix = prefix_of(model, 3)
+    options = {"do_sample": False, "num_beams": 4, "num_return_sequences": 4}
+    moved = []
+    reorder = DynamicCache.reorder_cache
+    monkeypatch.setattr(DynamicCache, "reorder_cache", lambda self, beams: (moved.append(beams), reorder(self, beams)))
+    found = model.generate(prefix, **options)
+    assert any(not torch.equal(beams, torch.arange(12)) for beams in moved)
+    ours = len(moved)
+    monkeypatch.setattr(captioner, "PrefixCache", lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()))
+    assert torch.equal(model.generate(prefix, **options), found)
+    assert len(moved) - ours == 2 * ours
 
 
 @torch.no_grad()

@@ -49,6 +49,7 @@ class CaptionScorer:
     Args:
         references: per row, one or more captions.
         groups: what is resampled together; None makes every row its own group.
+        names: what a refusal calls the rows; None counts them from 0.
         use_java: False leaves Java alone even where there is one.
 
     Raises:
@@ -57,14 +58,18 @@ class CaptionScorer:
     """
 
     def __init__(
-        self, references: Sequence[Sequence[str]], groups: Sequence[Any] | None = None, use_java: bool = True
+        self,
+        references: Sequence[Sequence[str]],
+        groups: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+        use_java: bool = True,
     ) -> None:
         self.java = java() if use_java else None
         self.tokenizer = PTB if self.java else WORDS
         self.missing = {} if self.java else {"caption/METEOR": NO_JAVA}
         index = group_index(groups, len(references))
         self.groups = GroupSums(index, int(index.max()) + 1 if len(index) else 0)
-        self.references = self._tokenised_references(references)
+        self.references = self._tokenised_references(references, names)
         self._meteor: Any = None
 
     def __enter__(self) -> "CaptionScorer":
@@ -81,13 +86,15 @@ class CaptionScorer:
             process.wait()
             self._meteor = None
 
-    def _tokenised_references(self, references: Sequence[Sequence[str]]) -> list[list[str]]:
+    def _tokenised_references(
+        self, references: Sequence[Sequence[str]], names: Sequence[str] | None
+    ) -> list[list[str]]:
         flat = [text for texts in references for text in texts]
         tokens = iter(self.tokenise(flat))
         rows = [[next(tokens) for _ in texts] for texts in references]
         empty = [row for row, texts in enumerate(rows) if not texts or not all(texts)]
         if empty:
-            first = ", ".join(map(str, empty[:10]))
+            first = ", ".join(str(names[row] if names else row) for row in empty[:10])
             raise DataRefused(
                 f"{len(empty)} of {len(rows)} rows have no reference, or one without a word (row {first}); remove them"
             )

@@ -80,6 +80,17 @@ class CaptionerOutput(ModelOutput):
     per_row: Tensor | None = None
 
 
+class PrefixCache(EncoderDecoderCache):
+    """Keys and values of the words so far and, computed once, of the prefix; by itself a decoder keeps the former."""
+
+    def __init__(self) -> None:
+        super().__init__(DynamicCache(), DynamicCache())
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Beams change places among those of one image alone, and these share its prefix, which stays where it is."""
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
 class Captioner(PreTrainedModel):
     """An aligner and a decoder with cross-attention."""
 
@@ -185,7 +196,9 @@ class Captioner(PreTrainedModel):
         ).logits
         is_token = attention_mask[:, 1:] != 0
         targets = input_ids[:, 1:].masked_fill(~is_token, IGNORED)
-        return nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none"), is_token
+        # one row per token: over [pair, vocabulary, token] the same takes several times as long
+        losses = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape), is_token
 
     @torch.no_grad()
     def generate(self, prefix: Tensor, **options: Any) -> Any:
@@ -200,13 +213,11 @@ class Captioner(PreTrainedModel):
         """
         ids = self.special_ids()
         start = torch.full((len(prefix), 1), ids["bos_token_id"], device=prefix.device)
-        # the decoder alone would not know that the keys of the prefix can be kept from step to step
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         return self.decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=prefix,
-            past_key_values=cache,
+            past_key_values=PrefixCache(),
             **{"max_length": self.config.max_tokens, **ids, **options},
         )
 

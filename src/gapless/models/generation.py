@@ -1,7 +1,7 @@
 """From a captioner's prefix to texts with scores: greedy, beam search or sampling, through transformers' `generate`."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -89,11 +89,56 @@ def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings
         if options["do_sample"]:
             digest = hashlib.blake2b(f"{settings.seed}/{key}".encode(), digest_size=8).digest()
             torch.manual_seed(int.from_bytes(digest, "little") >> 1)
-        ids = model.generate(prefix, **options)
-    losses, is_token = model.token_losses(prefix, ids, up_to_end(ids, model.special_ids()["eos_token_id"]))
+        ids, is_token, losses = generated(model, prefix, options)
     scores = -losses.sum(dim=1) / is_token.sum(dim=1)
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+
+
+def generated(model: Captioner, prefix: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids [pair, token]; and of those after the start which count, and their negative log-likelihoods, else 0."""
+    end = model.special_ids()["eos_token_id"]
+    if options["num_beams"] > 1:  # tokens of a beam change rows from step to step: one more pass over the winners
+        ids = model.generate(prefix, **options)
+        losses, is_token = model.token_losses(prefix, ids, up_to_end(ids, end))
+        return ids, is_token, losses
+    with TokenScores(model.decoder) as seen:
+        ids = model.generate(prefix, **options)
+    is_token = up_to_end(ids, end)[:, 1:] != 0
+    return ids, is_token, (-seen.of(ids)).masked_fill(~is_token, 0.0)
+
+
+class TokenScores:
+    """Log-probabilities of the tokens that are generated one after the other, without another pass over them.
+
+    A decoder under `generate` is fed the token that was chosen after its last logits, before any filter of sampling:
+    one column is kept, never the logits of all steps.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.columns: list[Tensor] = []
+        self.last: Tensor | None = None
+
+    def __enter__(self) -> "TokenScores":
+        self.handle = self.decoder.register_forward_hook(self.see, with_kwargs=True)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.handle.remove()
+
+    def see(self, module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        self.keep(kwargs["input_ids"][:, -1:])
+        self.last = output.logits[:, -1].float().log_softmax(dim=-1)
+
+    def keep(self, chosen: Tensor) -> None:
+        if self.last is not None:
+            self.columns.append(self.last.gather(1, chosen))
+
+    def of(self, ids: Tensor) -> Tensor:
+        """[pair, token - 1]: of every token after the start; what follows the end has no meaning."""
+        self.keep(ids[:, -1:])
+        return torch.cat(self.columns, dim=1)
 
 
 def up_to_end(ids: Tensor, end: int) -> Tensor:

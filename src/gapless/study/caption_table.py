@@ -5,6 +5,8 @@ from typing import Any
 
 from gapless.study.table import Cell, Column, Table, best_of, number_of
 
+OWN_ENCODERS = "its own encoders"  # the judge of a run that was given no other
+
 COLUMNS = [
     *(Column(f"caption/BLEU-{n}", "overlap %", f"BLEU-{n}", percent=True) for n in (1, 2, 3, 4)),
     Column("caption/METEOR", "overlap %", "METEOR", percent=True),
@@ -57,6 +59,8 @@ def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for key in ("split", "tokenizer", "n"):
         if len({str(result.get(key)) for result in results.values()}) > 1:
             notes.append(f"The rows differ in {key}: do not compare them.")
+    if len(results) > 1 and OWN_ENCODERS in {result.get("judge") for result in results.values()}:
+        notes.append("R@K is judged by each captioner's own encoders: compare it only where one --judge was given.")
     for name, why in (first.get("missing") or {}).items():
         notes.append(f"Missing: {name} {why}.")
     empty = {name: number_of(result["figures"].get("caption/empty")) for name, result in results.items()}

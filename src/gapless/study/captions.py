@@ -14,6 +14,7 @@ from gapless.study.table import Table, number_of
 KIND = "captions"
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
 HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
+SAMPLES = "samples.json"
 NEAREST = "nearest train caption"
 LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
 
@@ -64,7 +65,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
     """The samples of the first directory, with every directory's caption of the same row."""
-    read = [read_json(path / "samples.json")["samples"] if (path / "samples.json").is_file() else [] for path in paths]
+    read = [samples_at(path / SAMPLES) for path in paths]
     by_id = [{sample["id"]: sample for sample in samples} for samples in read]
     return [
         {
@@ -79,6 +80,18 @@ def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]
         }
         for sample in read[0]
     ]
+
+
+def samples_at(path: Path) -> list[dict[str, Any]]:
+    """The samples of a directory; none where there is no file."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    samples = found.get("samples") if isinstance(found, dict) else None
+    keys = ("id", "references", "caption", "image")
+    if not isinstance(samples, list) or not all(isinstance(one, dict) and one.keys() >= set(keys) for one in samples):
+        raise DataRefused(f"{path} holds no samples with {', '.join(keys)}; write it with gapless caption evaluate")
+    return samples
 
 
 def score_text(score: Any) -> str:

@@ -90,7 +90,7 @@ def score_captions(
         images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
     systems |= baselines(task, manifest, images, split, seed)
     missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest).items()}
-    with CaptionScorer(task.references, task.groups) as scorer:
+    with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
         for name, captions in systems.items():
             embeddings = {"caption": caption_rows(judge, captions), "image": images[split]} if judge else None

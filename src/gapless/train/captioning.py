@@ -186,16 +186,16 @@ def train_captioner(
         the checkpoints that a resume passed over, each with the reason.
 
     Raises:
-        UsageError: an unknown name, an output directory in use, a setting that differs on resume, a model without
-            images. DataRefused: fewer rows than a batch.
+        UsageError: an unknown name, an output directory in use or being written by another process, a setting that
+            differs on resume, a model without images. DataRefused: fewer rows than a batch.
     """
     settings, seed = run.settings, run.seed
     train_rows, validation_rows = divided(manifest, settings.held_back)
     arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
+    check_modalities(aligner, manifest)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-        check_modalities(aligner, manifest)
         set_seed(seed)
         model = new_captioner(aligner, settings, all_captions(train_rows))
         model.to(arguments.device)  # type: ignore[arg-type]

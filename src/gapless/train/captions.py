@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, sync_path, write_json
+from gapless.files import only_writer, read_json, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -95,32 +95,33 @@ def write_captions(
         batch_size: part of what a continued file must match, since rounding depends on it.
 
     Raises:
-        UsageError: `out` holds captions of another model, other data or other settings.
+        UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
     """
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
     beside, partial = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.partial")
-    check_plan(out, beside, partial, plan)
-    if out.exists():
-        return
-    write_json(beside, plan)
-    done = whole_lines(partial, dataset.ids) // batch_size * batch_size
-    lines = partial.read_bytes().split(b"\n")[:done] if done else []
-    partial.write_bytes(b"".join(line + b"\n" for line in lines))
-    rest = Subset(dataset, range(done, len(dataset)))
-    with partial.open("a", encoding="utf-8") as stream:
-        for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
-            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in batch)
-            stream.flush()
-    sync_path(partial)
-    partial.rename(out)
-    sync_path(out.parent)
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
+    with only_writer(out.parent, f".{out.name}.lock"):
+        check_plan(out, beside, partial, plan)
+        if out.exists():
+            return
+        write_json(beside, plan)
+        done = whole_lines(partial, dataset.ids) // batch_size * batch_size
+        lines = partial.read_bytes().split(b"\n")[:done] if done else []
+        partial.write_bytes(b"".join(line + b"\n" for line in lines))
+        rest = Subset(dataset, range(done, len(dataset)))
+        with partial.open("a", encoding="utf-8") as stream:
+            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
+                stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in batch)
+                stream.flush()
+        sync_path(partial)
+        partial.rename(out)
+        sync_path(out.parent)
 
 
 def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
     """Refuse an output that holds something else."""
     if not (out.exists() or partial.exists() or beside.exists()):
-        if not out.parent.is_dir():
-            raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
         return
     if out.is_dir() or not beside.exists():
         raise UsageError(f"{out} is in use; choose another --out or remove it")
@@ -156,8 +157,9 @@ def read_captions(path: Path) -> dict[str, Line]:
     """
     if not path.is_file():
         partial = path.with_name(f"{path.name}.partial")
-        more = "; it is not finished: run the same 'gapless caption generate' again" if partial.exists() else ""
-        raise UsageError(f"{path} does not exist{more}")
+        unfinished = "it is not finished: run the same 'gapless caption generate' again"
+        more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
+        raise UsageError(f"{path} does not exist; {more}")
     found: dict[str, Line] = {}
     broken, twice = [], []
     try:

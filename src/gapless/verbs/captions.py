@@ -167,7 +167,7 @@ def evaluate_arguments(parser: Parser) -> None:
 
 def evaluate(args: Arguments) -> Outcome:
     from gapless.data.manifest import Manifest
-    from gapless.study.caption_table import caption_table
+    from gapless.study.caption_table import OWN_ENCODERS, caption_table
     from gapless.study.renderings import to_terminal
     from gapless.train.caption_scores import samples_of, score_captions, write_scores
     from gapless.train.captions import read_captions
@@ -182,7 +182,7 @@ def evaluate(args: Arguments) -> Outcome:
     if out is not None:
         refuse_other_figures(out, args.split, manifest.fingerprint)
     judge = load_judge(args.judge or (args.source if is_run else None))
-    about = {**about_run(args.source), "judge": args.judge or ("its own encoders" if is_run else None)}
+    about = {**about_run(args.source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
     results = score_captions(lines, manifest, args.split, judge, args.num_bootstrap, args.seed, about)
     if out is not None:
         write_scores(out, results, samples_of(lines, manifest.select(args.split)))
