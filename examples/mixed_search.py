@@ -70,7 +70,9 @@ def figures_of(searcher: Searcher, label: str) -> dict[str, float]:
     return {
         f"texts in the first {K}": float(np.mean(are_texts)),
         f"same {label} in the first {K}": float(np.mean(are_alike)),
-        f"texts of another {label} before the own image, median": float(np.median(texts_before_own_image(pairs, label))),
+        f"texts of another {label} before the own image, median": float(
+            np.median(texts_before_own_image(pairs, label))
+        ),
         **{key: float(figures[key]) for key in SHOWN},
     }
 

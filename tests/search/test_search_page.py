@@ -246,7 +246,11 @@ def test_filters_narrow_what_is_found(visit: Visit) -> None:
         visit.page.select_option("select[data-label='finding site']", "it's here")
     found = visit.hits()
     assert all("it's here" in hit for hit in found)
+    assert not visit.page.is_visible("select[data-label=view]"), "a fourth label would push the results off a phone"
     visit.page.click("summary:has-text('More filters')")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.select_option("select[data-label=view]", "axial")
+    assert {hit for hit in found if "axial" in hit} == set(visit.hits()) != set(found)
     with visit.page.expect_response("**/api/search"):
         visit.page.fill("#where", "split = 'train'")
         visit.page.keyboard.press("Enter")
