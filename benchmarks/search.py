@@ -31,6 +31,7 @@ DIM = 512
 DIRECTIONS = 48  # that hold most of the variance
 K = 10
 ROUNDS = 3
+NO_MODEL: dict[str, object] = {"source": ["none"], "fingerprint": "0" * 64}
 FAISS_LINKS, FAISS_BUILD, FAISS_SEARCH = 32, 80, 64  # M, efConstruction, efSearch
 WORDS = [
     "axial",
@@ -67,11 +68,16 @@ def drawn_vectors(count: int, seed: int) -> np.ndarray:
     return rows
 
 
-def make_collection(path: Path, vectors: np.ndarray) -> Collection:
+def drawn_captions(count: int) -> list[str]:
+    """Eight words each."""
+    random = np.random.default_rng(2)
+    return [" ".join(WORDS[word] for word in row) for row in random.integers(0, len(WORDS), (count, 8))]
+
+
+def make_collection(path: Path, vectors: np.ndarray, model: dict[str, object] = NO_MODEL) -> Collection:
     """A row per vector, half of them images and half texts, with a caption of eight words."""
     half = len(vectors) // 2
-    random = np.random.default_rng(2)
-    captions = [" ".join(WORDS[word] for word in row) for row in random.integers(0, len(WORDS), (half, 8))]
+    captions = drawn_captions(half)
     ids = [f"{number:08d}" for number in range(half)]
     matrices = {"image": vectors[:half], "text": vectors[half:]}
     embeddings = EmbeddingSet(ids=ids, embeddings=matrices, captions=captions)
@@ -79,7 +85,7 @@ def make_collection(path: Path, vectors: np.ndarray) -> Collection:
     info = {
         "format": FORMAT,
         "version": VERSION,
-        "model": {"source": ["none"], "fingerprint": "0" * 64},
+        "model": model,
         "embedding_dim": DIM,
         "modalities": list(matrices),
         "labels": {},

@@ -13,11 +13,12 @@ from gapless.cli import main
 from gapless.search.searcher import Searcher
 
 NUM_SAMPLES = 30
-# The last has the name of a column that every collection has.
+# `source` is also the name of a column that every collection has; a fourth label unfolds on the page.
 LABELS = {
     "modality_type": ["CT", "MR", None],
     "finding site": ["it's here", "left", "right", "both"],
     "source": ["PACS", "teaching"],
+    "view": ["axial", "coronal", "sagittal", "axial", "axial"],
 }
 
 

@@ -123,6 +123,30 @@ def test_the_watch_sees_a_request_elsewhere_and_an_error(browser: Any, origin: s
     assert any("error: " in fault for fault in visit.faults)
 
 
+@pytest.mark.parametrize(
+    "violation",
+    [
+        "document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.ran = 1' }))",
+        "document.body.setAttribute('style', 'color: red')",
+        "document.body.append(Object.assign(new Image(), { src: 'https://localhost:1/x.png' }))",
+        "fetch('https://localhost:1/').catch(() => 0)",
+        "setTimeout('window.ran = 1')",
+    ],
+)
+def test_the_policy_stops_what_a_hostile_caption_would_try_and_the_watch_sees_it(
+    browser: Any, origin: str, violation: str
+) -> None:
+    context = browser.new_context()
+    visit = Visit(context.new_page(), origin)
+    visit.page.goto(origin)
+    visit.page.evaluate(violation)
+    visit.page.wait_for_timeout(100)
+    ran = visit.page.evaluate("window.ran")
+    context.close()
+    assert ran is None
+    assert any("Content Security Policy" in fault for fault in visit.faults), visit.faults
+
+
 def test_words_find_rows_with_captions_scores_and_pictures(visit: Visit) -> None:
     assert "Research use, not for diagnosis" in visit.page.inner_text("header")
     visit.shot(f"start-{visit.page.viewport_size['width']}")
@@ -194,7 +218,7 @@ def test_a_pasted_and_a_dropped_image_search(wide: Visit) -> None:
     for name, sample in (("paste", 4), ("drop", 5)):
         with wide.page.expect_response("**/api/search/image"):
             wide.page.evaluate(script, [name, list(png_of(pixels_of(sample)))])
-        wide.until(f"document.querySelector('.hit').innerText.includes('study {sample}')")
+        wide.until(f"document.querySelector('.hit')?.innerText.includes('study {sample}')")
         assert caption_of(sample) in wide.hits()[0]
 
 
@@ -222,7 +246,11 @@ def test_filters_narrow_what_is_found(visit: Visit) -> None:
         visit.page.select_option("select[data-label='finding site']", "it's here")
     found = visit.hits()
     assert all("it's here" in hit for hit in found)
+    assert not visit.page.is_visible("select[data-label=view]"), "a fourth label would push the results off a phone"
     visit.page.click("summary:has-text('More filters')")
+    with visit.page.expect_response("**/api/search"):
+        visit.page.select_option("select[data-label=view]", "axial")
+    assert {hit for hit in found if "axial" in hit} == set(visit.hits()) != set(found)
     with visit.page.expect_response("**/api/search"):
         visit.page.fill("#where", "split = 'train'")
         visit.page.keyboard.press("Enter")
@@ -301,8 +329,8 @@ def test_the_schemes_differ_and_the_text_stands_out(browser: Any, origin: str) -
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     papers = {}
-    for scheme in ("light", "dark"):
-        for visit in visits(browser, origin, 1600, scheme):
+    for scheme, width in (("light", 400), ("light", 1600), ("dark", 400), ("dark", 1600)):
+        for visit in visits(browser, origin, width, scheme):
             visit.search("knee")
             paper = visit.page.eval_on_selector("body", "one => getComputedStyle(one).backgroundColor")
             papers[scheme] = luminance(paper)

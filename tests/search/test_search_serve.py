@@ -1,5 +1,6 @@
 """`gapless serve` as a process: what it says, what it answers over a real socket, how it ends."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 from small_service import write_collection_of_images
 
 from gapless.cli import main
+from gapless.verbs.serving import listening
 
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")
 
@@ -58,6 +60,32 @@ def test_it_answers_on_this_computer_and_ends_at_ctrl_c(running: tuple[subproces
     assert process.returncode == 130
     assert out == ""
     assert err.strip() == "gapless: interrupted"
+
+
+def test_an_answer_in_two_packets_does_not_wait_for_the_client() -> None:
+    """Nagle's algorithm would hold the body back until the client's delayed acknowledgement: 40 ms an answer."""
+
+    async def is_off(listener: socket.socket) -> bool:
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            found.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0)
+            writer.close()
+
+        async with await asyncio.start_server(accept, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            async with asyncio.timeout(10):
+                answer = await found
+            writer.close()
+            await writer.wait_closed()
+        return answer
+
+    with listening(0) as listener:
+        assert asyncio.run(is_off(listener))
+    with socket.socket() as plain:
+        plain.bind(("127.0.0.1", 0))
+        assert not asyncio.run(is_off(plain)), "the control"
 
 
 def test_what_cannot_be_served_is_said_in_one_sentence(collection: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,13 @@ def test_the_commands_take_an_address(bucket, tmp_path, monkeypatch, capsys):
     thumbnail = Collection.open(f"{bucket}/phantom").thumbnail_of(hits[0]["row"])
     assert thumbnail is not None
     assert thumbnail.startswith(b"\xff\xd8")
+    assert main(["search", f"{bucket}/phantom", "pleural effusion", "--hybrid", "--k", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
+    assert main(["index", "delete", f"{bucket}/phantom", "--where", "split = 'test'", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"deleted": 12, "rows": 48}
+    assert main([*index, "--staging", "work", "--json"]) == 0  # what was deleted comes back, the rest is there
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["added"], told["unchanged"]) == (60, 6, 24)
 
 
 def test_what_is_not_there_is_one_sentence(bucket):

@@ -37,6 +37,7 @@ from gapless.search.upload import MAX_QUERY, MAX_UPLOAD, decode_upload, read_upl
 IMAGE_SEARCH = "/api/search/image"
 UPLOADS_AT_ONCE = 32
 DECODED_AT_ONCE = 2  # a large image takes hundreds of megabytes while it is decoded
+NEAR_LABELS = 3  # beside the search box; further ones unfold, or a phone would show filters and no results
 MAX_VALUES = 200  # of a label, in the description
 STATIC = {
     "base.css": ("gapless.pages", "templates", "text/css"),
@@ -235,10 +236,13 @@ def filter_of(query: Query, collection: Collection) -> str | None:
 def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
+        collection = service.description()
         return render_page(
             "gapless.search",
             "search.html",
-            collection=service.description(),
+            collection=collection,
+            labels=[(name, label.model_dump()) for name, label in collection.labels.items() if label.values],
+            near_labels=NEAR_LABELS,
             name=service.collection.uri.rstrip("/").rpartition("/")[2],
             max_upload=max_upload,
             max_hits=MAX_HITS,
