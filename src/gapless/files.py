@@ -34,12 +34,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(handle, "wb") as stream, held(Path(name)):
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~current_umask())
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~current_umask())
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -84,20 +84,56 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill; it becomes `path` when the block ends well, and is removed when it does not."""
     check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}"))
     try:
-        yield partial
-        # One after the other, thousands of images would take many seconds; together the disk commits them at once.
-        with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-            list(pool.map(sync_path, [partial, *partial.rglob("*")]))
-        partial.chmod(0o777 & ~current_umask())
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
+        with held(partial):
+            yield partial
+            # One after the other, thousands of images would take many seconds; together the disk commits them at once.
+            with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+                list(pool.map(sync_path, [partial, *partial.rglob("*")]))
+            partial.chmod(0o777 & ~current_umask())
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_path(path.parent)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Lock a file or directory that is being written, so that `remove_leftovers` of another process leaves it alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # no locks here: then nothing is taken for a leftover either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written in a directory; what a living one is writing stays.
+
+    Args:
+        name: of the file or directory that was being written; by default any.
+    """
+    for entry in list(directory.iterdir()) if directory.is_dir() else []:
+        begins = f".{name}{PARTIAL_MARK}" if name is not None else "."
+        if not entry.name.startswith(begins) or PARTIAL_MARK not in entry.name:
+            continue
+        with suppress(OSError):
+            handle = os.open(entry, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager

@@ -160,6 +160,7 @@ class EmbeddingsWriter:
         for shard, summary in zip(self.shards, shards, strict=True):
             if summary["dims"] != shards[0]["dims"]:
                 raise DataRefused(f"{self.path}: shard {shard.index} has {summary['dims']}, not {shards[0]['dims']}")
+        files.remove_leftovers(self.path)
         files.write_json(self.path / INDEX_FILE, {**self.plan, "dims": shards[0]["dims"], "shards": shards})
         return True
 

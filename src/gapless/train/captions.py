@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, sync_path, write_json
+from gapless.files import read_json, remove_leftovers, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -102,6 +102,7 @@ def write_captions(
     check_plan(out, beside, partial, plan)
     if out.exists():
         return
+    remove_leftovers(beside.parent, beside.name)
     write_json(beside, plan)
     done = whole_lines(partial, dataset.ids) // batch_size * batch_size
     lines = partial.read_bytes().split(b"\n")[:done] if done else []
