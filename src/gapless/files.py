@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, one_line
 
 PARTIAL_MARK = ".partial-"
 LOCK_FILE = ".lock"
 SYNCS_AT_ONCE = 16
+MAX_YAML_VALUES = 1_000_000
 
 
 def sync_path(path: Path) -> None:
@@ -27,6 +28,16 @@ def sync_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def entries_below(directory: Path) -> list[Path]:
+    """Every file and directory below, sorted; a folder that cannot be read is an error (`Path.rglob` leaves it out)."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = os.walk(directory, onerror=refuse)
+    return sorted(Path(folder, name) for folder, folders, names in found for name in (*folders, *names))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -56,9 +67,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """JSON with sorted keys and a final newline; NaN is refused, as strict readers refuse it."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
@@ -66,8 +81,51 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{path} is not valid JSON ({error})") from None
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid JSON ({one_line(error)})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file whose outermost value is an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no JSON object, but a {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of names and plain values; tags, which may name code, are refused.
+
+    Raises:
+        DataRefused: not valid, not a mapping, or values that grow without bounds by aliases of aliases.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+        check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no names with values, but a {type(value).__name__}")
+    return value
+
+
+def check_size_of_yaml(root: Any) -> None:
+    """Refuse (ValueError) more than a million values, counted as if every alias were written out."""
+    sizes: dict[int, float] = {}
+
+    def size(node: Any) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = float("inf")  # of a node that holds itself
+            held = node.value if isinstance(getattr(node, "value", None), list) else []
+            parts = [part for entry in held for part in (entry if isinstance(entry, tuple) else (entry,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(root) > MAX_YAML_VALUES:
+        raise ValueError("its aliases stand for more than a million values")
 
 
 def check_new_directory(path: Path) -> None:
@@ -91,7 +149,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             yield partial
             # One after the other, thousands of images would take many seconds; together the disk commits them at once.
             with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-                list(pool.map(sync_path, [partial, *partial.rglob("*")]))
+                list(pool.map(sync_path, [partial, *entries_below(partial)]))
             partial.chmod(0o777 & ~current_umask())
             if path.exists():
                 path.rmdir()
@@ -147,7 +205,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory / LOCK_FILE
-    with lock.open("a") as stream:
+    with lock.open("a") as stream, not_inherited(stream):
         try:
             with suppress_missing_locks():
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,6 +220,28 @@ def only_writer(directory: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
             with suppress(OSError):
                 directory.rmdir()
+
+
+_held: set[IO[str]] = set()  # lock files of this process
+
+
+def _close_inherited() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+@contextmanager
+def not_inherited(stream: IO[str]) -> Iterator[None]:
+    """A forked process, such as a worker that loads data, would share the lock and outlive the one that holds it."""
+    _held.add(stream)
+    try:
+        yield
+    finally:
+        _held.discard(stream)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gapless.errors import DataRefused
 from gapless.files import write_text
 from gapless.losses.gap_closing import GapClosingLoss
 
@@ -38,6 +39,31 @@ class LossRules(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.loss.clamp_logit_scale()
+
+
+def closes_epoch(state: TrainerState) -> bool:
+    """Whether the step just done is the last of its epoch, or of the training."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+
+
+class EpochBeforeCheckpoint(TrainerCallback):
+    """A checkpoint of the last step of an epoch waits for the epoch's own log and evaluation.
+
+    Saved before them, as transformers does, it would resume into the next epoch, and they would never be made.
+    """
+
+    def __init__(self) -> None:
+        self.is_waiting = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save and closes_epoch(state):
+            control.should_save, self.is_waiting = False, True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_waiting:
+            control.should_save, self.is_waiting = True, False
 
 
 class StopRequest(TrainerCallback):
@@ -68,6 +94,25 @@ class StopRequest(TrainerCallback):
         if self.was_made:
             control.should_save = control.should_training_stop = True
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Transformers ends the epoch wherever training stops; what belongs to its end comes when it is reached."""
+        if control.should_training_stop and self.was_made and not closes_epoch(state):
+            control.should_log = control.should_evaluate = control.should_save = False
+
+
+def ignore_stop_request(number: int, start: Callable[[int], None] | None = None) -> None:
+    """Start of a loader's worker: a scheduler signals all processes, and the trainer needs its workers to finish.
+
+    Args:
+        number: of the worker.
+        start: what else it is to do.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if start is not None:
+        start(number)
+
 
 class MetricsFile(TrainerCallback):
     """Appends every log to `metrics.jsonl`; after a resume, lines past the resumed step are dropped first."""
@@ -80,9 +125,17 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not self.path.exists():
             return
-        *lines, _ = self.path.read_text().split("\n")  # the last one is empty, or torn
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step and state.global_step > 0]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        *lines, _ = self.path.read_text(errors="replace").split("\n")  # the last one is empty, or torn
+        kept = [line for number, line in enumerate(lines, start=1) if self.step_of(number, line) <= state.global_step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept if state.global_step > 0))
+
+    def step_of(self, number: int, line: str) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            raise DataRefused(
+                f"{self.path} is damaged at line {number}; put it back, or remove it and lose the figures so far"
+            ) from None
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

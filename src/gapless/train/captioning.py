@@ -18,7 +18,6 @@ from gapless.data.batches import Sample
 from gapless.data.manifest import Manifest
 from gapless.embed import Collator, check_modalities
 from gapless.errors import UsageError, unknown_name
-from gapless.files import check_new_directory
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner, assemble_captioner
 from gapless.models.foreign import fingerprint_of
@@ -28,6 +27,7 @@ from gapless.train.run import (
     Request,
     all_captions,
     check_enough,
+    claimed,
     resumed,
     train_and_save,
     training_arguments,
@@ -193,27 +193,26 @@ def train_captioner(
     train_rows, validation_rows = divided(manifest, settings.held_back)
     arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
-    checkpoint, passed_over = resumed(run, out) if resume else (None, {})
-    if arguments.process_index == 0 and not resume:
-        check_new_directory(out)
-    check_modalities(aligner, manifest)
-    set_seed(seed)
-    model = new_captioner(aligner, settings, all_captions(train_rows))
-    model.to(arguments.device)  # type: ignore[arg-type]
-    modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
-    train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
-    evaluation = dataset_of(model, validation_rows, settings.mode, (IMAGE,)) if len(validation_rows) else None
-    write_request(run, arguments, out)
-    trainer = CaptionTrainer(
-        model,
-        arguments,
-        train_data,
-        run=out,
-        label=f"{settings.mode} seed {seed}",
-        evaluation=evaluation,
-        groups=validation_rows.table["group"].to_pylist(),
-    )
-    train_and_save(trainer, out, checkpoint, resume)
+    with claimed(out, arguments, resume):
+        checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+        check_modalities(aligner, manifest)
+        set_seed(seed)
+        model = new_captioner(aligner, settings, all_captions(train_rows))
+        model.to(arguments.device)  # type: ignore[arg-type]
+        modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
+        train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
+        evaluation = dataset_of(model, validation_rows, settings.mode, (IMAGE,)) if len(validation_rows) else None
+        write_request(run, arguments, out)
+        trainer = CaptionTrainer(
+            model,
+            arguments,
+            train_data,
+            run=out,
+            label=f"{settings.mode} seed {seed}",
+            evaluation=evaluation,
+            groups=validation_rows.table["group"].to_pylist(),
+        )
+        train_and_save(trainer, out, checkpoint, resume)
     return passed_over
 
 

@@ -142,7 +142,7 @@ def whole_lines(partial: Path, ids: Sequence[str]) -> int:
         try:
             if json.loads(line)["id"] != id:
                 break
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         count += 1
     return count
@@ -171,7 +171,7 @@ def read_captions(path: Path) -> dict[str, Line]:
         try:
             line = json.loads(text)
             id, caption = str(line["id"]), line["caption"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             broken.append(number)
             continue
         if not isinstance(caption, str):

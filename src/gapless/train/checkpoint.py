@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from gapless.errors import DataRefused
-from gapless.files import PARTIAL_MARK, read_json, sha256_of, sync_path, write_json
+from gapless.files import PARTIAL_MARK, entries_below, json_text, read_json, sha256_of, sync_path, write_json
 
 SEAL = "seal.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -13,7 +13,7 @@ NAME = re.compile(r"checkpoint-(\d+)")
 
 def files_of(directory: Path) -> dict[str, Path]:
     """Everything below a checkpoint but its directories and its seal."""
-    entries = {str(entry.relative_to(directory)): entry for entry in sorted(directory.rglob("*"))}
+    entries = {str(entry.relative_to(directory)): entry for entry in entries_below(directory)}
     return {
         name: entry for name, entry in entries.items() if name != SEAL and (entry.is_symlink() or not entry.is_dir())
     }
@@ -27,20 +27,21 @@ def seal(directory: Path) -> None:
 def publish(written: Path, final: Path) -> None:
     """Seal a finished checkpoint, flush it to the disk and move it to its place."""
     seal(written)
-    for entry in (*written.rglob("*"), written):
+    for entry in (*entries_below(written), written):
         sync_path(entry)
     shutil.rmtree(final, ignore_errors=True)
     written.rename(final)
     sync_path(final.parent)
+    sync_path(final.parent.parent)  # the folder of the checkpoints may be as new as its first one
 
 
 def fault_of(directory: Path) -> str | None:
     """Why a checkpoint cannot be used, or None when every file is as it was sealed."""
-    if not (directory / SEAL).exists():
-        return "it was not finished"
     try:
+        if not (directory / SEAL).is_file():
+            return "it was not finished"
         sealed = read_json(directory / SEAL)
-        if not isinstance(sealed, dict):
+        if not isinstance(sealed, dict) or (directory / SEAL).read_text() != json_text(sealed):
             return f"{SEAL} is damaged"
         present = files_of(directory)
         if present.keys() != sealed.keys():

@@ -15,7 +15,7 @@ from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
-from gapless.files import check_new_directory, new_directory, only_writer, write_text
+from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, only_writer, read_yaml, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.encoders import network_or_usage
 from gapless.models.tokenizers import train_tokenizer
@@ -78,10 +78,15 @@ def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation:
         "seed": seed,
         "remove_unused_columns": False,
         "dataloader_drop_last": True,
+        "save_only_model": False,  # a checkpoint without its optimizer, or data seen again, is no exact resume
+        "ignore_data_skip": False,
         "logging_nan_inf_filter": False,
         "label_names": [],
         "disable_tqdm": True,
     }
+    for name in settings.training.keys() & fixed.keys():
+        if settings.training[name] != fixed[name]:
+            raise UsageError(f"training.{name} is always {fixed[name]!r} here, got {settings.training[name]!r}")
     chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
@@ -227,7 +232,8 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
 
 def save_whole(model: PreTrainedModel, directory: Path) -> None:
     """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
-    shutil.rmtree(directory, ignore_errors=True)
+    for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
+        shutil.rmtree(unfinished, ignore_errors=True)
     with new_directory(directory) as partial:
         model.save_pretrained(partial)
 
@@ -246,11 +252,10 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
 def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
     check_is_run(out)
-    config = out / "config.yaml"
     try:
-        started = yaml.safe_load(config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{config} cannot be read ({' '.join(str(error).split())}); start a new run") from None
+        started = read_yaml(out / "config.yaml")
+    except DataRefused as error:
+        raise DataRefused(f"{error}; start a new run") from None
     differing = differences(started, run.to_dict())
     if differing:
         raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")

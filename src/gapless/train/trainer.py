@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -18,7 +19,14 @@ from gapless.errors import GaplessError
 from gapless.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.train.callbacks import LossRules, MetricsFile, ProgressBar, StopRequest
+from gapless.train.callbacks import (
+    EpochBeforeCheckpoint,
+    LossRules,
+    MetricsFile,
+    ProgressBar,
+    StopRequest,
+    ignore_stop_request,
+)
 from gapless.train.checkpoint import fault_of, publish, remove_unfinished, rotate
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,7 +34,22 @@ SUMS_FILE = "sums.json"
 
 
 def plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+    """Sorted by name, so that sums that went through a file are logged in the order of those that did not."""
+    return {name: float(values[name]) for name in sorted(values)}
+
+
+def check_best(checkpoint: Path) -> None:
+    """The end of the training loads the best checkpoint: it must be there, and whole.
+
+    Raises:
+        GaplessError: it is not; training on would end with another model than was asked for.
+    """
+    fault = fault_of(checkpoint)
+    if fault is not None:
+        raise GaplessError(
+            f"{checkpoint} holds the best model so far and cannot be used ({fault}); "
+            "remove the checkpoints after it to go on from an older one, or start a new run"
+        )
 
 
 class RunTrainer(Trainer):
@@ -50,6 +73,8 @@ class RunTrainer(Trainer):
         collator: Callable[[Any], dict[str, Any]],
         evaluation: Dataset[Any] | None,
     ) -> None:
+        # What is kept is ours to say: transformers goes by age, and removes the newest one at the end for the best.
+        self.num_kept, args.save_total_limit = args.save_total_limit, None
         super().__init__(
             model=model,
             args=args,
@@ -65,8 +90,8 @@ class RunTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.stop_request = StopRequest()
-        for callback in (self.stop_request, MetricsFile(run / METRICS_FILE), ProgressBar(label)):
+        self.stop_request, self.epoch_first = StopRequest(), EpochBeforeCheckpoint()
+        for callback in (self.stop_request, self.epoch_first, MetricsFile(run / METRICS_FILE), ProgressBar(label)):
             self.add_callback(callback)
 
     def compute_loss(
@@ -131,6 +156,40 @@ class RunTrainer(Trainer):
             len(self.train_dataset), self.args.seed if self.args.data_seed is None else self.args.data_seed
         )
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        loader.worker_init_fn = partial(ignore_stop_request, start=loader.worker_init_fn)
+        return loader
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        """After a resume the best checkpoint is looked for in this run: the path in the file is of another folder."""
+        found = super()._init_training_state(*args, **kwargs)
+        if self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            if self.args.load_best_model_at_end:
+                check_best(best)
+        return found
+
+    def _load_best_model(self) -> None:
+        check_best(Path(str(self.state.best_model_checkpoint)))
+        super()._load_best_model()
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """A run that is resumed after its last step has nothing left to do, wherever in an epoch that was."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        is_last = self.control.should_training_stop and not self.epoch_first.is_waiting
+        if self.stop_request.was_made and is_last:
+            self._save_checkpoint(model, trial)  # once more, as save_strategy "best" has its own mind
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""
         final = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -179,8 +238,8 @@ class RunTrainer(Trainer):
 
     def rotate(self, directory: Path) -> None:
         best = self.state.best_model_checkpoint
-        if self.args.save_total_limit:
-            rotate(directory, self.args.save_total_limit, None if best is None else Path(best).name)
+        if self.num_kept:
+            rotate(directory, self.num_kept, None if best is None else Path(best).name)
 
 
 class AlignerTrainer(RunTrainer):

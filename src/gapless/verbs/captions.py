@@ -209,14 +209,12 @@ def load_judge(source: Any) -> Any:
 
 def about_run(source: Path) -> dict[str, Any]:
     """What a caption run was asked for, or what stands beside a caption file."""
-    import yaml
-
-    from gapless.train.evaluate import budget_of
+    from gapless.train.evaluate import budget_of, read_config
 
     if source.is_dir():
         if not (source / "config.yaml").exists():
             raise UsageError(f"{source} is not a run: it has no config.yaml")
-        config = yaml.safe_load((source / "config.yaml").read_text())
+        config = read_config(source, ("aligner", "seed", "settings"))
         settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
         return {"seed": config["seed"], "method": name_of(source), "budget": budget_of(source, config), **settings}
     return {"method": name_of(source)}
