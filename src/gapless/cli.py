@@ -65,12 +65,13 @@ def underscored(word: str) -> str:
 
 def check_config_files(argv: Sequence[str]) -> None:
     """Refuse a configuration that the parser would stumble over or never finish."""
+    from itertools import pairwise
     from pathlib import Path
 
     from gapless.files import read_yaml
 
     named = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
-    named += [file for word, file in zip(argv, argv[1:], strict=False) if word == "--config"]
+    named += [file for word, file in pairwise(argv) if word == "--config"]
     for file in map(Path, named):
         if file.is_file():
             try:

@@ -231,7 +231,9 @@ def write_shards(
     No batch reaches over the end of a shard: rounding depends on what is in a batch, and a shard is to have the same
     bits whether or not the run was interrupted before it.
     """
-    batches = [range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)]
+    batches = [
+        range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
+    ]
     embedded = embedding_batches(model, source.dataset, batch_size, num_workers, progress, batches)
     for shard in shards:
         parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]

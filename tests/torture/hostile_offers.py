@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torture import hostile_files as files
@@ -77,9 +76,13 @@ def arrays(home: Home) -> Iterator[Offer]:
                 "close" if protocol % 2 else "measure",
             )
         yield offer(f"torch.save as .{suffix}", f"x.{suffix}", files.torch_file, files.torch_load)
-        yield offer(f"old torch.save as .{suffix}", f"x.{suffix}", lambda c: files.torch_file(c, True), files.torch_load)
+        yield offer(
+            f"old torch.save as .{suffix}", f"x.{suffix}", lambda c: files.torch_file(c, True), files.torch_load
+        )
         yield offer(f"joblib as .{suffix}", f"x.{suffix}", files.joblib_file, files.joblib_load)
-        yield offer(f"joblib, packed, as .{suffix}", f"x.{suffix}", lambda c: files.joblib_file(c, 3), files.joblib_load)
+        yield offer(
+            f"joblib, packed, as .{suffix}", f"x.{suffix}", lambda c: files.joblib_file(c, 3), files.joblib_load
+        )
     for suffix in ("pt", "bin", "pkl", "pth", "joblib", "ckpt"):
         yield offer(f"a pickle called .{suffix}", f"x.{suffix}", lambda c: files.pickled(c, 4), files.unpickle)
     for version in ((1, 0), (2, 0), (3, 0)):
@@ -242,7 +245,9 @@ def weights(home: Home) -> Iterator[Offer]:
             (model / "model.safetensors").unlink()
             (model / "pytorch_model.bin").write_bytes(content(canary))
 
-        yield model_offer(f"{name} as a text encoder's .bin", of_bert, home, careless, "pytorch_model.bin", "bert", "pair")
+        yield model_offer(
+            f"{name} as a text encoder's .bin", of_bert, home, careless, "pytorch_model.bin", "bert", "pair"
+        )
 
     def climbing(model: Path, canary: Path) -> None:
         (model / "model.safetensors").unlink()
@@ -266,8 +271,12 @@ def descriptions(home: Home) -> Iterator[Offer]:
         (model / "config.json").write_text(json.dumps(config))
 
     for verb in ("embed", "search", "index", "export", "train"):
-        yield model_offer("a model type that the directory defines", remote, home, files.remote_config, "", "model", verb)
-    yield model_offer("a text encoder that the directory defines", remote, home, files.remote_config, "", "bert", "pair")
+        yield model_offer(
+            "a model type that the directory defines", remote, home, files.remote_config, "", "model", verb
+        )
+    yield model_offer(
+        "a text encoder that the directory defines", remote, home, files.remote_config, "", "bert", "pair"
+    )
 
     def rewritten(name: str, change: Callable[[dict[str, Any], Path], Any], verb: str = "embed") -> Offer:
         def write(model: Path, canary: Path) -> None:
@@ -305,7 +314,7 @@ def descriptions(home: Home) -> Iterator[Offer]:
 
 def tokenizers(home: Home) -> Iterator[Offer]:
     def change_tokenizer(model: Path, **changes: Any) -> Path:
-        folder = next(model.rglob("tokenizer_config.json")).parent
+        folder = sorted(path.parent for path in model.rglob("tokenizer_config.json"))[0]
         config = json.loads((folder / "tokenizer_config.json").read_text())
         (folder / "tokenizer_config.json").write_text(json.dumps({**config, **changes}))
         return folder
@@ -318,7 +327,9 @@ def tokenizers(home: Home) -> Iterator[Offer]:
 
     for base, verb in (("model", "embed"), ("model", "search"), ("bert", "pair"), ("captioner", "caption")):
         file = {"bert": "", "model": "tokenizer/text", "captioner": "tokenizer/caption"}[base]
-        yield model_offer("a tokenizer that the directory defines", remote, home, files.remote_tokenizer, file, base, verb)
+        yield model_offer(
+            "a tokenizer that the directory defines", remote, home, files.remote_tokenizer, file, base, verb
+        )
 
     def replaced(content: Callable[[Path], bytes]) -> Callable[[Path, Path], None]:
         def change(model: Path, canary: Path) -> None:
@@ -327,7 +338,9 @@ def tokenizers(home: Home) -> Iterator[Offer]:
         return change
 
     file = "tokenizer/text/tokenizer.json"
-    yield model_offer("a pickle for tokenizer.json", replaced(lambda c: files.pickled(c, 4)), home, files.unpickle, file)
+    yield model_offer(
+        "a pickle for tokenizer.json", replaced(lambda c: files.pickled(c, 4)), home, files.unpickle, file
+    )
     yield model_offer("a deep tokenizer.json", replaced(lambda c: files.deep_json().encode()), home)
 
 
@@ -356,7 +369,9 @@ def open_clips(home: Home) -> Iterator[Offer]:
     bin_file, safe_file = "open_clip_pytorch_model.bin", "open_clip_model.safetensors"
     yield offer("torch.save", weighted(files.torch_file, bin_file), files.torch_load, bin_file)
     yield offer("a pickle", weighted(lambda c: files.pickled(c, 4), bin_file), files.unpickle, bin_file)
-    yield offer("a pickle as safetensors", weighted(lambda c: files.pickled(c, 4), safe_file), files.unpickle, safe_file)
+    yield offer(
+        "a pickle as safetensors", weighted(lambda c: files.pickled(c, 4), safe_file), files.unpickle, safe_file
+    )
 
     def remote(config: dict[str, Any], directory: Path, canary: Path) -> None:
         folder = directory / "remote"
@@ -390,16 +405,17 @@ def open_clips(home: Home) -> Iterator[Offer]:
 
     yield offer("a text tower that the directory defines", of_transformers, files.remote_config, "text")
 
-    def checkpoint(content: Callable[[Path], bytes], file: str, careless: files.Careless) -> Offer:
+    def checkpoint(name: str, content: Callable[[Path], bytes], file: str, careless: files.Careless) -> Offer:
         def make(place: Path, canary: Path) -> list[Any]:
             (place / file).write_bytes(content(canary))
-            return ["embed", f"local-dir:{home / 'open_clip'}@{place / file}", "--data", home / "m", "--out", place / "e"]
+            return ["embed", f"{name}@{place / file}", "--data", home / "m", "--out", place / "e"]
 
         return Offer(f"open_clip: checkpoint {file}", make, careless, file)
 
-    yield checkpoint(files.torch_file, "x.pt", files.torch_load)
-    yield checkpoint(lambda c: files.pickled(c, 2), "x.pth", files.unpickle)
-    yield checkpoint(lambda c: files.pickled(c, 4), "x.safetensors", files.unpickle)
+    yield checkpoint("ViT-B-32", files.torch_file, "x.pt", files.torch_load)
+    yield checkpoint("ViT-B-32", lambda c: files.pickled(c, 2), "x.pth", files.unpickle)
+    beside = f"local-dir:{home / 'open_clip'}"
+    yield checkpoint(beside, lambda c: files.pickled(c, 4), "x.safetensors", files.unpickle)
 
 
 # ---- manifests, tables, shards --------------------------------------------------------------------------------------
@@ -413,7 +429,9 @@ def manifests(home: Home) -> Iterator[Offer]:
         lambda m, out: ["index", home / "model", "--data", m, "--out", out],
     ]
 
-    def offer(name: str, change: Callable[[Path, Path], Any], careless: Any = None, file: str = "", at: int = 0) -> Offer:
+    def offer(
+        name: str, change: Callable[[Path, Path], Any], careless: Any = None, file: str = "", at: int = 0
+    ) -> Offer:
         def make(place: Path, canary: Path) -> list[Any]:
             directory = place / "m"
             shutil.copytree(home / "m", directory)
@@ -437,9 +455,7 @@ def manifests(home: Home) -> Iterator[Offer]:
     for at in range(len(commands)):
         yield offer(f"a pickle for the table, {at}", tabled(lambda c: files.pickled(c, 4)), files.unpickle, TABLE, at)
         yield offer(f"a Python type, {at}", tabled(files.parquet_of_python_type), files.unpickle_column, TABLE, at)
-        yield offer(
-            f"deep JSON, {at}", lambda m, _: (m / "manifest.json").write_text(files.deep_json()), None, "", at
-        )
+        yield offer(f"deep JSON, {at}", lambda m, _: (m / "manifest.json").write_text(files.deep_json()), None, "", at)
     yield offer(
         "a pickle for its description",
         lambda m, c: (m / "manifest.json").write_bytes(files.pickled(c, 0)),
@@ -534,7 +550,9 @@ def shards(home: Home) -> Iterator[Offer]:
 
 
 def configurations(home: Home) -> Iterator[Offer]:
-    def offer(name: str, text: Callable[[Path], str], words: Callable[[Path], list[Any]], careless: Any = None) -> Offer:
+    def offer(
+        name: str, text: Callable[[Path], str], words: Callable[[Path], list[Any]], careless: Any = None
+    ) -> Offer:
         def make(place: Path, canary: Path) -> list[Any]:
             (place / "x.yaml").write_text(text(canary))
             return [*words(place), "--config", place / "x.yaml"]
@@ -606,7 +624,9 @@ def collections(home: Home) -> Iterator[Offer]:
         "delete": lambda c: ["index", "delete", c, "--where", "id = 'x'"],
     }
 
-    def offer(name: str, make_collection: Callable[[Path, Path], Any], verb: str, careless: Any = None, file: str = "") -> Offer:
+    def offer(
+        name: str, make_collection: Callable[[Path, Path], Any], verb: str, careless: Any = None, file: str = ""
+    ) -> Offer:
         def make(place: Path, canary: Path) -> list[Any]:
             make_collection(place / "c", canary)
             return commands[verb](place / "c")
@@ -636,7 +656,8 @@ def collections(home: Home) -> Iterator[Offer]:
 
         def make(canary: Path) -> pa.Table:
             table = Collection.open(home / "collection").table.to_arrow()
-            return table.replace_schema_metadata({**(table.schema.metadata or {}), **value(canary)})
+            changed = {name.encode(): text for name, text in value(canary).items()}
+            return table.replace_schema_metadata({**(table.schema.metadata or {}), **changed})
 
         return make
 
@@ -667,9 +688,7 @@ def collections(home: Home) -> Iterator[Offer]:
             "../sentences",
         )
         yield offer("a table of somebody else", table_of(lambda c: pa.table({"row": ["a"], "vector": [[1.0]]})), verb)
-        yield offer(
-            "deep metadata", table_of(with_metadata(lambda c: {"gapless": files.deep_json(50_000)})), verb
-        )
+        yield offer("deep metadata", table_of(with_metadata(lambda c: {"gapless": files.deep_json(50_000)})), verb)
 
 
 def captions(home: Home) -> Iterator[Offer]:

@@ -7,7 +7,6 @@ import json
 import resource
 import shutil
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from gapless.models.tokenizers import train_tokenizer
 
 SECONDS = 60  # of one offer, on a busy machine; the median is some hundredths
 MEMORY = 3 << 30  # address space that one offer may add
+EXPECTED = {"out", "e", "out.skipped.jsonl"}  # unfinished, which no reader takes for whole
 SHORT_SHARE = 12  # every 12th offer in the default suite
 DECODER = {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
 OPEN_CLIP = {
@@ -125,11 +125,11 @@ def fault_of(offer: Offer, place: Path) -> str | None:
         return f"no single sentence: {said[-400:]!r}"
     if "--debug shows where" in told[0]:
         return f"not foreseen: {told[0][:300]}"
-    if "more than" in told[0] and "TimeoutError" in told[0] or seconds > SECONDS:
+    if ("more than" in told[0] and "TimeoutError" in told[0]) or seconds > SECONDS:
         return f"{seconds:.0f} s"
     if len(told[0]) > 1500:
         return f"a sentence of {len(told[0])} characters"
-    left = {path.name for path in place.iterdir()} - {path.name for path in before} - {"out.skipped.jsonl"}
+    left = {path.name for path in place.iterdir()} - {path.name for path in before} - EXPECTED
     return f"left {sorted(left)}" if left else None
 
 

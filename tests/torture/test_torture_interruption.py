@@ -197,7 +197,10 @@ def check(name: str, place: Path, prepared: Prepared, tmp_path: Path, count: int
 
 
 SHORT = {"data phantom": 2, "data table": 2, "embed": 3, "caption generate": 3, "index": 1}
-LONG = dict.fromkeys(["data phantom", "data table", "embed", "caption generate"], 25) | {"index": 12, "index --update": 12}
+LONG = dict.fromkeys(["data phantom", "data table", "embed", "caption generate"], 25) | {
+    "index": 12,
+    "index --update": 12,
+}
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -325,7 +325,8 @@ def existing(uri: str) -> Collection | None:
         with reading(uri):
             return Collection.open(uri) if TABLE in table_names(connect(uri)) else None
     path = Path(uri)
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {STAGING, f"{TABLE}.lance"} and not is_committed(path):
+    own = {STAGING, f"{TABLE}.lance"}
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= own and not is_committed(path):
         return None
     if not path.exists():
         files.check_new_directory(path)

@@ -34,9 +34,12 @@ def read_run(directory: Path) -> dict[str, Any]:
 def read_config(directory: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A run's `config.yaml`, which must have these keys."""
     config = read_yaml(directory / "config.yaml")
+    settings = config.get("settings")
     missing = [key for key in keys if key not in config]
-    if missing or not isinstance(config["settings"], dict) or not isinstance(config["settings"].get("training"), dict):
-        raise DataRefused(f"{directory / 'config.yaml'} is not that of a run (it lacks {', '.join(missing) or 'settings'})")
+    if not isinstance(settings, dict) or not isinstance(settings.get("training"), dict):
+        missing.append("settings.training")
+    if missing:
+        raise DataRefused(f"{directory / 'config.yaml'} is not that of a run: it lacks {', '.join(missing)}")
     return config
 
 

@@ -17,7 +17,7 @@ from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
 from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, only_writer, read_yaml, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
-from gapless.models.encoders import network_or_usage
+from gapless.models.loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
@@ -128,10 +128,8 @@ def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
 
 
 def pretrained_tokenizer(source: str) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return saved_tokenizer(source)
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
 

@@ -1,6 +1,5 @@
 """`gapless caption train, generate, evaluate`: captions from the aligned space, and what they are worth."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +195,14 @@ def name_of(source: Path) -> str:
 
 def load_judge(source: Any) -> Any:
     """An aligner, or the one inside a captioner."""
+    from gapless.files import read_object
     from gapless.models.captioner import CaptionerConfig
     from gapless.models.foreign import load_model
 
     if source is None:
         return None
     config = model_directory(Path(source)) / "config.json"
-    if config.exists() and json.loads(config.read_text()).get("model_type") == CaptionerConfig.model_type:
+    if config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type:
         return load_captioner(Path(source)).aligner
     return load_model([source])
 
