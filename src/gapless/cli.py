@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gapless.errors import GaplessError, UsageError
+from gapless.errors import DataRefused, GaplessError, UsageError
 from gapless.verbs import captions, closing, data, embeddings, search, serving, training
 from gapless.verbs.verb import Arguments, Parser, Verb
 
@@ -63,6 +63,23 @@ def underscored(word: str) -> str:
     return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
 
 
+def check_config_files(argv: Sequence[str]) -> None:
+    """Refuse a configuration that the parser would stumble over or never finish."""
+    from itertools import pairwise
+    from pathlib import Path
+
+    from gapless.files import read_yaml
+
+    named = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    named += [file for word, file in pairwise(argv) if word == "--config"]
+    for file in map(Path, named):
+        if file.is_file():
+            try:
+                read_yaml(file)
+            except DataRefused as error:
+                raise UsageError(str(error)) from None
+
+
 def parse(name: str, argv: Sequence[str]) -> Arguments:
     """The options of a verb; some defaults depend on others (a recipe's values on its name), hence the second pass."""
     from argparse import ArgumentError
@@ -72,6 +89,7 @@ def parse(name: str, argv: Sequence[str]) -> Arguments:
     parser = build_parser(name, verb)
     if verb.late_arguments is not None:
         verb.late_arguments(parser, argv)
+    check_config_files(argv)
     try:
         if verb.late_defaults is None:
             return parser.parse_args(argv)

@@ -1,13 +1,13 @@
 """The only inference loop: a model over the rows of a manifest, or over embeddings where its encoders take vectors."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -78,15 +78,18 @@ def prepared_batches(
     batch_size: int = 256,
     num_workers: int = 0,
     progress: str | None = None,
+    batches: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
     """Ids and the encoders' inputs on the model's device, batch by batch, in the dataset's order; the model evaluates.
 
     Args:
         progress: a label for the progress bar on stderr; None shows none.
+        batches: the rows of each batch; by default all rows, `batch_size` at a time.
     """
+    how: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
     loader = DataLoader(
         dataset,
-        batch_size=batch_size,
+        **how,
         num_workers=num_workers,
         collate_fn=Collator(preprocessors),
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
@@ -113,10 +116,11 @@ def embedding_batches(
     batch_size: int = 256,
     num_workers: int = 0,
     progress: str | None = None,
+    batches: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; arguments as in `prepared_batches`."""
     preprocessors = preprocessors_of(model)
-    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
+    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress, batches):
         embeddings = model(batch=batch, return_loss=False).embeddings
         yield ids, {name: rows.float().cpu() for name, rows in embeddings.items()}
 
@@ -222,21 +226,17 @@ def write_shards(
     num_workers: int = 0,
     progress: str | None = None,
 ) -> None:
-    """Embed and write these shards, one after the other."""
-    rows = [row for shard in shards for row in range(shard.start, shard.stop)]
-    batches = embedding_batches(model, Subset(source.dataset, rows), batch_size, num_workers, progress)
-    for shard, embeddings in zip(shards, cut(batches, [s.stop - s.start for s in shards]), strict=True):
+    """Embed and write these shards, one after the other.
+
+    No batch reaches over the end of a shard: rounding depends on what is in a batch, and a shard is to have the same
+    bits whether or not the run was interrupted before it.
+    """
+    batches = [
+        range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
+    ]
+    embedded = embedding_batches(model, source.dataset, batch_size, num_workers, progress, batches)
+    for shard in shards:
+        parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
+        embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
         own = slice(shard.start, shard.stop)
         writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})
-
-
-def cut(batches: Iterable[tuple[list[str], dict[str, Tensor]]], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Batches of any size as arrays of these sizes."""
-    stream = iter(batches)
-    held: dict[str, Tensor] = {}
-    for size in sizes:
-        while not held or len(next(iter(held.values()))) < size:
-            _, more = next(stream)
-            held = {name: torch.cat([held[name], rows]) if held else rows for name, rows in more.items()}
-        yield {name: rows[:size].numpy() for name, rows in held.items()}
-        held = {name: rows[size:] for name, rows in held.items()}

@@ -34,6 +34,11 @@ class NeedsNetwork(GaplessError):
     exit_code = 4
 
 
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What another library says of a failure, fit for a sentence of ours; its kind where it says nothing."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: "Iterable[str]") -> UsageError:
     """The error for a name that is in no table; it lists the valid ones, or the nearest of very many."""
     valid = sorted(known)

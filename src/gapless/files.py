@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, one_line
 
 PARTIAL_MARK = ".partial-"
 LOCK_FILE = ".lock"
 SYNCS_AT_ONCE = 16
+MAX_YAML_VALUES = 1_000_000
 
 
 def sync_path(path: Path) -> None:
@@ -44,12 +45,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(handle, "wb") as stream, held(Path(name)):
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~current_umask())
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~current_umask())
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -80,8 +81,51 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{path} is not valid JSON ({error})") from None
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid JSON ({one_line(error)})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file whose outermost value is an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no JSON object, but a {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of names and plain values; tags, which may name code, are refused.
+
+    Raises:
+        DataRefused: not valid, not a mapping, or values that grow without bounds by aliases of aliases.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+        check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no names with values, but a {type(value).__name__}")
+    return value
+
+
+def check_size_of_yaml(root: Any) -> None:
+    """Refuse (ValueError) more than a million values, counted as if every alias were written out."""
+    sizes: dict[int, float] = {}
+
+    def size(node: Any) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = float("inf")  # of a node that holds itself
+            held = node.value if isinstance(getattr(node, "value", None), list) else []
+            parts = [part for entry in held for part in (entry if isinstance(entry, tuple) else (entry,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(root) > MAX_YAML_VALUES:
+        raise ValueError("its aliases stand for more than a million values")
 
 
 def check_new_directory(path: Path) -> None:
@@ -98,20 +142,56 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill; it becomes `path` when the block ends well, and is removed when it does not."""
     check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}"))
     try:
-        yield partial
-        # One after the other, thousands of images would take many seconds; together the disk commits them at once.
-        with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-            list(pool.map(sync_path, [partial, *entries_below(partial)]))
-        partial.chmod(0o777 & ~current_umask())
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
+        with held(partial):
+            yield partial
+            # One after the other, thousands of images would take many seconds; together the disk commits them at once.
+            with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+                list(pool.map(sync_path, [partial, *entries_below(partial)]))
+            partial.chmod(0o777 & ~current_umask())
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_path(path.parent)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Lock a file or directory that is being written, so that `remove_leftovers` of another process leaves it alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # no locks here: then nothing is taken for a leftover either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written in a directory; what a living one is writing stays.
+
+    Args:
+        name: of the file or directory that was being written; by default any.
+    """
+    for entry in list(directory.iterdir()) if directory.is_dir() else []:
+        begins = f".{name}{PARTIAL_MARK}" if name is not None else "."
+        if not entry.name.startswith(begins) or PARTIAL_MARK not in entry.name:
+            continue
+        with suppress(OSError):
+            handle = os.open(entry, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager

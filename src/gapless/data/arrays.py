@@ -12,10 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, one_line
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
 ID_NAMES = ("id", "ids")
+BOMB_BYTES = 1 << 30
+BOMB_RATIO = 100
+
+
+# what the readers of these formats raise on files that are damaged, or made to break them
+DAMAGE = (
+    *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
+    *(zipfile.BadZipFile, SafetensorError, pa.ArrowException),
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,8 @@ def read_array_file(path: Path) -> ArrayFile:
         found = reader(path)
     except (DataRefused, UsageError):
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SafetensorError, pa.ArrowException) as error:
-        raise DataRefused(f"{path} cannot be read as {path.suffix} ({error})") from None
+    except DAMAGE as error:
+        raise DataRefused(f"{path} cannot be read as {path.suffix} ({one_line(error)})") from None
     for name, matrix in found.matrices.items():
         if matrix.dtype.kind != "f":
             raise DataRefused(f"{path}: {name} holds {matrix.dtype} numbers; embeddings are floating point")
@@ -117,6 +126,7 @@ def _read_npy(path: Path) -> ArrayFile:
 
 def _read_npz(path: Path) -> ArrayFile:
     arrays = {}
+    refuse_bombs(path)
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
             try:
@@ -126,7 +136,20 @@ def _read_npz(path: Path) -> ArrayFile:
                     raise
                 message = f"{path}: {name} holds Python objects, which are refused unread; save plain arrays"
                 raise DataRefused(message) from None
+            if not isinstance(arrays[name], np.ndarray):
+                raise DataRefused(f"{path}: the member {name!r} is no array")
     return _sorted_out(path, arrays)
+
+
+def refuse_bombs(path: Path) -> None:
+    """Refuse a member that would swell: floating-point numbers do not pack a hundred to one."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+                raise DataRefused(
+                    f"{path}: the member {member.filename!r} would grow from {member.compress_size:,} bytes to "
+                    f"{member.file_size:,}; save the array without compression"
+                )
 
 
 def _read_safetensors(path: Path) -> ArrayFile:

@@ -80,11 +80,11 @@ class PairDataset(Dataset[Sample]):
     def image(self, row: int, epoch: int) -> np.ndarray:
         pixels = self.cache.get(row)
         if pixels is None:
-            path = self.manifest.image_path(row)
             try:
+                path = self.manifest.image_path(row)
                 pixels = self.prepare["image"](path)
             except (DataRefused, OSError) as error:
-                raise DataRefused(f"{self.ids[row]}: {path}: {error}; build the manifest again") from None
+                raise DataRefused(f"{self.ids[row]}: {error}; build the manifest again") from None
             if self.cached_bytes + pixels.nbytes <= CACHE_BYTES:
                 self.cache[row] = pixels
                 self.cached_bytes += pixels.nbytes

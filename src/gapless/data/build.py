@@ -7,7 +7,6 @@ written whole or not at all; a run that was interrupted continues where it was.
 import hashlib
 import itertools
 import re
-import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,6 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
     files.check_new_directory(out)
-    remove_leftovers(out)
     refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
     with Journal.beside(out, options) as journal, files.new_directory(out) as partial:
         with ManifestWriter(
@@ -108,14 +106,6 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
         journal.discard()
     refused_list.unlink(missing_ok=True)
     return Manifest.read(out)
-
-
-def remove_leftovers(out: Path) -> None:
-    """What a killed run could not clean up; its verified images are in the journal, not here."""
-    if out.parent.is_dir():
-        for path in out.parent.iterdir():
-            if path.name.startswith(f".{out.name}{files.PARTIAL_MARK}"):
-                shutil.rmtree(path, ignore_errors=True)
 
 
 class _Books:

@@ -24,9 +24,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from gapless import files
-from gapless.data.arrays import ID_NAMES, ArrayFile, read_array_file, read_lines, read_matrix
+from gapless.data.arrays import DAMAGE, ID_NAMES, ArrayFile, read_array_file, read_lines, read_matrix
 from gapless.data.embedding_set import EmbeddingSet, check_rows, check_same_ids, end_to_end, join, refuse_rows
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, one_line
 
 FORMAT = "gapless-embeddings"
 VERSION = 1
@@ -160,6 +160,7 @@ class EmbeddingsWriter:
         for shard, summary in zip(self.shards, shards, strict=True):
             if summary["dims"] != shards[0]["dims"]:
                 raise DataRefused(f"{self.path}: shard {shard.index} has {summary['dims']}, not {shards[0]['dims']}")
+        files.remove_leftovers(self.path)
         files.write_json(self.path / INDEX_FILE, {**self.plan, "dims": shards[0]["dims"], "shards": shards})
         return True
 
@@ -225,13 +226,41 @@ def _read_directory(path: Path) -> EmbeddingSet:
     if not (path / INDEX_FILE).is_file():
         if not (path / PLAN_FILE).is_file():
             raise UsageError(f"{path} is no embeddings directory ({INDEX_FILE} is missing); 'gapless embed' writes one")
-        plan = files.read_json(path / PLAN_FILE)
+        plan = files.read_object(path / PLAN_FILE)
         num_shards = -(-plan["num_rows"] // plan["shard_size"])
         done = len(list(path.glob("shard-*.json")))
         raise UsageError(f"{path} is unfinished ({done} of {num_shards} shards); run the same 'gapless embed' again")
-    index = files.read_json(path / INDEX_FILE)
+    index = files.read_object(path / INDEX_FILE)
     if index.get("format") != FORMAT or index.get("version") != VERSION:
         raise UsageError(f"{path} is no embeddings directory that this gapless reads ({index.get('version')!r})")
+    try:
+        check_index(path, index)
+        return _read_shards(path, index)
+    except DAMAGE as error:
+        if isinstance(error, DataRefused):
+            raise
+        raise DataRefused(f"{path} is damaged ({one_line(error)}); embed again") from None
+
+
+def check_index(path: Path, index: Mapping[str, Any]) -> None:
+    """Refuse an index that speaks of other rows or numbers than the shards can hold, before memory is asked for."""
+    dims, shards = index["dims"], index["shards"]
+    counts = [index["num_rows"], *dims.values(), *(summary["rows"] for summary in shards)]
+    if index["dtype"] not in DTYPES or not all(type(count) is int and count >= 0 for count in counts):
+        raise DataRefused(f"{path} is damaged: {INDEX_FILE} describes no rows of numbers; embed again")
+    row_bytes = sum(dims.values()) * np.dtype(index["dtype"]).itemsize
+    start = 0
+    for number, summary in enumerate(shards):
+        shard = Shard(number, start, start + summary["rows"])
+        file = shard.file(path, "safetensors")
+        if file.is_file() and file.stat().st_size < summary["rows"] * row_bytes:
+            raise DataRefused(f"{path} is damaged: {file.name} is too small for its rows; embed again")
+        start = shard.stop
+    if start != index["num_rows"]:
+        raise DataRefused(f"{path} is damaged: its shards hold {start} rows, not {index['num_rows']}; embed again")
+
+
+def _read_shards(path: Path, index: Mapping[str, Any]) -> EmbeddingSet:
     num_rows = index["num_rows"]
     matrices = {name: np.empty((num_rows, dim), dtype=index["dtype"]) for name, dim in index["dims"].items()}
     tables = []

@@ -6,6 +6,7 @@ A directory with `manifest.parquet` (one row per pair), `manifest.json` (where i
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gapless import files
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, one_line
 
 SPLITS = ("train", "validation", "test")
 FORMAT = "gapless-manifest"
@@ -62,7 +63,12 @@ class Manifest:
             raise DataRefused(f"{path} is damaged: {TABLE_FILE} is missing; build the manifest again")
         if files.sha256_of(table_file) != info.get("table_sha256"):
             raise DataRefused(f"{table_file} is damaged (its checksum differs); build the manifest again")
-        return cls(path, info, pq.read_table(table_file, memory_map=True))
+        try:
+            table = pq.read_table(table_file, memory_map=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataRefused(f"{table_file} cannot be read ({one_line(error)}); build the manifest again") from None
+        check_description(path, info, table)
+        return cls(path, info, table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -93,8 +99,16 @@ class Manifest:
         return names
 
     def image_path(self, row: int) -> Path:
-        """The image file of a row of this table."""
-        return self.image_root / self._image_names[row]
+        """The image file of a row of this table.
+
+        Raises:
+            DataRefused: a name that leads out of the image root, as no reader of ours writes one.
+        """
+        name = self._image_names[row]
+        path = os.path.normpath(self.image_root / name)
+        if "\0" in name or not path.startswith(os.path.normpath(self.image_root) + os.sep):
+            raise DataRefused(f"{self.path}: the image {name[:80]!r} lies outside the image root")
+        return Path(path)
 
     @property
     def first_captions(self) -> list[str]:
@@ -118,6 +132,19 @@ class Manifest:
                 f"{self.path} has no rows in split {split!r}, only {', '.join(present)}; 'gapless data split' makes one"
             )
         return Manifest(self.path, self.info, self.table.filter(pc.equal(self.table["split"], split)))
+
+
+def check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
+    """Refuse a description that speaks of columns which the table has not."""
+    lists = [info.get("labels"), info.get("modalities")]
+    named = [name for names in lists if isinstance(names, list) for name in names]
+    is_plain = all(isinstance(names, list) for names in lists) and all(isinstance(name, str) for name in named)
+    if not is_plain or not all(isinstance(info.get(key), str) for key in ("image_root", "fingerprint")):
+        raise DataRefused(f"{path / INFO_FILE} is damaged: it does not describe its table; build the manifest again")
+    needed = {"id", "group", "split", "image", "captions", *named} - {"text"}
+    missing = sorted(needed - set(table.column_names))
+    if missing:
+        raise DataRefused(f"{path} is damaged: {TABLE_FILE} has no column {missing[0]!r}; build the manifest again")
 
 
 def manifest_schema(labels: Sequence[str], signals: Sequence[str], with_licence: bool) -> pa.Schema:

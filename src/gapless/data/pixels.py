@@ -8,6 +8,7 @@ scaled from their own minimum and maximum, and transparency is laid over white, 
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,12 @@ def load_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, fram
 def read_file(path: Path, name: str) -> bytes:
     """The bytes of an image file, which messages call `name`."""
     try:
-        with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+        # not blocking: opening a pipe would wait for somebody who writes into it
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageRefused("not a file", name)
+            if status.st_size > MAX_BYTES:
                 raise ImageRefused("file too large", name)
             return stream.read()
     except OSError as error:

@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_json
+from gapless.files import read_object
 from gapless.geometry import unit_norm
 from gapless.losses.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.schedules import Schedule
 from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
+from gapless.models.loading import loading, saved_tokenizer
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
@@ -202,12 +203,13 @@ class GaplessModel(PreTrainedModel):
             DataRefused: a directory that lacks a part; the message names it.
         """
         directory = Path(pretrained_model_name_or_path)
-        if directory.exists():
-            check_complete(directory)
-        model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        assert isinstance(model.config, GaplessConfig)
-        for modality in text_modalities(model.config):
-            model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
+        with loading(pretrained_model_name_or_path):
+            if directory.exists():
+                check_complete(directory)
+            model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            assert isinstance(model.config, GaplessConfig)
+            for modality in text_modalities(model.config):
+                model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
         return model
 
 
@@ -228,8 +230,8 @@ def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality:
     if spec.get("tokenizer") == "open_clip":
         return OpenClipTokenizer(spec["max_length"])
     if Path(source).exists():
-        return AutoTokenizer.from_pretrained(tokenizer_home(Path(source), modality))
-    return AutoTokenizer.from_pretrained(str(source), subfolder=str(tokenizer_home("", modality)))
+        return saved_tokenizer(tokenizer_home(Path(source), modality))
+    return saved_tokenizer(str(source), subfolder=str(tokenizer_home("", modality)))
 
 
 def check_complete(directory: Path) -> None:
@@ -237,7 +239,7 @@ def check_complete(directory: Path) -> None:
     if not (directory / "config.json").exists():
         raise DataRefused(f"{directory} is not a model: it lacks config.json")
     # asked of the file: transformers would take the aligner's part of a captioner's configuration, and no weights
-    kind = read_json(directory / "config.json").get("model_type")
+    kind = read_object(directory / "config.json").get("model_type")
     config = GaplessConfig.from_pretrained(directory)
     if kind != GaplessConfig.model_type or not config.modalities:
         raise DataRefused(f"{directory} holds another kind of model ({kind}), not an aligner with its modalities")

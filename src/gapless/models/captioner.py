@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import ModelOutput
 
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json
+from gapless.files import read_object
 from gapless.geometry import unit_norm
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
 from gapless.models.decoders import build_decoder, decoder_spec, load_pretrained_decoder, special_ids
+from gapless.models.loading import loading, saved_tokenizer
 from gapless.models.preprocessing import Preprocessor
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
@@ -262,10 +263,11 @@ class Captioner(PreTrainedModel):
         """
         directory = Path(pretrained_model_name_or_path)
         check_captioner(directory)
-        model = super().from_pretrained(directory, *args, **kwargs)
-        for modality in text_modalities(model.aligner.config):
-            model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
-        model.tokenizer = AutoTokenizer.from_pretrained(tokenizer_home(directory, CAPTION_TOKENIZER))
+        with loading(directory):
+            model = super().from_pretrained(directory, *args, **kwargs)
+            for modality in text_modalities(model.aligner.config):
+                model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
+            model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
         return model
 
 
@@ -273,7 +275,7 @@ def check_captioner(directory: Path) -> None:
     """Refuse a directory without a captioner, or with a part of one."""
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory} is not a model: it lacks config.json")
-    kind = read_json(directory / "config.json").get("model_type")
+    kind = read_object(directory / "config.json").get("model_type")
     if kind != CaptionerConfig.model_type:
         raise UsageError(
             f"{directory} is a model without a captioner (model type {kind!r}); train one with 'gapless caption train'"

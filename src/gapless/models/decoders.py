@@ -6,10 +6,10 @@ from inspect import signature
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from gapless.errors import UsageError
-from gapless.models.encoders import network_or_usage
+from gapless.models.loading import network_or_usage, saved_tokenizer
 
 # small enough to train from scratch on a few thousand captions; any key can be overridden
 DECODERS: dict[str, dict[str, Any]] = {
@@ -66,9 +66,9 @@ def load_pretrained_decoder(source: str) -> tuple[dict[str, Any], Any, Any]:
     """
     try:
         decoder = AutoModelForCausalLM.from_pretrained(
-            source, is_decoder=True, add_cross_attention=True, trust_remote_code=False
+            source, is_decoder=True, add_cross_attention=True, trust_remote_code=False, use_safetensors=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = saved_tokenizer(source)
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
     spec = {**decoder.config.to_diff_dict(), "model_type": decoder.config.model_type}

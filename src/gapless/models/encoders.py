@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import NeedsNetwork, UsageError, missing_extra, unknown_name
+from gapless.errors import UsageError, missing_extra, unknown_name
 from gapless.files import write_json
+from gapless.models.loading import SAFE, network_or_usage
 
 EncoderSpec = Mapping[str, Any]
 
@@ -53,8 +54,8 @@ class TransformersEncoder(Encoder):
         if model_type == "timm_wrapper":
             check_torchvision("timm")
         architecture = spec.get("architecture", "AutoModel")
-        model_class = getattr(transformers, architecture, None)
-        if model_class is None:
+        model_class: Any = getattr(transformers, architecture, None)
+        if architecture != "AutoModel" and not is_architecture(model_class):
             raise UsageError(f"unknown transformers architecture {architecture!r}")
         built_config = transformers.AutoConfig.for_model(model_type, **config)
         from_config = model_class.from_config if architecture == "AutoModel" else model_class._from_config
@@ -69,6 +70,12 @@ class TransformersEncoder(Encoder):
         """Pooled features, and the token or patch features before pooling, [pair, token, size], from one pass."""
         output = self.model(**inputs)
         return pool(output, self.pooling, inputs.get("attention_mask")), token_features(output)
+
+
+def is_architecture(found: Any) -> bool:
+    import transformers
+
+    return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 
 
 class OpenClipEncoder(Encoder):
@@ -116,6 +123,7 @@ def local_text_config(config: dict[str, Any]) -> Iterator[None]:
         yield
 
 
+LOCAL = "local-dir:"
 TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
 
 
@@ -212,7 +220,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encod
         return open_clip_tower(spec, *load_open_clip(source))
     model_class = getattr(transformers, spec.get("architecture", "AutoModel"))
     try:
-        model = model_class.from_pretrained(source, trust_remote_code=False)
+        model = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
     except OSError as error:
         raise network_or_usage(source, error) from None
     spec["config"] = {**spec.get("config", {}), **model.config.to_diff_dict(), "model_type": model.config.model_type}
@@ -231,16 +239,31 @@ def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, An
     return described, encoder
 
 
+def open_clip_parts(source: str) -> tuple[str, str]:
+    """Name and checkpoint; a directory brings its own weights."""
+    if source.startswith(LOCAL):
+        if "@" in source and not Path(source.removeprefix(LOCAL)).exists():
+            raise UsageError(f"{source} names a checkpoint, but a directory of open_clip brings its own weights")
+        return source, ""
+    name, _, checkpoint = source.partition("@")
+    return name, checkpoint
+
+
 def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
     """An open_clip model, and the `model_cfg` that builds it again without the network.
 
     Args:
-        source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local file.
+        source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local safetensors file.
     """
     check_torchvision("open_clip_torch")
     import open_clip
 
-    name, _, checkpoint = source.partition("@")
+    name, checkpoint = open_clip_parts(source)
+    if checkpoint and not checkpoint.endswith(SAFE):
+        raise UsageError(f"{checkpoint} is no {SAFE} file; others may hold code: convert it to safetensors")
+    directory = Path(name.removeprefix(LOCAL))
+    if name.startswith(LOCAL) and directory.is_dir() and not any(directory.glob(f"*{SAFE}")):
+        raise UsageError(f"{directory} holds no {SAFE} weights; others may hold code: convert them to safetensors")
     try:
         model = open_clip.create_model(name, pretrained=checkpoint or None, weights_only=True)
         config = deepcopy(open_clip.get_model_config(name))
@@ -253,16 +276,6 @@ def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"] |= {"hf_model_pretrained": False, "hf_config": model.text.config.to_dict()}
     return model, config
-
-
-def network_or_usage(source: str, error: Exception) -> Exception:
-    """Which of the two a failed load is: a broken local directory, or a name that only the hub knows."""
-    first_line = str(error).strip().splitlines()[0]
-    if Path(source.removeprefix("local-dir:")).exists():
-        return UsageError(f"{source} holds no model that can be read ({first_line})")
-    return NeedsNetwork(
-        f"{source!r} is not a local directory and the hub cannot be reached; give the path of a downloaded copy"
-    )
 
 
 @torch.no_grad()

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_json
+from gapless.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
-from gapless.models.encoders import POOLINGS, load_open_clip, network_or_usage, open_clip_tower
+from gapless.models.encoders import POOLINGS, load_open_clip, open_clip_parts, open_clip_tower
+from gapless.models.loading import loading, network_or_usage, saved_tokenizer
 from gapless.models.preprocessing import image_input_of, image_processor_config
 from gapless.models.tokenizers import OpenClipTokenizer
 
@@ -51,6 +52,11 @@ def load_model(sources: Sequence[str | Path]) -> GaplessModel:
         DataRefused: a partial directory.
     """
     names = [str(source) for source in sources]
+    with loading(" ".join(names)):
+        return model_named(names)
+
+
+def model_named(names: list[str]) -> GaplessModel:
     if all("=" in name and not Path(name).exists() for name in names):
         return load_pair(dict(name.split("=", 1) for name in names))
     if len(names) != 1:
@@ -94,7 +100,10 @@ def config_of(source: str) -> Any:
     """The transformers configuration of a directory or hub name."""
     from transformers import AutoConfig
 
-    if Path(source).exists() and read_json(Path(source) / "config.json").get("model_type") == GaplessConfig.model_type:
+    if (
+        Path(source).exists()
+        and read_object(Path(source) / "config.json").get("model_type") == GaplessConfig.model_type
+    ):
         return GaplessConfig.from_pretrained(source)
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -130,8 +139,6 @@ def with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, A
 
 def transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
     """A modality's description from a directory or hub name, and its tokenizer when it takes text."""
-    from transformers import AutoTokenizer
-
     config = config_of(source)
     encoder: dict[str, Any] = {"kind": "transformers", "pretrained": source, "trainable": False}
     towers = TOWERS.get(config.model_type)
@@ -148,7 +155,7 @@ def transformers_modality(source: str, modality: str, pooling: str = "") -> tupl
     if is_image:
         return {"input": image_input_of(source), "encoder": encoder, "head": []}, None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = saved_tokenizer(source)
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
     text = config.text_config if towers else config
@@ -183,7 +190,7 @@ def load_open_clip_model(source: str) -> GaplessModel:
     model, config = load_open_clip(source)
     import open_clip
 
-    text, tokenizer = open_clip_text_input(source.partition("@")[0], config["text_cfg"])
+    text, tokenizer = open_clip_text_input(open_clip_parts(source)[0], config["text_cfg"])
     inputs = {"image": open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
     modalities, encoders = {}, {}
     for name, tower in {"image": "visual", "text": "text"}.items():
@@ -219,6 +226,8 @@ def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, A
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     length = int(config.get("context_length", 77))
+    if "trust_remote_code" in config.get("tokenizer_kwargs", {}):
+        raise UsageError(f"{name} asks for a tokenizer that would run code of its author; such models are not taken")
     if "clean" in config.get("tokenizer_kwargs", {}):
         raise UsageError(
             f"{name} cleans its texts in open_clip's own way; use the transformers directory of this model"

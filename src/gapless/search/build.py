@@ -325,7 +325,8 @@ def existing(uri: str) -> Collection | None:
         with reading(uri):
             return Collection.open(uri) if TABLE in table_names(connect(uri)) else None
     path = Path(uri)
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {STAGING}:
+    own = {STAGING, f"{TABLE}.lance"}
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= own and not is_committed(path):
         return None
     if not path.exists():
         files.check_new_directory(path)
@@ -333,6 +334,11 @@ def existing(uri: str) -> Collection | None:
     if not (path / f"{TABLE}.lance").is_dir():
         raise UsageError(f"{uri} is in use and no collection; choose another --out or remove it")
     return Collection.open(uri)
+
+
+def is_committed(path: Path) -> bool:
+    """Whether the table of a directory has a version; a first commit that was killed leaves files without one."""
+    return any((path / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
 
 @contextmanager
@@ -358,6 +364,8 @@ def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
 def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool) -> None:
     """All rows enter the table, or none."""
     if collection is None:
+        if not is_remote(uri):
+            shutil.rmtree(Path(uri) / f"{TABLE}.lance", ignore_errors=True)  # of a first commit that was killed
         connect(uri).create_table(TABLE, data=rows, schema=rows.schema, mode="create")
     elif replaces:
         merge = collection.table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()

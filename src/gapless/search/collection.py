@@ -31,6 +31,8 @@ FORMAT = "gapless-collection"
 VERSION = 1
 TABLE = "rows"
 METADATA_KEY = b"gapless"
+# where LanceDB is told which models to make by itself, code of their authors included; no collection of ours has it
+ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
@@ -340,8 +342,8 @@ def info_of(schema: pa.Schema, uri: str) -> dict[str, Any]:
     """
     try:
         info = json.loads((schema.metadata or {})[METADATA_KEY])
-        known = info["format"] == FORMAT
-    except (KeyError, TypeError, ValueError):
+        known = info["format"] == FORMAT and ENGINE_FUNCTIONS not in schema.metadata
+    except (KeyError, TypeError, ValueError, RecursionError):
         known = False
     if not known:
         raise DataRefused(f"{uri} holds a table that 'gapless index' did not write; choose another collection")

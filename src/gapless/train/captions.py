@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import only_writer, read_json, sync_path, write_json
+from gapless.files import only_writer, read_json, remove_leftovers, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -105,6 +105,7 @@ def write_captions(
         check_plan(out, beside, partial, plan)
         if out.exists():
             return
+        remove_leftovers(beside.parent, beside.name)
         write_json(beside, plan)
         done = whole_lines(partial, dataset.ids) // batch_size * batch_size
         lines = partial.read_bytes().split(b"\n")[:done] if done else []
@@ -142,7 +143,7 @@ def whole_lines(partial: Path, ids: Sequence[str]) -> int:
         try:
             if json.loads(line)["id"] != id:
                 break
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         count += 1
     return count
@@ -172,7 +173,7 @@ def read_captions(path: Path) -> dict[str, Line]:
         try:
             line = json.loads(text)
             id, caption = str(line["id"]), line["caption"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             broken.append(number)
             continue
         if not isinstance(caption, str):

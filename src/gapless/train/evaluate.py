@@ -2,18 +2,18 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors.torch import save
 from torch import Tensor
 
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
-from gapless.errors import UsageError
-from gapless.files import read_json, write_bytes, write_json
+from gapless.errors import DataRefused, UsageError
+from gapless.files import read_json, read_yaml, write_bytes, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
@@ -28,7 +28,18 @@ def read_run(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory} is not a run: it has no config.yaml")
     if not (directory / "model" / "config.json").exists():
         raise UsageError(f"{directory} has no finished model; continue it with --resume latest")
-    config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text())
+    return read_config(directory, ("recipe", "method", "seed", "settings"))
+
+
+def read_config(directory: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A run's `config.yaml`, which must have these keys."""
+    config = read_yaml(directory / "config.yaml")
+    settings = config.get("settings")
+    missing = [key for key in keys if key not in config]
+    if not isinstance(settings, dict) or not isinstance(settings.get("training"), dict):
+        missing.append("settings.training")
+    if missing:
+        raise DataRefused(f"{directory / 'config.yaml'} is not that of a run: it lacks {', '.join(missing)}")
     return config
 
 

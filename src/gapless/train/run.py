@@ -15,9 +15,9 @@ from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
-from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, only_writer, write_text
+from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, only_writer, read_yaml, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
-from gapless.models.encoders import network_or_usage
+from gapless.models.loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
@@ -128,10 +128,8 @@ def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
 
 
 def pretrained_tokenizer(source: str) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return saved_tokenizer(source)
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
 
@@ -252,11 +250,10 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
 def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
     check_is_run(out)
-    config = out / "config.yaml"
     try:
-        started = yaml.safe_load(config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{config} cannot be read ({' '.join(str(error).split())}); start a new run") from None
+        started = read_yaml(out / "config.yaml")
+    except DataRefused as error:
+        raise DataRefused(f"{error}; start a new run") from None
     differing = differences(started, run.to_dict())
     if differing:
         raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")

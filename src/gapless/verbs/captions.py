@@ -1,6 +1,5 @@
 """`gapless caption train, generate, evaluate`: captions from the aligned space, and what they are worth."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -196,27 +195,26 @@ def name_of(source: Path) -> str:
 
 def load_judge(source: Any) -> Any:
     """An aligner, or the one inside a captioner."""
+    from gapless.files import read_object
     from gapless.models.captioner import CaptionerConfig
     from gapless.models.foreign import load_model
 
     if source is None:
         return None
     config = model_directory(Path(source)) / "config.json"
-    if config.exists() and json.loads(config.read_text()).get("model_type") == CaptionerConfig.model_type:
+    if config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type:
         return load_captioner(Path(source)).aligner
     return load_model([source])
 
 
 def about_run(source: Path) -> dict[str, Any]:
     """What a caption run was asked for, or what stands beside a caption file."""
-    import yaml
-
-    from gapless.train.evaluate import budget_of
+    from gapless.train.evaluate import budget_of, read_config
 
     if source.is_dir():
         if not (source / "config.yaml").exists():
             raise UsageError(f"{source} is not a run: it has no config.yaml")
-        config = yaml.safe_load((source / "config.yaml").read_text())
+        config = read_config(source, ("aligner", "seed", "settings"))
         settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
         return {"seed": config["seed"], "method": name_of(source), "budget": budget_of(source, config), **settings}
     return {"method": name_of(source)}

@@ -56,7 +56,7 @@ def read_dicom(
         image_key: its column that tells the file: the path below `source`, or the value named by `match`.
         caption_key: its column, or columns, with the report.
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
-        group_key: its column of what must not be split; by default the patient, under a name that tells nothing.
+        group_key: its column of what must not be split, by default the patient; either under a name that tells nothing.
         label_keys, split_key: further columns, as in `read_table`.
         allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
         licence: of the whole data set.
@@ -86,7 +86,7 @@ def read_dicom(
 def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator[RawRow]:
     reports, odd = _reports(table, keys)
     yield from odd
-    patients: dict[str, str] = {}
+    names: dict[str, str] = {}
     used: set[str] = set()
     for number, path in enumerate(_files(root, table.path), start=1):
         name = path.relative_to(root).as_posix()
@@ -110,7 +110,7 @@ def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator
             image_name=id,
             captions=[text for key in keys.captions for text in texts_of(report.cells.get(key))],
             split=(text_of(report.cells.get(keys.split)) if keys.split else "") or table.split,
-            group=text_of(report.cells.get(keys.group)) if keys.group else _patient(header, source, id, patients),
+            group=_group(header, report, keys, source, id, names),
             labels={
                 **header.labels,
                 TEXT_LABEL: header.burned_in_text,
@@ -154,11 +154,15 @@ def _header_of(source: FileSource) -> Header:
     return read_header(content)
 
 
-def _patient(header: Header, source: FileSource, id: str, patients: dict[str, str]) -> str:
-    """A name for the patient from the bytes of their first file: the same in every run, and telling nothing."""
-    patient = header.keys["PatientID"] or header.keys["StudyInstanceUID"]
-    if not patient:
-        return id
-    if patient not in patients:
-        patients[patient] = f"patient-{hashlib.sha256(source.read()).hexdigest()[:16]}"
-    return patients[patient]
+def _group(header: Header, report: _Report, keys: TableKeys, source: FileSource, id: str, names: dict[str, str]) -> str:
+    """A name for the patient, or what `group_key` groups by, from the bytes of its first file: the same in every run,
+    and telling nothing (a checksum of a number could be found by trying all numbers).
+    """
+    known = header.keys["PatientID"] or header.keys["StudyInstanceUID"]
+    value = text_of(report.cells.get(keys.group)) if keys.group else known
+    if not value:
+        return "" if keys.group else id
+    if value not in names:
+        kind = "group" if keys.group else "patient"
+        names[value] = f"{kind}-{hashlib.sha256(source.read()).hexdigest()[:16]}"
+    return names[value]

@@ -1,0 +1,41 @@
+"""How a saved model is read: nothing of it runs, nothing of it is unpickled, and what breaks is one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from gapless.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, one_line
+
+SAFE = ".safetensors"
+
+
+@contextmanager
+def loading(source: str | PathLike[Any]) -> Iterator[None]:
+    """What the libraries raise while they read a model, of every kind on damaged or hostile files, as one sentence."""
+    try:
+        yield
+    except GaplessError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and not Path(source).exists():
+            raise network_or_usage(str(source), error) from None
+        raise DataRefused(f"{source} cannot be loaded as a model ({one_line(error)})") from error
+
+
+def saved_tokenizer(source: str | PathLike[Any], **where: Any) -> Any:
+    """The tokenizer of a directory or hub name; one that would run its author's code is refused, and nobody is asked."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+
+
+def network_or_usage(source: str, error: Exception) -> Exception:
+    """Which of the two a failed load is: a broken local directory, or a name that only the hub knows."""
+    first_line = str(error).strip().splitlines()[0]
+    if Path(source.removeprefix("local-dir:")).exists():
+        return UsageError(f"{source} holds no model that can be read ({first_line})")
+    return NeedsNetwork(
+        f"{source!r} is not a local directory and the hub cannot be reached; give the path of a downloaded copy"
+    )
