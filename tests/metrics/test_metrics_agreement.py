@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gapless.metrics.measure import measure, per_pair
+from gapless.metrics.neighbours import Nearest
 
 
 def pairs(n=37, dim=6, seed=0, gap=0.6, copies=False):
@@ -148,3 +149,12 @@ def test_three_modalities_carry_the_pair_and_the_bare_key_is_the_mean():
     assert "gap/centroid_distance/image-wave" not in anchored
     assert {"gap/centroid_distance/image-text", "gap/centroid_distance/text-wave"} <= anchored.keys()
     assert {f"gap/uniformity/{name}" for name in ("image", "text", "wave")} <= anchored.keys()
+
+
+def test_ties_counted_again_do_not_lean_on_products_of_another_shape():
+    """40 equal rows tie beyond what is kept; the kept products are a few roundings away from those that are made anew."""
+    rows = torch.eye(8)[0].expand(40, 8).contiguous()
+    nearest = Nearest(rows, 10, scale=4.0)
+    nearest.scores.fill_(4.0 + 1e-4)
+    share = nearest.num_other(rows, rows, tolerance=1e-6) / 10
+    assert share == pytest.approx(torch.full((40,), 40 / 79, dtype=torch.float64))

@@ -59,7 +59,9 @@ class Nearest:
             scaled = self.scale * own[queries]
             scores = torch.cat([scaled @ own.T, scaled @ crossed.T], dim=1)
             scores[torch.arange(len(queries), device=own.device), queries] = -math.inf
-            result[queries] = _expected(scores, is_other, last[queries], slack, self.num_neighbours)
+            # The k-th place of these products: those of another shape may lie a rounding step beyond the tolerance.
+            level = scores.topk(self.num_neighbours, dim=1).values[:, -1, None]
+            result[queries] = _expected(scores, is_other, level, slack, self.num_neighbours)
         return result
 
 
