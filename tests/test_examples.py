@@ -129,3 +129,57 @@ def test_the_loss_of_open_clip_is_ours_at_open_clips_temperature(monkeypatch: py
     torch.testing.assert_close(log_scale.grad, ours.logit_scale.grad)
     parts = OpenClipGapLoss()(image, text, log_scale.exp(), output_dict=True)
     torch.testing.assert_close(sum(parts.values()), expected)
+
+
+def medpix_lookalike(home: Path) -> Path:
+    """The files that the study reads, drawn: 3 rows a case, features that share a part."""
+    import json
+
+    import numpy as np
+    from fakes import write_images
+
+    random = np.random.default_rng(0)
+    for part, num_cases in (("train", 40), ("dev", 12)):
+        (home / part).mkdir(parents=True)
+        files = write_images(home / part, 3 * num_cases)
+        shared = random.normal(size=(num_cases, 8)).repeat(3, axis=0)
+        features = {
+            name: np.concatenate([shared, random.normal(size=(len(shared), size))], axis=1).astype(np.float32)
+            for name, size in (("image", 12), ("text", 6))
+        }
+        np.savez(home / f"features_{part}.npz", **features)
+        rows = [
+            {
+                "image": str(file.relative_to(home)),
+                "caption": f"finding {row} of case {row // 3}",
+                "case": f"{part} {row // 3}",
+                "location_category": "head" if row % 2 else "thorax",
+            }
+            for row, file in enumerate(files)
+        ]
+        (home / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return home
+
+
+def test_the_recipe_study_chooses_on_held_back_cases_and_reports_on_others(tmp_path: Path) -> None:
+    medpix = medpix_lookalike(tmp_path)
+    files = [str(medpix / name) for name in ("features_train.npz", "train.jsonl")]
+    chosen = run("recipe_study.py", *files, "--seeds", "2", "--arms", "clip;ramp 16, 1")
+    assert [line.split(" | ")[0].strip() for line in chosen.splitlines()] == ["arm", "clip", "ramp 16, 1"]
+    test = ["--test", str(medpix / "features_dev.npz"), str(medpix / "dev.jsonl")]
+    told = run("recipe_study.py", *files, *test, "--seeds", "2", "--arms", "clip;gapless")
+    assert "gapless minus clip, 95 % interval over groups" in told
+    assert re.search(r"gap/true_pair_cosine +\+[\d.]+ \[", told)
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_and_goes_on(tmp_path: Path) -> None:
+    medpix = medpix_lookalike(tmp_path / "medpix")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "SEEDS": "1", "PAIRS": "300", "EPOCHS": "1"}
+    command = ["bash", str(EXAMPLES / "study.sh"), str(medpix), str(tmp_path / "out")]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("gapless-published") >= 4
+    assert "gapless-published" in (tmp_path / "out" / "report.html").read_text()
