@@ -2,10 +2,17 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
+from tqdm import tqdm
+
 from gapless.errors import GaplessError
+
+# A fork copies what threads hold, and shares the lock of tqdm between processes: one killed with it would stop the next.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 
 
 def forked(work: Callable[[], object]) -> int:
