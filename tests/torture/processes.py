@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gapless.errors import GaplessError
 
-# A fork copies what threads hold, and shares the lock of tqdm between processes: one killed with it would stop the next.
+# A fork copies what threads hold, and tqdm's lock is one for all processes: who is killed with it stops the others.
 tqdm.monitor_interval = 0
 tqdm.set_lock(threading.RLock())
 
