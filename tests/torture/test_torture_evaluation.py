@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ledger import record
 from processes import exit_code, forked
 from small_runs import small_phantom, small_run
 
+from gapless.cli import main
 from gapless.data.readers.phantom import write_phantom
 from gapless.train.run import train
 from gapless.train.trainer import AlignerTrainer
@@ -92,34 +94,54 @@ def test_evaluation_changes_no_loss_and_no_weight(data, tmp_path, workers):
 # --- two fresh processes ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("twice")
-    write_phantom(home / "data", num_pairs=100, num_validation=20, num_test=30, image_size=16)
+@pytest.fixture
+def place(tmp_path) -> Path:
+    write_phantom(tmp_path / "data", num_pairs=100, num_validation=20, num_test=30, image_size=16)
     recipe = {"modalities": tiny_modalities(), "embedding_dim": 24, "vocab_size": 400, "augment_images": True}
-    (home / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    return home
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path
 
 
-def trained_and_evaluated(place: Path, out: str, hash_seed: int, seed: int = 0) -> None:
-    """`train` and `evaluate`, each in a process of its own, with another order of Python's sets and dictionaries."""
+def fresh(place: Path, words: list[str], hash_seed: int) -> None:
+    """The command in a process of its own, with another order of Python's sets."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    command = [sys.executable, "-m", "gapless", *words]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def in_fork(place: Path, words: list[str], hash_seed: int) -> None:
+    def work() -> None:
+        os.chdir(place)
+        os._exit(main(words))
+
+    assert exit_code(forked(work)) == 0
+
+
+def trained_and_evaluated(place: Path, how: Callable[[Path, list[str], int], None], out: str, seed: int = 0) -> Path:
     training = ("--training.num_train_epochs=2", "--training.per_device_train_batch_size=16", "--training.use_cpu=true")
-    train_words = ("train", "phantom-small", "--config", "tiny.yaml", "--out", out, "--seed", seed, *training)
-    for words in (train_words, ("evaluate", out, "--num_bootstrap=50")):
-        command = [sys.executable, "-m", "gapless", *map(str, words), "--data", "data"]
-        environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+    train_words = ["train", "phantom-small", "--config", "tiny.yaml", "--out", out, f"--seed={seed}", *training]
+    for words in (train_words, ["evaluate", out, "--num_bootstrap=50"]):
+        how(place, [*words, "--data", "data"], len(out))
+    return place / out
 
 
-def test_two_fresh_processes_write_the_same_bytes(place):
+def check_twice(place: Path, how: Callable[[Path, list[str], int], None]) -> None:
     """The control is a run of another seed."""
-    trained_and_evaluated(place, "first", hash_seed=1)
-    trained_and_evaluated(place, "second", hash_seed=2)
-    trained_and_evaluated(place, "other", hash_seed=1, seed=1)
+    first, second = trained_and_evaluated(place, how, "first"), trained_and_evaluated(place, how, "second")
+    other = trained_and_evaluated(place, in_fork, "other", seed=1)
     names = ("metrics.jsonl", "results.json", WEIGHTS, "embeddings.safetensors", "config.yaml")
-    same = {name: (place / "first" / name).read_bytes() == (place / "second" / name).read_bytes() for name in names}
-    other = {name: (place / "first" / name).read_bytes() == (place / "other" / name).read_bytes() for name in names}
-    record("two fresh processes", files=len(names), same=sum(same.values()), same_with_another_seed=sum(other.values()))
+    same = {name: (first / name).read_bytes() == (second / name).read_bytes() for name in names}
+    as_other = {name: (first / name).read_bytes() == (other / name).read_bytes() for name in names}
+    record("one seed twice", files=len(names), same=sum(same.values()), same_with_another_seed=sum(as_other.values()))
     assert all(same.values()), same
-    assert not any(other.values()), other
+    assert not any(as_other.values()), as_other
+
+
+def test_two_processes_write_the_same_bytes_short(place):
+    check_twice(place, in_fork)
+
+
+@pytest.mark.torture
+def test_two_fresh_processes_write_the_same_bytes(place):
+    check_twice(place, fresh)
