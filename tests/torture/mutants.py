@@ -42,20 +42,6 @@ class Mutant:
 MUTANTS = (
     # --- losses ---------------------------------------------------------------------------------------------------
     Mutant(
-        "embeddings gathered without a gradient",
-        "losses/gathered.py",
-        "_all_gather(x.contiguous(), 0",
-        "_all_gather(x.detach().contiguous(), 0",
-        GATHERED,
-    ),
-    Mutant(
-        "uniformity of each rank's own batch",
-        "losses/gap_closing.py",
-        "return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)",
-        "return centroid_uniformity(modalities, groups, self.normalise_centroids)",
-        GATHERED,
-    ),
-    Mutant(
         "cached accumulation with other dropout the second time",
         "losses/cached.py",
         "micro_batch, use_reentrant=False)",
@@ -241,5 +227,20 @@ MUTANTS = (
         "if self.training_seed is None or len(captions) == 1:",
         "if len(captions) == 1:",
         BATCHES,
+    ),
+    # --- several processes: the slow ones ---------------------------------------------------------------------------
+    Mutant(
+        "embeddings gathered without a gradient",
+        "losses/gathered.py",
+        "_all_gather(x.contiguous(), 0",
+        "_all_gather(x.detach().contiguous(), 0",
+        GATHERED,
+    ),
+    Mutant(
+        "uniformity of each rank's own batch",
+        "losses/gap_closing.py",
+        "return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)",
+        "return centroid_uniformity(modalities, groups, self.normalise_centroids)",
+        GATHERED,
     ),
 )
