@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from search import DIM, K, ROUNDS, drawn_captions, drawn_vectors, make_collection
+from search import DIM, ROUNDS, K, drawn_captions, drawn_vectors, make_collection
 
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of

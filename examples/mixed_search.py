@@ -66,13 +66,12 @@ def figures_of(searcher: Searcher, label: str) -> dict[str, float]:
         for hit in first_hits(searcher, str(words), f"{sample}/text"):
             are_texts.append(hit.modality == "text")
             are_alike.append(hit.labels[label] == value)
+    before = float(np.median(texts_before_own_image(pairs, label)))
     figures = measure(pairs.vectors, groups=pairs.groups, include=("gap", "mixed"))
     return {
         f"texts in the first {K}": float(np.mean(are_texts)),
         f"same {label} in the first {K}": float(np.mean(are_alike)),
-        f"texts of another {label} before the own image, median": float(
-            np.median(texts_before_own_image(pairs, label))
-        ),
+        f"texts of another {label} before the own image, median": before,
         **{key: float(figures[key]) for key in SHOWN},
     }
 

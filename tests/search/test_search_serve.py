@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from small_service import write_collection_of_images
 
 from gapless.cli import main
+from gapless.search.searcher import Searcher
 from gapless.verbs.serving import listening
 
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")
@@ -56,7 +58,7 @@ def test_it_answers_on_this_computer_and_ends_at_ctrl_c(running: tuple[subproces
     connection.close()
 
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out == ""
     assert err.strip() == "gapless: interrupted"
@@ -86,6 +88,22 @@ def test_an_answer_in_two_packets_does_not_wait_for_the_client() -> None:
     with socket.socket() as plain:
         plain.bind(("127.0.0.1", 0))
         assert not asyncio.run(is_off(plain)), "the control"
+
+
+def test_damage_is_found_before_anybody_asks(
+    collection: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(collection, damaged)
+    (data,) = (damaged / "rows.lance" / "data").iterdir()
+    data.write_bytes(data.read_bytes()[:-3000])
+    assert main(["serve", str(damaged), "--port", "0"]) == 3
+    told = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "remove it and index again" in told
+    assert "http://" not in told
+    shutil.copytree(collection, tmp_path / "empty")
+    assert main(["index", "delete", str(tmp_path / "empty"), "--where", "id IS NOT NULL"]) == 0
+    Searcher.open(tmp_path / "empty").warm()
 
 
 def test_what_cannot_be_served_is_said_in_one_sentence(collection: Path, capfd: pytest.CaptureFixture[str]) -> None:

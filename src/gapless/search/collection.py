@@ -365,5 +365,7 @@ def reading(uri: str, where: str | None = None) -> Iterator[None]:
         said = " ".join(re.sub(r",? \S*\.rs:[\d:]*", "", str(error)).split())[:200]
         if where is not None and isinstance(error, (ValueError, RuntimeError)):
             raise UsageError(f"the filter {where[:60]!r} cannot be applied ({said})") from None
-        help_ = "check the address and the credentials" if is_remote(uri) else "it is damaged: index again"
+        help_ = (
+            "check the address and the credentials" if is_remote(uri) else "it is damaged: remove it and index again"
+        )
         raise DataRefused(f"{uri} cannot be read ({said}); {help_}") from None

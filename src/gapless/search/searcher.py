@@ -65,6 +65,16 @@ class Searcher:
         loaded.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
         return cls(collection, loaded)
 
+    def warm(self) -> None:
+        """One query before the first: what stays in memory is read, and damage shows now and not to whoever asks.
+
+        Raises:
+            DataRefused: a damaged collection.
+        """
+        direction = np.eye(1, self.collection.info["embedding_dim"], dtype=np.float32)[0]
+        vector = self.embed("warm") if "text" in self.query_modalities else direction
+        self.collection.search(vector, k=1)
+
     def embed(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> np.ndarray:
         """A query as a vector.
 

@@ -35,6 +35,7 @@ def serve(args: Arguments) -> Outcome:
         raise UsageError(f"--max-upload-mb lies between 0 and 1000, got {args.max_upload_mb}")
     with listening(args.port) as listener:  # first: a port in use is said before the model is loaded
         searcher = Searcher.open(args.collection, args.model)
+        searcher.warm()
         app = create_app(searcher, hosts=args.allow_host, max_upload=int(args.max_upload_mb * 1e6))
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         sys.stderr.write(f"{searcher.collection.count():,} rows at {address} (Ctrl-C ends it)\n")
