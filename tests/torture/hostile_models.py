@@ -168,7 +168,7 @@ def tokenizers(home: Home) -> Iterator[Offer]:
 
 
 def open_clips(home: Home) -> Iterator[Offer]:
-    """open_clip directories: their weights are pickles by custom, their descriptions reach into transformers and timm."""
+    """open_clip directories: weights are pickles by custom, and descriptions reach into transformers and timm."""
 
     def offer(name: str, change: Callable[[dict[str, Any], Path, Path], None], careless: Any, file: str) -> Offer:
         def make(place: Path, canary: Path) -> list[Any]:

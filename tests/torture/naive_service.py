@@ -4,6 +4,7 @@ requests, and answers by what came before.
 
 import json
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -15,9 +16,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         Handler.asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        Handler.kept.append(bytes(200_000))
-        time.sleep(0.002)
-        hits = [{"row": f"{Handler.asked.get('text')}/{len(Handler.kept) % 7}", "score": 1.0}]
+        Handler.kept.append(b"x" * 200_000)
+        time.sleep(0.01)
+        text = str(Handler.asked.get("text"))
+        hits = [{"row": f"{text}/{len(Handler.kept) % 7}", "score": zlib.crc32(text.encode()) / 2**32}]
         body = json.dumps({"hits": hits}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))

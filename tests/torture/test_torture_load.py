@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,14 @@ class Client:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(self, request: Request) -> Any:
-        """The answer without what is measured; anything but success raises."""
-        self.connection.request(request.method, request.path, request.body, {"content-type": request.kind})
-        answer = self.connection.getresponse()
-        content = answer.read()
+        """The answer without what is measured; anything but success raises, and the next one is asked anew."""
+        try:
+            self.connection.request(request.method, request.path, request.body, {"content-type": request.kind})
+            with self.connection.getresponse() as answer:
+                content = answer.read()
+        except BaseException:
+            self.connection.close()
+            raise
         if answer.status != 200:
             raise RuntimeError(f"{answer.status} {content[:200]!r}")
         return json.loads(content)["hits"] if request.method == "POST" else content
@@ -144,12 +148,13 @@ def under_load(pid: int, port: int, requests: Sequence[Request], expected: Seque
             try:
                 fault = None if same(client.ask(requests[place]), expected[place]) else "another answer"
             except Exception as error:
-                client, fault = Client(port), f"{type(error).__name__}: {error}"
+                fault = f"{type(error).__name__}: {error}"
             with lock:
                 outcome.answers += 1
                 outcome.seconds.append(time.monotonic() - start)
                 if fault is not None:
                     outcome.errors.append(f"{requests[place].path} {requests[place].body[:80]!r}: {fault}")
+        client.connection.close()
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
@@ -170,7 +175,8 @@ def resident(pid: int) -> float:
 
 def one_by_one(port: int, requests: Sequence[Request]) -> list[Any]:
     client = Client(port)
-    return [client.ask(request) for request in requests]
+    with closing(client.connection):
+        return [client.ask(request) for request in requests]
 
 
 @pytest.fixture(scope="module")
