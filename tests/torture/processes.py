@@ -2,10 +2,17 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
+from tqdm import tqdm
+
 from gapless.errors import GaplessError
+
+# A fork copies what threads hold, and tqdm's lock is one for all processes: who is killed with it stops the others.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 
 
 def forked(work: Callable[[], object]) -> int:

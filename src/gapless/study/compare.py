@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from gapless.data.manifest import Manifest
 from gapless.errors import UsageError, unknown_name
-from gapless.files import check_new_directory, read_json, write_json, write_text
+from gapless.files import check_new_directory, only_writer, read_json, write_json, write_text
 from gapless.metrics.measure import measure_difference
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
@@ -59,28 +59,34 @@ def compare(
         for method in methods
         for seed in seeds
     }
-    keep_or_claim(
-        out,
-        {name: run.to_dict() for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap},
-    )
+    plan = {name: run.to_dict() for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap}
+    check_plan(out, plan)
+    with only_writer(out):
+        check_plan(out, plan)  # again: another process may have made it
+        write_json(out / PLAN, plan)
+        run_all(plans, manifest, out, split, num_bootstrap)
+        runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
+        baseline = baseline if baseline in methods else methods[0]
+        comparison = summarise(runs, baseline, out) | {
+            "differences": differences_to(baseline, runs, manifest.select(split), num_bootstrap)
+        }
+        write_json(out / COMPARISON, comparison)
+        table = paper_table(comparison)
+        write_text(out / "table.md", to_markdown(table))
+        write_text(out / "table.tex", to_latex(table))
+    return comparison
+
+
+def run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, num_bootstrap: int) -> None:
+    """Every run of the plan that has no figures yet."""
     for number, (name, run) in enumerate(plans.items(), start=1):
         directory = out / "runs" / name
         if not (directory / "results.json").exists():
             label = f"{run.method} seed {run.seed} ({number}/{len(plans)})"
             run_one(run, manifest, directory, label, split, num_bootstrap)
-    runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
-    baseline = baseline if baseline in methods else methods[0]
-    comparison = summarise(runs, baseline, out) | {
-        "differences": differences_to(baseline, runs, manifest.select(split), num_bootstrap)
-    }
-    write_json(out / COMPARISON, comparison)
-    table = paper_table(comparison)
-    write_text(out / "table.md", to_markdown(table))
-    write_text(out / "table.tex", to_latex(table))
-    return comparison
 
 
-def keep_or_claim(out: Path, plan: dict[str, Any]) -> None:
+def check_plan(out: Path, plan: dict[str, Any]) -> None:
     """A directory that holds the same comparison is continued, another one is refused."""
     if (out / PLAN).exists():
         differing = differences(read_json(out / PLAN), plan)
@@ -88,9 +94,8 @@ def keep_or_claim(out: Path, plan: dict[str, Any]) -> None:
             raise UsageError(
                 f"{out} holds another comparison; differing: {', '.join(differing[:5])}; choose another --out"
             )
-        return
-    check_new_directory(out)
-    write_json(out / PLAN, plan)
+    else:
+        check_new_directory(out)
 
 
 def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:

@@ -157,9 +157,11 @@ class RunTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader: DataLoader[Any] = super().get_train_dataloader()
-        loader.worker_init_fn = partial(ignore_stop_request, start=loader.worker_init_fn)
-        return loader
+        loader: Any = super().get_train_dataloader()
+        inner = loader.base_dataloader  # accelerate's shell around it starts no workers itself
+        inner.worker_init_fn = partial(ignore_stop_request, start=inner.worker_init_fn)
+        prepared: DataLoader[Any] = loader
+        return prepared
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         """After a resume the best checkpoint is looked for in this run: the path in the file is of another folder."""
