@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 from fakes import CAPTIONS, tiny_bert, tiny_modalities, tiny_model
-from torture.hostile_offers import Home, Offer, offers
+from torture.hostile_offer import Home, Offer
+from torture.hostile_offers import offers
 from torture.ledger import record
 
 from gapless.cli import main
@@ -106,7 +107,7 @@ def fault_of(offer: Offer, place: Path) -> str | None:
     canary, out, err = place / "canary", StringIO(), StringIO()
     words = [str(word) for word in offer.make(place, canary)]
     (place / "secret.png").write_bytes(b"the secret of another file")
-    before = {path for path in place.iterdir()}
+    before = set(place.iterdir())
     start = time.monotonic()
     with redirect_stdout(out), redirect_stderr(err):
         try:

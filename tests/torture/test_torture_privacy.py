@@ -1,6 +1,6 @@
-"""60 identifiers, planted wherever a hospital's files hold them, and the whole journey: none comes out anywhere.
+"""60 identifiers, planted wherever a hospital's files hold them, and the whole journey: none of them comes out.
 
-A canary is a word that stands nowhere else. The control is a reader that keeps what it finds, looked at in the same way.
+A canary is a word that stands nowhere else. The control is a reader that keeps what it finds, searched in the same way.
 """
 
 import base64

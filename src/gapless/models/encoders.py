@@ -262,7 +262,7 @@ def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
     if checkpoint and not checkpoint.endswith(SAFE):
         raise UsageError(f"{checkpoint} is no {SAFE} file; others may hold code: convert it to safetensors")
     directory = Path(name.removeprefix(LOCAL))
-    if name.startswith(LOCAL) and directory.is_dir() and not any(directory.glob(f"*{SAFE}")):
+    if (directory / "open_clip_config.json").is_file() and not any(directory.glob(f"*{SAFE}")):
         raise UsageError(f"{directory} holds no {SAFE} weights; others may hold code: convert them to safetensors")
     try:
         model = open_clip.create_model(name, pretrained=checkpoint or None, weights_only=True)

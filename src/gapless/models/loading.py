@@ -25,7 +25,7 @@ def loading(source: str | PathLike[Any]) -> Iterator[None]:
 
 
 def saved_tokenizer(source: str | PathLike[Any], **where: Any) -> Any:
-    """The tokenizer of a directory or hub name; one that would run its author's code is refused, and nobody is asked."""
+    """The tokenizer of a directory or hub name; one that would run its author's code is refused unasked."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
