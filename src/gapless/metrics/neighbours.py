@@ -4,12 +4,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from gapless.geometry import blocks
+from gapless.metrics.strips import Strips
 
 SPARE = 2  # kept beyond k, so that nearly every tie at the k-th place is seen whole
-STRIP = 16  # scores that share one maximum
 ROWS_AT_ONCE = 256
 
 
@@ -23,14 +22,9 @@ class Nearest:
         self.scores = torch.full(shape, -math.inf, dtype=rows.dtype, device=rows.device)
         self.other = torch.zeros(shape, dtype=torch.bool, device=rows.device)
 
-    def add(self, rows: slice, scores: Tensor, other: bool, dim: int) -> None:
-        """A tile of scores, [query, gallery] when dim is 1, [gallery, query] when it is 0.
-
-        Nearly all scores lie below the last one kept for their query. One pass takes the maxima of strips of the
-        gallery; only strips that beat it are looked at again.
-        """
-        strips = _strips(scores, dim)
-        queries, found = _newcomers(strips, self.scores[rows, -1], self.scores.shape[1], dim)
+    def add(self, rows: slice, strips: Strips, other: bool) -> None:
+        """A tile of scores. Nearly all lie below the last one kept for their query, so most strips are passed over."""
+        queries, found = _newcomers(strips, self.scores[rows, -1], self.scores.shape[1])
         if not len(queries):
             return
         queries = queries + rows.start
@@ -65,30 +59,17 @@ class Nearest:
         return result
 
 
-def _strips(scores: Tensor, dim: int) -> Tensor:
-    """The gallery axis cut into strips, [query, place, strip] or [strip, place, query], filled up with -inf."""
-    missing = -scores.shape[dim] % STRIP
-    if missing:
-        scores = pad(scores, (0, missing) if dim == 1 else (0, 0, 0, missing), value=-math.inf)
-    strips: Tensor = scores.unflatten(dim, (STRIP, -1) if dim == 1 else (-1, STRIP))
-    return strips
-
-
-def _newcomers(strips: Tensor, level: Tensor, width: int, dim: int) -> tuple[Tensor, Tensor]:
+def _newcomers(strips: Strips, level: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Queries with scores above their level, ascending, and those scores, [query, at most width], -inf beside them."""
-    peaks = strips.amax(dim=1)
-    hits = (peaks > (level[:, None] if dim == 1 else level)).nonzero()
-    queries = hits[:, 1 - dim]
-    if dim == 0:
-        queries, order = queries.sort()
-        hits = hits[order]
-    values = strips[hits[:, 0], :, hits[:, 1]]
+    queries, values = strips.reaching(strips.above(level))
+    queries, order = queries.sort()
+    values = values[order]
     hit, column = (values > level[queries, None]).nonzero(as_tuple=True)
     touched, slot, counts = torch.unique_consecutive(queries[hit], return_inverse=True, return_counts=True)
     if not len(touched):
-        return touched, peaks
+        return touched, values
     place = torch.arange(len(hit), device=hit.device) - (counts.cumsum(dim=0) - counts)[slot]
-    found = peaks.new_full((len(touched), int(counts.max())), -math.inf)
+    found = values.new_full((len(touched), int(counts.max())), -math.inf)
     found[slot, place] = values[hit, column]
     return touched, found.topk(min(width, found.shape[1]), dim=1).values if found.shape[1] > width else found
 

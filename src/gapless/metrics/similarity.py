@@ -6,7 +6,7 @@ A score within a few rounding steps of the true pair's is a tie: the order in wh
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from gapless.geometry import blocks, pairwise_cosine
 from gapless.metrics.neighbours import Nearest
+from gapless.metrics.strips import Strips
 
 BLOCK_SIZE = 512
 SCALE = 4.0
+FEW = 0.1  # share of strips up to which looking at them one by one is quicker than at the whole tile
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,21 @@ class Tile:
     def is_diagonal(self) -> bool:
         return self.rows == self.columns
 
-    def crossings(self) -> Iterator[tuple[int, slice, Tensor, int]]:
-        """(modality of the queries, queries, scores, axis of the gallery) for scores against the other modality."""
-        for side, scores in enumerate(self.crossed):
-            yield side, self.rows, scores, 1
-            if not self.is_diagonal:
-                yield 1 - side, self.columns, scores, 0
+    def crossings(self) -> list[tuple[int, slice, Strips]]:
+        """(modality of the queries, queries, scores) for scores against the other modality."""
+        return self._sides(self.crossed, other=1)
 
-    def insides(self) -> Iterator[tuple[int, slice, Tensor, int]]:
+    def insides(self) -> list[tuple[int, slice, Strips]]:
         """The same for scores inside a modality."""
-        for side, scores in enumerate(self.same or ()):
-            yield side, self.rows, scores, 1
+        return self._sides(self.same or (), other=0)
+
+    def _sides(self, products: Sequence[Tensor], other: int) -> list[tuple[int, slice, Strips]]:
+        sides = []
+        for side, scores in enumerate(products):
+            sides.append((side, self.rows, Strips(scores, 1)))
             if not self.is_diagonal:
-                yield side, self.columns, scores, 0
+                sides.append((side ^ other, self.columns, Strips(scores, 0)))
+        return sides
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,22 @@ class _Counter:
         self.above = torch.zeros_like(cosine, dtype=torch.float64)
         self.reached = torch.zeros_like(cosine, dtype=torch.float64)
 
-    def add(self, queries: slice | Tensor, scores: Tensor, scratch: Tensor, dim: int) -> None:
-        """Scores [query, gallery] when dim is 1, [gallery, query] when dim is 0."""
+    def add(self, queries: slice | Tensor, strips: Strips, scratch: Tensor) -> None:
+        """A tile of scores. A trained model's true pair is beaten by few, so that most strips hold nothing to count."""
+        low, high = self.low[queries], self.high[queries]
+        reached = strips.above(low.nextafter(low.new_tensor(-math.inf)))  # at or above
+        if int(reached.sum()) > FEW * reached.numel():
+            self._add_all(queries, strips, scratch)
+            return
+        places, values = strips.reaching(reached)
+        for threshold, total, compare in ((high, self.above, torch.gt), (low, self.reached, torch.ge)):
+            counts = compare(values, threshold[places, None]).sum(dim=1).to(total.dtype)
+            total[queries] += torch.zeros(len(low), dtype=total.dtype, device=total.device).index_add_(
+                0, places, counts
+            )
+
+    def _add_all(self, queries: slice | Tensor, strips: Strips, scratch: Tensor) -> None:
+        scores, dim = strips.scores, strips.dim
         space = scratch[: scores.numel()].view(scores.shape)
         for threshold, total, compare in ((self.high, self.above, torch.gt), (self.low, self.reached, torch.ge)):
             level = threshold[queries]
@@ -130,10 +148,11 @@ class _Lenient:
         self.positives = positives.double()
         self.counter = _Counter(best, tolerance)
 
-    def add(self, queries: slice, scores: Tensor, scratch: Tensor, dim: int) -> None:
+    def add(self, queries: slice, strips: Strips, scratch: Tensor) -> None:
         chosen = self.shared[queries].nonzero().flatten()
         if len(chosen):
-            self.counter.add(chosen + queries.start, scores.index_select(1 - dim, chosen), scratch, dim)
+            part = Strips(strips.scores.index_select(1 - strips.dim, chosen), strips.dim)
+            self.counter.add(chosen + queries.start, part, scratch)
 
     def counts(self, strict: RankCounts) -> LenientCounts:
         reached = (self.counter.reached - self.counter.above - self.positives).clamp_min(0)
@@ -227,7 +246,7 @@ def scan_pair(
     """
     cosine = pairwise_cosine(a, b)
     tolerance = tie_tolerance(a)
-    inside = within or kernels or num_neighbours > 0
+    has_inside = within or kernels or num_neighbours > 0
     cross = (_Counter(cosine, tolerance), _Counter(cosine, tolerance))
     own = (_Counter(cosine, tolerance), _Counter(cosine, tolerance)) if within else None
     lenient = None
@@ -236,27 +255,29 @@ def scan_pair(
     nearest = (Nearest(a, num_neighbours, SCALE), Nearest(b, num_neighbours, SCALE)) if num_neighbours else None
     kernel, reach = _kernels(a, b) if kernels else (None, cosine)
     scratch = torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device)
-    for tile in _tiles((a, b), inside, block_size):
+    for tile in _tiles((a, b), has_inside, block_size):
         if kernel is not None:
             _add_kernels(kernel, reach, tile, scratch)
         if tile.is_diagonal:
             for scores in tile.same or ():
                 scores.fill_diagonal_(-math.inf)  # a row is not in its own gallery
+        inside, crossing = tile.insides(), tile.crossings()
         if nearest is not None:
-            for side, queries, scores, dim in tile.insides():
-                nearest[side].add(queries, scores, other=False, dim=dim)
-            for side, queries, scores, dim in tile.crossings():
-                nearest[side].add(queries, scores, other=True, dim=dim)
+            for side, queries, strips in inside:
+                nearest[side].add(queries, strips, other=False)
+            for side, queries, strips in crossing:
+                nearest[side].add(queries, strips, other=True)
         if lenient is not None:
-            for side, queries, scores, dim in tile.crossings():
-                lenient[side].add(queries, scores, scratch, dim)
+            for side, queries, strips in crossing:
+                lenient[side].add(queries, strips, scratch)
         if tile.is_diagonal:
             tile.crossed[0].fill_diagonal_(-math.inf)  # the true pair is neither above nor tied with itself
-        for side, queries, scores, dim in tile.crossings():
-            cross[side].add(queries, scores, scratch, dim)
+            crossing = tile.crossings()
+        for side, queries, strips in crossing:
+            cross[side].add(queries, strips, scratch)
         if own is not None:
-            for side, queries, scores, dim in tile.insides():
-                own[side].add(queries, scores, scratch, dim)
+            for side, queries, strips in inside:
+                own[side].add(queries, strips, scratch)
     others = None
     if nearest is not None:
         others = (
