@@ -104,7 +104,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
         check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
-        value = yaml.safe_load(text)
+        value = {} if (loaded := yaml.safe_load(text)) is None else loaded
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
     if not isinstance(value, dict):

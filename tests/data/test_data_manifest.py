@@ -115,3 +115,19 @@ def test_an_output_directory_in_use_is_left_alone(manifest, pairs):
     with pytest.raises(UsageError, match="is in use"):
         build_manifest([], manifest.path, BuildOptions(source="s"))
     assert sorted(path.name for path in manifest.path.iterdir()) == before
+
+
+def test_an_image_may_be_named_by_another_way_to_its_root_but_not_outside(manifest, tmp_path):
+    def named(name):
+        column = manifest.table.column_names.index("image")
+        table = manifest.table.set_column(column, "image", [[name] * len(manifest)])
+        return Manifest(manifest.path, manifest.info, table)
+
+    inside = manifest.image_path(3)
+    (tmp_path / "other").symlink_to(manifest.image_root)
+    assert named(str(tmp_path / "other" / inside.relative_to(manifest.image_root))).image_path(0).samefile(inside)
+    assert named(str(inside)).image_path(0) == inside
+    (manifest.image_root.parent / "secret.png").write_bytes(inside.read_bytes())
+    for name in ("../secret.png", str(manifest.image_root.parent / "secret.png"), "a/../../secret.png", "a\0b"):
+        with pytest.raises(DataRefused, match="outside the image root"):
+            named(name).image_path(0)

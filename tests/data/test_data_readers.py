@@ -376,6 +376,18 @@ def test_a_folder_with_its_reports(tmp_path):
     assert manifest.image_path(2).suffix == ".png"
 
 
+def test_what_is_grouped_by_gets_a_name_that_tells_nothing(tmp_path):
+    folder = dicom_folder(tmp_path / "hospital")
+    rows = [(f"scan_{number}.dcm", f"report {number}", f"{SECRET}-{number % 2}") for number in range(6)]
+    write_csv(folder / "reports.csv", ("file", "text", "case"), rows)
+    options = {"image_key": "file", "caption_key": "text", "group_key": "case"}
+    first, again = (read_dicom(folder, tmp_path / name, folder / "reports.csv", **options) for name in "ab")
+    groups = first.table["group"].to_pylist()
+    assert groups == again.table["group"].to_pylist()
+    assert groups[0] == groups[2] == groups[4] != groups[1] == groups[3]
+    assert SECRET not in everything_written(first.path)
+
+
 def test_no_header_value_is_in_any_output(tmp_path, capfd, caplog):
     folder = dicom_folder(tmp_path / "hospital")
     (folder / "scan_3.dcm").write_bytes((folder / "scan_3.dcm").read_bytes()[:-300])

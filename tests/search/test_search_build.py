@@ -148,6 +148,20 @@ def test_an_interrupted_run_that_is_run_again_equals_an_uninterrupted_one(place,
     assert Searcher.open(out).search(text="mass", hybrid=True, k=3)
 
 
+def test_a_first_commit_that_was_killed_is_started_anew(place, whole, tmp_path):
+    """The engine leaves files without a version; a table that has one is somebody's, and damage to it is said."""
+    out = tmp_path / "c"
+    (out / "rows.lance" / "data").mkdir(parents=True)
+    (out / "rows.lance" / "data" / ".tmpQ").write_bytes(b"half a file")
+    (out / "staging").mkdir()
+    assert index(place, out) == 0
+    assert strip(content_of(Collection.open(out))) == strip(content_of(whole))
+    assert not list(out.rglob(".tmpQ"))
+    for version in (out / "rows.lance" / "_versions").glob("*.manifest"):
+        version.write_bytes(b"")
+    assert index(place, out) == 3
+
+
 def interrupted(*args, **options):
     raise KeyboardInterrupt
 

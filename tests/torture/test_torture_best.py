@@ -94,6 +94,15 @@ def test_a_stopped_run_goes_on_elsewhere_with_its_newest_and_ends_with_its_best(
     assert all(same.values()), same
 
 
+def test_a_best_evaluation_without_a_checkpoint_does_not_stop_a_resume(data, tmp_path):
+    """Saved every fourth step, evaluated every second one: the best step has no checkpoint, and none is missing."""
+    sparse = {"save_steps": 4}
+    assert life(data, tmp_path, "whole", **sparse) == 0
+    assert life(data, tmp_path, "run", stop=6, **sparse) == -signal.SIGKILL
+    assert life(data, tmp_path, "run", **sparse) == 0
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
 def damage(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

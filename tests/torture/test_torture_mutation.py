@@ -81,7 +81,7 @@ def check_mutants(laboratory: Laboratory, mutants: list[Mutant]) -> None:
     for mutant in mutants:
         started = time.perf_counter()
         caught_by = laboratory.outcome_of(mutant)
-        print(f"  {time.perf_counter() - started:5.1f} s  {mutant.fault}: {caught_by or 'NOT CAUGHT'}", flush=True)
+        print(f"  {time.perf_counter() - started:5.1f} s  {mutant.fault}: {caught_by or 'NOT CAUGHT'}", file=sys.stderr)
         if not caught_by:
             missed.append(mutant.fault)
     survivors = [tests for tests in sorted({mutant.tests for mutant in mutants}) if laboratory.tests_end_with(tests)]

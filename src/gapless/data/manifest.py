@@ -106,7 +106,10 @@ class Manifest:
         """
         name = self._image_names[row]
         path = os.path.normpath(self.image_root / name)
-        if "\0" in name or not path.startswith(os.path.normpath(self.image_root) + os.sep):
+        if "\0" in name or not (
+            is_below(path, os.path.normpath(self.image_root))
+            or is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # by another way to the same place
+        ):
             raise DataRefused(f"{self.path}: the image {name[:80]!r} lies outside the image root")
         return Path(path)
 
@@ -132,6 +135,10 @@ class Manifest:
                 f"{self.path} has no rows in split {split!r}, only {', '.join(present)}; 'gapless data split' makes one"
             )
         return Manifest(self.path, self.info, self.table.filter(pc.equal(self.table["split"], split)))
+
+
+def is_below(path: str, root: str) -> bool:
+    return path.startswith(os.path.join(root, ""))
 
 
 def check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:

@@ -73,14 +73,19 @@ def settle_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
+SVG_METADATA = ("Date", "Creator", "Format", "Type")  # without any of them the whole block is left out
+
+
 def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:
-    """The figure as SVG (text as paths), PDF or PNG on white, without dates, so that bytes repeat."""
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[image_format]
+    """The figure as SVG (text as paths), PDF or PNG on white; no dates, so that bytes repeat, and no addresses."""
+    left_out = {"svg": SVG_METADATA, "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
+    metadata: dict[str, str | None] = dict.fromkeys(left_out[image_format])
     stream = io.BytesIO()
     with style():
         settle_layout(figure)
         figure.savefig(stream, format=image_format, dpi=dpi, metadata=metadata)
-    return stream.getvalue()
+    content = stream.getvalue()
+    return re.sub(rb"<!DOCTYPE[^>]*>\s*", b"", content, count=1) if image_format == "svg" else content
 
 
 def inline_svg(figure: Figure, description: str) -> str:

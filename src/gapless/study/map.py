@@ -125,13 +125,14 @@ def thumbnail_of(manifest: Manifest, row: int) -> str | None:
 
 
 def plotly_script() -> str:
-    """plotly's own script with the addresses of its map tiles, fonts and services taken out."""
+    """plotly's own script without the addresses of its map tiles, fonts and services, and of what its comments name."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise missing_extra("plotly", "map") from None
     script: str = get_plotlyjs()
-    return re.sub(r"""(?<=["'`])https?://(?!www\.w3\.org/)""", "about:blank#", script)
+    script = re.sub(r"""(?<=["'`])https?://(?!www\.w3\.org/)""", "about:blank#", script)
+    return re.sub(r"https?://(?!www\.w3\.org/)(?=\w)", "", script)
 
 
 def script_hash(script: str) -> str:

@@ -163,11 +163,16 @@ class RunTrainer(Trainer):
         prepared: DataLoader[Any] = loader
         return prepared
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+    def _init_training_state(
+        self, max_steps: int, steps_in_epoch: int, num_epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> Any:
         """After a resume the best checkpoint is looked for in this run: the path in the file is of another folder."""
-        found = super()._init_training_state(*args, **kwargs)
-        if self.state.best_global_step:
-            best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        found = super()._init_training_state(max_steps, steps_in_epoch, num_epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is None:
+            return found
+        recorded = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
+        if recorded is not None:
+            best = Path(str(self.args.output_dir)) / Path(recorded).name
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
             if self.args.load_best_model_at_end:
                 check_best(best)
