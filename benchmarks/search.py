@@ -192,7 +192,9 @@ def run_size(size: int, num_queries: int, threads: int, kind: str) -> dict:
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return {"size": size, "engines": results, "seconds": seconds, "bytes_on_disk": on_disk}
+        key_bytes = collection.snapshot().rows.nbytes / size
+    found = {"size": size, "engines": results, "seconds": seconds, "bytes_on_disk": on_disk}
+    return found | {"key_bytes": key_bytes}
 
 
 def print_table(found: dict) -> None:
