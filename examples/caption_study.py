@@ -7,8 +7,8 @@ Every step is a command that a user would type: `gapless compare` trains the ali
 captions the test split and is scored. What is finished is kept, so that a second call goes on where the first stopped;
 arms can be added later. `OUT/study.md` and `OUT/study.json` hold means over seeds and the differences of the methods
 with 95 % intervals over groups, beside what needs no captioner. The epoch is chosen on the validation split.
-The judge that finds an image by its caption is one more aligner, of the first method and a seed of its own: it belongs
-to no arm. Research use, not for diagnosis.
+The judge that finds an image by its caption is one more aligner, of the first method and a seed of its own, which
+belongs to no arm; or it is given (--judge). Research use, not for diagnosis.
 """
 
 import argparse
@@ -73,6 +73,7 @@ class Study:
     aligner_options: Sequence[str]
     caption_options: Sequence[str]
     generate_options: Sequence[str]
+    given_judge: str | None
 
     def aligner(self, method: str, seed: int) -> Path:
         return self.out / "aligners" / "runs" / f"{method}-seed{seed}"
@@ -82,7 +83,7 @@ class Study:
 
     @property
     def judge(self) -> Path:
-        return self.out / "judge"
+        return Path(self.given_judge) if self.given_judge else self.out / "judge"
 
     def plan(self) -> dict[str, object]:
         """What an output directory that is continued must share; arms may be added."""
@@ -112,8 +113,9 @@ def run_commands(study: Study) -> None:
     compare = ["compare", *data, "--recipe", study.recipe, "--methods", ",".join(study.methods)]
     options = study.aligner_options
     command(*compare, "--seeds", study.seeds, "--num_bootstrap", 200, "--out", study.out / "aligners", *options)
-    judge = ["train", study.recipe, *data, "--method", study.methods[0], "--seed", JUDGE_SEED]
-    once(study.judge, *judge, *options)
+    if not study.given_judge:
+        judge = ["train", study.recipe, *data, "--method", study.methods[0], "--seed", JUDGE_SEED]
+        once(study.judge, *judge, *options)
     for arm, seeds in study.arms.items():
         for seed in range(seeds):
             for method in study.methods:
@@ -242,6 +244,7 @@ def main() -> None:
     parser.add_argument("--aligner_options", default="", help="further options of gapless compare and train")
     parser.add_argument("--caption_options", default="", help="further options of gapless caption train")
     parser.add_argument("--generate_options", default="--method greedy", help="further options of caption generate")
+    parser.add_argument("--judge", default=None, help="run that embeds images and texts; default: one is trained")
     parser.add_argument("--num_bootstrap", type=int, default=1000)
     options = parser.parse_args()
     named = [arm.partition(":") for arm in options.arms.split(",")]
@@ -256,6 +259,7 @@ def main() -> None:
         options.seeds,
         arms,
         *(shlex.split(getattr(options, f"{name}_options")) for name in ("aligner", "caption", "generate")),
+        options.judge,
     )
     keep_or_claim(study.out / "captioners", study.plan())
     run_commands(study)
