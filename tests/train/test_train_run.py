@@ -3,15 +3,18 @@
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
 from fakes import tiny_modalities
 
+from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
 from gapless.errors import DataRefused, GaplessError, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.train.checkpoint import checkpoints_of, fault_of, newest_valid
+from gapless.train.evaluate import main_label
 from gapless.train.recipes import METHODS, LossConfig, Recipe, apply_method
 from gapless.train.run import Run, train, training_arguments
 
@@ -270,3 +273,16 @@ def test_methods_differ_by_weights_alone():
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(UsageError, match=r"known: .*gapless-published"):
         apply_method(tiny_recipe(), "clipp")
+
+
+def test_the_main_label_is_one_that_tells_rows_apart(phantom):
+    """A hospital that has only CT is evaluated by its next label, or by none."""
+    size = len(phantom)
+    labels = {"acquisition": ["CT"] * size, "region": ["chest", "head"] * (size // 2)}
+    columns = [name for name in phantom.table.column_names if name not in phantom.labels]
+    table = phantom.table.select(columns)
+    for name, values in labels.items():
+        table = table.append_column(name, pa.array(values))
+    rows = Manifest(phantom.path, {**phantom.info, "labels": list(labels)}, table)
+    assert main_label(rows) == "region"
+    assert main_label(Manifest(rows.path, rows.info, table.slice(0, 1))) is None

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,23 @@ def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None
 
 
 def measured_on(rows: Manifest) -> dict[str, Any]:
-    """What `measure` needs to know of a manifest's rows: groups, captions, and the main label (the first one)."""
+    """What `measure` needs to know of a manifest's rows: groups, captions, and the main label."""
+    label = main_label(rows)
     return {
         "groups": rows.table["group"].to_pylist(),
-        "labels": rows.table[rows.labels[0]].to_pylist() if rows.labels else None,
+        "labels": None if label is None else rows.table[label].to_pylist(),
         "captions": rows.first_captions,
     }
+
+
+def main_label(rows: Manifest) -> str | None:
+    """The label that figures of grouping are about, see `telling_label`."""
+    return telling_label({label: rows.table[label].to_pylist() for label in rows.labels})
+
+
+def telling_label(labels: Mapping[str, Sequence[Any]]) -> str | None:
+    """The first label that tells rows apart; in a set of CT alone that is not the acquisition."""
+    return next((name for name, values in labels.items() if len(set(values) - {None, ""}) > 1), None)
 
 
 def describe(manifest: Manifest, split: str) -> dict[str, Any]:
@@ -125,7 +136,7 @@ def describe(manifest: Manifest, split: str) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "rows": manifest.rows_per_split(),
         "groups": len(groups[split]),
-        "label": manifest.labels[0] if manifest.labels else None,
+        "label": main_label(manifest.select(split)),
         "leakage": {f"{split}_groups_in_train_share": len(shared) / len(groups[split])},
     }
 

@@ -89,7 +89,9 @@ def embed_source(args: Arguments, model: Any) -> Any:
 def measure_arguments(parser: Parser) -> None:
     parser.add_argument("source", nargs="*", type=Path, help="embeddings directories or files; several are read as one")
     parser.add_argument("--split", default=None, help="which rows; default test where there is one, else all ('all')")
-    parser.add_argument("--label", default=None, help="which column of labels; default the first")
+    parser.add_argument(
+        "--label", default=None, help="which column of labels; default the first of two classes or more"
+    )
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals, or 0")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap, the folds and k-means")
     parser.add_argument("--html", type=Path, default=None, help="also write an interactive map")
@@ -104,7 +106,8 @@ def measure(args: Arguments) -> Outcome:
     embeddings = read_given(args, args.source)
     split = args.split or ("test" if embeddings.splits and "test" in embeddings.splits else ALL_ROWS)
     rows = embeddings if split == ALL_ROWS else embeddings.select(split)
-    results = measure_rows(rows, args.label, args.num_bootstrap, args.seed) | {"split": split}
+    label = args.label or ("label" if args.labels else None)  # a file of one class is refused, not passed over
+    results = measure_rows(rows, label, args.num_bootstrap, args.seed) | {"split": split}
     if args.html:
         write_measure_map(args, rows, results)
     if args.out:
@@ -118,11 +121,11 @@ def measure_rows(rows: Any, label: str | None, num_bootstrap: int, seed: int) ->
     """All figures of an `EmbeddingSet`, in the form of `results.json`."""
     from gapless.errors import unknown_name
     from gapless.metrics.measure import measure as measure_figures
-    from gapless.train.evaluate import versions
+    from gapless.train.evaluate import telling_label, versions
 
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
-    name = label or next(iter(rows.labels), None)
+    name = label or telling_label(rows.labels)
     sizes = {modality: matrix.shape[1] for modality, matrix in rows.embeddings.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{modality} {size}" for modality, size in sizes.items())
