@@ -152,7 +152,7 @@ def test_three_modalities_carry_the_pair_and_the_bare_key_is_the_mean():
 
 
 def test_ties_counted_again_do_not_lean_on_products_of_another_shape():
-    """40 equal rows tie beyond what is kept; the kept products are a few roundings away from those that are made anew."""
+    """40 equal rows tie beyond what is kept; the kept products are a few roundings away from those made anew."""
     rows = torch.eye(8)[0].expand(40, 8).contiguous()
     nearest = Nearest(rows, 10, scale=4.0)
     nearest.scores.fill_(4.0 + 1e-4)

@@ -10,7 +10,7 @@ STRIP = 16  # scores that share one maximum
 
 
 class Strips:
-    """Scores, [query, gallery] when dim is 1 and [gallery, query] when it is 0; maxima are taken once, when asked for."""
+    """Scores, [query, gallery] when dim is 1 and [gallery, query] when it is 0; maxima are taken when asked for."""
 
     def __init__(self, scores: Tensor, dim: int) -> None:
         self.scores = scores
