@@ -16,6 +16,7 @@ from ledger import record
 from processes import exit_code, forked
 
 from gapless import files
+from gapless.cli import main
 from gapless.data.readers.phantom import write_phantom
 from gapless.errors import UsageError
 from gapless.files import LOCK_FILE, only_writer
@@ -138,9 +139,8 @@ def check_two(place: Path, verb: str) -> None:
     assert "another process is writing" in loser or "in use" in loser
     assert "Traceback" not in loser
     assert not list(out.rglob(LOCK_FILE))
-    run = out if verb != "compare" else out / "runs" / "clip-seed0"
-    assert newest_valid(run / "checkpoints")[0] is not None
-    assert (run / "model" / "model.safetensors").exists()
+    assert newest_valid(out / "checkpoints")[0] is not None
+    assert (out / "model" / "model.safetensors").exists()
 
 
 def test_two_trainings_on_one_run_short(place):
@@ -148,6 +148,17 @@ def test_two_trainings_on_one_run_short(place):
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", ["train", "caption train"])
 def test_two_commands_on_one_run(place, verb):
     check_two(place, verb)
+
+
+@pytest.mark.torture
+def test_a_comparison_that_another_process_writes_is_left_alone(place, monkeypatch, capsys):
+    """Held here: of two that start together the later one may find a finished comparison, which it keeps."""
+    monkeypatch.chdir(place)
+    words = [*COMMANDS["compare"], "--data", "data", "--out", "compare"]
+    with only_writer(place / "compare"):
+        assert main(words) == TOLD
+        assert [entry.name for entry in (place / "compare").iterdir()] == [LOCK_FILE]
+    assert "another process is writing" in capsys.readouterr().err
