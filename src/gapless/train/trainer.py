@@ -57,6 +57,8 @@ class RunTrainer(Trainer):
             eval_dataset=evaluation,
             data_collator=collator,
         )
+        # transformers would delete the newest of a training that stops, where one is kept and another is the best
+        self.num_kept, args.save_total_limit = args.save_total_limit, None
         self.run = run
         self.whole_model, self.evaluation = model, evaluation
         self.sums: dict[str, Tensor | float] = {}  # of the loss and its terms since the last log
@@ -179,8 +181,8 @@ class RunTrainer(Trainer):
 
     def rotate(self, directory: Path) -> None:
         best = self.state.best_model_checkpoint
-        if self.args.save_total_limit:
-            rotate(directory, self.args.save_total_limit, None if best is None else Path(best).name)
+        if self.num_kept:
+            rotate(directory, self.num_kept, None if best is None else Path(best).name)
 
 
 class AlignerTrainer(RunTrainer):
