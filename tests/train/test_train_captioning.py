@@ -1,6 +1,8 @@
 """A captioner's run: the three modes, exact resume, the epoch chosen on groups that training has not seen."""
 
 import json
+import os
+import signal
 
 import pyarrow as pa
 import pytest
@@ -10,11 +12,11 @@ from fakes import tiny_modalities
 
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, Interrupted, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import Captioner
 from gapless.train.caption_data import FeatureDataset, dataset_of, divided
-from gapless.train.captioning import CaptionRun, CaptionSettings, train_captioner
+from gapless.train.captioning import CaptionRun, CaptionSettings, CaptionTrainer, train_captioner
 from gapless.train.checkpoint import checkpoints_of, fault_of
 from gapless.train.recipes import Recipe
 from gapless.train.run import new_model
@@ -224,3 +226,19 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(phantom, a
     with pytest.raises(UsageError, match=r"settings\.noise_std"):
         train(aligner_directory, phantom, finished, settings(noise_std=0.5), resume=True)
     assert not (tmp_path / "a").exists()
+
+
+def test_what_sigterm_saved_is_there_beside_the_best(phantom, aligner_directory, tmp_path, monkeypatch):
+    """One checkpoint is kept and an earlier one is the best: transformers would delete the newer one at the end."""
+    figures = iter([1.0, 2.0])
+
+    def evaluation_figures(self):
+        value = next(figures)
+        if value == 2.0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"caption/loss": value}
+
+    monkeypatch.setattr(CaptionTrainer, "evaluation_figures", evaluation_figures)
+    with pytest.raises(Interrupted, match="at step 5 and saved"):
+        train(aligner_directory, phantom, tmp_path / "run", settings(training={"save_total_limit": 1}))
+    assert [path.name for path in checkpoints_of(tmp_path / "run" / "checkpoints")] == ["checkpoint-5", "checkpoint-2"]
