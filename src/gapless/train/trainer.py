@@ -82,8 +82,6 @@ class RunTrainer(Trainer):
             eval_dataset=evaluation,
             data_collator=collator,
         )
-        # transformers would delete the newest of a training that stops, where one is kept and another is the best
-        self.num_kept, args.save_total_limit = args.save_total_limit, None
         self.run = run
         self.whole_model, self.evaluation = model, evaluation
         self.sums: dict[str, Tensor | float] = {}  # of the loss and its terms since the last log
