@@ -142,7 +142,7 @@ def figures_of(embeddings: Embeddings, rows: Rows) -> list[float]:
 
 def line(name: str, values: np.ndarray) -> str:
     """Means and standard deviations over seeds."""
-    pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
+    pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1)), strict=True)
     return " | ".join([name.ljust(24), *(f"{mean:.3f} ±{deviation:.3f}" for mean, deviation in pairs)])
 
 

@@ -139,7 +139,7 @@ def medpix_lookalike(home: Path) -> Path:
     from fakes import write_images
 
     random = np.random.default_rng(0)
-    for part, num_cases in (("train", 40), ("dev", 12)):
+    for part, num_cases in (("train", 50), ("dev", 12)):
         (home / part).mkdir(parents=True)
         files = write_images(home / part, 3 * num_cases)
         shared = random.normal(size=(num_cases, 8)).repeat(3, axis=0)
