@@ -176,7 +176,7 @@ def test_the_recipe_study_chooses_on_held_back_cases_and_reports_on_others(tmp_p
 def test_the_whole_study_runs_and_goes_on(tmp_path: Path) -> None:
     medpix = medpix_lookalike(tmp_path / "medpix")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "SEEDS": "1", "PAIRS": "300", "EPOCHS": "1"}
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "SEEDS": "1", "PAIRS": "420", "EPOCHS": "1"}
     command = ["bash", str(EXAMPLES / "study.sh"), str(medpix), str(tmp_path / "out")]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
