@@ -195,13 +195,14 @@ def remove_leftovers(directory: Path, name: str | None = None) -> None:
 
 
 @contextmanager
-def only_writer(directory: Path, lock_file: str = LOCK_FILE) -> Iterator[None]:
+def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None = None) -> Iterator[None]:
     """Hold a directory, made if need be, for this process alone; one that is left empty is removed.
 
     The lock ends with the process, whatever ends it. On a file system that has no locks nobody is kept out.
 
     Args:
         lock_file: a name of its own holds one output of a directory in which others may be written.
+        named: what a refusal calls it; by default the directory.
 
     Raises:
         UsageError: another process holds it.
@@ -216,7 +217,8 @@ def only_writer(directory: Path, lock_file: str = LOCK_FILE) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:  # held by another process, or removed by one that has just finished
-            raise UsageError(f"another process is writing {directory}; wait until it is done, or choose another --out")
+            what = named or directory
+            raise UsageError(f"another process is writing {what}; wait until it is done, or choose another --out")
         try:
             yield
         finally:

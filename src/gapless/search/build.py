@@ -4,10 +4,8 @@ The rows are embedded into a staging directory first, shard by shard, so that an
 Then all of them enter the table in one commit: a reader sees the collection as it was, or as it is.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -348,17 +346,11 @@ def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
     A directory that the user names holds other things: the work has one of its own in there.
     """
     place = Path(uri) / STAGING if staging is None else staging / f"gapless-{digest(uri)}"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(place / "lock"))
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        if not is_ours:  # held by another process, or removed by one that has just finished
-            raise UsageError(f"another process is writing {uri}; wait until it is done")
+    with files.only_writer(place, named=uri):
         yield place
-        shutil.rmtree(place)
+        for entry in place.iterdir():
+            if entry.name != files.LOCK_FILE:
+                shutil.rmtree(entry)
 
 
 def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool) -> None:
