@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,19 @@ from torture import hostile_files as files
 from torture.hostile_offer import Home, Offer
 
 from gapless.files import sha256_of
+
+FILE, OUT = object(), object()  # in a command: the offered file, and where it may write
+
+
+def file_offer(name: str, file: str, content: Any, words: Sequence[Any], careless: Any) -> Offer:
+    """One file of this content (bytes, or made with the canary) as a command takes it."""
+
+    def make(place: Path, canary: Path) -> list[Any]:
+        (place / file).write_bytes(content(canary) if callable(content) else content)
+        stands_for = {FILE: place / file, OUT: place / "out"}
+        return [stands_for.get(word, word) for word in words]
+
+    return Offer(name, make, careless, file)
 
 
 def manifests(home: Home) -> Iterator[Offer]:
@@ -94,11 +107,8 @@ TABLE = "manifest.parquet"
 
 def tables(home: Home) -> Iterator[Offer]:
     def offer(name: str, file: str, content: Any, careless: Any = None, key: str = "image") -> Offer:
-        def make(place: Path, canary: Path) -> list[Any]:
-            (place / file).write_bytes(content(canary) if callable(content) else content)
-            return ["data", "table", place / file, "--out", place / "out", "--image-key", key, "--workers", 1]
-
-        return Offer(f"table: {name}", make, careless, file)
+        words = ["data", "table", FILE, "--out", OUT, "--image-key", key, "--workers", 1]
+        return file_offer(f"table: {name}", file, content, words, careless)
 
     for suffix in ("csv", "jsonl", "parquet", "pkl"):
         yield offer(f"a pickle as .{suffix}", f"x.{suffix}", lambda c: files.pickled(c, 4), files.unpickle)
@@ -119,11 +129,8 @@ def pickled_images(canary: Path) -> bytes:
 
 def shards(home: Home) -> Iterator[Offer]:
     def offer(name: str, content: Callable[[Path], bytes], careless: Any = None) -> Offer:
-        def make(place: Path, canary: Path) -> list[Any]:
-            (place / "x.tar").write_bytes(content(canary))
-            return ["data", "shards", place / "x.tar", "--out", place / "out", "--workers", 1]
-
-        return Offer(f"shards: {name}", make, careless, "x.tar")
+        words = ["data", "shards", FILE, "--out", OUT, "--workers", 1]
+        return file_offer(f"shards: {name}", "x.tar", content, words, careless)
 
     good = files.png()
     for suffix in ("pkl", "pickle", "pyd", "pth"):
@@ -142,11 +149,8 @@ def shards(home: Home) -> Iterator[Offer]:
 
 def captions(home: Home) -> Iterator[Offer]:
     def offer(name: str, content: Callable[[Path], bytes], careless: Any = None) -> Offer:
-        def make(place: Path, canary: Path) -> list[Any]:
-            (place / "x.jsonl").write_bytes(content(canary))
-            return ["caption", "evaluate", place / "x.jsonl", "--data", home / "m", "--num_bootstrap", 0]
-
-        return Offer(f"captions: {name}", make, careless, "x.jsonl")
+        words = ["caption", "evaluate", FILE, "--data", home / "m", "--num_bootstrap", 0]
+        return file_offer(f"captions: {name}", "x.jsonl", content, words, careless)
 
     yield offer("a pickle", lambda c: files.pickled(c, 4), files.unpickle)
     yield offer("an old pickle", lambda c: files.pickled(c, 0), files.unpickle)
