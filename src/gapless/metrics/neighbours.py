@@ -62,8 +62,9 @@ class Nearest:
 def _newcomers(strips: Strips, level: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Queries with scores above their level, ascending, and those scores, [query, at most width], -inf beside them."""
     queries, values = strips.reaching(strips.above(level))
-    queries, order = queries.sort()
-    values = values[order]
+    if strips.dim == 0:  # else they are in order
+        queries, order = queries.sort()
+        values = values[order]
     hit, column = (values > level[queries, None]).nonzero(as_tuple=True)
     touched, slot, counts = torch.unique_consecutive(queries[hit], return_inverse=True, return_counts=True)
     if not len(touched):

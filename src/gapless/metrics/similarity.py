@@ -111,9 +111,7 @@ class _Counter:
         places, values = strips.reaching(reached)
         for threshold, total, compare in ((high, self.above, torch.gt), (low, self.reached, torch.ge)):
             counts = compare(values, threshold[places, None]).sum(dim=1).to(total.dtype)
-            total[queries] += torch.zeros(len(low), dtype=total.dtype, device=total.device).index_add_(
-                0, places, counts
-            )
+            total[queries] += total.new_zeros(len(low)).index_add_(0, places, counts)
 
     def _add_all(self, queries: slice | Tensor, strips: Strips, scratch: Tensor) -> None:
         scores, dim = strips.scores, strips.dim
