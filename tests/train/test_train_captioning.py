@@ -16,10 +16,17 @@ from gapless.errors import DataRefused, Interrupted, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import Captioner
 from gapless.train.caption_data import FeatureDataset, dataset_of, divided
-from gapless.train.captioning import CaptionRun, CaptionSettings, CaptionTrainer, train_captioner
+from gapless.train.captioning import (
+    CaptionCollator,
+    CaptionRun,
+    CaptionSettings,
+    CaptionTrainer,
+    new_captioner,
+    train_captioner,
+)
 from gapless.train.checkpoint import checkpoints_of, fault_of
 from gapless.train.recipes import Recipe
-from gapless.train.run import new_model
+from gapless.train.run import all_captions, new_model
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +142,28 @@ def test_joint_mode_moves_the_encoder_under_both_losses(phantom, aligner_directo
     before = GaplessModel.from_pretrained(aligner_directory).state_dict()
     after = Captioner.from_pretrained(tmp_path / "joint" / "model").aligner.state_dict()
     assert not torch.equal(before["heads.image.0.weight"], after["heads.image.0.weight"])
+
+
+def test_equal_captions_are_no_negatives_in_joint_mode(phantom, aligner_directory):
+    """Three rows that say the same and one that does not: the three find each other as well as themselves."""
+    asked = settings("joint")
+    captions = all_captions(phantom.select("train"))
+    model = new_captioner(GaplessModel.from_pretrained(aligner_directory), asked, captions)
+    data = dataset_of(model, phantom.select("train"), "joint", ("image", "text"), training_seed=0)
+    text = model.preprocessor("text")
+    said = ["Same", "same", "other", "same "]
+    inputs = CaptionCollator(model)(
+        [{**data[row], "caption": caption, "text": text.prepare(caption)} for row, caption in enumerate(said)]
+    )
+    inputs.pop("ids")
+    with torch.no_grad():
+        found = model.eval()(**inputs).terms["contrastive"]
+        images, texts = (model.aligner.embed(name, inputs["batch"][name]) for name in ("image", "text"))
+        logits = model.aligner.loss.logit_scale.exp() * images @ texts.T
+    is_other = torch.tensor([[(row == 2) != (column == 2) for column in range(4)] for row in range(4)])
+    share = logits.exp().masked_fill(is_other, 0.0)
+    expected = -sum((share.sum(d) / logits.exp().sum(d)).log().mean() for d in (0, 1)) / 2
+    assert found == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_text_mode_learns_from_text_and_never_opens_an_image(phantom, aligner_directory, tmp_path, monkeypatch):

@@ -114,7 +114,10 @@ class CaptionRun(Request):
 
 
 class CaptionCollator:
-    """Samples to the captioner's keyword arguments: tokens of the captions, and ready features or encoders' inputs."""
+    """Samples to the captioner's keyword arguments: tokens of the captions, and ready features or encoders' inputs.
+
+    With texts among the latter the aligner's loss is added, and equal captions are not negatives of each other in it.
+    """
 
     def __init__(self, model: Captioner) -> None:
         self.encode_captions = model.encode_captions
@@ -127,8 +130,8 @@ class CaptionCollator:
             if name in first:
                 inputs[name] = torch.stack([sample[name] for sample in samples])
         raw = {name: preprocessor for name, preprocessor in self.preprocessors.items() if name in first}
-        found = Collator(raw)(samples)
-        return inputs | {"ids": found["ids"]} | ({"batch": found["batch"]} if raw else {})
+        found = Collator(raw, mask_duplicates=TEXT in raw)(samples)
+        return inputs | (found if raw else {"ids": found["ids"]})
 
 
 class CaptionTrainer(RunTrainer):
