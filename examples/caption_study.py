@@ -24,13 +24,13 @@ import torch
 
 from gapless.cli import main as gapless
 from gapless.data.manifest import Manifest
-from gapless.files import write_json, write_text
+from gapless.files import only_writer, write_json, write_text
 from gapless.metrics.captioning import CaptionScorer
 from gapless.metrics.uncertainty import Figure, GroupSums, bootstrap_difference, combine, mean_figure
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner
 from gapless.models.generation import NOTICE
-from gapless.study.compare import keep_or_claim
+from gapless.study.compare import PLAN, check_plan
 from gapless.train.caption_data import image_features
 from gapless.train.caption_scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
 from gapless.train.captions import read_captions
@@ -261,8 +261,12 @@ def main() -> None:
         *(shlex.split(getattr(options, f"{name}_options")) for name in ("aligner", "caption", "generate")),
         options.judge,
     )
-    keep_or_claim(study.out / "captioners", study.plan())
-    run_commands(study)
+    captioners = study.out / "captioners"
+    with only_writer(study.out):
+        check_plan(captioners, study.plan())
+        captioners.mkdir(exist_ok=True)
+        write_json(captioners / PLAN, study.plan())
+        run_commands(study)
     manifest = Manifest.read(study.data)
     rows = manifest.select("test")
     ids, groups, references = (rows.table[name].to_pylist() for name in ("id", "group", "captions"))
