@@ -31,11 +31,12 @@ from gapless.train.recipes import phantom_small
 from gapless.train.run import all_captions, new_model
 
 
-def untrained(rows: Manifest, settings: CaptionSettings) -> Captioner:
-    """A captioner around a fresh aligner that cannot generate its end token."""
+def untrained(rows: Manifest, settings: CaptionSettings, directory: Path) -> Captioner:
+    """A captioner around a fresh aligner, loaded as a user would, that cannot generate its end token."""
     set_seed(0)
     captions = all_captions(rows)
-    model = new_captioner(new_model(phantom_small(), captions), settings, captions)
+    new_captioner(new_model(phantom_small(), captions), settings, captions).save_pretrained(directory)
+    model = Captioner.from_pretrained(directory)
     model.decoder.generation_config.suppress_tokens = [model.special_ids()["eos_token_id"]]
     return model.train(False)
 
@@ -102,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = write_phantom(folder / "phantom", num_pairs=2 * options.images, num_test=options.images).select("test")
-        model = untrained(rows, settings)
+        model = untrained(rows, settings, folder / "model")
         sides = Sides(model, rows, GenerationSettings(method=options.method), options.batch_size, folder)
         captions = {text for ids in sides.bare() for text in sides.texts(ids)}  # the warm-up of all sides
         same = captions == set(sides.loop()) == set(sides.gapless())

@@ -133,7 +133,7 @@ def test_beams_that_change_places_leave_the_prefix_where_it_is(monkeypatch):
     found = model.generate(prefix, **options)
     assert any(not torch.equal(beams, torch.arange(12)) for beams in moved)
     ours = len(moved)
-    monkeypatch.setattr(captioner, "PrefixCache", lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()))
+    monkeypatch.setattr(captioner, "PrefixCache", lambda room: EncoderDecoderCache(DynamicCache(), DynamicCache()))
     assert torch.equal(model.generate(prefix, **options), found)
     assert len(moved) - ours == 2 * ours
 

@@ -76,7 +76,7 @@ def options_of(settings: GenerationSettings) -> dict[str, Any]:
     return options | ({"no_repeat_ngram_size": settings.no_repeat_ngram_size} if settings.no_repeat_ngram_size else {})
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
     """Captions of a batch.
 

@@ -70,7 +70,7 @@ def generate_lines(
     """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order."""
     preprocessors = {IMAGE: model.preprocessor(IMAGE)}
     for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
-        with torch.no_grad():
+        with torch.inference_mode():
             prefix = model.prefix(*model.features(batch[IMAGE]))
         captions = captions_from(model, prefix, settings, key=ids[0])
         yield [

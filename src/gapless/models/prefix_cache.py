@@ -1,0 +1,101 @@
+"""What a decoder under `generate` remembers: keys and values of the words so far and, computed once, of the prefix.
+
+Transformers' own cache copies all words at every new one, and for beams twice. Here they lie in a buffer with room for
+the longest caption, and beams change places by one copy into a second buffer. The tokens are the same.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+
+
+class WordLayer(DynamicLayer):
+    """Keys and values of one layer, `[row, head, word, size]`, as views of a buffer `[word, row, head, both sizes]`.
+
+    Args:
+        room: for so many words the buffer is made; it doubles when there are more.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.room = room
+        self.num_words = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        rows, heads, _, self.key_size = key_states.shape
+        self.buffer = key_states.new_empty(self.room, rows, heads, self.key_size + value_states.shape[-1])
+        self.spare = self.buffer[:0]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.num_words + key_states.shape[-2]
+        while end > len(self.buffer):
+            self.buffer = torch.cat([self.buffer, torch.empty_like(self.buffer)])
+        into = self.buffer[self.num_words : end]
+        into[..., : self.key_size] = key_states.permute(2, 0, 1, 3)
+        into[..., self.key_size :] = value_states.permute(2, 0, 1, 3)
+        return self.show(end)
+
+    def show(self, num_words: int) -> tuple[Tensor, Tensor]:
+        """The first words of the buffer, where transformers looks for them."""
+        self.num_words = num_words
+        words = self.buffer[:num_words].permute(1, 2, 0, 3)
+        self.keys, self.values = words[..., : self.key_size], words[..., self.key_size :]
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.num_words
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """These rows alone, in this order; as many rows as there were go into the spare buffer."""
+        if not self.num_words:
+            return
+        shape = (len(self.buffer), len(indices), *self.buffer.shape[2:])
+        if self.spare.shape != shape:
+            self.spare = self.buffer.new_empty(shape)
+        # one flat index over words and rows: torch copies on all cores along the first dimension alone
+        words = torch.arange(self.num_words, device=indices.device)[:, None]
+        flat = (words * self.buffer.shape[1] + indices).flatten()
+        torch.index_select(
+            self.buffer[: self.num_words].flatten(0, 1), 0, flat, out=self.spare[: self.num_words].flatten(0, 1)
+        )
+        self.buffer, self.spare = self.spare, self.buffer
+        self.show(self.num_words)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.num_words:
+            self.batch_select_indices(torch.arange(self.buffer.shape[1], device=self.device).repeat_interleave(repeats))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        super().crop(tokens_to_remove)
+        if self.is_initialized and self.keys is not None:
+            self.num_words = self.keys.shape[-2]
+
+    def reset(self) -> None:
+        self.num_words = 0
+        super().reset()
+
+
+class PrefixCache(EncoderDecoderCache):
+    """The words' cache and the prefix's; by itself a decoder keeps the former alone.
+
+    Args:
+        room: words to expect.
+    """
+
+    def __init__(self, room: int) -> None:
+        words: Any = DynamicCache()
+        words.layer_class_to_replicate = partial(WordLayer, room)
+        super().__init__(words, DynamicCache())
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Beams change places among those of one image alone, and these share its prefix, which stays where it is."""
+        self.self_attention_cache.reorder_cache(beam_idx)
