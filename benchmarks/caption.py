@@ -59,7 +59,7 @@ class Sides:
         """Transformers' own call with its own caches; BERT must be given this pair of them."""
         ids = self.model.special_ids()
         start = torch.full((len(prefix), 1), ids["bos_token_id"])
-        return self.model.decoder.generate(
+        found: torch.Tensor = self.model.decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=prefix,
@@ -68,6 +68,7 @@ class Sides:
             **ids,
             **options_of(self.settings),
         )
+        return found
 
     def texts(self, ids: torch.Tensor) -> list[str]:
         return [" ".join(text.split()) for text in self.model.tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def measure_hashing(folder: Path, workers: int, out: Path) -> int:
     return _measure_pool(hashing_chunk, folder, workers)
 
 
-def _measure_pool(function, folder: Path, workers: int) -> int:
+def _measure_pool(function: Callable[[list[Path]], int], folder: Path, workers: int) -> int:
     from joblib.externals.loky import ProcessPoolExecutor
 
     paths = sorted((folder / "images").glob("*.jpg"))
@@ -114,7 +115,8 @@ def run(name: str, folder: Path, workers: int, out: Path) -> dict[str, float]:
     """A measurement in a fresh process: images, seconds, and the peak memory of that process in MB."""
     arguments = ["--measure", name, "--folder", str(folder), "--workers", str(workers), "--out", str(out)]
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    told: dict[str, float] = json.loads(done.stdout)
+    return told
 
 
 def measure(name: str, folder: Path, workers: int, out: Path) -> None:

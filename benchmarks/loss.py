@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gapless.geometry import blocks, unit_norm
 from gapless.losses import tiled
@@ -70,15 +70,17 @@ def open_clip_loss(batch: Batch) -> Step:
 
 def sentence_transformers_loss(batch: Batch) -> Step:
     """Symmetric InfoNCE with a fixed scale."""
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     loss = MultipleNegativesRankingLoss(
-        model=None,
+        model=SentenceTransformer(modules=[nn.Identity()]),  # not called: the embeddings are there
         scale=float(batch.log_scale.detach().exp()),
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     )
-    return lambda: loss.compute_loss_from_embeddings([batch.image, batch.text], None).backward()
+    labels = torch.arange(len(batch.image))  # not used either
+    return lambda: loss.compute_loss_from_embeddings([batch.image, batch.text], labels).backward()
 
 
 def ours(batch: Batch, groups: Tensor | None = None, weight: float = 1.0) -> Step:

@@ -13,9 +13,10 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypedDict, TypeVar
 
 import faiss
 import numpy as np
@@ -24,14 +25,14 @@ from gapless.data.embedding_set import EmbeddingSet
 from gapless.data.vectors import VectorPairs
 from gapless.embed import Source, columns_of
 from gapless.search.build import Samples, ready_chunks, write_collection
-from gapless.search.collection import FORMAT, VERSION, Collection
+from gapless.search.collection import FORMAT, VERSION, Collection, Hit
 from gapless.search.indices import update_indices
 
 DIM = 512
 DIRECTIONS = 48  # that hold most of the variance
 K = 10
 ROUNDS = 3
-NO_MODEL: dict[str, object] = {"source": ["none"], "fingerprint": "0" * 64}
+NO_MODEL: Mapping[str, object] = {"source": ["none"], "fingerprint": "0" * 64}
 FAISS_LINKS, FAISS_BUILD, FAISS_SEARCH = 32, 80, 64  # M, efConstruction, efSearch
 WORDS = [
     "axial",
@@ -52,6 +53,18 @@ WORDS = [
 ]
 
 Engine = Callable[[np.ndarray], Sequence[int]]
+Figures = dict[str, float]
+T = TypeVar("T")
+
+
+class SizeFigures(TypedDict):
+    """What one size gives; `key_bytes` is the memory of a row besides its vector."""
+
+    size: int
+    engines: dict[str, Figures]
+    seconds: dict[str, float]
+    bytes_on_disk: int
+    key_bytes: float
 
 
 def drawn_vectors(count: int, seed: int) -> np.ndarray:
@@ -74,7 +87,7 @@ def drawn_captions(count: int) -> list[str]:
     return [" ".join(WORDS[word] for word in row) for row in random.integers(0, len(WORDS), (count, 8))]
 
 
-def make_collection(path: Path, vectors: np.ndarray, model: dict[str, object] = NO_MODEL) -> Collection:
+def make_collection(path: Path, vectors: np.ndarray, model: Mapping[str, object] = NO_MODEL) -> Collection:
     """A row per vector, half of them images and half texts, with a caption of eight words."""
     half = len(vectors) // 2
     captions = drawn_captions(half)
@@ -94,16 +107,16 @@ def make_collection(path: Path, vectors: np.ndarray, model: dict[str, object] = 
     return collection
 
 
-def numbers_of(hits: Sequence[object], half: int) -> list[int]:
+def numbers_of(hits: Sequence[Hit], half: int) -> list[int]:
     """Rows of the drawn matrix that hits stand for."""
-    return [int(hit.id) + (half if hit.modality == "text" else 0) for hit in hits]  # type: ignore[attr-defined]
+    return [int(hit.id) + (half if hit.modality == "text" else 0) for hit in hits]
 
 
 def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
     """Exact search as the command and the service do it; captions come along. A further way in is a further entry."""
 
-    def search(query: np.ndarray, **options: object) -> Sequence[int]:
-        return numbers_of(collection.search(query, k=K, exact=True, **options), half)  # type: ignore[arg-type]
+    def search(query: np.ndarray, modality: str | None = None, words: str | None = None) -> Sequence[int]:
+        return numbers_of(collection.search(query, k=K, modality=modality, words=words, exact=True), half)
 
     def engine_alone(query: np.ndarray) -> Sequence[int]:
         table = collection.snapshot().table
@@ -143,7 +156,9 @@ def exact_answers(vectors: np.ndarray, queries: np.ndarray) -> list[set[int]]:
     return answers
 
 
-def measure(engines: dict[str, Engine], queries: np.ndarray, answers: list[set[int]], threads: int) -> dict[str, dict]:
+def measure(
+    engines: dict[str, Engine], queries: np.ndarray, answers: list[set[int]], threads: int
+) -> dict[str, Figures]:
     """Latency of single queries in milliseconds, queries a second from several threads, recall."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
@@ -167,7 +182,7 @@ def measure(engines: dict[str, Engine], queries: np.ndarray, answers: list[set[i
     return results
 
 
-def timed(name: str, seconds: dict[str, float], work: Callable[[], object]) -> object:
+def timed(name: str, seconds: dict[str, float], work: Callable[[], T]) -> T:
     start = time.perf_counter()
     value = work()
     seconds[name] = time.perf_counter() - start
@@ -175,29 +190,28 @@ def timed(name: str, seconds: dict[str, float], work: Callable[[], object]) -> o
     return value
 
 
-def run_size(size: int, num_queries: int, threads: int, kind: str) -> dict:
+def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigures:
     vectors, queries = drawn_vectors(size, 1), drawn_vectors(num_queries, 99)
     answers = exact_answers(vectors, queries)
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "collection"
-        collection: Collection = timed("write the collection", seconds, lambda: make_collection(path, vectors))  # type: ignore[assignment]
+        collection = timed("write the collection", seconds, lambda: make_collection(path, vectors))
         timed("full-text index", seconds, lambda: update_indices(collection, None, above=size))
         timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0]))
         engines = collection_engines(collection, size // 2)
-        engines["faiss flat"] = timed("faiss flat", seconds, lambda: faiss_flat(vectors))  # type: ignore[assignment]
-        engines["faiss HNSW"] = timed("faiss HNSW", seconds, lambda: faiss_hnsw(vectors))  # type: ignore[assignment]
+        engines["faiss flat"] = timed("faiss flat", seconds, lambda: faiss_flat(vectors))
+        engines["faiss HNSW"] = timed("faiss HNSW", seconds, lambda: faiss_hnsw(vectors))
         with_index = Collection.open(path)
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(with_index, kind))
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         key_bytes = collection.snapshot().rows.nbytes / size
-    found = {"size": size, "engines": results, "seconds": seconds, "bytes_on_disk": on_disk}
-    return found | {"key_bytes": key_bytes}
+    return SizeFigures(size=size, engines=results, seconds=seconds, bytes_on_disk=on_disk, key_bytes=key_bytes)
 
 
-def print_table(found: dict) -> None:
+def print_table(found: SizeFigures) -> None:
     print(f"\n{found['size']:,} vectors of {DIM}-d, {found['bytes_on_disk'] / 2**20:,.0f} MiB on disk")
     print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
     flat = found["engines"]["faiss flat"]["p50_ms"]

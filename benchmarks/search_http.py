@@ -22,10 +22,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 import numpy as np
-from search import DIM, ROUNDS, K, drawn_captions, drawn_vectors, make_collection
+from search import DIM, ROUNDS, Figures, K, drawn_captions, drawn_vectors, make_collection
 
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of
@@ -38,6 +39,15 @@ TARGET = 2.0  # a query through HTTP at most so many times the bare index's
 JSON = {"content-type": "application/json"}
 
 Ask = Callable[[int], object]
+
+
+class ServiceFigures(TypedDict):
+    """What is measured of one collection."""
+
+    size: int
+    ways: dict[str, Figures]
+    clients: int
+    queries_per_s: float
 
 
 def drawn_model(path: Path) -> GaplessModel:
@@ -85,7 +95,7 @@ def asker(address: str, queries: list[Mapping[str, object]]) -> Ask:
     return ask
 
 
-def latencies(ways: Mapping[str, Ask], num_queries: int) -> dict[str, dict[str, float]]:
+def latencies(ways: Mapping[str, Ask], num_queries: int) -> dict[str, Figures]:
     """p50 and p95 in milliseconds; the ways take turns, and each is warm before it counts."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for ask in ways.values():
@@ -118,7 +128,7 @@ def throughput(address: str, queries: list[Mapping[str, object]], clients: int) 
     return len(queries) / (time.perf_counter() - start)
 
 
-def run(size: int, num_queries: int, clients: int) -> dict[str, object]:
+def run(size: int, num_queries: int, clients: int) -> ServiceFigures:
     words = drawn_captions(num_queries)
     vectors = drawn_vectors(num_queries, 99)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +148,7 @@ def run(size: int, num_queries: int, clients: int) -> dict[str, object]:
             }
             found = latencies(ways, num_queries)
             rate = throughput(address, by_words, clients)
-    return {"size": size, "ways": found, "clients": clients, "queries_per_s": rate}
+    return ServiceFigures(size=size, ways=found, clients=clients, queries_per_s=rate)
 
 
 def main() -> None:
@@ -149,7 +159,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
     options = parser.parse_args()
     found = run(options.size, options.queries, options.clients)
-    ways: dict[str, dict[str, float]] = found["ways"]  # type: ignore[assignment]
+    ways = found["ways"]
     bare = ways["bare index"]["p50_ms"]
     print(f"{options.size:,} vectors of {DIM}-d, {options.queries} queries x {ROUNDS} rounds")
     print(f"{'':<22}{'p50 ms':>9}{'p95 ms':>9}{'x bare':>9}")

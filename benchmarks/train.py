@@ -12,9 +12,10 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from gapless.data.batches import EpochSampler, PairDataset
 from gapless.data.manifest import Manifest
@@ -37,7 +38,8 @@ def bare_loop(recipe: Recipe, rows: Manifest, steps: int) -> float:
     """Samples per second of the loop anyone would write: same optimiser, clipping, temperature rule, data loader."""
     set_seed(0)
     model = new_model(recipe, all_captions(rows)).train()
-    batch_size = recipe.training["per_device_train_batch_size"]
+    assert model.loss is not None
+    batch_size: int = recipe.training["per_device_train_batch_size"]
     dataset = dataset_of(model, rows)
     loader = torch.utils.data.DataLoader(
         dataset,
@@ -65,7 +67,7 @@ def bare_loop(recipe: Recipe, rows: Manifest, steps: int) -> float:
 
 
 class Clock(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == WARM_UP:
             self.started = time.perf_counter()
         self.ended = time.perf_counter()
@@ -74,6 +76,7 @@ class Clock(TrainerCallback):
 def gapless_run(recipe: Recipe, rows: Manifest, steps: int) -> float:
     """Samples per second of the Trainer, logging included, after the same warm-up."""
     clock = Clock()
+    batch_size: int = recipe.training["per_device_train_batch_size"]
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(
             recipe,
@@ -93,7 +96,7 @@ def gapless_run(recipe: Recipe, rows: Manifest, steps: int) -> float:
         trainer = AlignerTrainer(model, arguments, dataset_of(model, rows), run=out)
         trainer.add_callback(clock)
         trainer.train()
-    return steps * recipe.training["per_device_train_batch_size"] / (clock.ended - clock.started)
+    return steps * batch_size / (clock.ended - clock.started)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from gapless.cli import main as gapless
 from gapless.data.manifest import Manifest
 from gapless.files import only_writer, write_json, write_text
 from gapless.metrics.captioning import CaptionScorer
-from gapless.metrics.uncertainty import Figure, GroupSums, bootstrap_difference, combine, mean_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap_difference, combine, mean_figure
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner
 from gapless.models.generation import NOTICE
@@ -190,18 +190,21 @@ def score(study: Study, manifest: Manifest, rows: Manifest, scorer: CaptionScore
     return found
 
 
-def differences(study: Study, found: Scores, num_groups: int, num_bootstrap: int) -> dict[str, dict[str, object]]:
+def over_seeds(seeds: Sequence[Figures]) -> Figures:
+    """The means of what the tables show."""
+    return {key: combine([figures[key] for figures in seeds]) for key in SHOWN if key in seeds[0]}
+
+
+def differences(study: Study, found: Scores, num_groups: int, num_bootstrap: int) -> dict[str, dict[str, Interval]]:
     """Every other method minus the first: means over seeds, the same draws of groups for both."""
     first, *others = study.methods
-    told: dict[str, dict[str, object]] = {}
-    for arm, method in found:
-        if method in others:
-            sides = []
-            for one in (method, first):
-                seeds = found[arm, one]
-                sides.append({key: combine([figures[key] for figures in seeds]) for key in SHOWN if key in seeds[0]})
-            told[f"{arm}: {method} - {first}"] = dict(bootstrap_difference(*sides, num_groups, num_bootstrap))
-    return told
+    return {
+        f"{arm}: {method} - {first}": bootstrap_difference(
+            over_seeds(seeds), over_seeds(found[arm, first]), num_groups, num_bootstrap
+        )
+        for (arm, method), seeds in found.items()
+        if method in others
+    }
 
 
 def shown(numbers: Sequence[float], unit: int) -> str:
@@ -211,7 +214,7 @@ def shown(numbers: Sequence[float], unit: int) -> str:
     return f"{mean} ±{unit * statistics.stdev(numbers):.{digits}f}" if len(set(numbers)) > 1 else mean
 
 
-def tables(found: Scores, told: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+def tables(found: Scores, told: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
     """Markdown: the systems, then the differences; bold where the interval leaves 0 out."""
     yield "| captions | method | " + " | ".join(name for name, _ in SHOWN.values()) + " |"
     yield "|---|---" + "|---:" * len(SHOWN) + "|"
@@ -252,14 +255,16 @@ def main() -> None:
     if unknown := [arm for arm in arms if arm not in ARMS]:
         parser.error(f"unknown arm {unknown[0]!r}; known: {', '.join(ARMS)}")
     study = Study(
-        options.data,
-        options.out,
-        options.recipe,
-        options.methods.split(","),
-        options.seeds,
-        arms,
-        *(shlex.split(getattr(options, f"{name}_options")) for name in ("aligner", "caption", "generate")),
-        options.judge,
+        data=options.data,
+        out=options.out,
+        recipe=options.recipe,
+        methods=options.methods.split(","),
+        seeds=options.seeds,
+        arms=arms,
+        aligner_options=shlex.split(options.aligner_options),
+        caption_options=shlex.split(options.caption_options),
+        generate_options=shlex.split(options.generate_options),
+        given_judge=options.judge,
     )
     captioners = study.out / "captioners"
     with only_writer(study.out):

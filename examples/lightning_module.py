@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gapless import GapClosingLoss, measure
+from gapless.losses.gap_closing import GapLossTerms
 
 
 class Aligner(lightning.LightningModule):
@@ -32,7 +33,7 @@ class Aligner(lightning.LightningModule):
         return {name: nn.functional.normalize(head(rows), dim=-1) for (name, head), rows in pairs}
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        terms = self.loss(self(*batch))
+        terms: GapLossTerms = self.loss(self(*batch))
         self.log_dict({name: value.detach() for name, value in terms._asdict().items()})
         return terms.total
 
@@ -40,8 +41,9 @@ class Aligner(lightning.LightningModule):
         self.loss.clamp_logit_scale()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        temperature = {"params": self.loss.parameters(), "weight_decay": 0.0}
-        return torch.optim.AdamW([{"params": self.heads.parameters()}, temperature], lr=1e-2)
+        optimizer = torch.optim.AdamW(self.heads.parameters(), lr=1e-2)
+        optimizer.add_param_group({"params": self.loss.parameters(), "weight_decay": 0.0})
+        return optimizer
 
 
 def frozen_pairs(num_pairs: int) -> list[Tensor]:

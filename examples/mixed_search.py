@@ -102,7 +102,7 @@ def main() -> None:
         data, study = options.data, options.study
         if study is None:
             data, study = trained(Path(folder), options)
-        shown = {}
+        shown: dict[str, Searcher] = {}
         for method in METHODS:
             found = []
             for model in sorted((study / "runs").glob(f"{method}-seed*")):

@@ -24,18 +24,17 @@ def pairs(num_pairs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def encoder(dim: int) -> nn.Module:
     """A small network that starts in a cone of its own, as deep encoders do."""
-    layers = nn.Sequential(nn.Linear(dim, 64), nn.GELU(), nn.Linear(64, 16))
-    nn.init.normal_(layers[-1].bias, std=2.0)
-    return layers
+    first, last = nn.Linear(dim, 64), nn.Linear(64, 16)
+    nn.init.normal_(last.bias, std=2.0)
+    return nn.Sequential(first, nn.GELU(), last)
 
 
 def train(num_steps: int, alignment_weight: float, uniformity_weight: float) -> dict[str, float]:
     torch.manual_seed(0)
     encoders = nn.ModuleDict({"image": encoder(48), "text": encoder(32)})
     loss = GapClosingLoss(anchor="text", alignment_weight=alignment_weight, uniformity_weight=uniformity_weight)
-    optimizer = torch.optim.AdamW(
-        [{"params": encoders.parameters()}, {"params": loss.parameters(), "weight_decay": 0.0}], lr=3e-3
-    )
+    optimizer = torch.optim.AdamW(encoders.parameters(), lr=3e-3)
+    optimizer.add_param_group({"params": loss.parameters(), "weight_decay": 0.0})
     images, texts = pairs(512, seed=1)
 
     def embed(images: torch.Tensor, texts: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,15 +64,21 @@ def ramp(weight: float, start: float = 0.3) -> Weight:
     return [[0.0, 0.0], [start, 0.0], [1.0, weight]]
 
 
-def loss(alignment: Weight, uniformity: Weight, **changes: Any) -> LossConfig:
-    return replace(LossConfig(alignment_weight=alignment, uniformity_weight=uniformity), **changes)
+def fixed(temperature: float, weight: float) -> LossConfig:
+    """A temperature that does not learn; the same weight for both terms."""
+    return LossConfig(
+        temperature=temperature, learn_temperature=False, alignment_weight=weight, uniformity_weight=weight
+    )
+
+
+def with_dropout(settings: AdapterSettings, like: AdapterSettings) -> AdapterSettings:
+    return replace(settings, dropout=like.dropout, input_dropout=like.input_dropout)
 
 
 def arms() -> dict[str, AdapterSettings]:
     """Every arm of the study; `gapless` and its plain heads are what `gapless close` does by itself."""
     gapless, clip, published = (adapter_settings(name) for name in ("gapless", "clip", "gapless-published"))
-    strong = {"dropout": gapless.dropout, "input_dropout": gapless.input_dropout}
-    bare = {"dropout": clip.dropout, "input_dropout": clip.input_dropout}
+    regularised = with_dropout(clip, like=gapless)
     ramps = {
         f"ramp {alignment:g}, {uniformity:g}": replace(
             gapless, loss=replace(gapless.loss, alignment_weight=ramp(alignment), uniformity_weight=ramp(uniformity))
@@ -84,9 +89,9 @@ def arms() -> dict[str, AdapterSettings]:
         "clip": clip,
         "gapless-published": published,
         "gapless": gapless,
-        "clip, regularised": replace(clip, **strong),
-        "published, regularised": replace(published, **strong),
-        "gapless, bare heads": replace(gapless, **bare),
+        "clip, regularised": regularised,
+        "published, regularised": with_dropout(published, like=gapless),
+        "gapless, bare heads": with_dropout(gapless, like=clip),
         "gapless, no mask": replace(gapless, loss=replace(gapless.loss, mask_duplicates=False)),
         "gapless, width 2048": replace(gapless, hidden=2048),
         "gapless, width 512": replace(gapless, hidden=512),
@@ -95,18 +100,23 @@ def arms() -> dict[str, AdapterSettings]:
             gapless, loss=replace(gapless.loss, alignment_weight=ramp(16, 0.5), uniformity_weight=ramp(1, 0.5))
         ),
         **ramps,
-        "constant 3, 1": replace(clip, loss=loss(3.0, 1.0)),
-        "constant 10, 3": replace(clip, loss=loss(10.0, 3.0)),
-        "t 0.2 fixed, 1, 1": replace(clip, loss=loss(1.0, 1.0, temperature=0.2, learn_temperature=False), **strong),
-        "t 0.4 fixed, 0, 0": replace(clip, loss=loss(0.0, 0.0, temperature=0.4, learn_temperature=False), **strong),
+        "constant 3, 1": replace(clip, loss=LossConfig(alignment_weight=3.0, uniformity_weight=1.0)),
+        "constant 10, 3": replace(clip, loss=LossConfig(alignment_weight=10.0, uniformity_weight=3.0)),
+        "t 0.2 fixed, 1, 1": replace(regularised, loss=fixed(0.2, weight=1.0)),
+        "t 0.4 fixed, 0, 0": replace(regularised, loss=fixed(0.4, weight=0.0)),
     }
 
 
-def read(features: str, rows: str, group: str, label: str) -> Rows:
+def read(files: tuple[str, str], group: str, label: str) -> Rows:
+    features, rows = files
     arrays = np.load(features, allow_pickle=False)
     described = [json.loads(line) for line in Path(rows).read_text().splitlines()]
-    columns = [np.array([str(row[key]) for row in described]) for key in (group, label)]
-    return Rows({name: arrays[name] for name in ("image", "text")}, *columns, [row["caption"] for row in described])
+    return Rows(
+        features={name: arrays[name] for name in ("image", "text")},
+        groups=np.array([str(row[group]) for row in described]),
+        labels=np.array([str(row[label]) for row in described]),
+        captions=[row["caption"] for row in described],
+    )
 
 
 def held_back(rows: Rows, seed: int) -> tuple[Rows, Rows]:
@@ -131,7 +141,7 @@ def closed(training: Rows, measured: Rows, settings: AdapterSettings, seed: int)
     return {name: model.encode(name, matrix) for name, matrix in measured.features.items()}
 
 
-def number(figure: Any) -> float:
+def number(figure: float | dict[str, float]) -> float:
     return float(figure["mean"] if isinstance(figure, dict) else figure)
 
 
@@ -182,10 +192,10 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     known = arms()
     chosen = {name: known[name] for name in (options.arms.split(";") if options.arms else known)}
-    rows = read(options.features, options.rows, options.group, options.label)
+    rows = read((options.features, options.rows), options.group, options.label)
     print("arm".ljust(24), *(key.split("/", 1)[1] for key in SHOWN), sep=" | ", flush=True)
     if options.test:
-        told = report(rows, read(*options.test, options.group, options.label), chosen, options.seeds)
+        told = report(rows, read(options.test, options.group, options.label), chosen, options.seeds)
     else:
         told = choose(rows, chosen, options.seeds)
     for text in told:

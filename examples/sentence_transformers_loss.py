@@ -54,14 +54,21 @@ def reports() -> dict[str, list[str]]:
 
 
 def tiny_model(folder: Path, texts: list[str]) -> str:
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     words = sorted({word for text in texts for word in text.split()})
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
-    BertTokenizerFast(str(vocabulary)).save_pretrained(folder)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(words) + 5, max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    BertTokenizer(str(vocabulary)).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words) + 5,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder)
     return str(folder)
 
 

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -153,7 +154,7 @@ class GaplessModel(PreTrainedModel):
         return GaplessOutput(loss=terms.total, terms=named, embeddings=embeddings)
 
     @torch.no_grad()
-    def encode(self, modality: str, batch: Sequence[Any], batch_size: int = 64) -> Tensor:
+    def encode(self, modality: str, batch: Sequence[Any] | np.ndarray | Tensor, batch_size: int = 64) -> Tensor:
         """Embed raw inputs of one modality.
 
         Args:
