@@ -24,7 +24,7 @@ import torch
 
 from gapless.cli import main as gapless
 from gapless.data.manifest import Manifest
-from gapless.files import only_writer, write_json, write_text
+from gapless.files import write_json, write_text
 from gapless.metrics.captioning import CaptionScorer
 from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap_difference, combine, mean_figure
 from gapless.models.aligner import GaplessModel
@@ -35,6 +35,7 @@ from gapless.train.caption_data import image_features
 from gapless.train.caption_scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
 from gapless.train.captions import read_captions
 from gapless.train.run import all_captions
+from gapless.writers import only_writer
 
 ARMS = {
     "text": "--mode text",

@@ -15,10 +15,10 @@ from fakes import CAPTIONS, tiny_modalities, tiny_model, write_images
 from gapless.cli import main
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
-from gapless.files import only_writer
 from gapless.metrics import captioning
 from gapless.models.captioner import assemble_captioner
 from gapless.models.generation import NOTICE
+from gapless.writers import only_writer
 
 DECODER = {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
 TRAIN = [f"--decoder.{key}={value}" for key, value in DECODER.items() if key != "model_type"]

@@ -11,7 +11,7 @@ import gapless
 
 SOURCE = Path(gapless.__file__).parent
 FLOORS = [
-    {"errors", "files", "shapes", "geometry"},
+    {"errors", "files", "writers", "shapes", "geometry"},
     {"losses", "metrics", "data", "pages"},
     {"models"},
     {"embed"},

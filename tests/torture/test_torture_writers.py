@@ -15,12 +15,12 @@ from fakes import tiny_modalities, tiny_model
 from ledger import record
 from processes import exit_code, forked
 
-from gapless import files
+from gapless import writers
 from gapless.cli import main
 from gapless.data.readers.phantom import write_phantom
 from gapless.errors import UsageError
-from gapless.files import LOCK_FILE, only_writer
 from gapless.train.checkpoint import newest_valid
+from gapless.writers import LOCK_FILE, only_writer
 
 TOLD = 2  # the exit code of a usage error
 TRAINING = ("--training.num_train_epochs=2", "--training.per_device_train_batch_size=16", "--training.use_cpu=true")
@@ -80,7 +80,7 @@ def test_the_lock_ends_with_its_process_although_its_children_live(tmp_path):
         reading, writing = os.pipe()
 
         def hold() -> None:
-            inherited = patch.object(files, "not_inherited", lambda stream: nullcontext())
+            inherited = patch.object(writers, "not_inherited", lambda stream: nullcontext())
             with inherited if keep else nullcontext(), only_writer(tmp_path / "run"):
                 child = forked(lambda: time.sleep(30))
                 os.write(writing, child.to_bytes(4, "little"))

@@ -21,13 +21,13 @@ import torch
 from safetensors.numpy import load_file
 from torch.utils.data import Subset
 
-from gapless import files
 from gapless.data.embedding_set import EmbeddingSet
 from gapless.data.embeddings import INDEX_FILE, Shard
 from gapless.data.manifest import Manifest
 from gapless.data.thumbnails import thumbnail
 from gapless.embed import Source
 from gapless.errors import DataRefused, UsageError
+from gapless.files import check_new_directory, read_json
 from gapless.geometry import unit_norm
 from gapless.search.collection import (
     METADATA_KEY,
@@ -42,6 +42,7 @@ from gapless.search.collection import (
 )
 from gapless.search.filters import prepare_filter
 from gapless.search.snapshot import check_unit_norm
+from gapless.writers import LOCK_FILE, only_writer
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
@@ -249,7 +250,7 @@ def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source
 def staged_chunks(directory: Path) -> Iterator[Chunk]:
     """The shards of a finished staging directory."""
     start = 0
-    for number, summary in enumerate(files.read_json(directory / INDEX_FILE)["shards"]):
+    for number, summary in enumerate(read_json(directory / INDEX_FILE)["shards"]):
         shard = Shard(number, start, start + summary["rows"])
         table = pq.read_table(shard.file(directory, "parquet"))
         yield load_file(shard.file(directory, "safetensors")), {n: table[n].to_pylist() for n in table.column_names}
@@ -327,7 +328,7 @@ def existing(uri: str) -> Collection | None:
     if path.is_dir() and {entry.name for entry in path.iterdir()} <= own and not is_committed(path):
         return None
     if not path.exists():
-        files.check_new_directory(path)
+        check_new_directory(path)
         return None
     if not (path / f"{TABLE}.lance").is_dir():
         raise UsageError(f"{uri} is in use and no collection; choose another --out or remove it")
@@ -346,10 +347,10 @@ def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
     A directory that the user names holds other things: the work has one of its own in there.
     """
     place = Path(uri) / STAGING if staging is None else staging / f"gapless-{digest(uri)}"
-    with files.only_writer(place, named=uri):
+    with only_writer(place, named=uri):
         yield place
         for entry in place.iterdir():
-            if entry.name != files.LOCK_FILE:
+            if entry.name != LOCK_FILE:
                 shutil.rmtree(entry)
 
 

@@ -14,13 +14,14 @@ from transformers import set_seed
 
 from gapless.data.manifest import Manifest
 from gapless.errors import UsageError, unknown_name
-from gapless.files import check_new_directory, only_writer, read_json, write_json, write_text
+from gapless.files import check_new_directory, read_json, write_json, write_text
 from gapless.metrics.measure import measure_difference
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
 from gapless.train.recipes import METHODS, Recipe, apply_method
 from gapless.train.run import Run, all_captions, differences, new_model, train
+from gapless.writers import only_writer
 
 PLAN = "plan.json"
 COMPARISON = "compare.json"

@@ -19,10 +19,11 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import only_writer, read_json, remove_leftovers, sync_path, write_json
+from gapless.files import read_json, remove_leftovers, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
+from gapless.writers import only_writer
 
 Line = dict[str, Any]
 

@@ -15,13 +15,14 @@ from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
-from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, only_writer, read_yaml, write_text
+from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
 from gapless.train.trainer import AlignerTrainer, RunTrainer
+from gapless.writers import only_writer
 
 TRAIN, VALIDATION = "train", "validation"
 
