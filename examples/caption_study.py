@@ -6,7 +6,8 @@
 Every step is a command that a user would type: `gapless compare` trains the aligners, then each captioner is trained,
 captions the test split and is scored. What is finished is kept, so that a second call goes on where the first stopped;
 arms can be added later. `OUT/study.md` and `OUT/study.json` hold means over seeds and the differences of the methods
-with 95 % intervals over groups, beside what needs no captioner. The epoch is chosen on the validation split.
+with 95 % intervals over groups, beside what needs no captioner; `OUT/captions.html` shows images with their true and
+generated captions (seed 0). The epoch is chosen on the validation split.
 The judge that finds an image by its caption is one more aligner, of the first method and a seed of its own, which
 belongs to no arm; or it is given (--judge). Research use, not for diagnosis.
 """
@@ -290,6 +291,8 @@ def main() -> None:
     text = "\n".join([*tables(found, told), "", f"{about}. {NOTICE}", ""])
     write_text(study.out / "study.md", text)
     print(text)
+    shown_runs = [study.captioner(arm, method, 0) for arm in study.arms for method in study.methods]
+    command("report", *shown_runs, "--out", study.out / "captions.html")
 
 
 if __name__ == "__main__":

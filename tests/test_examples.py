@@ -87,6 +87,7 @@ def test_the_caption_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     told = run("caption_study.py", *map(str, words), "--arms", "text,joint")
     assert "| joint | gapless |" in told
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "not for diagnosis" in (tmp_path / "out" / "captions.html").read_text()
     study = json.loads((tmp_path / "out" / "study.json").read_text())
     assert "low" in study["differences"]["text: gapless - clip"]["loss/image"]
 

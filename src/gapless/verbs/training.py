@@ -150,7 +150,9 @@ def demo(args: Arguments) -> Outcome:
 
 
 def report_arguments(parser: Parser) -> None:
-    parser.add_argument("source", type=Path, nargs="+", help="directories of `compare`, `evaluate` or `measure`")
+    parser.add_argument(
+        "source", type=Path, nargs="+", help="directories of `compare`, `evaluate` or `measure`, caption runs"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument("--figures", type=Path, default=None, help="new directory for the figures as SVG, PDF and PNG")
 
