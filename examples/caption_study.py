@@ -32,6 +32,7 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner
 from gapless.models.generation import NOTICE
 from gapless.study.compare import PLAN, check_plan
+from gapless.study.table import SEEDS_FOR_A_CLAIM
 from gapless.train.caption_data import image_features
 from gapless.train.caption_scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
 from gapless.train.captions import read_captions
@@ -217,7 +218,7 @@ def shown(numbers: Sequence[float], unit: int) -> str:
 
 
 def tables(found: Scores, told: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
-    """Markdown: the systems, then the differences; bold where the interval leaves 0 out."""
+    """Markdown: the systems, then the differences; from 3 seeds on bold where the interval leaves 0 out."""
     yield "| captions | method | " + " | ".join(name for name, _ in SHOWN.values()) + " |"
     yield "|---|---" + "|---:" * len(SHOWN) + "|"
     for (arm, method), seeds in found.items():
@@ -226,14 +227,17 @@ def tables(found: Scores, told: Mapping[str, Mapping[str, Interval]]) -> Iterato
             for key, (_, unit) in SHOWN.items()
         ]
         yield f"| {arm} | {method} | {' | '.join(values)} |"
+    num_seeds = {f"{arm}: {method}": len(seeds) for (arm, method), seeds in found.items()}
     for name, figures in told.items():
-        yield f"\n{name}, 95 % interval over groups\n"
+        count = num_seeds[name.partition(" - ")[0]]
+        yield f"\n{name}, {count} seeds, 95 % interval over groups\n"
         for key, interval in figures.items():
             if "low" in interval:
                 label, unit = SHOWN[key]
                 value, low, high = (unit * interval[end] for end in ("value", "low", "high"))
                 line = f"{label} {value:+.3f} [{low:.3f}, {high:.3f}]"
-                yield f"- **{line}**" if low > 0 or high < 0 else f"- {line}"
+                is_claim = count >= SEEDS_FOR_A_CLAIM and (low > 0 or high < 0)
+                yield f"- **{line}**" if is_claim else f"- {line}"
 
 
 def main() -> None:
