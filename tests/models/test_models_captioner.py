@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
+from safetensors.torch import load_file, save_file
 from transformers import DynamicCache, EncoderDecoderCache
 
 from gapless.errors import DataRefused, UsageError
@@ -277,6 +278,34 @@ def test_a_model_without_a_captioner_is_refused(tmp_path):
     (tmp_path / "part" / "config.json").write_text(json.dumps({"model_type": "gapless-captioner"}))
     with pytest.raises(DataRefused, match=r"lacks model\.safetensors"):
         Captioner.from_pretrained(tmp_path / "part")
+
+
+def without_decoder(weights):
+    return {name: value for name, value in weights.items() if not name.startswith("decoder.")}
+
+
+def renamed(weights):
+    return {("slots.w" if name == "slots.weight" else name): value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_decoder, r"lacks weights \(\d\d: decoder\..*, \.\.\.\)"),
+        (renamed, r"lacks weights \(1: slots\.weight\)"),
+        (lambda weights: weights | {"decoder.more": torch.ones(1)}, r"unknown weights \(1: decoder\.more\)"),
+    ],
+)
+def test_weights_that_nobody_trained_are_refused(tmp_path, damage, said):
+    """The control is the whole file, in which tied weights stand once."""
+    model = tiny_captioner("gpt2")
+    model.save_pretrained(tmp_path)
+    again, info = Captioner.from_pretrained(tmp_path, output_loading_info=True)
+    assert torch.equal(again.decoder.lm_head.weight, model.decoder.lm_head.weight)
+    assert not info["missing_keys"]
+    save_file(damage(load_file(tmp_path / "model.safetensors")), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataRefused, match=said):
+        Captioner.from_pretrained(tmp_path)
 
 
 def test_a_model_without_images_or_patches_is_refused():

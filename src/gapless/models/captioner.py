@@ -23,7 +23,7 @@ from gapless.files import read_object
 from gapless.geometry import unit_norm
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
 from gapless.models.decoders import build_decoder, decoder_spec, load_pretrained_decoder, special_ids
-from gapless.models.loading import loading, saved_tokenizer
+from gapless.models.loading import loading, saved_tokenizer, whole_weights
 from gapless.models.prefix_cache import PrefixCache
 from gapless.models.preprocessing import Preprocessor
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
@@ -250,18 +250,22 @@ class Captioner(PreTrainedModel):
     ) -> "Captioner":
         """Load a directory that `save_pretrained` wrote.
 
+        Returns:
+            the model; with `output_loading_info=True`, the model and that information, as transformers does.
+
         Raises:
-            UsageError: a directory that holds no captioner. DataRefused: one that lacks a part.
+            UsageError: a directory that holds no captioner. DataRefused: one that lacks a part, or some of the weights.
         """
         directory = Path(pretrained_model_name_or_path)
         check_captioner(directory)
         with loading(directory):
-            model = super().from_pretrained(directory, *args, **kwargs)
+            loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
+            model, info = loaded
             for modality in text_modalities(model.aligner.config):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
         model.aligner.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
-        return model
+        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
 
 def check_captioner(directory: Path) -> None:
