@@ -246,7 +246,7 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),
-        (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "t9"),
+        (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "bert, gpt2"),
         (["train", "run", "--data", "m", "--out", "x"], 3, "another kind of model"),
         (["dance"], 2, "caption train"),
     ],

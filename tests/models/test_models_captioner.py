@@ -7,18 +7,21 @@ import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache, RobertaConfig, RobertaForCausalLM
 
 from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
-from gapless.models.decoders import special_ids
+from gapless.models.decoders import load_pretrained_decoder, special_ids
 from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_head": 2},
 }
+
+
+TINY_ROBERTA = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def tiny_captioner(family="bert", use_patches=True, seed=0, **options) -> Captioner:
@@ -254,12 +257,21 @@ def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
     Captioner.from_pretrained(tmp_path / "m")
 
 
+def test_a_pretrained_decoder_of_another_family_is_refused(tmp_path):
+    """RoBERTa attends to images, but its positions start at 2 in training and at 0 in `generate`."""
+    RobertaForCausalLM(RobertaConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)
+    tiny_captioner().tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="'roberta'; known: bert, gpt2"):
+        load_pretrained_decoder(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("decoder", "said"),
     [
         ({"model_type": "nonsense"}, "nonsense"),
         ({"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4}, "30"),
-        ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "cannot attend"),
+        ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "bert, gpt2"),
+        ({"model_type": "roberta", "hidden_size": 16, "num_attention_heads": 2}, "'roberta'; known: bert, gpt2"),
     ],
 )
 def test_decoders_that_cannot_be_are_named(decoder, said):
