@@ -12,7 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache, RobertaConfig, Rober
 from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
-from gapless.models.decoders import load_pretrained_decoder, special_ids
+from gapless.models.decoders import build_decoder, load_pretrained_decoder, special_ids
 from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
 
 TINY = {
@@ -257,6 +257,24 @@ def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
     Captioner.from_pretrained(tmp_path / "m")
 
 
+def test_arguments_have_the_names_of_their_family_and_those_of_all():
+    """`hidden_size` is `n_embd` in a GPT-2."""
+    decoder = {"model_type": "gpt2", "hidden_size": 32, "n_head": 2, "num_hidden_layers": 3, "pretrained": None}
+    built = assemble_captioner(tiny_model(), decoder, CAPTIONS, use_patches=False, max_tokens=24, vocab_size=400)
+    assert (len(built.decoder.transformer.h), built.decoder.config.n_embd) == (3, 32)
+
+
+def test_a_pretrained_decoder_of_years_ago_may_hold_more(tmp_path):
+    source = tiny_captioner("bert")
+    source.decoder.save_pretrained(tmp_path / "decoder")
+    source.tokenizer.save_pretrained(tmp_path / "decoder")
+    config = json.loads((tmp_path / "decoder" / "config.json").read_text()) | {"gradient_checkpointing": False}
+    (tmp_path / "decoder" / "config.json").write_text(json.dumps(config))
+    spec, decoder, _ = load_pretrained_decoder(str(tmp_path / "decoder"))
+    assert "gradient_checkpointing" not in spec
+    assert build_decoder(spec).config.hidden_size == decoder.config.hidden_size == 32
+
+
 def test_a_pretrained_decoder_of_another_family_is_refused(tmp_path):
     """RoBERTa attends to images, but its positions start at 2 in training and at 0 in `generate`."""
     RobertaForCausalLM(RobertaConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)
@@ -270,6 +288,12 @@ def test_a_pretrained_decoder_of_another_family_is_refused(tmp_path):
     [
         ({"model_type": "nonsense"}, "nonsense"),
         ({"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4}, "30"),
+        (
+            {"model_type": "bert", "frobnicate": 5},
+            "unknown argument of a bert decoder 'frobnicate'; known: .*hidden_size",
+        ),
+        ({"model_type": "gpt2", "layers": 1}, "unknown argument of a gpt2 decoder 'layers'; nearest: .*n_layer"),
+        ({"pretrained": "somewhere", "model_type": "bert", "num_hidden_layers": 5}, "no further .*num_hidden_layers"),
         ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "bert, gpt2"),
         ({"model_type": "roberta", "hidden_size": 16, "num_attention_heads": 2}, "'roberta'; known: bert, gpt2"),
     ],

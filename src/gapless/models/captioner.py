@@ -300,20 +300,27 @@ def assemble_captioner(
     trained on the captions.
 
     Args:
-        decoder: `pretrained` (a directory or hub name), or values of a configuration as in `decoder_spec`.
+        decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.
         captions: of the training rows.
         vocab_size: of a tokenizer that is trained here.
         options: further fields of `CaptionerConfig`.
+
+    Raises:
+        UsageError: an aligner without images, a decoder that is unknown or cannot be built.
     """
     if IMAGE not in aligner.modalities or aligner.config.modalities[IMAGE]["input"]["kind"] != "image":
         raise UsageError(f"a captioner needs a model that takes images; this one takes {', '.join(aligner.modalities)}")
     module = None
+    described = {name: value for name, value in decoder.items() if name != "pretrained"}
     if decoder.get("pretrained"):
+        further = sorted(described.keys() - {"model_type"})  # which is there by default
+        if further:
+            raise UsageError(f"a pretrained decoder takes no further arguments, got {', '.join(further)}")
         spec, module, tokenizer = load_pretrained_decoder(str(decoder["pretrained"]))
     else:
         tokenizer = next((found for found in aligner.tokenizers.values() if hasattr(found, "batch_decode")), None)
         tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
-        spec = decoder_spec(decoder, tokenizer, max_tokens)
+        spec = decoder_spec(described, tokenizer, max_tokens)
     patches = probe_patches(aligner) if use_patches else (0, 0)
     config = CaptionerConfig(
         aligner=aligner.config.to_dict(),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from gapless.errors import UsageError, unknown_name
 from gapless.models.loading import network_or_usage, saved_tokenizer
@@ -34,6 +34,8 @@ def build_decoder(spec: Mapping[str, Any]) -> Any:
     """
     arguments = dict(spec)
     model_type = checked_family(arguments.pop("model_type", ""))
+    for name in sorted(arguments.keys() - known_arguments(model_type)):
+        raise unknown_name(f"argument of a {model_type} decoder", name, known_arguments(model_type))
     try:
         config = AutoConfig.for_model(model_type, **arguments)
         decoder = AutoModelForCausalLM.from_config(config)
@@ -50,6 +52,12 @@ def checked_family(model_type: Any) -> str:
     if str(model_type) not in DECODERS:
         raise unknown_name("decoder", str(model_type), DECODERS)
     return str(model_type)
+
+
+def known_arguments(model_type: str) -> set[str]:
+    """What the transformers configuration of a family takes; it would keep any other key and ignore it."""
+    config = CONFIG_MAPPING[model_type]
+    return {*config().to_dict(), *config.attribute_map, "is_decoder", "add_cross_attention"} - {"model_type"}
 
 
 def decoder_spec(spec: Mapping[str, Any], tokenizer: Any, max_tokens: int) -> dict[str, Any]:
@@ -75,8 +83,10 @@ def load_pretrained_decoder(source: str) -> tuple[dict[str, Any], Any, Any]:
         raise
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
-    spec = {**decoder.config.to_diff_dict(), "model_type": decoder.config.model_type}
-    return spec, decoder, tokenizer
+    model_type = decoder.config.model_type
+    known = known_arguments(model_type)  # a configuration of years ago holds more, which transformers ignores
+    spec = {name: value for name, value in decoder.config.to_diff_dict().items() if name in known}
+    return spec | {"model_type": model_type}, decoder, tokenizer
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
