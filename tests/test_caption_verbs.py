@@ -248,6 +248,17 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),
         (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "bert, gpt2"),
         (["train", "run", "--data", "m", "--out", "x"], 3, "another kind of model"),
+        (
+            ["train", "aligner", "--data", "m", "--out", "x", "--decoder.max_position_embeddings=5", *TRAIN],
+            2,
+            "positions",
+        ),
+        (
+            ["train", "aligner", "--data", "m", "--out", "x", *TRAIN, "--decoder.hidden_size=-4"],
+            2,
+            "negative dimension",
+        ),
+        (["generate", "run", "--data", "m", "--method", "sample", "--temperature", "1e-40"], 2, "temperature"),
         (["dance"], 2, "caption train"),
     ],
 )

@@ -13,7 +13,7 @@ from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
 from gapless.models.decoders import build_decoder, load_pretrained_decoder, special_ids
-from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
+from gapless.models.generation import LIMITS, GenerationSettings, captions_from, generated, options_of, up_to_end
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
@@ -255,6 +255,9 @@ def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
     assert len(model.tokenizer) == len(source.tokenizer)
     model.save_pretrained(tmp_path / "m")
     Captioner.from_pretrained(tmp_path / "m")
+    longer = {"use_patches": False, "max_tokens": 25, "vocab_size": 9}
+    with pytest.raises(UsageError, match="24 positions, fewer than max_tokens 25"):
+        assemble_captioner(tiny_model(), {"pretrained": str(tmp_path / "decoder")}, [], **longer)
 
 
 def test_arguments_have_the_names_of_their_family_and_those_of_all():
@@ -262,6 +265,23 @@ def test_arguments_have_the_names_of_their_family_and_those_of_all():
     decoder = {"model_type": "gpt2", "hidden_size": 32, "n_head": 2, "num_hidden_layers": 3, "pretrained": None}
     built = assemble_captioner(tiny_model(), decoder, CAPTIONS, use_patches=False, max_tokens=24, vocab_size=400)
     assert (len(built.decoder.transformer.h), built.decoder.config.n_embd) == (3, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_tokens": 25}, "the decoder has 24 positions, fewer than max_tokens 25"),
+        ({"max_tokens": "24"}, "max_tokens is '24'"),
+        ({"noise_std": "much"}, "noise_std is 'much'"),
+        ({"decoder_spec": {"model_type": "roberta"}}, "unknown decoder 'roberta'"),
+    ],
+)
+def test_a_damaged_description_is_refused_on_loading(tmp_path, change, said):
+    tiny_captioner().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DataRefused, match=f"damaged model: {said}"):
+        Captioner.from_pretrained(tmp_path)
 
 
 def test_a_pretrained_decoder_of_years_ago_may_hold_more(tmp_path):
@@ -292,6 +312,10 @@ def test_a_pretrained_decoder_of_another_family_is_refused(tmp_path):
             {"model_type": "bert", "frobnicate": 5},
             "unknown argument of a bert decoder 'frobnicate'; known: .*hidden_size",
         ),
+        ({"model_type": "bert", "hidden_size": -4}, "negative dimension"),
+        ({"model_type": "bert", "num_attention_heads": 0}, "decoder: .*zero"),
+        ({"model_type": "bert", "num_hidden_layers": -1}, "needs a layer"),
+        ({"model_type": "bert", "max_position_embeddings": 5}, "5 positions, fewer than max_tokens 24"),
         ({"model_type": "gpt2", "layers": 1}, "unknown argument of a gpt2 decoder 'layers'; nearest: .*n_layer"),
         ({"pretrained": "somewhere", "model_type": "bert", "num_hidden_layers": 5}, "no further .*num_hidden_layers"),
         ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "bert, gpt2"),
@@ -355,8 +379,31 @@ def test_a_model_without_images_or_patches_is_refused():
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"method": "magic"}, "greedy"), ({"num_beams": 0}, "num_beams"), ({"top_p": 0.0}, "top_p")],
+    [
+        ({"method": "magic"}, "greedy"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"num_beams": 100_000}, "num_beams must be from 1 to 64"),
+        ({"temperature": 1e-40}, "temperature must be from 0.01"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"length_penalty": 1e300}, "length_penalty"),
+    ],
 )
 def test_generation_settings_are_checked(change, said):
     with pytest.raises(UsageError, match=said):
         GenerationSettings(**change)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [{"method": "sample", "temperature": low_or_high} for low_or_high in LIMITS["temperature"]]
+    + [{"length_penalty": low_or_high} for low_or_high in LIMITS["length_penalty"]]
+    + [{"num_beams": LIMITS["num_beams"][1]}],
+)
+def test_what_generation_settings_allow_can_be_generated(change):
+    model = tiny_captioner()
+    model.decoder.get_output_embeddings().weight.mul_(20)  # the logits of a model that is sure
+    assert all(
+        math.isfinite(caption.score) for caption in captions_from(model, prefix_of(model), GenerationSettings(**change))
+    )

@@ -22,7 +22,13 @@ from gapless.errors import DataRefused, UsageError
 from gapless.files import read_object
 from gapless.geometry import unit_norm
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
-from gapless.models.decoders import build_decoder, decoder_spec, load_pretrained_decoder, special_ids
+from gapless.models.decoders import (
+    build_decoder,
+    check_positions,
+    decoder_spec,
+    load_pretrained_decoder,
+    special_ids,
+)
 from gapless.models.loading import loading, saved_tokenizer, whole_weights
 from gapless.models.prefix_cache import PrefixCache
 from gapless.models.preprocessing import Preprocessor
@@ -97,6 +103,7 @@ class Captioner(PreTrainedModel):
             raise UsageError("a captioner needs an aligner and a decoder")
         self.aligner: Any = aligner or GaplessModel(GaplessConfig(**config.aligner_spec))
         self.decoder: Any = decoder or build_decoder(config.decoder_spec)
+        check_positions(self.decoder, config.max_tokens)
         self.gap_weight = 1.0
         self.tokenizer: Any = None
         embeddings: Any = self.decoder.get_input_embeddings()
@@ -259,6 +266,7 @@ class Captioner(PreTrainedModel):
         directory = Path(pretrained_model_name_or_path)
         check_captioner(directory)
         with loading(directory):
+            check_description(directory)
             loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
             model, info = loaded
             for modality in text_modalities(model.aligner.config):
@@ -282,6 +290,19 @@ def check_captioner(directory: Path) -> None:
     missing += [str(home)] if not (directory / home / "tokenizer_config.json").exists() else []
     if missing:
         raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
+
+
+def check_description(directory: Path) -> None:
+    """Refuse what no captioner was saved with: it would fail when it captions."""
+    config = CaptionerConfig.from_pretrained(directory)
+    for name, kinds in (("max_tokens", int), ("noise_std", int | float)):
+        if not isinstance(getattr(config, name), kinds):
+            raise DataRefused(f"{directory} is a damaged model: {name} is {getattr(config, name)!r}")
+    try:
+        with torch.device("meta"):  # its weights are not needed to see whether it can be
+            check_positions(build_decoder(config.decoder_spec), config.max_tokens)
+    except UsageError as error:
+        raise DataRefused(f"{directory} is a damaged model: {error}") from None
 
 
 def assemble_captioner(

@@ -30,7 +30,8 @@ def build_decoder(spec: Mapping[str, Any]) -> Any:
         spec: `model_type` and the arguments of its configuration.
 
     Raises:
-        UsageError: an unknown family or argument, or a decoder that cannot attend to an image.
+        UsageError: an unknown family or argument, a value that no decoder can have, or a decoder that cannot attend to
+            an image.
     """
     arguments = dict(spec)
     model_type = checked_family(arguments.pop("model_type", ""))
@@ -39,11 +40,20 @@ def build_decoder(spec: Mapping[str, Any]) -> Any:
     try:
         config = AutoConfig.for_model(model_type, **arguments)
         decoder = AutoModelForCausalLM.from_config(config)
-    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"decoder: {' '.join(str(error).split())}") from None
     if not (decoder.config.is_decoder and decoder.config.add_cross_attention):
         raise UsageError("a decoder needs is_decoder and add_cross_attention")
+    if decoder.config.num_hidden_layers < 1:
+        raise UsageError(f"a decoder needs a layer, got {decoder.config.num_hidden_layers}")
     return decoder
+
+
+def check_positions(decoder: Any, max_tokens: int) -> None:
+    """Refuse captions that are longer than the decoder."""
+    positions = decoder.config.max_position_embeddings
+    if positions < max_tokens:
+        raise UsageError(f"the decoder has {positions} positions, fewer than max_tokens {max_tokens}; lower max_tokens")
 
 
 def checked_family(model_type: Any) -> str:
