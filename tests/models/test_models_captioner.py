@@ -7,13 +7,22 @@ import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import DynamicCache, EncoderDecoderCache, RobertaConfig, RobertaForCausalLM
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    BertTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
+    GPT2Tokenizer,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
 from gapless.models.decoders import build_decoder, load_pretrained_decoder, special_ids
 from gapless.models.generation import LIMITS, GenerationSettings, captions_from, generated, options_of, up_to_end
+from gapless.models.loading import saved_tokenizer
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
@@ -236,6 +245,36 @@ def test_captions_are_cut_with_their_end_kept():
     special = special_ids(model.tokenizer)
     assert ids.shape == (1, 8)
     assert (int(ids[0, 0]), int(ids[0, -1])) == (special["bos_token_id"], special["eos_token_id"])
+
+
+def word_piece():
+    words = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "lung", "sep", "cls", "[", "]"]]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+
+
+def gpt2_pairs():
+    symbols = sorted({*ByteLevel.alphabet()})
+    return GPT2Tokenizer(vocab={symbol: i for i, symbol in enumerate([*symbols, "<|endoftext|>"])}, merges=[])
+
+
+@pytest.mark.parametrize("tokenizer", [None, word_piece, gpt2_pairs])
+def test_what_looks_like_a_special_token_is_text(tmp_path, tokenizer):
+    """Of the tokenizer trained here, one of BERT and one of GPT-2, as saved and read again."""
+    model = tiny_captioner(max_tokens=40)
+    if tokenizer is not None:
+        tokenizer().save_pretrained(tmp_path)
+        model.tokenizer = saved_tokenizer(tmp_path)
+    end = model.special_ids()["eos_token_id"]
+    name = model.tokenizer.convert_ids_to_tokens(end)
+    control = model.tokenizer(f"left {name} lung", add_special_tokens=False)["input_ids"]
+    assert end in control, "the control: left alone, the tokenizer takes it for the end"
+    row = model.encode_captions([f"left {name} lung"])["input_ids"][0].tolist()
+    assert row.count(end) == (2 if row[0] == end else 1)
+    assert row[-1] == end
+    assert len(row) > len(control) + 2
+    written = model.tokenizer.decode(row, skip_special_tokens=True)
+    assert "left" in written
+    assert "lung" in written
 
 
 def test_the_end_counts_and_what_follows_does_not():

@@ -226,10 +226,17 @@ class Captioner(PreTrainedModel):
         return special_ids(self.tokenizer)
 
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded."""
+        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded.
+
+        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        """
         ids = self.special_ids()
         plain = self.tokenizer(
-            list(captions), add_special_tokens=False, truncation=True, max_length=self.config.max_tokens - 2
+            list(captions),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=True,
+            max_length=self.config.max_tokens - 2,
         )["input_ids"]
         rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
         mask = [torch.ones_like(row) for row in rows]
