@@ -20,6 +20,7 @@ from gapless.embed import Collator, check_modalities
 from gapless.errors import UsageError, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner, assemble_captioner
+from gapless.models.encoders import num_parameters
 from gapless.models.foreign import fingerprint_of
 from gapless.train.callbacks import LossRules
 from gapless.train.caption_data import dataset_of, divided
@@ -190,13 +191,16 @@ def train_captioner(
 
     Raises:
         UsageError: an unknown name, an output directory in use or being written by another process, a setting that
-            differs on resume, a model without images. DataRefused: fewer rows than a batch.
+            differs on resume, a model without images or, in mode joint, without a weight that can learn.
+        DataRefused: fewer rows than a batch.
     """
     settings, seed = run.settings, run.seed
     train_rows, validation_rows = divided(manifest, settings.held_back)
     arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
     check_modalities(aligner, manifest)
+    if settings.mode == "joint":
+        check_learns(aligner)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
@@ -217,6 +221,17 @@ def train_captioner(
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+def check_learns(aligner: GaplessModel) -> None:
+    """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
+    trainable = [
+        encoder
+        for name, encoder in aligner.encoders.items()
+        if aligner.config.modalities[name]["encoder"].get("trainable", True)
+    ]
+    if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
+        raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
 
 
 def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
