@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,19 @@ def test_a_run_keeps_its_own_captions_and_scores(place, capsys, without_java):
         0,
     ]
     assert "captions-validation.jsonl does not exist" in run(capsys, *refused, code=2)
+
+
+@pytest.mark.parametrize(("max_tokens", "is_cut"), [(6, True), (4000, False)])
+def test_cut_captions_are_told_of(place, tmp_path, capsys, caplog, max_tokens, is_cut):
+    words = ["caption", "train", place / "aligner", "--data", place / "m", "--out", tmp_path / "run", *TRAIN]
+    out = run(capsys, *words, "--max_tokens", max_tokens, "--training.max_steps=1", "--json")
+    assert json.loads(out)["run"] == str(tmp_path / "run"), "stdout holds one JSON object alone"
+    told = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
+    total = sum(map(len, Manifest.read(place / "m").select("train").table["captions"].to_pylist()))
+    assert len(told) == is_cut
+    assert all(
+        re.fullmatch(rf"\d+ of {total} captions are longer than max_tokens 6 and are cut", line) for line in told
+    )
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample"])

@@ -247,6 +247,14 @@ def test_captions_are_cut_with_their_end_kept():
     assert (int(ids[0, 0]), int(ids[0, -1])) == (special["bos_token_id"], special["eos_token_id"])
 
 
+def test_cut_captions_are_counted():
+    """A caption that just fits is not cut; the control takes one token away from it."""
+    lengths = tiny_captioner(max_tokens=24).encode_captions(CAPTIONS)["attention_mask"].sum(dim=1)
+    assert 1 < lengths.min() < lengths.max() < 24, "the control: captions of several lengths, none cut"
+    for room in (int(lengths.min()), int(lengths.max()) - 1, int(lengths.max())):
+        assert tiny_captioner(max_tokens=room).num_cut(CAPTIONS) == int((lengths > room).sum())
+
+
 def word_piece():
     words = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "lung", "sep", "cls", "[", "]"]]
     return BertTokenizer(vocab={word: number for number, word in enumerate(words)})

@@ -228,16 +228,10 @@ class Captioner(PreTrainedModel):
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded.
 
-        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        A caption that is cut has an end too.
         """
         ids = self.special_ids()
-        plain = self.tokenizer(
-            list(captions),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            truncation=True,
-            max_length=self.config.max_tokens - 2,
-        )["input_ids"]
+        plain = self.tokens_of(captions, self.config.max_tokens - 2)
         rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
         mask = [torch.ones_like(row) for row in rows]
         pad = nn.utils.rnn.pad_sequence
@@ -245,6 +239,21 @@ class Captioner(PreTrainedModel):
             "input_ids": pad(rows, batch_first=True, padding_value=ids["pad_token_id"]),
             "attention_mask": pad(mask, batch_first=True),
         }
+
+    def tokens_of(self, captions: Sequence[str], limit: int) -> list[list[int]]:
+        """The first `limit` tokens of captions, without start and end.
+
+        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        """
+        found: list[list[int]] = self.tokenizer(
+            list(captions), add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=limit
+        )["input_ids"]
+        return found
+
+    def num_cut(self, captions: Sequence[str]) -> int:
+        """How many of these captions are longer than `max_tokens`, so that `encode_captions` cuts them."""
+        room = self.config.max_tokens - 2
+        return sum(len(row) > room for row in self.tokens_of(captions, room + 1))
 
     def preprocessor(self, modality: str) -> Preprocessor:
         found: Preprocessor = self.aligner.preprocessor(modality)

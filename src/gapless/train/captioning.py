@@ -5,6 +5,7 @@ learns with it, under the captioning loss and its own. `text`: the decoder learn
 given *image* embeddings only when it captions, which works as far as the gap is closed.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from gapless.train.run import (
     write_request,
 )
 from gapless.train.trainer import RunTrainer
+
+logger = logging.getLogger(__name__)
 
 MODES = ("frozen", "joint", "text")
 SELECT_BY = "eval_caption/loss"
@@ -204,7 +207,10 @@ def train_captioner(
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
-        model = new_captioner(aligner, settings, all_captions(train_rows))
+        captions = all_captions(train_rows)
+        model = new_captioner(aligner, settings, captions)
+        if arguments.process_index == 0:
+            warn_of_cut(model, captions)
         model.to(arguments.device)  # type: ignore[arg-type]
         modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
         train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
@@ -232,6 +238,14 @@ def check_learns(aligner: GaplessModel) -> None:
     ]
     if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
         raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
+
+
+def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
+    """Say how many train captions do not fit, on stderr: the captioner learns to end where they are cut."""
+    cut = model.num_cut(captions)
+    if cut:
+        longest = model.config.max_tokens
+        logger.warning(f"{cut:,} of {len(captions):,} captions are longer than max_tokens {longest} and are cut")
 
 
 def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
