@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,19 @@ def test_a_run_keeps_its_own_captions_and_scores(place, capsys, without_java):
         0,
     ]
     assert "captions-validation.jsonl does not exist" in run(capsys, *refused, code=2)
+
+
+@pytest.mark.parametrize(("max_tokens", "is_cut"), [(6, True), (4000, False)])
+def test_cut_captions_are_told_of(place, tmp_path, capsys, caplog, max_tokens, is_cut):
+    words = ["caption", "train", place / "aligner", "--data", place / "m", "--out", tmp_path / "run", *TRAIN]
+    out = run(capsys, *words, "--max_tokens", max_tokens, "--training.max_steps=1", "--json")
+    assert json.loads(out)["run"] == str(tmp_path / "run"), "stdout holds one JSON object alone"
+    told = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
+    total = sum(map(len, Manifest.read(place / "m").select("train").table["captions"].to_pylist()))
+    assert len(told) == is_cut
+    assert all(
+        re.fullmatch(rf"\d+ of {total} captions are longer than max_tokens 6 and are cut", line) for line in told
+    )
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample"])
@@ -246,8 +260,19 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),
-        (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "t9"),
+        (["train", "aligner", "--data", "m", "--out", "x", "--decoder.model_type=t9", TRAIN[-2]], 2, "bert, gpt2"),
         (["train", "run", "--data", "m", "--out", "x"], 3, "another kind of model"),
+        (
+            ["train", "aligner", "--data", "m", "--out", "x", "--decoder.max_position_embeddings=5", *TRAIN],
+            2,
+            "positions",
+        ),
+        (
+            ["train", "aligner", "--data", "m", "--out", "x", *TRAIN, "--decoder.hidden_size=-4"],
+            2,
+            "negative dimension",
+        ),
+        (["generate", "run", "--data", "m", "--method", "sample", "--temperature", "1e-40"], 2, "temperature"),
         (["dance"], 2, "caption train"),
     ],
 )

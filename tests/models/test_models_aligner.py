@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model, write_images
+from safetensors.torch import load_file, save_file
 
 from gapless.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
@@ -82,6 +83,20 @@ def test_encoders_are_loaded_from_local_checkpoints(tmp_path):
     shutil.rmtree(tmp_path / "bert")  # the saved model needs the checkpoint no more
     again = GaplessModel.from_pretrained(tmp_path / "model")
     assert torch.equal(again.encode("text", CAPTIONS), model.encode("text", CAPTIONS))
+
+
+@pytest.mark.parametrize("name", ["heads.image.0.weight", "loss.logit_scale", "running_mean"])
+def test_weights_that_nobody_trained_are_refused(tmp_path, name):
+    """Buffers are weights too; the control is the whole file."""
+    tiny_model().save_pretrained(tmp_path)
+    again, info = GaplessModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(again, GaplessModel)
+    assert not info["missing_keys"]
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = next(key for key in weights if key.endswith(name))
+    save_file({key: v for key, v in weights.items() if key != gone}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataRefused, match=rf"lacks weights \(1: {gone}\)"):
+        GaplessModel.from_pretrained(tmp_path)
 
 
 def test_a_name_that_only_the_hub_knows_needs_the_network():

@@ -6,18 +6,31 @@ import math
 import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_model
-from transformers import DynamicCache, EncoderDecoderCache
+from safetensors.torch import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    BertTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
+    GPT2Tokenizer,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 from gapless.errors import DataRefused, UsageError
 from gapless.models import captioner
 from gapless.models.captioner import Captioner, assemble_captioner
-from gapless.models.decoders import special_ids
-from gapless.models.generation import GenerationSettings, captions_from, generated, options_of, up_to_end
+from gapless.models.decoders import build_decoder, load_pretrained_decoder, special_ids
+from gapless.models.generation import LIMITS, GenerationSettings, captions_from, generated, options_of, up_to_end
+from gapless.models.loading import saved_tokenizer
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_head": 2},
 }
+
+
+TINY_ROBERTA = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def tiny_captioner(family="bert", use_patches=True, seed=0, **options) -> Captioner:
@@ -234,6 +247,44 @@ def test_captions_are_cut_with_their_end_kept():
     assert (int(ids[0, 0]), int(ids[0, -1])) == (special["bos_token_id"], special["eos_token_id"])
 
 
+def test_cut_captions_are_counted():
+    """A caption that just fits is not cut; the control takes one token away from it."""
+    lengths = tiny_captioner(max_tokens=24).encode_captions(CAPTIONS)["attention_mask"].sum(dim=1)
+    assert 1 < lengths.min() < lengths.max() < 24, "the control: captions of several lengths, none cut"
+    for room in (int(lengths.min()), int(lengths.max()) - 1, int(lengths.max())):
+        assert tiny_captioner(max_tokens=room).num_cut(CAPTIONS) == int((lengths > room).sum())
+
+
+def word_piece():
+    words = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "lung", "sep", "cls", "[", "]"]]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+
+
+def gpt2_pairs():
+    symbols = sorted({*ByteLevel.alphabet()})
+    return GPT2Tokenizer(vocab={symbol: i for i, symbol in enumerate([*symbols, "<|endoftext|>"])}, merges=[])
+
+
+@pytest.mark.parametrize("tokenizer", [None, word_piece, gpt2_pairs])
+def test_what_looks_like_a_special_token_is_text(tmp_path, tokenizer):
+    """Of the tokenizer trained here, one of BERT and one of GPT-2, as saved and read again."""
+    model = tiny_captioner(max_tokens=40)
+    if tokenizer is not None:
+        tokenizer().save_pretrained(tmp_path)
+        model.tokenizer = saved_tokenizer(tmp_path)
+    end = model.special_ids()["eos_token_id"]
+    name = model.tokenizer.convert_ids_to_tokens(end)
+    control = model.tokenizer(f"left {name} lung", add_special_tokens=False)["input_ids"]
+    assert end in control, "the control: left alone, the tokenizer takes it for the end"
+    row = model.encode_captions([f"left {name} lung"])["input_ids"][0].tolist()
+    assert row.count(end) == (2 if row[0] == end else 1)
+    assert row[-1] == end
+    assert len(row) > len(control) + 2
+    written = model.tokenizer.decode(row, skip_special_tokens=True)
+    assert "left" in written
+    assert "lung" in written
+
+
 def test_the_end_counts_and_what_follows_does_not():
     ids = torch.tensor([[1, 5, 2, 2, 2], [1, 5, 6, 7, 8], [2, 5, 2, 0, 0]])
     assert up_to_end(ids, 2).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
@@ -251,6 +302,52 @@ def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
     assert len(model.tokenizer) == len(source.tokenizer)
     model.save_pretrained(tmp_path / "m")
     Captioner.from_pretrained(tmp_path / "m")
+    longer = {"use_patches": False, "max_tokens": 25, "vocab_size": 9}
+    with pytest.raises(UsageError, match="24 positions, fewer than max_tokens 25"):
+        assemble_captioner(tiny_model(), {"pretrained": str(tmp_path / "decoder")}, [], **longer)
+
+
+def test_arguments_have_the_names_of_their_family_and_those_of_all():
+    """`hidden_size` is `n_embd` in a GPT-2."""
+    decoder = {"model_type": "gpt2", "hidden_size": 32, "n_head": 2, "num_hidden_layers": 3, "pretrained": None}
+    built = assemble_captioner(tiny_model(), decoder, CAPTIONS, use_patches=False, max_tokens=24, vocab_size=400)
+    assert (len(built.decoder.transformer.h), built.decoder.config.n_embd) == (3, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_tokens": 25}, "the decoder has 24 positions, fewer than max_tokens 25"),
+        ({"max_tokens": "24"}, "max_tokens is '24'"),
+        ({"noise_std": "much"}, "noise_std is 'much'"),
+        ({"decoder_spec": {"model_type": "roberta"}}, "unknown decoder 'roberta'"),
+    ],
+)
+def test_a_damaged_description_is_refused_on_loading(tmp_path, change, said):
+    tiny_captioner().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DataRefused, match=f"damaged model: {said}"):
+        Captioner.from_pretrained(tmp_path)
+
+
+def test_a_pretrained_decoder_of_years_ago_may_hold_more(tmp_path):
+    source = tiny_captioner("bert")
+    source.decoder.save_pretrained(tmp_path / "decoder")
+    source.tokenizer.save_pretrained(tmp_path / "decoder")
+    config = json.loads((tmp_path / "decoder" / "config.json").read_text()) | {"gradient_checkpointing": False}
+    (tmp_path / "decoder" / "config.json").write_text(json.dumps(config))
+    spec, decoder, _ = load_pretrained_decoder(str(tmp_path / "decoder"))
+    assert "gradient_checkpointing" not in spec
+    assert build_decoder(spec).config.hidden_size == decoder.config.hidden_size == 32
+
+
+def test_a_pretrained_decoder_of_another_family_is_refused(tmp_path):
+    """RoBERTa attends to images, but its positions start at 2 in training and at 0 in `generate`."""
+    RobertaForCausalLM(RobertaConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)
+    tiny_captioner().tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="'roberta'; known: bert, gpt2"):
+        load_pretrained_decoder(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +355,18 @@ def test_a_pretrained_decoder_brings_its_tokenizer(tmp_path):
     [
         ({"model_type": "nonsense"}, "nonsense"),
         ({"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4}, "30"),
-        ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "cannot attend"),
+        (
+            {"model_type": "bert", "frobnicate": 5},
+            "unknown argument of a bert decoder 'frobnicate'; known: .*hidden_size",
+        ),
+        ({"model_type": "bert", "hidden_size": -4}, "negative dimension"),
+        ({"model_type": "bert", "num_attention_heads": 0}, "decoder: .*zero"),
+        ({"model_type": "bert", "num_hidden_layers": -1}, "needs a layer"),
+        ({"model_type": "bert", "max_position_embeddings": 5}, "5 positions, fewer than max_tokens 24"),
+        ({"model_type": "gpt2", "layers": 1}, "unknown argument of a gpt2 decoder 'layers'; nearest: .*n_layer"),
+        ({"pretrained": "somewhere", "model_type": "bert", "num_hidden_layers": 5}, "no further .*num_hidden_layers"),
+        ({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}, "bert, gpt2"),
+        ({"model_type": "roberta", "hidden_size": 16, "num_attention_heads": 2}, "'roberta'; known: bert, gpt2"),
     ],
 )
 def test_decoders_that_cannot_be_are_named(decoder, said):
@@ -279,6 +387,34 @@ def test_a_model_without_a_captioner_is_refused(tmp_path):
         Captioner.from_pretrained(tmp_path / "part")
 
 
+def without_decoder(weights):
+    return {name: value for name, value in weights.items() if not name.startswith("decoder.")}
+
+
+def renamed(weights):
+    return {("slots.w" if name == "slots.weight" else name): value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_decoder, r"lacks weights \(\d\d: decoder\..*, \.\.\.\)"),
+        (renamed, r"lacks weights \(1: slots\.weight\)"),
+        (lambda weights: weights | {"decoder.more": torch.ones(1)}, r"unknown weights \(1: decoder\.more\)"),
+    ],
+)
+def test_weights_that_nobody_trained_are_refused(tmp_path, damage, said):
+    """The control is the whole file, in which tied weights stand once."""
+    model = tiny_captioner("gpt2")
+    model.save_pretrained(tmp_path)
+    again, info = Captioner.from_pretrained(tmp_path, output_loading_info=True)
+    assert torch.equal(again.decoder.lm_head.weight, model.decoder.lm_head.weight)
+    assert not info["missing_keys"]
+    save_file(damage(load_file(tmp_path / "model.safetensors")), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataRefused, match=said):
+        Captioner.from_pretrained(tmp_path)
+
+
 def test_a_model_without_images_or_patches_is_refused():
     vectors = {"kind": "vector", "size": 4}
     model = tiny_model(
@@ -290,8 +426,31 @@ def test_a_model_without_images_or_patches_is_refused():
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"method": "magic"}, "greedy"), ({"num_beams": 0}, "num_beams"), ({"top_p": 0.0}, "top_p")],
+    [
+        ({"method": "magic"}, "greedy"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"num_beams": 100_000}, "num_beams must be from 1 to 64"),
+        ({"temperature": 1e-40}, "temperature must be from 0.01"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"length_penalty": 1e300}, "length_penalty"),
+    ],
 )
 def test_generation_settings_are_checked(change, said):
     with pytest.raises(UsageError, match=said):
         GenerationSettings(**change)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [{"method": "sample", "temperature": low_or_high} for low_or_high in LIMITS["temperature"]]
+    + [{"length_penalty": low_or_high} for low_or_high in LIMITS["length_penalty"]]
+    + [{"num_beams": LIMITS["num_beams"][1]}],
+)
+def test_what_generation_settings_allow_can_be_generated(change):
+    model = tiny_captioner()
+    model.decoder.get_output_embeddings().weight.mul_(20)  # the logits of a model that is sure
+    assert all(
+        math.isfinite(caption.score) for caption in captions_from(model, prefix_of(model), GenerationSettings(**change))
+    )

@@ -144,6 +144,28 @@ def test_joint_mode_moves_the_encoder_under_both_losses(phantom, aligner_directo
     assert not torch.equal(before["heads.image.0.weight"], after["heads.image.0.weight"])
 
 
+def test_joint_mode_needs_something_to_learn(phantom, tmp_path):
+    """Frozen encoders with identity heads, as of a foreign CLIP; one head with weights is enough, or one encoder."""
+
+    def aligner(*, trainable, head):
+        modalities = tiny_modalities()
+        for spec in modalities.values():
+            spec["encoder"]["trainable"] = trainable
+            spec["head"] = head
+        captions = phantom.first_captions
+        return new_model(Recipe(modalities=modalities, embedding_dim=16, vocab_size=400), captions)
+
+    linear = [{"kind": "linear", "size": 16}]
+    for number, possible in enumerate((aligner(trainable=True, head=[]), aligner(trainable=False, head=linear))):
+        possible.save_pretrained(tmp_path / f"aligner{number}")
+        asked = settings("joint", training={"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False})
+        train(tmp_path / f"aligner{number}", phantom, tmp_path / f"run{number}", asked)
+    aligner(trainable=False, head=[]).save_pretrained(tmp_path / "frozen")
+    with pytest.raises(UsageError, match="nothing of this aligner can learn in mode joint"):
+        train(tmp_path / "frozen", phantom, tmp_path / "run", settings("joint"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_equal_captions_are_no_negatives_in_joint_mode(phantom, aligner_directory):
     """Three rows that say the same and one that does not: the three find each other as well as themselves."""
     asked = settings("joint")

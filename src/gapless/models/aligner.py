@@ -26,7 +26,7 @@ from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.schedules import Schedule
 from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
-from gapless.models.loading import loading, saved_tokenizer
+from gapless.models.loading import loading, saved_tokenizer, whole_weights
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
@@ -200,18 +200,24 @@ class GaplessModel(PreTrainedModel):
     ) -> "GaplessModel":
         """Load a directory that `save_pretrained` wrote, or a hub name.
 
+        Returns:
+            the model; with `output_loading_info=True`, the model and that information, as transformers does.
+
         Raises:
-            DataRefused: a directory that lacks a part; the message names it.
+            DataRefused: a directory that lacks a part, or some of the weights; the message names it.
         """
         directory = Path(pretrained_model_name_or_path)
         with loading(pretrained_model_name_or_path):
             if directory.exists():
                 check_complete(directory)
-            model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            loaded: tuple[GaplessModel, Any] = whole_weights(
+                super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs
+            )
+            model, info = loaded
             assert isinstance(model.config, GaplessConfig)
             for modality in text_modalities(model.config):
                 model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
-        return model
+        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
 
 def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:

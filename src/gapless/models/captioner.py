@@ -22,8 +22,14 @@ from gapless.errors import DataRefused, UsageError
 from gapless.files import read_object
 from gapless.geometry import unit_norm
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
-from gapless.models.decoders import build_decoder, decoder_spec, load_pretrained_decoder, special_ids
-from gapless.models.loading import loading, saved_tokenizer
+from gapless.models.decoders import (
+    build_decoder,
+    check_positions,
+    decoder_spec,
+    load_pretrained_decoder,
+    special_ids,
+)
+from gapless.models.loading import loading, saved_tokenizer, whole_weights
 from gapless.models.prefix_cache import PrefixCache
 from gapless.models.preprocessing import Preprocessor
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
@@ -97,6 +103,7 @@ class Captioner(PreTrainedModel):
             raise UsageError("a captioner needs an aligner and a decoder")
         self.aligner: Any = aligner or GaplessModel(GaplessConfig(**config.aligner_spec))
         self.decoder: Any = decoder or build_decoder(config.decoder_spec)
+        check_positions(self.decoder, config.max_tokens)
         self.gap_weight = 1.0
         self.tokenizer: Any = None
         embeddings: Any = self.decoder.get_input_embeddings()
@@ -219,11 +226,12 @@ class Captioner(PreTrainedModel):
         return special_ids(self.tokenizer)
 
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded."""
+        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded.
+
+        A caption that is cut has an end too.
+        """
         ids = self.special_ids()
-        plain = self.tokenizer(
-            list(captions), add_special_tokens=False, truncation=True, max_length=self.config.max_tokens - 2
-        )["input_ids"]
+        plain = self.tokens_of(captions, self.config.max_tokens - 2)
         rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
         mask = [torch.ones_like(row) for row in rows]
         pad = nn.utils.rnn.pad_sequence
@@ -231,6 +239,21 @@ class Captioner(PreTrainedModel):
             "input_ids": pad(rows, batch_first=True, padding_value=ids["pad_token_id"]),
             "attention_mask": pad(mask, batch_first=True),
         }
+
+    def tokens_of(self, captions: Sequence[str], limit: int) -> list[list[int]]:
+        """The first `limit` tokens of captions, without start and end.
+
+        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        """
+        found: list[list[int]] = self.tokenizer(
+            list(captions), add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=limit
+        )["input_ids"]
+        return found
+
+    def num_cut(self, captions: Sequence[str]) -> int:
+        """How many of these captions are longer than `max_tokens`, so that `encode_captions` cuts them."""
+        room = self.config.max_tokens - 2
+        return sum(len(row) > room for row in self.tokens_of(captions, room + 1))
 
     def preprocessor(self, modality: str) -> Preprocessor:
         found: Preprocessor = self.aligner.preprocessor(modality)
@@ -250,18 +273,23 @@ class Captioner(PreTrainedModel):
     ) -> "Captioner":
         """Load a directory that `save_pretrained` wrote.
 
+        Returns:
+            the model; with `output_loading_info=True`, the model and that information, as transformers does.
+
         Raises:
-            UsageError: a directory that holds no captioner. DataRefused: one that lacks a part.
+            UsageError: a directory that holds no captioner. DataRefused: one that lacks a part, or some of the weights.
         """
         directory = Path(pretrained_model_name_or_path)
         check_captioner(directory)
         with loading(directory):
-            model = super().from_pretrained(directory, *args, **kwargs)
+            check_description(directory)
+            loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
+            model, info = loaded
             for modality in text_modalities(model.aligner.config):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
         model.aligner.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
-        return model
+        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
 
 def check_captioner(directory: Path) -> None:
@@ -280,6 +308,19 @@ def check_captioner(directory: Path) -> None:
         raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
 
 
+def check_description(directory: Path) -> None:
+    """Refuse what no captioner was saved with: it would fail when it captions."""
+    config = CaptionerConfig.from_pretrained(directory)
+    for name, kinds in (("max_tokens", int), ("noise_std", int | float)):
+        if not isinstance(getattr(config, name), kinds):
+            raise DataRefused(f"{directory} is a damaged model: {name} is {getattr(config, name)!r}")
+    try:
+        with torch.device("meta"):  # its weights are not needed to see whether it can be
+            check_positions(build_decoder(config.decoder_spec), config.max_tokens)
+    except UsageError as error:
+        raise DataRefused(f"{directory} is a damaged model: {error}") from None
+
+
 def assemble_captioner(
     aligner: GaplessModel,
     decoder: Mapping[str, Any],
@@ -296,20 +337,27 @@ def assemble_captioner(
     trained on the captions.
 
     Args:
-        decoder: `pretrained` (a directory or hub name), or values of a configuration as in `decoder_spec`.
+        decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.
         captions: of the training rows.
         vocab_size: of a tokenizer that is trained here.
         options: further fields of `CaptionerConfig`.
+
+    Raises:
+        UsageError: an aligner without images, a decoder that is unknown or cannot be built.
     """
     if IMAGE not in aligner.modalities or aligner.config.modalities[IMAGE]["input"]["kind"] != "image":
         raise UsageError(f"a captioner needs a model that takes images; this one takes {', '.join(aligner.modalities)}")
     module = None
+    described = {name: value for name, value in decoder.items() if name != "pretrained"}
     if decoder.get("pretrained"):
+        further = sorted(described.keys() - {"model_type"})  # which is there by default
+        if further:
+            raise UsageError(f"a pretrained decoder takes no further arguments, got {', '.join(further)}")
         spec, module, tokenizer = load_pretrained_decoder(str(decoder["pretrained"]))
     else:
         tokenizer = next((found for found in aligner.tokenizers.values() if hasattr(found, "batch_decode")), None)
         tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
-        spec = decoder_spec(decoder, tokenizer, max_tokens)
+        spec = decoder_spec(described, tokenizer, max_tokens)
     patches = probe_patches(aligner) if use_patches else (0, 0)
     config = CaptionerConfig(
         aligner=aligner.config.to_dict(),

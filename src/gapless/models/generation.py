@@ -12,6 +12,11 @@ from gapless.errors import UsageError, unknown_name
 from gapless.models.captioner import Captioner
 
 NOTICE = "Research use, not for diagnosis."
+LIMITS = {
+    "num_beams": (1, 64),
+    "length_penalty": (-10, 10),
+    "temperature": (0.01, 100),
+}  # beyond, it fails or is no number
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,9 @@ class GenerationSettings:
 
     Args:
         method: greedy, beam or sample.
-        num_beams: of beam search.
+        num_beams: of beam search; memory grows with it.
         length_penalty: of beam search; above 1 prefers longer captions.
-        temperature: of sampling.
+        temperature: of sampling; near 0 it is greedy, and below what is allowed no number.
         top_p: sampling draws from the likeliest tokens that hold this much probability.
         no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
         seed: of sampling.
@@ -39,10 +44,12 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise unknown_name("generation method", self.method, METHODS)
-        if self.num_beams < 1 or self.temperature <= 0 or not 0 < self.top_p <= 1 or self.no_repeat_ngram_size < 0:
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+        if not 0 < self.top_p <= 1 or self.no_repeat_ngram_size < 0:
             raise UsageError(
-                "num_beams is at least 1, temperature above 0, top_p in (0, 1], no_repeat_ngram_size at least 0; got "
-                f"{self.num_beams}, {self.temperature}, {self.top_p}, {self.no_repeat_ngram_size}"
+                f"top_p is in (0, 1] and no_repeat_ngram_size at least 0; got {self.top_p}, {self.no_repeat_ngram_size}"
             )
 
 
@@ -56,7 +63,7 @@ METHODS: dict[str, Callable[[GenerationSettings], dict[str, Any]]] = {
     "sample": lambda settings: {
         "do_sample": True,
         "num_beams": 1,
-        "temperature": settings.temperature,
+        "temperature": float(settings.temperature),  # transformers takes no whole number
         "top_p": settings.top_p,
         "top_k": 0,
     },

@@ -1,6 +1,6 @@
 """How a saved model is read: nothing of it runs, nothing of it is unpickled, and what breaks is one sentence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,22 @@ def loading(source: str | PathLike[Any]) -> Iterator[None]:
         if isinstance(error, OSError) and not Path(source).exists():
             raise network_or_usage(str(source), error) from None
         raise DataRefused(f"{source} cannot be loaded as a model ({one_line(error)})") from error
+
+
+def whole_weights(load: Callable[..., Any], source: str | PathLike[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """What transformers' `from_pretrained` loads, and its loading info.
+
+    Raises:
+        DataRefused: weights that the model has and the file lacks, which transformers leaves as chance made them; or
+            weights that the file has and the model does not know.
+    """
+    model, info = load(source, *args, **{**kwargs, "output_loading_info": True})
+    for kind, said in (("missing_keys", "lacks"), ("unexpected_keys", "holds unknown")):
+        names = sorted(info[kind])
+        if names:
+            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise DataRefused(f"{source} is a damaged model: it {said} weights ({len(names)}: {listed})")
+    return model, info
 
 
 def saved_tokenizer(source: str | PathLike[Any], **where: Any) -> Any:

@@ -5,6 +5,7 @@ learns with it, under the captioning loss and its own. `text`: the decoder learn
 given *image* embeddings only when it captions, which works as far as the gap is closed.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from gapless.embed import Collator, check_modalities
 from gapless.errors import UsageError, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner, assemble_captioner
+from gapless.models.encoders import num_parameters
 from gapless.models.foreign import fingerprint_of
 from gapless.train.callbacks import LossRules
 from gapless.train.caption_data import dataset_of, divided
@@ -34,6 +36,8 @@ from gapless.train.run import (
     write_request,
 )
 from gapless.train.trainer import RunTrainer
+
+logger = logging.getLogger(__name__)
 
 MODES = ("frozen", "joint", "text")
 SELECT_BY = "eval_caption/loss"
@@ -190,17 +194,23 @@ def train_captioner(
 
     Raises:
         UsageError: an unknown name, an output directory in use or being written by another process, a setting that
-            differs on resume, a model without images. DataRefused: fewer rows than a batch.
+            differs on resume, a model without images or, in mode joint, without a weight that can learn.
+        DataRefused: fewer rows than a batch.
     """
     settings, seed = run.settings, run.seed
     train_rows, validation_rows = divided(manifest, settings.held_back)
     arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
     check_modalities(aligner, manifest)
+    if settings.mode == "joint":
+        check_learns(aligner)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
-        model = new_captioner(aligner, settings, all_captions(train_rows))
+        captions = all_captions(train_rows)
+        model = new_captioner(aligner, settings, captions)
+        if arguments.process_index == 0:
+            warn_of_cut(model, captions)
         model.to(arguments.device)  # type: ignore[arg-type]
         modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
         train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
@@ -217,6 +227,25 @@ def train_captioner(
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+def check_learns(aligner: GaplessModel) -> None:
+    """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
+    trainable = [
+        encoder
+        for name, encoder in aligner.encoders.items()
+        if aligner.config.modalities[name]["encoder"].get("trainable", True)
+    ]
+    if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
+        raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
+
+
+def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
+    """Say how many train captions do not fit, on stderr: the captioner learns to end where they are cut."""
+    cut = model.num_cut(captions)
+    if cut:
+        longest = model.config.max_tokens
+        logger.warning(f"{cut:,} of {len(captions):,} captions are longer than max_tokens {longest} and are cut")
 
 
 def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
