@@ -176,6 +176,22 @@ def test_single_images_and_those_that_cannot_be_read(place, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 2
 
 
+def test_captions_of_other_images_are_not_given_back(place, tmp_path, capsys):
+    """Another file, another order, another content under the same name; the control is the same command again."""
+    a, b = write_images(tmp_path / "images", 2)
+    out = tmp_path / "c.jsonl"
+    words = ["caption", "generate", place / "run", "--out", out, "--image"]
+    told = run(capsys, *words, a, b)
+    assert run(capsys, *words, a, b) == told
+    for others in ([a], [b], [b, a]):
+        assert "data.images" in run(capsys, *words, *others, code=2)
+    b.write_bytes(a.read_bytes())
+    assert "data.images" in run(capsys, *words, a, b, code=2)
+    words[4] = tmp_path / "twice.jsonl"
+    assert f"more than once ({a})" in run(capsys, *words, a, b, a, a, code=2)
+    assert not list(tmp_path.glob("twice*"))
+
+
 def test_an_image_that_has_gone_from_a_manifest_is_named(place, tmp_path, capsys):
     import shutil
 

@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, remove_leftovers, sync_path, write_json
+from gapless.files import read_json, remove_leftovers, sha256_of, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -40,6 +40,10 @@ class ImageFiles(Dataset[Sample]):
 
     def __getitem__(self, row: int) -> Sample:
         return {"id": self.ids[row], IMAGE: self.prepare(Path(self.ids[row]))}
+
+    def described(self) -> list[dict[str, str]]:
+        """Which files, in their order, and what is in them."""
+        return [{"id": id, "sha256": sha256_of(Path(id))} for id in self.ids]
 
 
 def images_of(model: Captioner, rows: Manifest) -> PairDataset:

@@ -116,14 +116,17 @@ def generate_for_rows(args: Arguments, model: Any, settings: Any) -> Outcome:
 
 
 def generate_for_files(args: Arguments, model: Any, settings: Any) -> Outcome:
-    from gapless.train.captions import ImageFiles, generate_lines, read_captions, readable, write_captions
+    from gapless.train.captions import ImageFiles, first, generate_lines, read_captions, readable, write_captions
 
+    twice = sorted({str(path) for path in args.image if args.image.count(path) > 1})
+    if twice:
+        raise UsageError(f"--image names a file more than once ({first(twice)})")
     good, bad = readable(args.image)
     lines: list[dict[str, Any]] = []
     if good:
         dataset = ImageFiles(good, model)
         if args.out is not None:
-            about = about_model(args, model)
+            about = about_model(args, model) | {"data": {"images": dataset.described()}}
             write_captions(model, dataset, args.out, settings, about, args.batch_size, args.workers)
             lines = list(read_captions(args.out).values())
         else:
