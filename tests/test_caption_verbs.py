@@ -207,6 +207,36 @@ def test_an_image_that_has_gone_from_a_manifest_is_named(place, tmp_path, capsys
     assert len((tmp_path / "c").read_text().splitlines()) == 21
 
 
+OTHER_RESULTS = {
+    "of an aligner": {"kind": None},
+    "of other data": {"data": {"fingerprint": "other"}},
+    "without data": {"data": None},
+    "with data of another form": {"data": "x"},
+}
+
+
+@pytest.mark.parametrize("fault", OTHER_RESULTS)
+def test_scores_are_not_written_over_other_results(place, tmp_path, capsys, without_java, fault):
+    """The control: over scores of the same rows they are."""
+    generate(capsys, place, tmp_path / "c")
+    out = tmp_path / "scores"
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--num_bootstrap", 0, "--out", out]
+    run(capsys, *words)
+    run(capsys, *words)
+    before = json.dumps(json.loads((out / "results.json").read_text()) | OTHER_RESULTS[fault])
+    (out / "results.json").write_text(before)
+    assert "choose another --out" in run(capsys, *words, code=2)
+    assert (out / "results.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["[1]", '"x"'])
+def test_results_that_are_no_object_are_refused(place, tmp_path, capsys, without_java, content):
+    generate(capsys, place, tmp_path / "c")
+    (tmp_path / "results.json").write_text(content)
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--num_bootstrap", 0, "--out", tmp_path]
+    assert "results.json holds no JSON object" in run(capsys, *words, code=3)
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),

@@ -29,6 +29,7 @@ from gapless.train.run import TRAIN, all_captions
 
 NEAREST, CONSTANT, RANDOM = "nearest train caption", "constant caption", "random train caption"
 SAMPLES = "samples.json"
+KIND = "captions"  # of results.json
 NUM_SAMPLES = 12
 
 
@@ -99,7 +100,7 @@ def score_captions(
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
     return {
-        "kind": "captions",
+        "kind": KIND,
         "n": len(task.captions),
         "gallery_size": len(task.captions),
         "split": split,

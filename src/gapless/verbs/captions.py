@@ -171,7 +171,7 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.data.manifest import Manifest
     from gapless.study.caption_table import OWN_ENCODERS, caption_table
     from gapless.study.renderings import to_terminal
-    from gapless.train.caption_scores import samples_of, score_captions, write_scores
+    from gapless.train.caption_scores import KIND, samples_of, score_captions, write_scores
     from gapless.train.captions import read_captions
     from gapless.train.evaluate import refuse_other_figures
 
@@ -182,7 +182,7 @@ def evaluate(args: Arguments) -> Outcome:
     lines = read_captions(captions_of(args.source, args.split) if is_run else args.source)
     out = args.out or (args.source if is_run else None)
     if out is not None:
-        refuse_other_figures(out, args.split, manifest.fingerprint)
+        refuse_other_figures(out, args.split, manifest.fingerprint, KIND)
     judge = load_judge(args.judge or (args.source if is_run else None))
     about = {**about_run(args.source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
     results = score_captions(lines, manifest, args.split, judge, args.num_bootstrap, args.seed, about)
