@@ -237,6 +237,22 @@ def test_results_that_are_no_object_are_refused(place, tmp_path, capsys, without
     assert "results.json holds no JSON object" in run(capsys, *words, code=3)
 
 
+def test_captions_are_not_scored_against_other_data(place, tmp_path, capsys, without_java):
+    """Two data sets may have the same ids; the control is the same JSONL with nothing beside it."""
+    other = write_phantom(tmp_path / "m", num_pairs=80, num_validation=12, num_test=21, image_size=16, seed=5)
+    ids = other.select("test").table["id"].to_pylist()
+    out = tmp_path / "c"
+    generate(capsys, place, out)
+    words = ["caption", "evaluate", out, "--num_bootstrap", 0, "--data"]
+    run(capsys, *words, place / "m")
+    out.write_text("".join(json.dumps({"id": id, "caption": "chest"}) + "\n" for id in ids))
+    told = run(capsys, *words, tmp_path / "m", code=3)
+    assert Manifest.read(place / "m").fingerprint in told
+    assert "same --data" in told
+    (tmp_path / "c.json").unlink()
+    run(capsys, *words, tmp_path / "m")
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),

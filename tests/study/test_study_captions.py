@@ -50,6 +50,7 @@ def test_a_baseline_is_never_the_best():
         ({"split": "validation"}, "The rows differ in split"),
         ({"n": 41}, "The rows differ in n"),
         ({"tokenizer": "words"}, "The rows differ in tokenizer"),
+        ({"data": {**results()["data"], "fingerprint": "other"}}, "The rows differ in data"),
         ({"judge": OWN_ENCODERS}, "compare it only where one --judge was given"),
         ({"figures": {**figures(0.3), "caption/empty": 0.25}}, "b: 25.0% of the captions are empty"),
     ],
@@ -104,6 +105,14 @@ def test_the_grid_puts_the_captions_of_one_image_beside_each_other(tmp_path):
     assert "(empty)" in page
     for text in ("true x", "a lung", "two lungs", "a heart"):
         assert text in page
+
+
+def test_the_grid_shows_no_captions_of_other_data(tmp_path):
+    """Two data sets may have the same ids; the control above has the same data."""
+    first = write_captions(tmp_path / "a", [sample("x", "a lung")])
+    other = write_captions(tmp_path / "b", [sample("x", "a heart")], data={"source": "fake", "fingerprint": "other"})
+    grid = caption_section([first, other])["grid"]
+    assert [name for name, _, _ in grid[0]["captions"]] == ["a"]
 
 
 def test_the_page_escapes_and_loads_nothing(tmp_path):

@@ -56,8 +56,9 @@ def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "CIDEr's document frequencies are those of all references of the split. R@K: the caption, embedded by "
         "the captioner's own text encoder or the judge given, finds its image among all images of the split.",
     ]
-    for key in ("split", "tokenizer", "n"):
-        if len({str(result.get(key)) for result in results.values()}) > 1:
+    shared = {key: {str(result.get(key)) for result in results.values()} for key in ("split", "tokenizer", "n")}
+    for key, found in (shared | {"data": {data_of(result) for result in results.values()}}).items():
+        if len(found) > 1:
             notes.append(f"The rows differ in {key}: do not compare them.")
     if len(results) > 1 and OWN_ENCODERS in {result.get("judge") for result in results.values()}:
         notes.append("R@K is judged by each captioner's own encoders: compare it only where one --judge was given.")
@@ -66,3 +67,8 @@ def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     empty = {name: number_of(result["figures"].get("caption/empty")) for name, result in results.items()}
     notes += [f"{name}: {share:.1%} of the captions are empty." for name, share in empty.items() if share]
     return [*notes, "Research use, not for diagnosis."]
+
+
+def data_of(result: Mapping[str, Any]) -> str:
+    """The fingerprint of the data that captions were scored on."""
+    return str((result.get("data") or {}).get("fingerprint"))

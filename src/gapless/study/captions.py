@@ -6,7 +6,7 @@ from typing import Any
 
 from gapless.errors import DataRefused
 from gapless.files import read_json
-from gapless.study.caption_table import COLUMNS, caption_table
+from gapless.study.caption_table import COLUMNS, caption_table, data_of
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
@@ -42,7 +42,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "name": "captions",
         "title": title,
         "subject": SUBJECT,
-        "grid": grid_of(paths, list(results)),
+        "grid": grid_of(paths, results),
         "facts": facts_of(results),
         "headlines": headlines_of(results, table),
         "table": table,
@@ -63,8 +63,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The samples of the first directory, with every directory's caption of the same row."""
+def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of the first directory, with the caption of the same row of every directory of the same data."""
+    data = [data_of(result) for result in results.values()]
     read = [samples_at(path / SAMPLES) for path in paths]
     by_id = [{sample["id"]: sample for sample in samples} for samples in read]
     return [
@@ -74,8 +75,8 @@ def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
             "captions": [
                 (name, found[sample["id"]]["caption"], score_text(found[sample["id"]].get("score")))
-                for name, found in zip(names, by_id, strict=True)
-                if sample["id"] in found
+                for name, found, of in zip(results, by_id, data, strict=True)
+                if of == data[0] and sample["id"] in found
             ],
         }
         for sample in read[0]

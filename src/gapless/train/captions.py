@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, remove_leftovers, sha256_of, sync_path, write_json
+from gapless.files import read_json, read_object, remove_leftovers, sha256_of, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -103,7 +103,7 @@ def write_captions(
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
     """
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
-    beside, partial = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.partial")
+    beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
     with only_writer(out.parent, f".{out.name}.lock"):
@@ -123,6 +123,29 @@ def write_captions(
         sync_path(partial)
         partial.rename(out)
         sync_path(out.parent)
+
+
+def beside_of(out: Path) -> Path:
+    """Where a caption file says how it was made."""
+    return out.with_name(f"{out.name}.json")
+
+
+def how_made(path: Path) -> dict[str, Any]:
+    """What stands beside a caption file; nothing beside one that is not ours."""
+    beside = beside_of(path)
+    return read_object(beside) if beside.exists() else {}
+
+
+def check_made_from(path: Path, fingerprint: str, split: str) -> None:
+    """Refuse captions that were generated from other rows: ids of two data sets may be the same."""
+    data = how_made(path).get("data")
+    if not isinstance(data, dict) or "fingerprint" not in data:
+        return
+    if (data["fingerprint"], data.get("split")) != (fingerprint, split):
+        raise DataRefused(
+            f"{path} was generated from the split {data.get('split')!r} of the data {data['fingerprint']}, and would "
+            f"be scored against {split!r} of {fingerprint}; give the same --data and --split, or generate anew"
+        )
 
 
 def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:

@@ -172,14 +172,16 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.study.caption_table import OWN_ENCODERS, caption_table
     from gapless.study.renderings import to_terminal
     from gapless.train.caption_scores import KIND, samples_of, score_captions, write_scores
-    from gapless.train.captions import read_captions
+    from gapless.train.captions import check_made_from, read_captions
     from gapless.train.evaluate import refuse_other_figures
 
     if args.num_bootstrap < 0:
         raise UsageError(f"--num_bootstrap is 0 or more, got {args.num_bootstrap}")
     is_run = args.source.is_dir()
     manifest = Manifest.read(args.data)
-    lines = read_captions(captions_of(args.source, args.split) if is_run else args.source)
+    source = captions_of(args.source, args.split) if is_run else args.source
+    lines = read_captions(source)
+    check_made_from(source, manifest.fingerprint, args.split)
     out = args.out or (args.source if is_run else None)
     if out is not None:
         refuse_other_figures(out, args.split, manifest.fingerprint, KIND)
