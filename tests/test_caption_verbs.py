@@ -253,6 +253,18 @@ def test_captions_are_not_scored_against_other_data(place, tmp_path, capsys, wit
     run(capsys, *words, tmp_path / "m")
 
 
+def test_train_rows_have_no_baselines_of_train_captions(place, tmp_path, capsys, without_java):
+    """The nearest train image of a train row is its own. The control, test rows, is above."""
+    generate(capsys, place, tmp_path / "c", "--split", "train", "--method", "greedy")
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--split", "train", "--num_bootstrap", 0]
+    found = json.loads(run(capsys, *words, "--judge", place / "run", "--json"))
+    assert found["baselines"] == {}
+    names = ("constant caption", "random train caption", "nearest train caption")
+    assert {name: found["missing"].get(f"baseline {name}") for name in names} == dict.fromkeys(
+        names, "needs train captions that are not the references"
+    )
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),

@@ -90,7 +90,7 @@ def score_captions(
     else:
         images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
     systems |= baselines(task, manifest, images, split, seed)
-    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest).items()}
+    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest, split).items()}
     with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
         for name, captions in systems.items():
@@ -140,8 +140,11 @@ def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
 def baselines(
     task: Judged, manifest: Manifest, images: Mapping[str, Tensor], split: str, seed: int
 ) -> dict[str, list[str]]:
-    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random."""
-    if TRAIN not in manifest.rows_per_split():
+    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random.
+
+    There are none for train rows: the nearest train image would be the row's own, its caption the reference.
+    """
+    if split == TRAIN or TRAIN not in manifest.rows_per_split():
         return {}
     train = manifest.select(TRAIN)
     pool = all_captions(train)
@@ -154,9 +157,13 @@ def baselines(
     return found
 
 
-def missing_baselines(systems: Mapping[str, Any], manifest: Manifest) -> dict[str, str]:
-    has_train = TRAIN in manifest.rows_per_split()
-    why = "needs an image encoder (--judge)" if has_train else f"needs {TRAIN} rows"
+def missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
+    if split == TRAIN:
+        why = f"needs {TRAIN} captions that are not the references"
+    elif TRAIN not in manifest.rows_per_split():
+        why = f"needs {TRAIN} rows"
+    else:
+        why = "needs an image encoder (--judge)"
     return {name: why for name in (NEAREST, CONSTANT, RANDOM) if name not in systems}
 
 
