@@ -86,6 +86,21 @@ def test_a_captioner_is_held_against_the_best_baseline(tmp_path, cider, state):
     assert "nearest train caption" in note.text
 
 
+def test_without_intervals_nothing_is_claimed(tmp_path):
+    """`--num_bootstrap 0`: far above the baseline as it may be. The control is the test above."""
+
+    def plain(found):
+        return {key: figure["value"] if isinstance(figure, dict) else figure for key, figure in found.items()}
+
+    baselines = {name: plain(found) for name, found in results()["baselines"].items()}
+    path = write_captions(tmp_path / "a", figures=plain(figures(0.9)), baselines=baselines)
+    section = caption_section([path])
+    note = next(note for note in section["notes"] if note.topic == "Baselines")
+    assert (note.state, "without intervals" in note.text) == ("unknown", True)
+    assert "±" not in section["markdown"]
+    assert "±" in caption_section([write_captions(tmp_path / "b")])["markdown"]
+
+
 def test_no_baselines_is_said_and_not_praised(tmp_path):
     section = caption_section([write_captions(tmp_path / "a", baselines={})])
     assert [note.state for note in section["notes"] if note.topic == "Baselines"] == ["unknown"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from gapless.errors import DataRefused
 from gapless.files import read_json
-from gapless.study.caption_table import COLUMNS, caption_table, data_of
+from gapless.study.caption_table import COLUMNS, caption_table, data_of, interval_of
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
@@ -154,15 +154,12 @@ def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
     if best is None:
         return Note("unknown", "Baselines", f"{name}: no baseline beside it.")
-    if bounds(result["figures"].get("caption/CIDEr"))[0] > bounds(others[best])[1]:
+    own, other = interval_of(result["figures"].get("caption/CIDEr")), interval_of(others[best])
+    if own is None or other is None:
+        return Note("unknown", "Baselines", f"{name}: without intervals there is no telling it from {best}.")
+    if own[0] > other[1]:
         return Note("good", "Baselines", f"{name}: above the best baseline ({best}) in CIDEr, intervals apart.")
     return Note("warn", "Baselines", f"{name}: not clearly above the best baseline ({best}) in CIDEr.")
-
-
-def bounds(figure: Any) -> tuple[float, float]:
-    number = number_of(figure) or 0.0
-    has_interval = isinstance(figure, Mapping) and figure.get("low") is not None
-    return (figure["low"], figure["high"]) if has_interval else (number, number)
 
 
 def all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
