@@ -265,6 +265,20 @@ def test_train_rows_have_no_baselines_of_train_captions(place, tmp_path, capsys,
     )
 
 
+def test_results_say_how_the_captions_were_generated_and_scored(place, tmp_path, capsys, without_java):
+    """Beam and greedy can be told apart; of a JSONL alone nothing is known."""
+    out = tmp_path / "c"
+    words = ["caption", "evaluate", out, "--data", place / "m", "--num_bootstrap", 3, "--seed", 7, "--json"]
+    generate(capsys, place, out, "--method", "greedy")
+    beside = json.loads((tmp_path / "c.json").read_text())
+    found = json.loads(run(capsys, *words))
+    assert found["generation"] == {"settings": beside["settings"], "model": beside["model"]["fingerprint"]}
+    assert found["generation"]["settings"]["method"] == "greedy"
+    assert found["scoring"] == {"num_bootstrap": 3, "seed": 7}
+    (tmp_path / "c.json").unlink()
+    assert "generation" not in json.loads(run(capsys, *words))
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),

@@ -101,6 +101,13 @@ def test_without_intervals_nothing_is_claimed(tmp_path):
     assert "±" in caption_section([write_captions(tmp_path / "b")])["markdown"]
 
 
+def test_how_captions_were_generated_is_told(tmp_path):
+    path = write_captions(tmp_path / "a", generation={"settings": {"method": "greedy"}, "model": "f"})
+    assert (
+        dict(caption_section([path])["facts"])["Captioners"] == "a: mode text, aligner runs/clip, seed 0, method greedy"
+    )
+
+
 def test_no_baselines_is_said_and_not_praised(tmp_path):
     section = caption_section([write_captions(tmp_path / "a", baselines={})])
     assert [note.state for note in section["notes"] if note.topic == "Baselines"] == ["unknown"]

@@ -118,6 +118,8 @@ def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def described(result: Mapping[str, Any]) -> str:
     told = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
+    settings = (result.get("generation") or {}).get("settings") or {}
+    told += [f"method {settings['method']}"] if "method" in settings else []
     return ", ".join(told) or "not recorded"
 
 

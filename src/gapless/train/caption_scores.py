@@ -108,6 +108,7 @@ def score_captions(
         "baselines": figures,
         "tokenizer": tokenizer,
         "missing": missing,
+        "scoring": {"num_bootstrap": num_bootstrap, "seed": seed},
         "notice": NOTICE,
         "versions": {**versions(), "pycocoevalcap": version("pycocoevalcap")},
         "data": describe(manifest, split),

@@ -186,7 +186,7 @@ def evaluate(args: Arguments) -> Outcome:
     if out is not None:
         refuse_other_figures(out, args.split, manifest.fingerprint, KIND)
     judge = load_judge(args.judge or (args.source if is_run else None))
-    about = {**about_run(args.source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
+    about = {**about_run(args.source), **about_file(source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
     results = score_captions(lines, manifest, args.split, judge, args.num_bootstrap, args.seed, about)
     if out is not None:
         write_scores(out, results, samples_of(lines, manifest.select(args.split)))
@@ -213,7 +213,7 @@ def load_judge(source: Any) -> Any:
 
 
 def about_run(source: Path) -> dict[str, Any]:
-    """What a caption run was asked for, or what stands beside a caption file."""
+    """What a caption run was asked for; of a caption file its name."""
     from gapless.train.evaluate import budget_of, read_config
 
     if source.is_dir():
@@ -223,6 +223,17 @@ def about_run(source: Path) -> dict[str, Any]:
         settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
         return {"seed": config["seed"], "method": name_of(source), "budget": budget_of(source, config), **settings}
     return {"method": name_of(source)}
+
+
+def about_file(captions: Path) -> dict[str, Any]:
+    """How a caption file was generated, as far as it stands beside it."""
+    from gapless.train.captions import how_made
+
+    made = how_made(captions)
+    model = made.get("model")
+    found = {"settings": made.get("settings"), "model": model.get("fingerprint") if isinstance(model, dict) else None}
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"generation": known} if known else {}
 
 
 VERBS = {
