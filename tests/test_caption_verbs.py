@@ -279,6 +279,20 @@ def test_results_say_how_the_captions_were_generated_and_scored(place, tmp_path,
     assert "generation" not in json.loads(run(capsys, *words))
 
 
+def test_a_run_without_a_finished_model_is_named_everywhere(place, tmp_path, capsys, without_java):
+    """As what generates, as what is evaluated and as a judge."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_bytes((place / "run" / "config.yaml").read_bytes())
+    generate(capsys, place, tmp_path / "run" / "captions-test.jsonl")
+    data = ["--data", place / "m", "--num_bootstrap", 0]
+    said = "has no finished model; continue it with --resume latest"
+    assert said in run(capsys, "caption", "generate", tmp_path / "run", "--data", place / "m", code=2)
+    assert said in run(capsys, "caption", "evaluate", tmp_path / "run", *data, code=2)
+    captions = tmp_path / "run" / "captions-test.jsonl"
+    assert said in run(capsys, "caption", "evaluate", captions, *data, "--judge", tmp_path / "run", code=2)
+    run(capsys, "caption", "evaluate", captions, *data, "--judge", place / "run")
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),

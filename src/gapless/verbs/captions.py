@@ -60,6 +60,9 @@ def generate_arguments(parser: Parser) -> None:
 
 
 def model_directory(path: Path) -> Path:
+    """The model of a run, or the directory itself; a run that is not finished has none."""
+    if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
+        raise UsageError(f"{path} has no finished model; continue it with --resume latest")
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
@@ -70,8 +73,6 @@ def load_captioner(path: Path) -> Any:
 
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
-        raise UsageError(f"{path} has no finished model; continue it with --resume latest")
     model = Captioner.from_pretrained(model_directory(path))
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     return model.train(False)
