@@ -139,6 +139,31 @@ def test_other_captions_are_not_continued(place, tmp_path, capsys):
     assert "does not exist" in generate(capsys, place, tmp_path / "no" / "c.jsonl", code=2)
 
 
+def test_an_attempt_that_wrote_no_line_does_not_block_the_next(place, tmp_path, capsys):
+    """The first row's image is gone; the control is an attempt with a line, whose files are named."""
+    import shutil
+
+    out = tmp_path / "c"
+    shutil.copytree(place / "m", tmp_path / "m")
+    Manifest.read(tmp_path / "m").select("test").image_path(0).unlink()
+    generate(capsys, place, out, "--data", tmp_path / "m", code=3)
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "c.json", "c.partial"}
+    (tmp_path / "c.partial").write_text('{"id": ')
+    generate(capsys, place, out, "--method", "greedy")
+    assert {json.loads(line)["method"] for line in out.read_text().splitlines()} == {"greedy"}
+    out.rename(tmp_path / "c.partial")
+    told = generate(capsys, place, out, code=2)
+    assert f"remove {tmp_path / 'c.json'} and {tmp_path / 'c.partial'}" in told
+    generate(capsys, place, out, "--method", "greedy")
+
+
+@pytest.mark.parametrize(("content", "code", "said"), [("{}", 2, "remove"), ("[]", 3, "no JSON object")])
+def test_a_file_that_is_not_ours_beside_an_output_is_kept(place, tmp_path, capsys, content, code, said):
+    (tmp_path / "c.json").write_text(content)
+    assert said in generate(capsys, place, tmp_path / "c", code=code)
+    assert (tmp_path / "c.json").read_text() == content
+
+
 def test_one_process_writes_an_output(place, tmp_path, capsys):
     """Two would mix their lines; the control is the same command once the other is done."""
     out = tmp_path / "c.jsonl"

@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, read_object, remove_leftovers, sha256_of, sync_path, write_json
+from gapless.files import read_object, remove_leftovers, sha256_of, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -149,17 +149,24 @@ def check_made_from(path: Path, fingerprint: str, split: str) -> None:
 
 
 def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse an output that holds something else."""
-    if not (out.exists() or partial.exists() or beside.exists()):
+    """Refuse an output that holds something else; an attempt of ours that wrote no line holds nothing."""
+    there = [path for path in (out, beside, partial) if path.exists()]
+    advice = f"choose another --out or remove {' and '.join(map(str, there))}"
+    if there and (out.is_dir() or not beside.exists()):
+        raise UsageError(f"{out} is in use; {advice}")
+    before = read_object(beside) if there else plan
+    if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
         return
-    if out.is_dir() or not beside.exists():
-        raise UsageError(f"{out} is in use; choose another --out or remove it")
-    differing = differences(read_json(beside), json.loads(json.dumps(plan)))
+    differing = differences(before, json.loads(json.dumps(plan)))
     if differing:
         raise UsageError(
             f"{out} holds captions of another model, other data or settings; differing: {', '.join(differing[:5])}; "
-            "choose another --out or remove it"
+            f"{advice}"
         )
+
+
+def has_line(partial: Path) -> bool:
+    return partial.exists() and b"\n" in partial.read_bytes()
 
 
 def whole_lines(partial: Path, ids: Sequence[str]) -> int:
