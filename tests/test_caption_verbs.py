@@ -164,6 +164,26 @@ def test_a_file_that_is_not_ours_beside_an_output_is_kept(place, tmp_path, capsy
     assert (tmp_path / "c.json").read_text() == content
 
 
+def test_a_path_may_be_spelt_another_way_when_one_goes_on(place, tmp_path, capsys, monkeypatch):
+    """The fingerprint says which model it is; the control is another model."""
+    import shutil
+
+    out = tmp_path / "c"
+    words = ["caption", "generate", place / "run", "--data", place / "m", "--method", "greedy", "--out", out]
+    run(capsys, *words)
+    monkeypatch.chdir(place)
+    run(capsys, *words[:2], "run", "--data", "m", *words[5:])
+    other = assemble_captioner(tiny_model(), DECODER, CAPTIONS, use_patches=True, max_tokens=16, vocab_size=400)
+    other.save_pretrained(tmp_path / "other")
+    assert "differing: model.fingerprint" in run(capsys, *words[:2], tmp_path / "other", *words[3:], code=2)
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    tiny_model(seed=1, modalities=tiny_modalities()).save_pretrained(tmp_path / "aligner")
+    words = ["--data", "m", "--out", tmp_path / "run", *TRAIN, "--resume", "latest"]
+    run(capsys, "caption", "train", "aligner", *words)
+    assert "differing: aligner.fingerprint" in run(capsys, "caption", "train", tmp_path / "aligner", *words, code=2)
+
+
 def test_one_process_writes_an_output(place, tmp_path, capsys):
     """Two would mix their lines; the control is the same command once the other is done."""
     out = tmp_path / "c.jsonl"
