@@ -16,6 +16,7 @@ from gapless.cli import main
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
 from gapless.metrics import captioning
+from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.captioner import assemble_captioner
 from gapless.models.generation import NOTICE
 from gapless.writers import only_writer
@@ -338,6 +339,30 @@ def test_a_run_without_a_finished_model_is_named_everywhere(place, tmp_path, cap
     run(capsys, "caption", "evaluate", captions, *data, "--judge", place / "run")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "file"], "cannot be made: file is a file"),
+        (["--out", "file/sub/sub"], "cannot be made: file is a file"),
+        (["--seed", "-1", "--num_bootstrap", 20], "--seed is 0 or more"),
+        (["--judge", "vectors"], "this model takes image as vector, text as vector; give another one with --judge"),
+        (["--judge", "images"], "this model takes image; give another one with --judge"),
+    ],
+)
+def test_wrong_options_of_evaluate_are_told_before_anything_is_scored(
+    place, tmp_path, capsys, monkeypatch, words, said
+):
+    vectors = {"kind": "vector", "size": 4}
+    model = GaplessModel(GaplessConfig({name: {"input": vectors, "encoder": vectors} for name in ("image", "text")}, 4))
+    model.save_pretrained(tmp_path / "vectors")
+    tiny_model(modalities={"image": tiny_modalities()["image"]}).save_pretrained(tmp_path / "images")
+    generate(capsys, place, tmp_path / "c")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(captioning.CaptionScorer, "__init__", lambda *_: pytest.fail("it scores"))
+    assert said in run(capsys, "caption", "evaluate", "c", "--data", place / "m", *words, code=2)
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),
@@ -390,6 +415,10 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["generate", "run/model", "--data", "m"], 2, "--out"),
         (["generate", "run", "--data", "m", "--method", "magic"], 2, "greedy"),
         (["generate", "run", "--data", "m", "--split", "nowhere"], 2, "nowhere"),
+        (["generate", "run", "--data", "m", "--out", "."], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--out", "/"], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--out", ""], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is 0 or more"),
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),

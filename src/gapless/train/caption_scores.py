@@ -79,8 +79,8 @@ def score_captions(
         seed: of the bootstrap and of the random caption.
         about: of the captioner; goes along.
     """
-    if judge is not None and not {IMAGE, TEXT} <= set(judge.modalities):
-        raise UsageError(f"a judge embeds images and texts; this model takes {', '.join(judge.modalities)}")
+    if judge is not None:
+        check_judge(judge)
     task = judged(lines, manifest.select(split))
     systems = {"captions": task.captions}
     missing: dict[str, str] = {}
@@ -114,6 +114,14 @@ def score_captions(
         "data": describe(manifest, split),
         **(about or {}),
     }
+
+
+def check_judge(judge: GaplessModel) -> None:
+    """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
+    kinds = {name: spec["input"]["kind"] for name, spec in judge.config.modalities.items()}
+    if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
+        taken = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
+        raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")
 
 
 def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def write_captions(
     Raises:
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
     """
+    if not out.name:
+        raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
     beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():

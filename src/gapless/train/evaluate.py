@@ -13,7 +13,7 @@ from torch import Tensor
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_object, read_yaml, write_bytes, write_json
+from gapless.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
@@ -91,7 +91,8 @@ def evaluate_run(
 
 
 def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | None = None) -> None:
-    """Figures of one split, one data set and one kind are not written over others."""
+    """Figures of one split, one data set and one kind are not written over others, nor into a file."""
+    check_directory(out)
     if not (out / "results.json").exists():
         return
     before = read_object(out / "results.json")
