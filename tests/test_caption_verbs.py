@@ -367,6 +367,13 @@ BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),
     "a number": (lambda lines: [json.dumps({"id": "x", "caption": 3}), *lines], 3, "line 1"),
+    "score NaN": (lambda lines: ['{"id": "x", "caption": "a", "score": NaN}', *lines], 3, "line 1"),
+    "score 1e999": (
+        lambda lines: ['{"id": "x", "caption": "a", "score": 1e999}', *lines],
+        3,
+        "a finite score (line 1)",
+    ),
+    "half a surrogate pair": (lambda lines: [json.dumps({"id": "x", "caption": "\ud800"}), *lines], 3, "line 1"),
     "stray": (lambda lines: [json.dumps({"id": "who", "caption": "a"}), *lines], 3, "1 captions have no reference in"),
     "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come twice"),
     "short": (lambda lines: lines[2:], 3, "2 of 21 rows have no caption"),

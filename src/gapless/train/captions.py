@@ -207,25 +207,35 @@ def read_captions(path: Path) -> dict[str, Line]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        try:
-            line = json.loads(text)
-            id, caption = str(line["id"]), line["caption"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        parsed = caption_line(text)
+        if parsed is None:
             broken.append(number)
             continue
-        if not isinstance(caption, str):
-            broken.append(number)
-        elif id in found:
+        id, line = parsed
+        if id in found:
             twice.append(id)
         else:
             found[id] = line
     if broken:
-        raise DataRefused(f'{path}: {len(broken)} lines are not {{"id": ..., "caption": ...}} (line {first(broken)})')
+        form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
+        raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {first(broken)})")
     if twice:
         raise DataRefused(f"{path}: {len(twice)} ids come twice ({first(twice)})")
     if not found:
         raise DataRefused(f"{path} holds no captions")
     return found
+
+
+def caption_line(text: str) -> tuple[str, Line] | None:
+    """A line and its id; None where it is no caption, or holds what could not be written again."""
+    try:
+        line = json.loads(text)
+        id = str(line["id"])
+        line["caption"].encode()  # fails for half of a surrogate pair
+        json.dumps(line.get("score"), allow_nan=False)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return id, line
 
 
 def first(names: Sequence[Any]) -> str:
