@@ -168,6 +168,38 @@ def test_captions_stand_beside_a_comparison_and_go_to_files(tmp_path):
     assert r"\label{tab:captions}" in (tmp_path / "files" / "captions-table.tex").read_text()
 
 
+DAMAGE = {
+    "figures a list": {"figures": []},
+    "a figure a text": {"figures": {"caption/CIDEr": "high"}},
+    "a bound a text": {"figures": {"caption/CIDEr": {"value": 0.1, "low": "a", "high": 0.2}}},
+    "figures of a baseline a list": {"baselines": {"constant caption": []}},
+    "baselines a list": {"baselines": []},
+    "data a text": {"data": "x"},
+    "leakage a text": {"data": {"leakage": {"test_groups_in_train_share": "all"}}},
+    "rows a list": {"data": {"rows": [3]}},
+    "missing a list": {"missing": ["x"]},
+    "n a text": {"n": "x"},
+    "judge a list": {"judge": []},
+    "generation a text": {"generation": "x"},
+    "settings a text": {"generation": {"settings": "x"}},
+    "versions a list": {"versions": ["x"]},
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_entries_of_another_form_are_named(tmp_path, fault):
+    change = DAMAGE[fault]
+    path = write_captions(tmp_path / "a", **change)
+    with pytest.raises(DataRefused, match=f"results.json is damaged: {next(iter(change))} of another form"):
+        write_report([path, write_captions(tmp_path / "b")], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_older_files_do_not_have_is_not_needed(tmp_path):
+    path = write_captions(tmp_path / "a", data=None, missing=None, versions=None, judge=None)
+    assert "captions" in page_of(tmp_path, path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -175,6 +207,10 @@ def test_captions_stand_beside_a_comparison_and_go_to_files(tmp_path):
         ("results.json", '{"kind": "captions"', "not valid JSON"),
         ("samples.json", {"notice": "none"}, "holds no samples with id, references, caption, image"),
         ("samples.json", {"samples": [{"id": "x"}]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample(["x"], "a")]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", "a", references="true")]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", ["a"])]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", "a", image=3)]}, "holds no samples with"),
         ("samples.json", ["x"], "holds no samples with"),
         ("samples.json", "[", "not valid JSON"),
     ],

@@ -4,36 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused
-from gapless.files import read_json
+from gapless.study.caption_results import SAMPLES, read_results, samples_at
 from gapless.study.caption_table import COLUMNS, caption_table, data_of, interval_of
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
 
-KIND = "captions"
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
 HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
-SAMPLES = "samples.json"
 NEAREST = "nearest train caption"
 LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
 
 
-def is_caption_results(path: Path) -> bool:
-    """Whether a directory holds scores of captions."""
-    results = path / "results.json"
-    return results.is_file() and isinstance(found := read_json(results), dict) and found.get("kind") == KIND
-
-
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
     """What the template shows of caption runs beside each other; the baselines are those of the first."""
-    results = dict(zip(names_of(paths), (read_json(path / "results.json") for path in paths), strict=True))
-    for path, result in zip(paths, results.values(), strict=True):
-        missing = [key for key in ("figures", "baselines", "n", "split", "tokenizer") if key not in result]
-        if missing:
-            raise DataRefused(
-                f"{path / 'results.json'} has no {' and no '.join(missing)}; write it with gapless caption evaluate"
-            )
+    results = dict(zip(names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
     table = caption_table(results)
@@ -81,18 +66,6 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
         }
         for sample in read[0]
     ]
-
-
-def samples_at(path: Path) -> list[dict[str, Any]]:
-    """The samples of a directory; none where there is no file."""
-    if not path.is_file():
-        return []
-    found = read_json(path)
-    samples = found.get("samples") if isinstance(found, dict) else None
-    keys = ("id", "references", "caption", "image")
-    if not isinstance(samples, list) or not all(isinstance(one, dict) and one.keys() >= set(keys) for one in samples):
-        raise DataRefused(f"{path} holds no samples with {', '.join(keys)}; write it with gapless caption evaluate")
-    return samples
 
 
 def score_text(score: Any) -> str:
