@@ -133,7 +133,7 @@ def generate_for_files(args: Arguments, model: Any, settings: Any) -> Outcome:
             write_captions(model, dataset, args.out, settings, about, args.batch_size, args.workers)
             lines = list(read_captions(args.out).values())
         else:
-            batches = generate_lines(model, dataset, settings, args.batch_size, args.workers)
+            batches = generate_lines(model, dataset, settings, args.batch_size, args.workers, "caption")
             lines = [line for batch in batches for line in batch]
     return outcome(lines, bad, args.out if good else None, len(lines))
 
