@@ -375,7 +375,8 @@ BAD_LINES = {
     ),
     "half a surrogate pair": (lambda lines: [json.dumps({"id": "x", "caption": "\ud800"}), *lines], 3, "line 1"),
     "stray": (lambda lines: [json.dumps({"id": "who", "caption": "a"}), *lines], 3, "1 captions have no reference in"),
-    "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come twice"),
+    "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come more than once"),
+    "three times": (lambda lines: [lines[0], lines[0], *lines], 3, "1 ids come more than once"),
     "short": (lambda lines: lines[2:], 3, "2 of 21 rows have no caption"),
     "empty": (lambda lines: [], 3, "holds no captions"),
 }
@@ -393,7 +394,7 @@ def test_bad_caption_files_are_one_sentence_with_a_count(place, tmp_path, capsys
     told = run(capsys, *words, code=code)
     assert said in told
     assert not (tmp_path / "scores").exists()
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8-sig")  # as other programs write it
     run(capsys, *words)
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 from gapless.errors import DataRefused
 from gapless.files import read_json, read_object
+from gapless.train.caption_names import KIND
 
 Form = Callable[[Any], bool]
-
-KIND = "captions"
-SAMPLES = "samples.json"
 
 
 def is_caption_results(path: Path) -> bool:

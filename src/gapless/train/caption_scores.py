@@ -1,7 +1,6 @@
 """Scores of a file of captions against a manifest, with the baselines that a captioner must beat beside them."""
 
 import base64
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,12 @@ from gapless.metrics.uncertainty import Figure, bootstrap
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT
 from gapless.models.generation import NOTICE
+from gapless.train.caption_names import KIND, NEAREST, SAMPLES
 from gapless.train.captions import Line, first
 from gapless.train.evaluate import describe, versions
 from gapless.train.run import TRAIN, all_captions
 
-NEAREST, CONSTANT, RANDOM = "nearest train caption", "constant caption", "random train caption"
-SAMPLES = "samples.json"
-KIND = "captions"  # of results.json
+CONSTANT, RANDOM = "constant caption", "random train caption"
 NUM_SAMPLES = 12
 
 
@@ -201,4 +199,4 @@ def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mappin
     """`results.json` and `samples.json`, for `gapless report`."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
-    write_json(out / "results.json", json.loads(json.dumps(results)))
+    write_json(out / "results.json", results)

@@ -190,8 +190,8 @@ def read_captions(path: Path) -> dict[str, Line]:
     """The lines of a caption file by id; ours, or anybody's with `id` and `caption`.
 
     Raises:
-        UsageError: no such file. DataRefused: lines that are not captions, or ids that come twice; counted, the first
-            ten named.
+        UsageError: no such file. DataRefused: lines that are not captions, or ids that come more than once;
+            counted, the first ten named.
     """
     if not path.is_file():
         partial = path.with_name(f"{path.name}.partial")
@@ -199,9 +199,10 @@ def read_captions(path: Path) -> dict[str, Line]:
         more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
         raise UsageError(f"{path} does not exist; {more}")
     found: dict[str, Line] = {}
-    broken, twice = [], []
+    broken: list[int] = []
+    twice: dict[str, None] = {}
     try:
-        texts = path.read_text(encoding="utf-8").split("\n")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path} is not UTF-8 text ({error})") from None
     for number, text in enumerate(texts, start=1):
@@ -213,14 +214,14 @@ def read_captions(path: Path) -> dict[str, Line]:
             continue
         id, line = parsed
         if id in found:
-            twice.append(id)
+            twice[id] = None
         else:
             found[id] = line
     if broken:
         form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
         raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {first(broken)})")
     if twice:
-        raise DataRefused(f"{path}: {len(twice)} ids come twice ({first(twice)})")
+        raise DataRefused(f"{path}: {len(twice)} ids come more than once ({first(list(twice))})")
     if not found:
         raise DataRefused(f"{path} holds no captions")
     return found

@@ -174,7 +174,8 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.data.manifest import Manifest
     from gapless.study.caption_table import OWN_ENCODERS, caption_table
     from gapless.study.renderings import to_terminal
-    from gapless.train.caption_scores import KIND, samples_of, score_captions, write_scores
+    from gapless.train.caption_names import KIND
+    from gapless.train.caption_scores import samples_of, score_captions, write_scores
     from gapless.train.captions import check_made_from, read_captions
     from gapless.train.evaluate import refuse_other_figures
 
