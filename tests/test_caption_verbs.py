@@ -17,6 +17,7 @@ from gapless.cli import main
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
 from gapless.metrics import captioning
+from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.captioner import assemble_captioner
 from gapless.models.generation import NOTICE
 from gapless.writers import only_writer
@@ -153,6 +154,51 @@ def test_other_captions_are_not_continued(place, tmp_path, capsys):
     assert "does not exist" in generate(capsys, place, tmp_path / "no" / "c.jsonl", code=2)
 
 
+def test_an_attempt_that_wrote_no_line_does_not_block_the_next(place, tmp_path, capsys):
+    """The first row's image is gone; the control is an attempt with a line, whose files are named."""
+    import shutil
+
+    out = tmp_path / "c"
+    shutil.copytree(place / "m", tmp_path / "m")
+    Manifest.read(tmp_path / "m").select("test").image_path(0).unlink()
+    generate(capsys, place, out, "--data", tmp_path / "m", code=3)
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "c.json", "c.partial"}
+    (tmp_path / "c.partial").write_text('{"id": ')
+    generate(capsys, place, out, "--method", "greedy")
+    assert {json.loads(line)["method"] for line in out.read_text().splitlines()} == {"greedy"}
+    out.rename(tmp_path / "c.partial")
+    told = generate(capsys, place, out, code=2)
+    assert f"remove {tmp_path / 'c.json'} and {tmp_path / 'c.partial'}" in told
+    generate(capsys, place, out, "--method", "greedy")
+
+
+@pytest.mark.parametrize(("content", "code", "said"), [("{}", 2, "remove"), ("[]", 3, "no JSON object")])
+def test_a_file_that_is_not_ours_beside_an_output_is_kept(place, tmp_path, capsys, content, code, said):
+    (tmp_path / "c.json").write_text(content)
+    assert said in generate(capsys, place, tmp_path / "c", code=code)
+    assert (tmp_path / "c.json").read_text() == content
+
+
+def test_a_path_may_be_spelt_another_way_when_one_goes_on(place, tmp_path, capsys, monkeypatch):
+    """The fingerprint says which model it is; the control is another model."""
+    import shutil
+
+    out = tmp_path / "c"
+    words = ["caption", "generate", place / "run", "--data", place / "m", "--method", "greedy", "--out", out]
+    run(capsys, *words)
+    monkeypatch.chdir(place)
+    run(capsys, *words[:2], "run", "--data", "m", *words[5:])
+    other = assemble_captioner(tiny_model(), DECODER, CAPTIONS, use_patches=True, max_tokens=16, vocab_size=400)
+    other.save_pretrained(tmp_path / "other")
+    assert "differing: model.fingerprint" in run(capsys, *words[:2], tmp_path / "other", *words[3:], code=2)
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    tiny_model(seed=1, modalities=tiny_modalities()).save_pretrained(tmp_path / "aligner")
+    words = ["--data", "m", "--out", tmp_path / "run", *TRAIN, "--resume", "latest"]
+    run(capsys, "caption", "train", "aligner", *words)
+    assert "differing: aligner.fingerprint" in run(capsys, "caption", "train", tmp_path / "aligner", *words, code=2)
+
+
 def test_one_process_writes_an_output(place, tmp_path, capsys):
     """Two would mix their lines; the control is the same command once the other is done."""
     out = tmp_path / "c.jsonl"
@@ -190,6 +236,22 @@ def test_single_images_and_those_that_cannot_be_read(place, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 2
 
 
+def test_captions_of_other_images_are_not_given_back(place, tmp_path, capsys):
+    """Another file, another order, another content under the same name; the control is the same command again."""
+    a, b = write_images(tmp_path / "images", 2)
+    out = tmp_path / "c.jsonl"
+    words = ["caption", "generate", place / "run", "--out", out, "--image"]
+    told = run(capsys, *words, a, b)
+    assert run(capsys, *words, a, b) == told
+    for others in ([a], [b], [b, a]):
+        assert "data.images" in run(capsys, *words, *others, code=2)
+    b.write_bytes(a.read_bytes())
+    assert "data.images" in run(capsys, *words, a, b, code=2)
+    words[4] = tmp_path / "twice.jsonl"
+    assert f"more than once ({a})" in run(capsys, *words, a, b, a, a, code=2)
+    assert not list(tmp_path.glob("twice*"))
+
+
 def test_an_image_that_has_gone_from_a_manifest_is_named(place, tmp_path, capsys):
     import shutil
 
@@ -205,12 +267,130 @@ def test_an_image_that_has_gone_from_a_manifest_is_named(place, tmp_path, capsys
     assert len((tmp_path / "c").read_text().splitlines()) == 21
 
 
+OTHER_RESULTS = {
+    "of an aligner": {"kind": None},
+    "of other data": {"data": {"fingerprint": "other"}},
+    "without data": {"data": None},
+    "with data of another form": {"data": "x"},
+}
+
+
+@pytest.mark.parametrize("fault", OTHER_RESULTS)
+def test_scores_are_not_written_over_other_results(place, tmp_path, capsys, without_java, fault):
+    """The control: over scores of the same rows they are."""
+    generate(capsys, place, tmp_path / "c")
+    out = tmp_path / "scores"
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--num_bootstrap", 0, "--out", out]
+    run(capsys, *words)
+    run(capsys, *words)
+    before = json.dumps(json.loads((out / "results.json").read_text()) | OTHER_RESULTS[fault])
+    (out / "results.json").write_text(before)
+    assert "choose another --out" in run(capsys, *words, code=2)
+    assert (out / "results.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["[1]", '"x"'])
+def test_results_that_are_no_object_are_refused(place, tmp_path, capsys, without_java, content):
+    generate(capsys, place, tmp_path / "c")
+    (tmp_path / "results.json").write_text(content)
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--num_bootstrap", 0, "--out", tmp_path]
+    assert "results.json holds no JSON object" in run(capsys, *words, code=3)
+
+
+def test_captions_are_not_scored_against_other_data(place, tmp_path, capsys, without_java):
+    """Two data sets may have the same ids; the control is the same JSONL with nothing beside it."""
+    other = write_phantom(tmp_path / "m", num_pairs=80, num_validation=12, num_test=21, image_size=16, seed=5)
+    ids = other.select("test").table["id"].to_pylist()
+    out = tmp_path / "c"
+    generate(capsys, place, out)
+    words = ["caption", "evaluate", out, "--num_bootstrap", 0, "--data"]
+    run(capsys, *words, place / "m")
+    out.write_text("".join(json.dumps({"id": id, "caption": "chest"}) + "\n" for id in ids))
+    told = run(capsys, *words, tmp_path / "m", code=3)
+    assert Manifest.read(place / "m").fingerprint in told
+    assert "same --data" in told
+    (tmp_path / "c.json").unlink()
+    run(capsys, *words, tmp_path / "m")
+
+
+def test_train_rows_have_no_baselines_of_train_captions(place, tmp_path, capsys, without_java):
+    """The nearest train image of a train row is its own. The control, test rows, is above."""
+    generate(capsys, place, tmp_path / "c", "--split", "train", "--method", "greedy")
+    words = ["caption", "evaluate", tmp_path / "c", "--data", place / "m", "--split", "train", "--num_bootstrap", 0]
+    found = json.loads(run(capsys, *words, "--judge", place / "run", "--json"))
+    assert found["baselines"] == {}
+    names = ("constant caption", "random train caption", "nearest train caption")
+    assert {name: found["missing"].get(f"baseline {name}") for name in names} == dict.fromkeys(
+        names, "needs train captions that are not the references"
+    )
+
+
+def test_results_say_how_the_captions_were_generated_and_scored(place, tmp_path, capsys, without_java):
+    """Beam and greedy can be told apart; of a JSONL alone nothing is known."""
+    out = tmp_path / "c"
+    words = ["caption", "evaluate", out, "--data", place / "m", "--num_bootstrap", 3, "--seed", 7, "--json"]
+    generate(capsys, place, out, "--method", "greedy")
+    beside = json.loads((tmp_path / "c.json").read_text())
+    found = json.loads(run(capsys, *words))
+    assert found["generation"] == {"settings": beside["settings"], "model": beside["model"]["fingerprint"]}
+    assert found["generation"]["settings"]["method"] == "greedy"
+    assert found["scoring"] == {"num_bootstrap": 3, "seed": 7}
+    (tmp_path / "c.json").unlink()
+    assert "generation" not in json.loads(run(capsys, *words))
+
+
+def test_a_run_without_a_finished_model_is_named_everywhere(place, tmp_path, capsys, without_java):
+    """As what generates, as what is evaluated and as a judge."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_bytes((place / "run" / "config.yaml").read_bytes())
+    generate(capsys, place, tmp_path / "run" / "captions-test.jsonl")
+    data = ["--data", place / "m", "--num_bootstrap", 0]
+    said = "has no finished model; continue it with --resume latest"
+    assert said in run(capsys, "caption", "generate", tmp_path / "run", "--data", place / "m", code=2)
+    assert said in run(capsys, "caption", "evaluate", tmp_path / "run", *data, code=2)
+    captions = tmp_path / "run" / "captions-test.jsonl"
+    assert said in run(capsys, "caption", "evaluate", captions, *data, "--judge", tmp_path / "run", code=2)
+    run(capsys, "caption", "evaluate", captions, *data, "--judge", place / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "file"], "cannot be made: file is a file"),
+        (["--out", "file/sub/sub"], "cannot be made: file is a file"),
+        (["--seed", "-1", "--num_bootstrap", 20], "--seed is 0 or more"),
+        (["--judge", "vectors"], "this model takes image as vector, text as vector; give another one with --judge"),
+        (["--judge", "images"], "this model takes image; give another one with --judge"),
+    ],
+)
+def test_wrong_options_of_evaluate_are_told_before_anything_is_scored(
+    place, tmp_path, capsys, monkeypatch, words, said
+):
+    vectors = {"kind": "vector", "size": 4}
+    model = GaplessModel(GaplessConfig({name: {"input": vectors, "encoder": vectors} for name in ("image", "text")}, 4))
+    model.save_pretrained(tmp_path / "vectors")
+    tiny_model(modalities={"image": tiny_modalities()["image"]}).save_pretrained(tmp_path / "images")
+    generate(capsys, place, tmp_path / "c")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(captioning.CaptionScorer, "__init__", lambda *_: pytest.fail("it scores"))
+    assert said in run(capsys, "caption", "evaluate", "c", "--data", place / "m", *words, code=2)
+
+
 BAD_LINES = {
     "no json": (lambda lines: ["nonsense", *lines], 3, "1 lines are not"),
     "no caption": (lambda lines: [json.dumps({"id": "x"}), *lines], 3, "line 1"),
     "a number": (lambda lines: [json.dumps({"id": "x", "caption": 3}), *lines], 3, "line 1"),
+    "score NaN": (lambda lines: ['{"id": "x", "caption": "a", "score": NaN}', *lines], 3, "line 1"),
+    "score 1e999": (
+        lambda lines: ['{"id": "x", "caption": "a", "score": 1e999}', *lines],
+        3,
+        "a finite score (line 1)",
+    ),
+    "half a surrogate pair": (lambda lines: [json.dumps({"id": "x", "caption": "\ud800"}), *lines], 3, "line 1"),
     "stray": (lambda lines: [json.dumps({"id": "who", "caption": "a"}), *lines], 3, "1 captions have no reference in"),
-    "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come twice"),
+    "twice": (lambda lines: [lines[0], *lines], 3, "1 ids come more than once"),
+    "three times": (lambda lines: [lines[0], lines[0], *lines], 3, "1 ids come more than once"),
     "short": (lambda lines: lines[2:], 3, "2 of 21 rows have no caption"),
     "empty": (lambda lines: [], 3, "holds no captions"),
 }
@@ -228,7 +408,7 @@ def test_bad_caption_files_are_one_sentence_with_a_count(place, tmp_path, capsys
     told = run(capsys, *words, code=code)
     assert said in told
     assert not (tmp_path / "scores").exists()
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8-sig")  # as other programs write it
     run(capsys, *words)
 
 
@@ -257,6 +437,10 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["generate", "run/model", "--data", "m"], 2, "--out"),
         (["generate", "run", "--data", "m", "--method", "magic"], 2, "greedy"),
         (["generate", "run", "--data", "m", "--split", "nowhere"], 2, "nowhere"),
+        (["generate", "run", "--data", "m", "--out", "."], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--out", "/"], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--out", ""], 2, "--out is a JSONL file"),
+        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is 0 or more"),
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),

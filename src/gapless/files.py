@@ -127,11 +127,17 @@ def check_size_of_yaml(root: Any) -> None:
         raise ValueError("its aliases stand for more than a million values")
 
 
+def check_directory(path: Path) -> None:
+    """Refuse what is no directory and cannot become one: a file, or what lies below a file."""
+    there = next((place for place in (path, *path.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{path} cannot be made: {there} is a file")
+
+
 def check_new_directory(path: Path) -> None:
     """Refuse an output directory that already holds something, or that lies below a file."""
-    below = next((parent for parent in path.parents if parent.exists()), None)
-    if below is not None and not below.is_dir():
-        raise UsageError(f"{path} cannot be made: {below} is a file")
+    if not path.exists():
+        check_directory(path)
     if path.exists() and (not path.is_dir() or any(entry.name != LOCK_FILE for entry in path.iterdir())):
         raise UsageError(f"{path} is in use; choose another --out or remove it")
 

@@ -50,6 +50,7 @@ def test_a_baseline_is_never_the_best():
         ({"split": "validation"}, "The rows differ in split"),
         ({"n": 41}, "The rows differ in n"),
         ({"tokenizer": "words"}, "The rows differ in tokenizer"),
+        ({"data": {**results()["data"], "fingerprint": "other"}}, "The rows differ in data"),
         ({"judge": OWN_ENCODERS}, "compare it only where one --judge was given"),
         ({"figures": {**figures(0.3), "caption/empty": 0.25}}, "b: 25.0% of the captions are empty"),
     ],
@@ -85,6 +86,28 @@ def test_a_captioner_is_held_against_the_best_baseline(tmp_path, cider, state):
     assert "nearest train caption" in note.text
 
 
+def test_without_intervals_nothing_is_claimed(tmp_path):
+    """`--num_bootstrap 0`: far above the baseline as it may be. The control is the test above."""
+
+    def plain(found):
+        return {key: figure["value"] if isinstance(figure, dict) else figure for key, figure in found.items()}
+
+    baselines = {name: plain(found) for name, found in results()["baselines"].items()}
+    path = write_captions(tmp_path / "a", figures=plain(figures(0.9)), baselines=baselines)
+    section = caption_section([path])
+    note = next(note for note in section["notes"] if note.topic == "Baselines")
+    assert (note.state, "without intervals" in note.text) == ("unknown", True)
+    assert "±" not in section["markdown"]
+    assert "±" in caption_section([write_captions(tmp_path / "b")])["markdown"]
+
+
+def test_how_captions_were_generated_is_told(tmp_path):
+    path = write_captions(tmp_path / "a", generation={"settings": {"method": "greedy"}, "model": "f"})
+    assert (
+        dict(caption_section([path])["facts"])["Captioners"] == "a: mode text, aligner runs/clip, seed 0, method greedy"
+    )
+
+
 def test_no_baselines_is_said_and_not_praised(tmp_path):
     section = caption_section([write_captions(tmp_path / "a", baselines={})])
     assert [note.state for note in section["notes"] if note.topic == "Baselines"] == ["unknown"]
@@ -104,6 +127,14 @@ def test_the_grid_puts_the_captions_of_one_image_beside_each_other(tmp_path):
     assert "(empty)" in page
     for text in ("true x", "a lung", "two lungs", "a heart"):
         assert text in page
+
+
+def test_the_grid_shows_no_captions_of_other_data(tmp_path):
+    """Two data sets may have the same ids; the control above has the same data."""
+    first = write_captions(tmp_path / "a", [sample("x", "a lung")])
+    other = write_captions(tmp_path / "b", [sample("x", "a heart")], data={"source": "fake", "fingerprint": "other"})
+    grid = caption_section([first, other])["grid"]
+    assert [name for name, _, _ in grid[0]["captions"]] == ["a"]
 
 
 def test_the_page_escapes_and_loads_nothing(tmp_path):
@@ -137,6 +168,38 @@ def test_captions_stand_beside_a_comparison_and_go_to_files(tmp_path):
     assert r"\label{tab:captions}" in (tmp_path / "files" / "captions-table.tex").read_text()
 
 
+DAMAGE = {
+    "figures a list": {"figures": []},
+    "a figure a text": {"figures": {"caption/CIDEr": "high"}},
+    "a bound a text": {"figures": {"caption/CIDEr": {"value": 0.1, "low": "a", "high": 0.2}}},
+    "figures of a baseline a list": {"baselines": {"constant caption": []}},
+    "baselines a list": {"baselines": []},
+    "data a text": {"data": "x"},
+    "leakage a text": {"data": {"leakage": {"test_groups_in_train_share": "all"}}},
+    "rows a list": {"data": {"rows": [3]}},
+    "missing a list": {"missing": ["x"]},
+    "n a text": {"n": "x"},
+    "judge a list": {"judge": []},
+    "generation a text": {"generation": "x"},
+    "settings a text": {"generation": {"settings": "x"}},
+    "versions a list": {"versions": ["x"]},
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_entries_of_another_form_are_named(tmp_path, fault):
+    change = DAMAGE[fault]
+    path = write_captions(tmp_path / "a", **change)
+    with pytest.raises(DataRefused, match=f"results.json is damaged: {next(iter(change))} of another form"):
+        write_report([path, write_captions(tmp_path / "b")], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_older_files_do_not_have_is_not_needed(tmp_path):
+    path = write_captions(tmp_path / "a", data=None, missing=None, versions=None, judge=None)
+    assert "captions" in page_of(tmp_path, path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -144,6 +207,10 @@ def test_captions_stand_beside_a_comparison_and_go_to_files(tmp_path):
         ("results.json", '{"kind": "captions"', "not valid JSON"),
         ("samples.json", {"notice": "none"}, "holds no samples with id, references, caption, image"),
         ("samples.json", {"samples": [{"id": "x"}]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample(["x"], "a")]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", "a", references="true")]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", ["a"])]}, "holds no samples with"),
+        ("samples.json", {"samples": [sample("x", "a", image=3)]}, "holds no samples with"),
         ("samples.json", ["x"], "holds no samples with"),
         ("samples.json", "[", "not valid JSON"),
     ],

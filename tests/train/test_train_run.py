@@ -14,7 +14,7 @@ from gapless.data.readers.phantom import write_phantom
 from gapless.errors import DataRefused, GaplessError, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.train.checkpoint import checkpoints_of, fault_of, newest_valid
-from gapless.train.evaluate import main_label
+from gapless.train.evaluate import main_label, refuse_other_figures
 from gapless.train.recipes import METHODS, LossConfig, Recipe, apply_method
 from gapless.train.run import Run, train, training_arguments
 
@@ -197,6 +197,13 @@ def test_figures_of_one_split_are_not_written_over_another(phantom, finished, tm
     with pytest.raises(UsageError, match="--out"):
         evaluate_run(tmp_path / "run", phantom, "validation", num_bootstrap=0)
     assert evaluate_run(tmp_path / "run", phantom, "validation", 0, out=tmp_path / "validation")["n"] == 20
+
+
+def test_figures_are_not_written_over_scores_of_captions(tmp_path):
+    (tmp_path / "results.json").write_text('{"kind": "captions", "split": "test", "data": {"fingerprint": "a"}}')
+    refuse_other_figures(tmp_path, "test", "a", "captions")
+    with pytest.raises(UsageError, match="figures of captions"):
+        refuse_other_figures(tmp_path, "test", "a")
 
 
 def test_one_entry_of_a_modality_can_be_changed():

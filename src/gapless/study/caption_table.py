@@ -33,31 +33,41 @@ def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = {name: [cell(column, figures, best[column.key]) for column in COLUMNS] for name, figures in systems.items()}
     for name, figures in first["baselines"].items():
         rows[name] = [cell(column, figures, None) for column in COLUMNS]
-    return Table(COLUMNS, rows, notes_of(results))
+    has_intervals = any(entry.sd for row in rows.values() for entry in row)
+    return Table(COLUMNS, rows, notes_of(results, has_intervals))
 
 
 def cell(column: Column, figures: Mapping[str, Any], best: str | None) -> Cell:
     figure = figures.get(column.key)
     mean = column.shown(number_of(figure))
     is_best = column.has_direction and mean != "–" and mean == best
-    if isinstance(figure, Mapping) and figure.get("low") is not None:
-        return Cell(mean, sd=column.shown((figure["high"] - figure["low"]) / 2), is_best=is_best)
-    return Cell(mean, is_best=is_best)
+    interval = interval_of(figure)
+    sd = "" if interval is None else column.shown((interval[1] - interval[0]) / 2)
+    return Cell(mean, sd=sd, is_best=is_best)
 
 
-def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def interval_of(figure: Any) -> tuple[float, float] | None:
+    """The ends of a figure's 95 % interval; None where it was not computed."""
+    if isinstance(figure, Mapping) and figure.get("low") is not None and figure.get("high") is not None:
+        return figure["low"], figure["high"]
+    return None
+
+
+def notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> list[str]:
     """Split, rows, tokenizer, what is missing and why, leakage."""
     first = next(iter(results.values()))
     data = first.get("data") or {}
     notes = [
         f"Split {first['split']}, {first['n']:,} rows, {data.get('groups', '?')} groups, tokenizer {first['tokenizer']}"
         + (" (not the PTB tokenizer: do not compare with published scores)" if first["tokenizer"] != "ptb" else "")
-        + ". ± half of the 95 % interval (bootstrap over groups).",
+        + "."
+        + (" ± half of the 95 % interval (bootstrap over groups)." if has_intervals else ""),
         "CIDEr's document frequencies are those of all references of the split. R@K: the caption, embedded by "
         "the captioner's own text encoder or the judge given, finds its image among all images of the split.",
     ]
-    for key in ("split", "tokenizer", "n"):
-        if len({str(result.get(key)) for result in results.values()}) > 1:
+    shared = {key: {str(result.get(key)) for result in results.values()} for key in ("split", "tokenizer", "n")}
+    for key, found in (shared | {"data": {data_of(result) for result in results.values()}}).items():
+        if len(found) > 1:
             notes.append(f"The rows differ in {key}: do not compare them.")
     if len(results) > 1 and OWN_ENCODERS in {result.get("judge") for result in results.values()}:
         notes.append("R@K is judged by each captioner's own encoders: compare it only where one --judge was given.")
@@ -66,3 +76,8 @@ def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     empty = {name: number_of(result["figures"].get("caption/empty")) for name, result in results.items()}
     notes += [f"{name}: {share:.1%} of the captions are empty." for name, share in empty.items() if share]
     return [*notes, "Research use, not for diagnosis."]
+
+
+def data_of(result: Mapping[str, Any]) -> str:
+    """The fingerprint of the data that captions were scored on."""
+    return str((result.get("data") or {}).get("fingerprint"))

@@ -4,36 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused
-from gapless.files import read_json
-from gapless.study.caption_table import COLUMNS, caption_table
+from gapless.study.caption_results import read_results, samples_at
+from gapless.study.caption_table import COLUMNS, caption_table, data_of, interval_of
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
+from gapless.train.caption_names import NEAREST, SAMPLES
 
-KIND = "captions"
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
 HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
-SAMPLES = "samples.json"
-NEAREST = "nearest train caption"
 LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
-
-
-def is_caption_results(path: Path) -> bool:
-    """Whether a directory holds scores of captions."""
-    results = path / "results.json"
-    return results.is_file() and isinstance(found := read_json(results), dict) and found.get("kind") == KIND
 
 
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
     """What the template shows of caption runs beside each other; the baselines are those of the first."""
-    results = dict(zip(names_of(paths), (read_json(path / "results.json") for path in paths), strict=True))
-    for path, result in zip(paths, results.values(), strict=True):
-        missing = [key for key in ("figures", "baselines", "n", "split", "tokenizer") if key not in result]
-        if missing:
-            raise DataRefused(
-                f"{path / 'results.json'} has no {' and no '.join(missing)}; write it with gapless caption evaluate"
-            )
+    results = dict(zip(names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
     table = caption_table(results)
@@ -42,7 +27,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "name": "captions",
         "title": title,
         "subject": SUBJECT,
-        "grid": grid_of(paths, list(results)),
+        "grid": grid_of(paths, results),
         "facts": facts_of(results),
         "headlines": headlines_of(results, table),
         "table": table,
@@ -63,8 +48,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The samples of the first directory, with every directory's caption of the same row."""
+def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of the first directory, with the caption of the same row of every directory of the same data."""
+    data = [data_of(result) for result in results.values()]
     read = [samples_at(path / SAMPLES) for path in paths]
     by_id = [{sample["id"]: sample for sample in samples} for samples in read]
     return [
@@ -74,24 +60,12 @@ def grid_of(paths: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
             "captions": [
                 (name, found[sample["id"]]["caption"], score_text(found[sample["id"]].get("score")))
-                for name, found in zip(names, by_id, strict=True)
-                if sample["id"] in found
+                for name, found, of in zip(results, by_id, data, strict=True)
+                if of == data[0] and sample["id"] in found
             ],
         }
         for sample in read[0]
     ]
-
-
-def samples_at(path: Path) -> list[dict[str, Any]]:
-    """The samples of a directory; none where there is no file."""
-    if not path.is_file():
-        return []
-    found = read_json(path)
-    samples = found.get("samples") if isinstance(found, dict) else None
-    keys = ("id", "references", "caption", "image")
-    if not isinstance(samples, list) or not all(isinstance(one, dict) and one.keys() >= set(keys) for one in samples):
-        raise DataRefused(f"{path} holds no samples with {', '.join(keys)}; write it with gapless caption evaluate")
-    return samples
 
 
 def score_text(score: Any) -> str:
@@ -117,6 +91,8 @@ def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def described(result: Mapping[str, Any]) -> str:
     told = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
+    settings = (result.get("generation") or {}).get("settings") or {}
+    told += [f"method {settings['method']}"] if "method" in settings else []
     return ", ".join(told) or "not recorded"
 
 
@@ -153,15 +129,12 @@ def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
     if best is None:
         return Note("unknown", "Baselines", f"{name}: no baseline beside it.")
-    if bounds(result["figures"].get("caption/CIDEr"))[0] > bounds(others[best])[1]:
+    own, other = interval_of(result["figures"].get("caption/CIDEr")), interval_of(others[best])
+    if own is None or other is None:
+        return Note("unknown", "Baselines", f"{name}: without intervals there is no telling it from {best}.")
+    if own[0] > other[1]:
         return Note("good", "Baselines", f"{name}: above the best baseline ({best}) in CIDEr, intervals apart.")
     return Note("warn", "Baselines", f"{name}: not clearly above the best baseline ({best}) in CIDEr.")
-
-
-def bounds(figure: Any) -> tuple[float, float]:
-    number = number_of(figure) or 0.0
-    has_interval = isinstance(figure, Mapping) and figure.get("low") is not None
-    return (figure["low"], figure["high"]) if has_interval else (number, number)
 
 
 def all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:

@@ -17,7 +17,8 @@ from gapless import __version__
 from gapless.files import new_directory, write_bytes, write_text
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
-from gapless.study.captions import caption_section, is_caption_results
+from gapless.study.caption_results import is_caption_results
+from gapless.study.captions import caption_section
 from gapless.study.figures import (
     Panel,
     cosine_figure,

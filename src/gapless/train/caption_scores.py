@@ -1,7 +1,6 @@
 """Scores of a file of captions against a manifest, with the baselines that a captioner must beat beside them."""
 
 import base64
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from gapless.metrics.uncertainty import Figure, bootstrap
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT
 from gapless.models.generation import NOTICE
+from gapless.train.caption_names import KIND, NEAREST, SAMPLES
 from gapless.train.captions import Line, first
 from gapless.train.evaluate import describe, versions
 from gapless.train.run import TRAIN, all_captions
 
-NEAREST, CONSTANT, RANDOM = "nearest train caption", "constant caption", "random train caption"
-SAMPLES = "samples.json"
+CONSTANT, RANDOM = "constant caption", "random train caption"
 NUM_SAMPLES = 12
 
 
@@ -78,8 +77,8 @@ def score_captions(
         seed: of the bootstrap and of the random caption.
         about: of the captioner; goes along.
     """
-    if judge is not None and not {IMAGE, TEXT} <= set(judge.modalities):
-        raise UsageError(f"a judge embeds images and texts; this model takes {', '.join(judge.modalities)}")
+    if judge is not None:
+        check_judge(judge)
     task = judged(lines, manifest.select(split))
     systems = {"captions": task.captions}
     missing: dict[str, str] = {}
@@ -89,7 +88,7 @@ def score_captions(
     else:
         images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
     systems |= baselines(task, manifest, images, split, seed)
-    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest).items()}
+    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest, split).items()}
     with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
         for name, captions in systems.items():
@@ -99,7 +98,7 @@ def score_captions(
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
     return {
-        "kind": "captions",
+        "kind": KIND,
         "n": len(task.captions),
         "gallery_size": len(task.captions),
         "split": split,
@@ -107,11 +106,20 @@ def score_captions(
         "baselines": figures,
         "tokenizer": tokenizer,
         "missing": missing,
+        "scoring": {"num_bootstrap": num_bootstrap, "seed": seed},
         "notice": NOTICE,
         "versions": {**versions(), "pycocoevalcap": version("pycocoevalcap")},
         "data": describe(manifest, split),
         **(about or {}),
     }
+
+
+def check_judge(judge: GaplessModel) -> None:
+    """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
+    kinds = {name: spec["input"]["kind"] for name, spec in judge.config.modalities.items()}
+    if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
+        taken = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
+        raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")
 
 
 def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
@@ -139,8 +147,11 @@ def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
 def baselines(
     task: Judged, manifest: Manifest, images: Mapping[str, Tensor], split: str, seed: int
 ) -> dict[str, list[str]]:
-    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random."""
-    if TRAIN not in manifest.rows_per_split():
+    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random.
+
+    There are none for train rows: the nearest train image would be the row's own, its caption the reference.
+    """
+    if split == TRAIN or TRAIN not in manifest.rows_per_split():
         return {}
     train = manifest.select(TRAIN)
     pool = all_captions(train)
@@ -153,9 +164,13 @@ def baselines(
     return found
 
 
-def missing_baselines(systems: Mapping[str, Any], manifest: Manifest) -> dict[str, str]:
-    has_train = TRAIN in manifest.rows_per_split()
-    why = "needs an image encoder (--judge)" if has_train else f"needs {TRAIN} rows"
+def missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
+    if split == TRAIN:
+        why = f"needs {TRAIN} captions that are not the references"
+    elif TRAIN not in manifest.rows_per_split():
+        why = f"needs {TRAIN} rows"
+    else:
+        why = "needs an image encoder (--judge)"
     return {name: why for name in (NEAREST, CONSTANT, RANDOM) if name not in systems}
 
 
@@ -184,4 +199,4 @@ def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mappin
     """`results.json` and `samples.json`, for `gapless report`."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
-    write_json(out / "results.json", json.loads(json.dumps(results)))
+    write_json(out / "results.json", results)

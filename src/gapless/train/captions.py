@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, remove_leftovers, sync_path, write_json
+from gapless.files import read_object, remove_leftovers, sha256_of, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -40,6 +40,10 @@ class ImageFiles(Dataset[Sample]):
 
     def __getitem__(self, row: int) -> Sample:
         return {"id": self.ids[row], IMAGE: self.prepare(Path(self.ids[row]))}
+
+    def described(self) -> list[dict[str, str]]:
+        """Which files, in their order, and what is in them."""
+        return [{"id": id, "sha256": sha256_of(Path(id))} for id in self.ids]
 
 
 def images_of(model: Captioner, rows: Manifest) -> PairDataset:
@@ -98,8 +102,10 @@ def write_captions(
     Raises:
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
     """
+    if not out.name:
+        raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
-    beside, partial = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.partial")
+    beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
     with only_writer(out.parent, f".{out.name}.lock"):
@@ -121,18 +127,48 @@ def write_captions(
         sync_path(out.parent)
 
 
-def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse an output that holds something else."""
-    if not (out.exists() or partial.exists() or beside.exists()):
+def beside_of(out: Path) -> Path:
+    """Where a caption file says how it was made."""
+    return out.with_name(f"{out.name}.json")
+
+
+def how_made(path: Path) -> dict[str, Any]:
+    """What stands beside a caption file; nothing beside one that is not ours."""
+    beside = beside_of(path)
+    return read_object(beside) if beside.exists() else {}
+
+
+def check_made_from(path: Path, fingerprint: str, split: str) -> None:
+    """Refuse captions that were generated from other rows: ids of two data sets may be the same."""
+    data = how_made(path).get("data")
+    if not isinstance(data, dict) or "fingerprint" not in data:
         return
-    if out.is_dir() or not beside.exists():
-        raise UsageError(f"{out} is in use; choose another --out or remove it")
-    differing = differences(read_json(beside), json.loads(json.dumps(plan)))
+    if (data["fingerprint"], data.get("split")) != (fingerprint, split):
+        raise DataRefused(
+            f"{path} was generated from the split {data.get('split')!r} of the data {data['fingerprint']}, and would "
+            f"be scored against {split!r} of {fingerprint}; give the same --data and --split, or generate anew"
+        )
+
+
+def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse an output that holds something else; an attempt of ours that wrote no line holds nothing."""
+    there = [path for path in (out, beside, partial) if path.exists()]
+    advice = f"choose another --out or remove {' and '.join(map(str, there))}"
+    if there and (out.is_dir() or not beside.exists()):
+        raise UsageError(f"{out} is in use; {advice}")
+    before = read_object(beside) if there else plan
+    if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
+        return
+    differing = differences(before, json.loads(json.dumps(plan)))
     if differing:
         raise UsageError(
             f"{out} holds captions of another model, other data or settings; differing: {', '.join(differing[:5])}; "
-            "choose another --out or remove it"
+            f"{advice}"
         )
+
+
+def has_line(partial: Path) -> bool:
+    return partial.exists() and b"\n" in partial.read_bytes()
 
 
 def whole_lines(partial: Path, ids: Sequence[str]) -> int:
@@ -154,8 +190,8 @@ def read_captions(path: Path) -> dict[str, Line]:
     """The lines of a caption file by id; ours, or anybody's with `id` and `caption`.
 
     Raises:
-        UsageError: no such file. DataRefused: lines that are not captions, or ids that come twice; counted, the first
-            ten named.
+        UsageError: no such file. DataRefused: lines that are not captions, or ids that come more than once;
+            counted, the first ten named.
     """
     if not path.is_file():
         partial = path.with_name(f"{path.name}.partial")
@@ -163,33 +199,44 @@ def read_captions(path: Path) -> dict[str, Line]:
         more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
         raise UsageError(f"{path} does not exist; {more}")
     found: dict[str, Line] = {}
-    broken, twice = [], []
+    broken: list[int] = []
+    twice: dict[str, None] = {}
     try:
-        texts = path.read_text(encoding="utf-8").split("\n")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path} is not UTF-8 text ({error})") from None
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        try:
-            line = json.loads(text)
-            id, caption = str(line["id"]), line["caption"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        parsed = caption_line(text)
+        if parsed is None:
             broken.append(number)
             continue
-        if not isinstance(caption, str):
-            broken.append(number)
-        elif id in found:
-            twice.append(id)
+        id, line = parsed
+        if id in found:
+            twice[id] = None
         else:
             found[id] = line
     if broken:
-        raise DataRefused(f'{path}: {len(broken)} lines are not {{"id": ..., "caption": ...}} (line {first(broken)})')
+        form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
+        raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {first(broken)})")
     if twice:
-        raise DataRefused(f"{path}: {len(twice)} ids come twice ({first(twice)})")
+        raise DataRefused(f"{path}: {len(twice)} ids come more than once ({first(list(twice))})")
     if not found:
         raise DataRefused(f"{path} holds no captions")
     return found
+
+
+def caption_line(text: str) -> tuple[str, Line] | None:
+    """A line and its id; None where it is no caption, or holds what could not be written again."""
+    try:
+        line = json.loads(text)
+        id = str(line["id"])
+        line["caption"].encode()  # fails for half of a surrogate pair
+        json.dumps(line.get("score"), allow_nan=False)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return id, line
 
 
 def first(names: Sequence[Any]) -> str:

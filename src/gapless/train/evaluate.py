@@ -13,7 +13,7 @@ from torch import Tensor
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json, read_yaml, write_bytes, write_json
+from gapless.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
@@ -90,15 +90,21 @@ def evaluate_run(
     return results
 
 
-def refuse_other_figures(out: Path, split: str, fingerprint: str) -> None:
-    """Figures of one split are not written over those of another."""
+def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | None = None) -> None:
+    """Figures of one split, one data set and one kind are not written over others, nor into a file."""
+    check_directory(out)
     if not (out / "results.json").exists():
         return
-    before = read_json(out / "results.json")
-    if (before.get("split"), before.get("data", {}).get("fingerprint")) != (split, fingerprint):
-        raise UsageError(
-            f"{out / 'results.json'} holds the split {before.get('split')!r} or other data; choose another --out"
-        )
+    before = read_object(out / "results.json")
+    data = before.get("data")
+    of_data = data.get("fingerprint") if isinstance(data, dict) else None
+    if before.get("kind") != kind:
+        held = f"figures of {before.get('kind') or 'an aligner'}"
+    elif (before.get("split"), of_data) != (split, fingerprint):
+        held = f"the split {before.get('split')!r} or other data"
+    else:
+        return
+    raise UsageError(f"{out / 'results.json'} holds {held}; choose another --out")
 
 
 def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:

@@ -267,11 +267,10 @@ def check_is_run(out: Path) -> None:
 
 
 def differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ."""
+    """Dotted keys whose values differ; never a `source`, which can be spelt in many ways where a fingerprint tells."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [prefix.removesuffix(".")]
-    return [
-        key
-        for name in sorted(before.keys() | now.keys())
-        for key in differences(before.get(name), now.get(name), f"{prefix}{name}.")
-    ]
+    names = before.keys() | now.keys()
+    if "fingerprint" in names:
+        names -= {"source"}
+    return [key for name in sorted(names) for key in differences(before.get(name), now.get(name), f"{prefix}{name}.")]

@@ -60,6 +60,9 @@ def generate_arguments(parser: Parser) -> None:
 
 
 def model_directory(path: Path) -> Path:
+    """The model of a run, or the directory itself; a run that is not finished has none."""
+    if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
+        raise UsageError(f"{path} has no finished model; continue it with --resume latest")
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
@@ -70,8 +73,6 @@ def load_captioner(path: Path) -> Any:
 
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
-        raise UsageError(f"{path} has no finished model; continue it with --resume latest")
     model = Captioner.from_pretrained(model_directory(path))
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     return model.train(False)
@@ -86,6 +87,8 @@ def generate(args: Arguments) -> Outcome:
         raise UsageError("give either --data MANIFEST or --image FILE...")
     if args.batch_size < 1:
         raise UsageError(f"--batch_size is at least 1, got {args.batch_size}")
+    if args.workers < 0:
+        raise UsageError(f"--workers is 0 or more, got {args.workers}")
     settings = GenerationSettings(**{f.name: getattr(args, f.name) for f in fields(GenerationSettings)})
     model = load_captioner(args.model)
     return generate_for_files(args, model, settings) if args.image else generate_for_rows(args, model, settings)
@@ -116,18 +119,21 @@ def generate_for_rows(args: Arguments, model: Any, settings: Any) -> Outcome:
 
 
 def generate_for_files(args: Arguments, model: Any, settings: Any) -> Outcome:
-    from gapless.train.captions import ImageFiles, generate_lines, read_captions, readable, write_captions
+    from gapless.train.captions import ImageFiles, first, generate_lines, read_captions, readable, write_captions
 
+    twice = sorted({str(path) for path in args.image if args.image.count(path) > 1})
+    if twice:
+        raise UsageError(f"--image names a file more than once ({first(twice)})")
     good, bad = readable(args.image)
     lines: list[dict[str, Any]] = []
     if good:
         dataset = ImageFiles(good, model)
         if args.out is not None:
-            about = about_model(args, model)
+            about = about_model(args, model) | {"data": {"images": dataset.described()}}
             write_captions(model, dataset, args.out, settings, about, args.batch_size, args.workers)
             lines = list(read_captions(args.out).values())
         else:
-            batches = generate_lines(model, dataset, settings, args.batch_size, args.workers)
+            batches = generate_lines(model, dataset, settings, args.batch_size, args.workers, "caption")
             lines = [line for batch in batches for line in batch]
     return outcome(lines, bad, args.out if good else None, len(lines))
 
@@ -168,20 +174,25 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.data.manifest import Manifest
     from gapless.study.caption_table import OWN_ENCODERS, caption_table
     from gapless.study.renderings import to_terminal
+    from gapless.train.caption_names import KIND
     from gapless.train.caption_scores import samples_of, score_captions, write_scores
-    from gapless.train.captions import read_captions
+    from gapless.train.captions import check_made_from, read_captions
     from gapless.train.evaluate import refuse_other_figures
 
     if args.num_bootstrap < 0:
         raise UsageError(f"--num_bootstrap is 0 or more, got {args.num_bootstrap}")
+    if args.seed < 0:
+        raise UsageError(f"--seed is 0 or more, got {args.seed}")
     is_run = args.source.is_dir()
     manifest = Manifest.read(args.data)
-    lines = read_captions(captions_of(args.source, args.split) if is_run else args.source)
+    source = captions_of(args.source, args.split) if is_run else args.source
+    lines = read_captions(source)
+    check_made_from(source, manifest.fingerprint, args.split)
     out = args.out or (args.source if is_run else None)
     if out is not None:
-        refuse_other_figures(out, args.split, manifest.fingerprint)
+        refuse_other_figures(out, args.split, manifest.fingerprint, KIND)
     judge = load_judge(args.judge or (args.source if is_run else None))
-    about = {**about_run(args.source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
+    about = {**about_run(args.source), **about_file(source), "judge": args.judge or (OWN_ENCODERS if is_run else None)}
     results = score_captions(lines, manifest, args.split, judge, args.num_bootstrap, args.seed, about)
     if out is not None:
         write_scores(out, results, samples_of(lines, manifest.select(args.split)))
@@ -208,7 +219,7 @@ def load_judge(source: Any) -> Any:
 
 
 def about_run(source: Path) -> dict[str, Any]:
-    """What a caption run was asked for, or what stands beside a caption file."""
+    """What a caption run was asked for; of a caption file its name."""
     from gapless.train.evaluate import budget_of, read_config
 
     if source.is_dir():
@@ -218,6 +229,17 @@ def about_run(source: Path) -> dict[str, Any]:
         settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
         return {"seed": config["seed"], "method": name_of(source), "budget": budget_of(source, config), **settings}
     return {"method": name_of(source)}
+
+
+def about_file(captions: Path) -> dict[str, Any]:
+    """How a caption file was generated, as far as it stands beside it."""
+    from gapless.train.captions import how_made
+
+    made = how_made(captions)
+    model = made.get("model")
+    found = {"settings": made.get("settings"), "model": model.get("fingerprint") if isinstance(model, dict) else None}
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"generation": known} if known else {}
 
 
 VERBS = {

@@ -1,0 +1,110 @@
+"""Reads what `gapless caption evaluate` wrote; files that others changed are refused by name, never half shown."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gapless.errors import DataRefused
+from gapless.files import read_json, read_object
+from gapless.train.caption_names import KIND
+
+Form = Callable[[Any], bool]
+
+
+def is_caption_results(path: Path) -> bool:
+    """Whether a directory holds scores of captions."""
+    results = path / "results.json"
+    return results.is_file() and isinstance(found := read_json(results), dict) and found.get("kind") == KIND
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The scores of a directory.
+
+    Raises:
+        DataRefused: entries that the report needs are not there, or of another form than they are written in.
+    """
+    results = read_object(path / "results.json")
+    missing = [key for key in NEEDED if key not in results]
+    if missing:
+        raise DataRefused(
+            f"{path / 'results.json'} has no {' and no '.join(missing)}; write it with gapless caption evaluate"
+        )
+    forms = {**NEEDED, **{key: form for key, form in OPTIONAL.items() if results.get(key) is not None}}
+    wrong = [key for key, has_form in forms.items() if not has_form(results[key])]
+    if wrong:
+        raise DataRefused(
+            f"{path / 'results.json'} is damaged: {', '.join(wrong)} of another form than it is written in"
+        )
+    return results
+
+
+def samples_at(path: Path) -> list[dict[str, Any]]:
+    """The samples of a directory; none where there is no file."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    samples = found.get("samples") if isinstance(found, dict) else None
+    if not isinstance(samples, list) or not all(map(is_sample, samples)):
+        keys = ", ".join(SAMPLE)
+        raise DataRefused(f"{path} holds no samples with {keys}; write it with gapless caption evaluate")
+    return samples
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_figure(value: Any) -> bool:
+    """A number, one with its interval, or none."""
+    numbers = value.values() if isinstance(value, Mapping) else [value]
+    return all(number is None or is_number(number) for number in numbers)
+
+
+def mapping_of(is_entry: Form) -> Form:
+    return lambda value: isinstance(value, Mapping) and all(map(is_entry, value.values()))
+
+
+def is_anything(_: Any) -> bool:
+    return True
+
+
+def is_data(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(value.get(key) is None or mapping_of(is_figure)(value[key]) for key in ("rows", "leakage"))
+
+
+def is_generation(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("settings") or {}, Mapping)
+
+
+def is_sample(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and value.keys() >= SAMPLE.keys() and all(form(value[k]) for k, form in SAMPLE.items())
+    )
+
+
+NEEDED: dict[str, Form] = {
+    "figures": mapping_of(is_figure),
+    "baselines": mapping_of(mapping_of(is_figure)),
+    "n": is_number,
+    "split": is_text,
+    "tokenizer": is_text,
+}
+OPTIONAL: dict[str, Form] = {
+    "data": is_data,
+    "generation": is_generation,
+    "judge": is_text,
+    "missing": mapping_of(is_text),
+    "versions": mapping_of(is_anything),
+}
+SAMPLE: dict[str, Form] = {
+    "id": is_text,
+    "references": lambda value: isinstance(value, list) and all(map(is_text, value)),
+    "caption": is_text,
+    "image": lambda value: value is None or is_text(value),
+}
