@@ -22,7 +22,6 @@ class WordLayer(DynamicLayer):
     def __init__(self, room: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.room = room
-        self.num_words = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
@@ -33,55 +32,42 @@ class WordLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.num_words + key_states.shape[-2]
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
         while end > len(self.buffer):
             self.buffer = torch.cat([self.buffer, torch.empty_like(self.buffer)])
-        into = self.buffer[self.num_words : end]
+        into = self.buffer[start:end]
         into[..., : self.key_size] = key_states.permute(2, 0, 1, 3)
         into[..., self.key_size :] = value_states.permute(2, 0, 1, 3)
         return self.show(end)
 
     def show(self, num_words: int) -> tuple[Tensor, Tensor]:
         """The first words of the buffer, where transformers looks for them."""
-        self.num_words = num_words
         words = self.buffer[:num_words].permute(1, 2, 0, 3)
         self.keys, self.values = words[..., : self.key_size], words[..., self.key_size :]
         return self.keys, self.values
 
-    def get_seq_length(self) -> int:
-        return self.num_words
-
     def batch_select_indices(self, indices: Tensor) -> None:
         """These rows alone, in this order; as many rows as there were go into the spare buffer."""
-        if not self.num_words:
+        num_words = self.get_seq_length()
+        if not num_words:
             return
         shape = (len(self.buffer), len(indices), *self.buffer.shape[2:])
         if self.spare.shape != shape:
             self.spare = self.buffer.new_empty(shape)
         # one flat index over words and rows: torch copies on all cores along the first dimension alone
-        words = torch.arange(self.num_words, device=indices.device)[:, None]
+        words = torch.arange(num_words, device=indices.device)[:, None]
         flat = (words * self.buffer.shape[1] + indices).flatten()
-        torch.index_select(
-            self.buffer[: self.num_words].flatten(0, 1), 0, flat, out=self.spare[: self.num_words].flatten(0, 1)
-        )
+        torch.index_select(self.buffer[:num_words].flatten(0, 1), 0, flat, out=self.spare[:num_words].flatten(0, 1))
         self.buffer, self.spare = self.spare, self.buffer
-        self.show(self.num_words)
+        self.show(num_words)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.num_words:
+        if self.get_seq_length():
             self.batch_select_indices(torch.arange(self.buffer.shape[1], device=self.device).repeat_interleave(repeats))
-
-    def crop(self, tokens_to_remove: int) -> None:
-        super().crop(tokens_to_remove)
-        if self.is_initialized and self.keys is not None:
-            self.num_words = self.keys.shape[-2]
-
-    def reset(self) -> None:
-        self.num_words = 0
-        super().reset()
 
 
 class PrefixCache(EncoderDecoderCache):
