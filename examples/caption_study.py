@@ -31,13 +31,12 @@ from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap_d
 from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT, Captioner
 from gapless.models.generation import NOTICE
-from gapless.study.compare import PLAN, check_plan
+from gapless.study.compare import claimed_for
 from gapless.study.table import SEEDS_FOR_A_CLAIM
 from gapless.train.caption_data import image_features
 from gapless.train.caption_scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
 from gapless.train.captions import read_captions
 from gapless.train.run import all_captions
-from gapless.writers import only_writer
 
 ARMS = {
     "text": "--mode text",
@@ -273,11 +272,7 @@ def main() -> None:
         generate_options=shlex.split(options.generate_options),
         given_judge=options.judge,
     )
-    captioners = study.out / "captioners"
-    with only_writer(study.out):
-        check_plan(captioners, study.plan())
-        captioners.mkdir(exist_ok=True)
-        write_json(captioners / PLAN, study.plan())
+    with claimed_for(study.plan(), study.out / "captioners"):
         run_commands(study)
     manifest = Manifest.read(study.data)
     rows = manifest.select("test")

@@ -4,7 +4,8 @@ Finished runs in the output directory are kept, so that an interrupted compariso
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,7 @@ def compare(
         for seed in seeds
     }
     plan = {name: run.to_dict() for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap}
-    check_plan(out, plan)
-    with only_writer(out):
-        check_plan(out, plan)  # again: another process may have made it
-        write_json(out / PLAN, plan)
+    with claimed_for(plan, out):
         run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
@@ -85,6 +83,20 @@ def run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, nu
         if not (directory / "results.json").exists():
             label = f"{run.method} seed {run.seed} ({number}/{len(plans)})"
             run_one(run, manifest, directory, label, split, num_bootstrap)
+
+
+@contextmanager
+def claimed_for(plan: dict[str, Any], out: Path) -> Iterator[None]:
+    """The directory of a study, new or begun with the same plan, for this process alone.
+
+    Raises:
+        UsageError: it is in use, holds another study, or another process is writing it.
+    """
+    check_plan(out, plan)
+    with only_writer(out):
+        check_plan(out, plan)  # again: another process may have made it
+        write_json(out / PLAN, plan)
+        yield
 
 
 def check_plan(out: Path, plan: dict[str, Any]) -> None:
