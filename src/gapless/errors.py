@@ -1,6 +1,6 @@
 """The errors a user can meet, each with its exit code (1 failure, 2 usage, 3 data, 4 network, 130 interrupted)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -37,6 +37,11 @@ class NeedsNetwork(GaplessError):
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What another library says of a failure, fit for a sentence of ours; its kind where it says nothing."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def listed(names: "Sequence[object]", limit: int = 10) -> str:
+    """The first of many names, for a sentence."""
+    return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def unknown_name(kind: str, name: str, known: "Iterable[str]") -> UsageError:

@@ -26,7 +26,7 @@ from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.schedules import Schedule
 from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
-from gapless.models.loading import loading, saved_tokenizer, whole_weights
+from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
@@ -217,7 +217,7 @@ class GaplessModel(PreTrainedModel):
             assert isinstance(model.config, GaplessConfig)
             for modality in text_modalities(model.config):
                 model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
-        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
+        return as_asked(model, info, kwargs)
 
 
 def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:

@@ -29,7 +29,7 @@ from gapless.models.decoders import (
     load_pretrained_decoder,
     special_ids,
 )
-from gapless.models.loading import loading, saved_tokenizer, whole_weights
+from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.prefix_cache import PrefixCache
 from gapless.models.preprocessing import Preprocessor
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
@@ -289,7 +289,7 @@ class Captioner(PreTrainedModel):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
         model.aligner.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
-        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
+        return as_asked(model, info, kwargs)
 
 
 def check_captioner(directory: Path) -> None:

@@ -1,14 +1,15 @@
 """How a saved model is read: nothing of it runs, nothing of it is unpickled, and what breaks is one sentence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from gapless.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, one_line
+from gapless.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, listed, one_line
 
 SAFE = ".safetensors"
+M = TypeVar("M")
 
 
 @contextmanager
@@ -35,9 +36,14 @@ def whole_weights(load: Callable[..., Any], source: str | PathLike[Any], *args: 
     for kind, said in (("missing_keys", "lacks"), ("unexpected_keys", "holds unknown")):
         names = sorted(info[kind])
         if names:
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise DataRefused(f"{source} is a damaged model: it {said} weights ({len(names)}: {listed})")
+            raise DataRefused(f"{source} is a damaged model: it {said} weights ({len(names)}: {listed(names, 3)})")
     return model, info
+
+
+def as_asked(model: M, info: Any, options: Mapping[str, Any]) -> M:
+    """The model; with `output_loading_info=True`, the model and that information, as transformers does."""
+    found: Any = (model, info) if options.get("output_loading_info") else model
+    return cast(M, found)
 
 
 def saved_tokenizer(source: str | PathLike[Any], **where: Any) -> Any:

@@ -15,7 +15,7 @@ from gapless.data.batches import PairDataset
 from gapless.data.manifest import Manifest
 from gapless.data.thumbnails import thumbnail
 from gapless.embed import prepared_batches
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, listed
 from gapless.files import write_json
 from gapless.metrics.captioning import CaptionScorer, most_typical
 from gapless.metrics.uncertainty import Figure, bootstrap
@@ -23,7 +23,7 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.captioner import IMAGE, TEXT
 from gapless.models.generation import NOTICE
 from gapless.train.caption_names import KIND, NEAREST, SAMPLES
-from gapless.train.captions import Line, first
+from gapless.train.captions import Line
 from gapless.train.evaluate import describe, versions
 from gapless.train.run import TRAIN, all_captions
 
@@ -51,10 +51,10 @@ def judged(lines: Mapping[str, Line], rows: Manifest) -> Judged:
     known = set(ids)
     stray = [id for id in lines if id not in known]
     if stray:
-        raise DataRefused(f"{len(stray)} captions have no reference in the split ({first(stray)}); remove them")
+        raise DataRefused(f"{len(stray)} captions have no reference in the split ({listed(stray)}); remove them")
     without = [id for id in ids if id not in lines]
     if without:
-        raise DataRefused(f"{len(without)} of {len(ids)} rows have no caption ({first(without)}); generate them first")
+        raise DataRefused(f"{len(without)} of {len(ids)} rows have no caption ({listed(without)}); generate them first")
     captions = [str(lines[id]["caption"]) for id in ids]
     return Judged(rows, captions, rows.table["captions"].to_pylist(), rows.table["group"].to_pylist())
 

@@ -231,11 +231,7 @@ def train_captioner(
 
 def check_learns(aligner: GaplessModel) -> None:
     """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
-    trainable = [
-        encoder
-        for name, encoder in aligner.encoders.items()
-        if aligner.config.modalities[name]["encoder"].get("trainable", True)
-    ]
+    trainable = [encoder for name, encoder in aligner.encoders.items() if aligner.encoder_learns(name)]
     if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
         raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
 

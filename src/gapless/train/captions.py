@@ -18,7 +18,7 @@ from gapless.data.batches import PairDataset, Sample
 from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, listed
 from gapless.files import read_object, remove_leftovers, sha256_of, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
@@ -219,9 +219,9 @@ def read_captions(path: Path) -> dict[str, Line]:
             found[id] = line
     if broken:
         form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
-        raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {first(broken)})")
+        raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {listed(broken)})")
     if twice:
-        raise DataRefused(f"{path}: {len(twice)} ids come more than once ({first(list(twice))})")
+        raise DataRefused(f"{path}: {len(twice)} ids come more than once ({listed(list(twice))})")
     if not found:
         raise DataRefused(f"{path} holds no captions")
     return found
@@ -237,7 +237,3 @@ def caption_line(text: str) -> tuple[str, Line] | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return id, line
-
-
-def first(names: Sequence[Any]) -> str:
-    return ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")

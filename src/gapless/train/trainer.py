@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gapless.data.batches import EpochSampler
 from gapless.embed import Collator, embed_dataset, preprocessors_of
-from gapless.errors import GaplessError
+from gapless.errors import GaplessError, listed
 from gapless.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
@@ -120,7 +120,7 @@ class RunTrainer(Trainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def unusable(self, ids: Sequence[str], what: str) -> GaplessError:
-        shown = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+        shown = listed(ids)
         return GaplessError(
             f"stopped at step {self.state.global_step} on the batch of {shown}: {what}; "
             "lower training.learning_rate, or look at these rows"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import DataRefused, UsageError, listed
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
 
 
@@ -119,11 +119,11 @@ def generate_for_rows(args: Arguments, model: Any, settings: Any) -> Outcome:
 
 
 def generate_for_files(args: Arguments, model: Any, settings: Any) -> Outcome:
-    from gapless.train.captions import ImageFiles, first, generate_lines, read_captions, readable, write_captions
+    from gapless.train.captions import ImageFiles, generate_lines, read_captions, readable, write_captions
 
     twice = sorted({str(path) for path in args.image if args.image.count(path) > 1})
     if twice:
-        raise UsageError(f"--image names a file more than once ({first(twice)})")
+        raise UsageError(f"--image names a file more than once ({listed(twice)})")
     good, bad = readable(args.image)
     lines: list[dict[str, Any]] = []
     if good:
@@ -146,12 +146,11 @@ def captions_of(run: Path, split: str) -> Path:
 def outcome(shown: list[dict[str, Any]], bad: dict[str, str], out: Path | None, count: int) -> Outcome:
     """Some captions to look at; images that could not be read are refused after the others were captioned."""
     from gapless.models.generation import NOTICE
-    from gapless.train.captions import first
 
     refusal = None
     if bad:
-        listed = first([f"{name}: {why}" for name, why in bad.items()])
-        refusal = DataRefused(f"{len(bad)} of {count + len(bad)} images cannot be read ({listed})")
+        reasons = listed([f"{name}: {why}" for name, why in bad.items()])
+        refusal = DataRefused(f"{len(bad)} of {count + len(bad)} images cannot be read ({reasons})")
     text = [f"{line['id']}: {line['caption']} ({line['score']:.2f})" for line in shown]
     text += [f"{count:,} captions\n{out}"] if out else []
     value = {"captions": count, "out": str(out) if out else None, "lines": shown, "unreadable": bad, "notice": NOTICE}
