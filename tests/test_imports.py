@@ -11,7 +11,7 @@ import gapless
 
 SOURCE = Path(gapless.__file__).parent
 FLOORS = [
-    {"errors", "files", "writers", "shapes", "geometry"},
+    {"errors", "files", "writers", "shapes", "geometry", "values", "captions"},
     {"losses", "metrics", "data", "pages"},
     {"models"},
     {"embed"},
