@@ -1,6 +1,6 @@
 """Time and memory of the loss on an accelerator, forward and backward, beside the published formula and a CLIP loss.
 
-    python benchmarks/loss_device.py                 # 1k to 64k pairs of 512-d; a line where a method runs out of memory
+    python benchmarks/loss_device.py                 # 1k to 64k pairs of 512-d
     python benchmarks/loss_device.py --json out.json
 
 Times are medians of device events over interleaved repeats; memory is the allocator's peak beyond the inputs. The CLIP
