@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from gapless.data.dicom import codestream_size, windowed
+from gapless.data.dicom import windowed
+from gapless.data.dicom_codecs import codestream_size
 from gapless.data.dicom_header import read_header
 from gapless.data.pixels import ImageRefused, load_image
 

@@ -1,0 +1,90 @@
+"""Colours and alpha of 16 bits a channel, of which Pillow keeps only the high byte.
+
+A 12-bit picture saved in such a file would come out nearly black (0 to 15). Pillow's own decoders are used: they
+unpack the high bytes by default, and the low bytes when the tile says that the samples have the other byte order.
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gapless.data.grey import Pixels, quantised, stretch_to_uint8
+
+_OTHER_ORDER = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
+_OTHER_ORDER |= {"RGB;16N": "RGB;16B", "RGBA;16N": "RGBA;16B", "RGBX;16L": "RGBX;16B", "RGBX;16B": "RGBX;16L"}
+_GREY_AND_ALPHA = "LA;16B"
+# Alpha that was saved with fewer bits than 16: its largest value is the full value of those bits.
+_FULL_ALPHA = (255, 1023, 4095, 16383)
+
+
+def deep_rawmode(image: Image.Image) -> str | None:
+    """How the samples of an opened image lie in its file, when they are colours or alpha of 16 bits.
+
+    Args:
+        image: opened and not yet decoded: decoding empties the list of tiles.
+    """
+    tile = getattr(image, "tile", None)
+    if not tile or image.mode not in ("RGB", "RGBA"):
+        return None
+    if tile[0].codec_name == "ppm" and tile[0].args[-1] > 255:
+        return "ppm"
+    rawmode = _rawmode(image)
+    return rawmode if rawmode in _OTHER_ORDER or rawmode == _GREY_AND_ALPHA else None
+
+
+def read_deep(content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint16]:
+    """The samples of a file for which `deep_rawmode` gives a mode, [height, width, channel]."""
+    high = _opened(content, formats)
+    rawmode = deep_rawmode(high)
+    if rawmode == "ppm":
+        shape = (high.height, high.width, 3)
+        high.load()  # refuses a file that ends too soon
+        samples = np.frombuffer(content, ">u2", int(np.prod(shape)), _opened(content, formats).tile[0].offset)
+        return samples.reshape(shape).astype(np.uint16)
+    if rawmode == _GREY_AND_ALPHA:
+        # Pillow opens it as RGBA, whose four bytes a pixel are just what grey and alpha take.
+        return _decoded_as(high, "RGBA").reshape(high.height, high.width, 2, 2) @ np.array([256, 1], np.uint16)
+    low = _opened(content, formats)
+    low_bytes = _decoded_as(low, _OTHER_ORDER[str(rawmode)])
+    return np.asarray(high).astype(np.uint16) * np.uint16(256) + low_bytes
+
+
+def deep_to_uint8(samples: NDArray[np.uint16], colour_key: tuple[int, ...] | None = None) -> Pixels:
+    """Scale 16-bit samples from their smallest and largest value, all channels alike, and lay alpha over white.
+
+    Args:
+        samples: [height, width, channel] with 1 or 3 colours, and alpha where there are 2 or 4 channels.
+        colour_key: the colour that stands for transparent pixels, as PNG has it.
+    """
+    colours, opacity = samples, None
+    if samples.shape[2] in (2, 4):
+        colours, alpha = samples[..., :-1], samples[..., -1]
+        largest = int(alpha.max())
+        opacity = alpha / (largest if largest in _FULL_ALPHA else 65535)
+    elif colour_key is not None:
+        opacity = (samples != np.array(colour_key)).any(axis=-1).astype(np.float64)
+    hidden = None if opacity is None or not opacity.any() else opacity == 0
+    grey = stretch_to_uint8(colours, ignore=hidden)
+    if opacity is not None:
+        grey = quantised(grey / 255 * opacity[..., None] + 1 - opacity[..., None])
+    return grey[..., 0] if grey.shape[2] == 1 else grey
+
+
+def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    return Image.open(io.BytesIO(content), formats=formats)
+
+
+def _rawmode(image: Image.Image) -> str:
+    args = image.tile[0].args  # type: ignore[attr-defined]
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _decoded_as(image: Image.Image, rawmode: str) -> Pixels:
+    """The pixels of an opened image, unpacked as if its tiles held samples of `rawmode`."""
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in image.tile  # type: ignore[attr-defined]
+    ]
+    return np.asarray(image)

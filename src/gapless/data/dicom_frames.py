@@ -1,0 +1,229 @@
+"""The stored values of one frame of a DICOM file (PS3.3 C.7.6.3, PS3.5 section 8).
+
+pydicom decodes. What it would take at its word here is settled first: elements that are empty or contradict each
+other, and the length of the pixel data where it contradicts BitsAllocated.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapless.data.dicom_codecs import check_codestream, decode_frame, decoder_for
+from gapless.data.dicom_elements import integer, text
+from gapless.data.grey import bits_held, to_8_bits
+from gapless.data.limits import ImageRefused, check_size
+
+MAX_FRAMES = 100_000
+_FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+# YBR_ICT and YBR_RCT exist only inside JPEG 2000: its decoders, and tools that only decompress, give RGB.
+_RGB = ("RGB", "YBR_ICT", "YBR_RCT")
+_YBR = ("YBR_FULL", "YBR_FULL_422")
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """One frame as it is stored.
+
+    Args:
+        values: [rows, columns]; colours are RGB of 8 bits, [rows, columns, 3].
+        bits: how many bits each stored value has.
+        photometric: MONOCHROME1, MONOCHROME2, PALETTE COLOR or RGB.
+    """
+
+    values: NDArray[Any]
+    bits: int
+    photometric: str
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The Image Pixel module, without contradictions."""
+
+    keyword: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    photometric: str
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: int
+    planar: int
+
+    @property
+    def size(self) -> int:
+        """Samples of all frames."""
+        return self.rows * self.columns * self.samples * self.frames
+
+
+def read_frame(dataset: Any, frame: int, max_pixels: int) -> tuple[StoredFrame, int]:
+    """The stored values of a frame, and its number.
+
+    Args:
+        dataset: from `parse_dicom`, with the elements of the Image Pixel module.
+        frame: counted from 0; -1 is the middle one.
+        max_pixels: refuse, before decoding, a frame with more.
+    """
+    layout = _layout(dataset, max_pixels)
+    number = layout.frames // 2 if frame == -1 else frame
+    if not 0 <= number < layout.frames:
+        raise ImageRefused("unreadable image", f"DICOM: frame {frame} of {layout.frames}")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    content = dataset[layout.keyword]
+    if content.is_undefined_length and not syntax.is_encapsulated:
+        raise ImageRefused("unreadable image", "DICOM: its pixels are compressed and no TransferSyntaxUID says how")
+    if not syntax.is_encapsulated:
+        layout = _fitted(layout, content.value or b"")
+    image = _image(dataset, layout)
+    check_codestream(image, syntax, number, layout.frames, (layout.columns, layout.rows))
+    if layout.samples == 3:
+        return _colours(image, layout, number, syntax), number
+    values = _grey(image, layout, number, syntax)
+    return StoredFrame(values, layout.stored, layout.photometric), number
+
+
+def _layout(dataset: Any, max_pixels: int) -> _Layout:
+    keyword = next((name for name in ("PixelData", *_FLOATS) if name in dataset), None)
+    if keyword is None:
+        raise ImageRefused("unreadable image", "the DICOM file holds no image")
+    rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
+    if rows is None or columns is None:
+        raise ImageRefused("unreadable image", "DICOM: its header has no usable Rows and Columns")
+    check_size(columns, rows, max_pixels)
+    frames = integer(dataset, "NumberOfFrames") or 1
+    if not 1 <= frames <= MAX_FRAMES:
+        raise ImageRefused("unreadable image", "DICOM: the number of frames is not plausible")
+    photometric = text(dataset, "PhotometricInterpretation")
+    if photometric not in (*_GREY, *_RGB, *_YBR):
+        raise ImageRefused("unreadable image", "DICOM: its PhotometricInterpretation is absent or not one that is read")
+    samples = 1 if photometric in _GREY else 3
+    if integer(dataset, "SamplesPerPixel") not in (None, samples):
+        raise ImageRefused("unreadable image", "DICOM: SamplesPerPixel and PhotometricInterpretation contradict")
+    allocated = _FLOATS.get(keyword) or integer(dataset, "BitsAllocated") or integer(dataset, "BitsStored") or 0
+    stored = integer(dataset, "BitsStored")
+    stored = stored if stored is not None and 1 <= stored <= allocated and keyword == "PixelData" else allocated
+    high_bit = integer(dataset, "HighBit")
+    return _Layout(
+        keyword=keyword,
+        rows=rows,
+        columns=columns,
+        frames=frames,
+        samples=samples,
+        photometric=photometric,
+        allocated=allocated,
+        stored=stored,
+        high_bit=high_bit if high_bit is not None and stored <= high_bit < allocated else stored - 1,
+        # Colours are never signed, whatever the header says.
+        signed=int(integer(dataset, "PixelRepresentation") == 1 and samples == 1),
+        planar=int(integer(dataset, "PlanarConfiguration") == 1),
+    )
+
+
+def _fitted(layout: _Layout, content: bytes) -> _Layout:
+    """The layout that the length of uncompressed pixel data allows, when it contradicts the header.
+
+    Tools write one byte a pixel and leave BitsAllocated at 1 or 16, or unpack 4:2:2 colours and keep the old name.
+    """
+    from dataclasses import replace
+
+    if layout.photometric in _YBR and layout.allocated >= 8:
+        whole = layout.size * layout.allocated // 8
+        is_whole = len(content) >= whole
+        layout = replace(layout, photometric="YBR_FULL" if is_whole else "YBR_FULL_422")
+        needed = whole if is_whole else whole * 2 // 3
+    else:
+        layout = replace(layout, allocated=_allocated(layout, content))
+        layout = replace(layout, stored=min(layout.stored, layout.allocated))
+        layout = replace(layout, high_bit=min(layout.high_bit, layout.allocated - 1))
+        needed = -(-layout.size * layout.allocated // 8)
+    if len(content) < needed:
+        raise ImageRefused(
+            "unreadable image", f"DICOM: its header needs {needed} bytes of pixels and it holds {len(content)}"
+        )
+    return layout
+
+
+def _allocated(layout: _Layout, content: bytes) -> int:
+    length = len(content)
+    fitting = [bits for bits in (1, 8, 16, 32, 64) if length - (-(-layout.size * bits // 8)) in (0, 1)]
+    declared = layout.allocated
+    is_valid = declared in (1, 8, 16, 32, 64)
+    if is_valid and (declared in fitting or not fitting):
+        return declared
+    if declared == 1 and 8 in fitting and not any(content.translate(None, b"\x00\x01\xff")):
+        return 8
+    is_short = length < layout.size * declared // 8
+    if fitting and fitting[0] >= min(layout.stored, 64) and (is_short or not is_valid):
+        return fitting[0]
+    if not is_valid:
+        raise ImageRefused("unreadable image", "DICOM: its BitsAllocated is absent or not 1, 8, 16, 32 or 64")
+    return declared
+
+
+def _image(dataset: Any, layout: _Layout) -> Any:
+    """A data set of the pixels and of what describes them, with nothing in it that pydicom could stumble over."""
+    from pydicom.dataset import Dataset
+
+    image = Dataset()
+    image.file_meta = dataset.file_meta
+    image.Rows, image.Columns, image.NumberOfFrames = layout.rows, layout.columns, layout.frames
+    image.SamplesPerPixel, image.PhotometricInterpretation = layout.samples, layout.photometric
+    image.BitsAllocated = layout.allocated
+    if layout.keyword == "PixelData":
+        image.BitsStored, image.HighBit, image.PixelRepresentation = layout.stored, layout.stored - 1, layout.signed
+    if layout.samples == 3:
+        image.PlanarConfiguration = layout.planar
+    for name in (layout.keyword, "ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if name in dataset:
+            image.add(dataset[name])
+    return image
+
+
+def _grey(image: Any, layout: _Layout, number: int, syntax: Any) -> NDArray[Any]:
+    if layout.allocated == 1 and not syntax.is_encapsulated:
+        return _unpacked(image, layout, number, syntax)
+    decoder = decoder_for(syntax)
+    shift = layout.high_bit + 1 - layout.stored
+    if not shift or layout.keyword != "PixelData":
+        return np.asarray(decode_frame(decoder, image, number)[0])
+    # The whole words first: the values may lie in the high bits, as HighBit says, or not.
+    image.BitsStored = layout.allocated
+    words = np.asarray(decode_frame(decoder, image, number)[0])
+    if (words & ((1 << shift) - 1)).any() and _fits(words, layout):
+        shift = 0
+    unused = layout.allocated - layout.stored - shift
+    return np.asarray((words << unused) >> (unused + shift))
+
+
+def _fits(words: NDArray[Any], layout: _Layout) -> bool:
+    """Whether every word is a number of BitsStored bits as it stands, so that HighBit must be wrong."""
+    bits = layout.stored - layout.signed
+    return bool((words < 1 << bits).all() and (words >= -(1 << bits)).all())
+
+
+def _unpacked(image: Any, layout: _Layout, number: int, syntax: Any) -> NDArray[np.uint8]:
+    """One bit a pixel: frames follow each other without padding, so one may begin inside a byte."""
+    content = np.frombuffer(image.PixelData, np.uint8)
+    if not syntax.is_little_endian and image["PixelData"].VR == "OW":
+        content = content[: len(content) // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()
+    size = layout.rows * layout.columns
+    first = number * size // 8
+    bits = np.unpackbits(content[first : first + size // 8 + 2], bitorder="little")
+    return bits[number * size - first * 8 :][:size].reshape(layout.rows, layout.columns)
+
+
+def _colours(image: Any, layout: _Layout, number: int, syntax: Any) -> StoredFrame:
+    from pydicom.pixels.processing import convert_color_space
+
+    is_deep = layout.allocated > 8
+    values, properties = decode_frame(decoder_for(syntax), image, number, raw=is_deep)
+    values = np.asarray(values)
+    if values.dtype != np.uint8 or layout.stored < 8:
+        values = to_8_bits(values, bits_held(values, layout.stored))
+        if str(properties["photometric_interpretation"]) in _YBR:
+            values = convert_color_space(values, "YBR_FULL", "RGB")
+    return StoredFrame(values, 8, "RGB")
