@@ -5,6 +5,8 @@ unpack the high bytes by default, and the low bytes when the tile says that the 
 """
 
 import io
+import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,11 @@ from PIL import Image
 
 from gapless.data.grey import Pixels, quantised, stretch_to_uint8
 
-_OTHER_ORDER = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
-_OTHER_ORDER |= {"RGB;16N": "RGB;16B", "RGBA;16N": "RGBA;16B", "RGBX;16L": "RGBX;16B", "RGBX;16B": "RGBX;16L"}
+# The byte order of samples in the file (B, L, or N: that of this machine) and the other one.
+_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_OTHER_ORDER = {
+    f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA", "RGBX") for order, other in _SWAPPED.items()
+}
 _GREY_AND_ALPHA = "LA;16B"
 # Alpha that was saved with fewer bits than 16: its largest value is the full value of those bits.
 _FULL_ALPHA = (255, 1023, 4095, 16383)
@@ -25,12 +30,13 @@ def deep_rawmode(image: Image.Image) -> str | None:
     Args:
         image: opened and not yet decoded: decoding empties the list of tiles.
     """
-    tile = getattr(image, "tile", None)
-    if not tile or image.mode not in ("RGB", "RGBA"):
+    tiles = _tiles(image)
+    if not tiles or image.mode not in ("RGB", "RGBA"):
         return None
-    if tile[0].codec_name == "ppm" and tile[0].args[-1] > 255:
+    args = tiles[0].args
+    if tiles[0].codec_name == "ppm" and args[-1] > 255:
         return "ppm"
-    rawmode = _rawmode(image)
+    rawmode = str(args[0] if isinstance(args, tuple) else args)
     return rawmode if rawmode in _OTHER_ORDER or rawmode == _GREY_AND_ALPHA else None
 
 
@@ -41,11 +47,12 @@ def read_deep(content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint16]:
     if rawmode == "ppm":
         shape = (high.height, high.width, 3)
         high.load()  # refuses a file that ends too soon
-        samples = np.frombuffer(content, ">u2", int(np.prod(shape)), _opened(content, formats).tile[0].offset)
+        samples = np.frombuffer(content, ">u2", int(np.prod(shape)), _tiles(_opened(content, formats))[0].offset)
         return samples.reshape(shape).astype(np.uint16)
     if rawmode == _GREY_AND_ALPHA:
         # Pillow opens it as RGBA, whose four bytes a pixel are just what grey and alpha take.
-        return _decoded_as(high, "RGBA").reshape(high.height, high.width, 2, 2) @ np.array([256, 1], np.uint16)
+        pairs = _decoded_as(high, "RGBA").reshape(high.height, high.width, 2, 2)
+        return pairs[..., 0].astype(np.uint16) * np.uint16(256) + pairs[..., 1]
     low = _opened(content, formats)
     low_bytes = _decoded_as(low, _OTHER_ORDER[str(rawmode)])
     return np.asarray(high).astype(np.uint16) * np.uint16(256) + low_bytes
@@ -76,15 +83,16 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=formats)
 
 
-def _rawmode(image: Image.Image) -> str:
-    args = image.tile[0].args  # type: ignore[attr-defined]
-    return str(args[0] if isinstance(args, tuple) else args)
+def _tiles(image: Image.Image) -> list[Any]:
+    """Where and how the samples lie in the file, for Pillow's decoders; empty once they are decoded."""
+    return list(getattr(image, "tile", []))
 
 
 def _decoded_as(image: Image.Image, rawmode: str) -> Pixels:
     """The pixels of an opened image, unpacked as if its tiles held samples of `rawmode`."""
-    image.tile = [  # type: ignore[attr-defined]
+    tiles = [
         tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
-        for tile in image.tile  # type: ignore[attr-defined]
+        for tile in _tiles(image)
     ]
+    setattr(image, "tile", tiles)  # noqa: B010  (Pillow declares it only on the classes of its formats)
     return np.asarray(image)

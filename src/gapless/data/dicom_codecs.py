@@ -45,7 +45,9 @@ def decoder_for(syntax: Any) -> Any:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        kind = "as a video" if str(syntax).startswith("1.2.840.10008.1.2.4.10") else "in a way that no known codec reads"
+        kind = (
+            "as a video" if str(syntax).startswith("1.2.840.10008.1.2.4.10") else "in a way that no known codec reads"
+        )
         raise ImageRefused("unreadable image", f"DICOM: it is compressed {kind}; convert it first") from None
     if not decoder.is_available:
         raise ImageRefused("unreadable image", f"DICOM: it is compressed as {name}, which needs a codec: {advice}")
@@ -70,7 +72,7 @@ def decode_frame(decoder: Any, image: Any, number: int, **options: Any) -> tuple
     name, advice = _SYNTAXES.get(str(decoder.UID), ("compressed", ""))
     if str(decoder.UID) == JPEG_EXTENDED and importlib.util.find_spec("libjpeg") is None:
         raise ImageRefused("unreadable image", f"DICOM: it is compressed as {name}, which needs a codec: {advice}")
-    raise ImageRefused("unreadable image", f"DICOM: its {name} frame is damaged: no installed codec decodes it")
+    raise ImageRefused("unreadable image", f"DICOM: its frame ({name}) is damaged: no installed codec decodes it")
 
 
 def _plugins(decoder: Any) -> Iterator[str]:

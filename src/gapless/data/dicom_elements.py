@@ -45,7 +45,7 @@ def _values(dataset: Any, name: str) -> list[Any]:
         value = dataset.get(name)
     except Exception:  # pydicom's conversion fails as a whole, also when one of several values is malformed
         value = _undecoded(dataset, name)
-    if value is None or isinstance(value, str) and not value.strip(" \0"):
+    if value is None or (isinstance(value, str) and not value.strip(" \0")):
         return []
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or hasattr(value, "get_item"):
         return [value]
