@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapless.data.grey import Pixels, quantised, stretch_to_uint8
+from gapless.data.limits import ImageRefused
 
 # The byte order of samples in the file (B, L, or N: that of this machine) and the other one.
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -24,16 +25,19 @@ _GREY_AND_ALPHA = "LA;16B"
 _FULL_ALPHA = (255, 1023, 4095, 16383)
 
 
-def deep_rawmode(image: Image.Image) -> str | None:
-    """How the samples of an opened image lie in its file, when they are colours or alpha of 16 bits.
+def deep_rawmode(image: Image.Image, content: bytes) -> str | None:
+    """How the samples of an opened image lie in its file, when they are colours or alpha of more than 8 bits.
 
     Args:
         image: opened and not yet decoded: decoding empties the list of tiles.
+        content: its file.
     """
     tiles = _tiles(image)
-    if not tiles or image.mode not in ("RGB", "RGBA"):
+    if not tiles or image.mode not in ("RGB", "RGBA", "LA"):
         return None
     args = tiles[0].args
+    if tiles[0].codec_name == "jpeg2k":
+        return "jpeg2k" if _bits_of_jpeg_2000(content) > 8 else None
     if tiles[0].codec_name == "ppm" and args[-1] > 255:
         return "ppm"
     rawmode = str(args[0] if isinstance(args, tuple) else args)
@@ -43,7 +47,9 @@ def deep_rawmode(image: Image.Image) -> str | None:
 def read_deep(content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint16]:
     """The samples of a file for which `deep_rawmode` gives a mode, [height, width, channel]."""
     high = _opened(content, formats)
-    rawmode = deep_rawmode(high)
+    rawmode = deep_rawmode(high, content)
+    if rawmode == "jpeg2k":
+        return _jpeg_2000(content, len(high.getbands()))
     if rawmode == "ppm":
         shape = (high.height, high.width, 3)
         high.load()  # refuses a file that ends too soon
@@ -77,6 +83,24 @@ def deep_to_uint8(samples: NDArray[np.uint16], colour_key: tuple[int, ...] | Non
     if opacity is not None:
         grey = quantised(grey / 255 * opacity[..., None] + 1 - opacity[..., None])
     return grey[..., 0] if grey.shape[2] == 1 else grey
+
+
+def _bits_of_jpeg_2000(content: bytes) -> int:
+    """The bits of the first component, from the SIZ segment of the codestream."""
+    start = content.find(b"\xff\x4f\xff\x51")
+    return 0 if start < 0 or len(content) < start + 43 else (content[start + 42] & 0x7F) + 1
+
+
+def _jpeg_2000(content: bytes, channels: int) -> NDArray[np.uint16]:
+    try:
+        import openjpeg
+    except ImportError:
+        detail = "colours of more than 8 bits in JPEG 2000 need a codec: pip install 'gapless[dicom]'"
+        raise ImageRefused("unreadable image", detail) from None
+    samples = np.asarray(openjpeg.decode(content))
+    if samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[2] != channels:
+        raise ImageRefused("unreadable image", "JPEG 2000 with samples that are not unsigned numbers of up to 16 bits")
+    return samples
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> Image.Image:

@@ -92,7 +92,6 @@ def check_codestream(image: Any, syntax: Any, number: int, num_frames: int, size
 
     if not syntax.is_compressed or syntax == DEFLATED:
         return
-    decoder_for(syntax)
     actual = codestream_size(get_frame(image.PixelData, number, number_of_frames=num_frames))
     if actual is not None and actual != size:
         raise ImageRefused("unreadable image", f"DICOM: the compressed frame is {actual}, its header says {size}")

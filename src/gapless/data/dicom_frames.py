@@ -4,7 +4,7 @@ pydicom decodes. What it would take at its word here is settled first: elements 
 other, and the length of the pixel data where it contradicts BitsAllocated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ def read_frame(dataset: Any, frame: int, max_pixels: int) -> tuple[StoredFrame, 
     if not 0 <= number < layout.frames:
         raise ImageRefused("unreadable image", f"DICOM: frame {frame} of {layout.frames}")
     syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = decoder_for(syntax)
     content = dataset[layout.keyword]
     if content.is_undefined_length and not syntax.is_encapsulated:
         raise ImageRefused("unreadable image", "DICOM: its pixels are compressed and no TransferSyntaxUID says how")
@@ -81,8 +82,8 @@ def read_frame(dataset: Any, frame: int, max_pixels: int) -> tuple[StoredFrame, 
     image = _image(dataset, layout)
     check_codestream(image, syntax, number, layout.frames, (layout.columns, layout.rows))
     if layout.samples == 3:
-        return _colours(image, layout, number, syntax), number
-    values = _grey(image, layout, number, syntax)
+        return _colours(image, layout, number, decoder), number
+    values = _grey(image, layout, number, decoder)
     return StoredFrame(values, layout.stored, layout.photometric), number
 
 
@@ -128,8 +129,6 @@ def _fitted(layout: _Layout, content: bytes) -> _Layout:
 
     Tools write one byte a pixel and leave BitsAllocated at 1 or 16, or unpack 4:2:2 colours and keep the old name.
     """
-    from dataclasses import replace
-
     if layout.photometric in _YBR and layout.allocated >= 8:
         whole = layout.size * layout.allocated // 8
         is_whole = len(content) >= whole
@@ -183,10 +182,9 @@ def _image(dataset: Any, layout: _Layout) -> Any:
     return image
 
 
-def _grey(image: Any, layout: _Layout, number: int, syntax: Any) -> NDArray[Any]:
-    if layout.allocated == 1 and not syntax.is_encapsulated:
-        return _unpacked(image, layout, number, syntax)
-    decoder = decoder_for(syntax)
+def _grey(image: Any, layout: _Layout, number: int, decoder: Any) -> NDArray[Any]:
+    if layout.allocated == 1 and decoder.is_native:
+        return _unpacked(image, layout, number, decoder.UID.is_little_endian)
     shift = layout.high_bit + 1 - layout.stored
     if not shift or layout.keyword != "PixelData":
         return np.asarray(decode_frame(decoder, image, number)[0])
@@ -205,10 +203,10 @@ def _fits(words: NDArray[Any], layout: _Layout) -> bool:
     return bool((words < 1 << bits).all() and (words >= -(1 << bits)).all())
 
 
-def _unpacked(image: Any, layout: _Layout, number: int, syntax: Any) -> NDArray[np.uint8]:
+def _unpacked(image: Any, layout: _Layout, number: int, is_little: bool) -> NDArray[np.uint8]:
     """One bit a pixel: frames follow each other without padding, so one may begin inside a byte."""
     content = np.frombuffer(image.PixelData, np.uint8)
-    if not syntax.is_little_endian and image["PixelData"].VR == "OW":
+    if not is_little and image["PixelData"].VR == "OW":
         content = content[: len(content) // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()
     size = layout.rows * layout.columns
     first = number * size // 8
@@ -216,11 +214,11 @@ def _unpacked(image: Any, layout: _Layout, number: int, syntax: Any) -> NDArray[
     return bits[number * size - first * 8 :][:size].reshape(layout.rows, layout.columns)
 
 
-def _colours(image: Any, layout: _Layout, number: int, syntax: Any) -> StoredFrame:
+def _colours(image: Any, layout: _Layout, number: int, decoder: Any) -> StoredFrame:
     from pydicom.pixels.processing import convert_color_space
 
     is_deep = layout.allocated > 8
-    values, properties = decode_frame(decoder_for(syntax), image, number, raw=is_deep)
+    values, properties = decode_frame(decoder, image, number, raw=is_deep)
     values = np.asarray(values)
     if values.dtype != np.uint8 or layout.stored < 8:
         values = to_8_bits(values, bits_held(values, layout.stored))

@@ -71,13 +71,15 @@ def _decoded(content: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, boo
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
                 check_size(*image.size, max_pixels)
-                is_deep = deep_rawmode(image) is not None
+                is_deep = deep_rawmode(image, content) is not None
                 image.load()
                 yield image, is_deep
     except (DataRefused, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise ImageRefused("unreadable image", "not an image of an allowed format") from None
+        is_tiff = content[:4] in (b"II*\0", b"MM\0*")
+        kind = "a TIFF of a kind that is not read, such as floats of 64 bits: convert it first"
+        raise ImageRefused("unreadable image", kind if is_tiff else "not an image of an allowed format") from None
     except Image.DecompressionBombError as error:
         raise ImageRefused("too many pixels", str(error)) from None
     except Exception as error:  # decoders raise every kind of exception on damaged input
