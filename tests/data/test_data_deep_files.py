@@ -171,7 +171,7 @@ def test_deep_colours_of_jpeg_2000(monkeypatch):
         assert_pixels(content, stretched(wide))
     eight = utils.encode_array((wide >> 8).astype(np.uint8), bits_stored=8, photometric_interpretation=1)
     assert_pixels(eight, wide >> 8)
-    monkeypatch.setitem(sys.modules, "openjpeg", None)
+    monkeypatch.setitem(sys.modules, "openjpeg.utils", None)
     with pytest.raises(ImageRefused, match=r"pip install 'gapless\[dicom\]'"):
         load_image(content)
     assert_pixels(eight, wide >> 8)

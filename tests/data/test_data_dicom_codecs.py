@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import io
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import raw_dicom
 from dicom_cases import grey_elements, values_of
 from dicom_oracle import Display, grey
+from PIL import Image
 from pydicom.encaps import encapsulate
 from raw_dicom import data_set, dicom_file
 
@@ -76,7 +78,10 @@ def test_every_missing_codec_is_named(syntax, is_read, package):
 
 
 def test_videos_and_unknown_compressions_are_refused_in_a_sentence():
-    for syntax, kind in (("1.2.840.10008.1.2.4.102", "as a video"), ("1.2.3.4.5", "in a way that no known codec reads")):
+    for syntax, kind in (
+        ("1.2.840.10008.1.2.4.102", "as a video"),
+        ("1.2.3.4.5", "in a way that no known codec reads"),
+    ):
         with pytest.raises(ImageRefused, match=f"it is compressed {kind}; convert it first"):
             load_image(compressed(values_of(8, 0), 8, b"\0" * 90, syntax))
 
@@ -137,6 +142,14 @@ def test_what_was_read_well_is_read_to_the_bit():
     for name, digest in known.items():
         if (BUNDLED / name).exists():
             assert hashlib.sha256(load_image(BUNDLED / name).tobytes()).hexdigest()[:12] == digest, name
+
+
+def test_a_codestream_of_more_bits_than_its_header_allows():
+    values = values_of(16, 0)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG2000", no_jp2=True)
+    content = compressed(values.astype(np.uint8), 8, stream.getvalue(), "1.2.840.10008.1.2.4.90")
+    assert load_image(content).tolist() == grey(values, 16, Display(), False).tolist()
 
 
 def test_rle_of_colours_is_read():

@@ -137,6 +137,11 @@ def test_one_byte_a_pixel_whatever_is_allocated(declared):
     assert_shows({"BitsAllocated": declared}, Display(), values, 1)
 
 
+def test_one_bit_is_never_signed():
+    values = np.random.default_rng(5).integers(0, 2, (ROWS, COLUMNS)).astype(np.uint8)
+    assert_shows({"PixelRepresentation": 1}, Display(), values, 1)
+
+
 def test_bits_that_are_packed_though_a_byte_is_announced():
     values = np.random.default_rng(4).integers(0, 2, (ROWS, COLUMNS)).astype(np.uint8)
     packed = np.packbits(values.ravel(), bitorder="little").tobytes()
@@ -273,6 +278,11 @@ def test_a_transfer_syntax_that_is_empty_or_missing():
         for meta in (b"\x02\0\x10\0UI\0\0", b"\x02\0\x02\0UI\x04\x001.2\0"):
             content = b"\0" * 128 + b"DICM" + meta + body
             assert load_image(content).tolist() == grey(VALUES, 12, SHOWN, False).tolist()
+
+
+def test_plain_pixels_in_a_file_that_says_they_are_compressed():
+    for syntax in ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.50"):
+        assert_shows(WINDOW, SHOWN, syntax=syntax)
 
 
 def test_compressed_pixels_without_a_transfer_syntax_are_refused_in_a_sentence():

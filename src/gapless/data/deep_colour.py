@@ -93,11 +93,11 @@ def _bits_of_jpeg_2000(content: bytes) -> int:
 
 def _jpeg_2000(content: bytes, channels: int) -> NDArray[np.uint16]:
     try:
-        import openjpeg
+        from openjpeg.utils import decode
     except ImportError:
         detail = "colours of more than 8 bits in JPEG 2000 need a codec: pip install 'gapless[dicom]'"
         raise ImageRefused("unreadable image", detail) from None
-    samples = np.asarray(openjpeg.decode(content))
+    samples = np.asarray(decode(content))
     if samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[2] != channels:
         raise ImageRefused("unreadable image", "JPEG 2000 with samples that are not unsigned numbers of up to 16 bits")
     return samples

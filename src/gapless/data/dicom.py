@@ -55,7 +55,7 @@ def load_dicom(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) 
     except (DataRefused, MemoryError):
         raise
     except Exception as error:  # pydicom raises every kind of exception, with header values in the message
-        detail = f"DICOM: the file is damaged, or breaks the standard in a way that is not read: {type(error).__name__}"
+        detail = f"DICOM: the file is damaged, or breaks the standard in an unknown way: {type(error).__name__}"
         raise ImageRefused("unreadable image", detail) from None
 
 

@@ -3,9 +3,8 @@
 import importlib.util
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from gapless.data.dicom_file import DEFLATED
 from gapless.data.limits import ImageRefused
 
 _EXTRA = "pip install 'gapless[dicom]'"
@@ -31,6 +30,14 @@ _SYNTAXES = {
 # change the pixels of another. Pillow comes first for the JPEG that it was always read with.
 _ORDER = ("pyjpegls", "pylibjpeg", "gdcm", "pillow", "pydicom")
 _ORDER_OF_JPEG = ("pillow", "pylibjpeg", "gdcm")
+
+
+class Codestream(NamedTuple):
+    """What the header of a compressed frame says."""
+
+    width: int
+    height: int
+    bits: int
 
 
 def decoder_for(syntax: Any) -> Any:
@@ -80,28 +87,22 @@ def _plugins(decoder: Any) -> Iterator[str]:
     yield from sorted(decoder.available_plugins, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def check_codestream(image: Any, syntax: Any, number: int, num_frames: int, size: tuple[int, int]) -> None:
-    """The compressed frame must have the size that the header says, before a decoder allocates for it.
+def read_codestream(image: Any, number: int, num_frames: int) -> Codestream | None:
+    """What the compressed frame says of itself.
 
     Args:
         image: the data set with the pixels.
-        syntax: its transfer syntax; nothing is checked when it compresses nothing.
-        size: (width, height) of the header.
     """
     from pydicom.encaps import get_frame
 
-    if not syntax.is_compressed or syntax == DEFLATED:
-        return
-    actual = codestream_size(get_frame(image.PixelData, number, number_of_frames=num_frames))
-    if actual is not None and actual != size:
-        raise ImageRefused("unreadable image", f"DICOM: the compressed frame is {actual}, its header says {size}")
+    return codestream(get_frame(image.PixelData, number, number_of_frames=num_frames))
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header of a JPEG, JPEG-LS or JPEG 2000 codestream; None when it is neither."""
+def codestream(frame: bytes) -> Codestream | None:
+    """The header of a JPEG, JPEG-LS or JPEG 2000 codestream; None when it is neither."""
     if frame[:4] == b"\xff\x4f\xff\x51":
         width, height, left, top = struct.unpack(">4I", frame[8:24])
-        return width - left, height - top
+        return Codestream(width - left, height - top, (frame[42] & 0x7F) + 1)
     if frame[:2] != b"\xff\xd8":
         return None
     position = 2
@@ -111,8 +112,8 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
         marker = frame[position + 1]
         is_start_of_frame = marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
         if is_start_of_frame:
-            height, width = struct.unpack(">HH", frame[position + 5 : position + 9])
-            return width, height
+            bits, height, width = struct.unpack(">BHH", frame[position + 4 : position + 9])
+            return Codestream(width, height, bits)
         if marker == 0xFF:
             position += 1
             continue

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.dicom_codecs import check_codestream, decode_frame, decoder_for
+from gapless.data.dicom_codecs import decode_frame, decoder_for, read_codestream
 from gapless.data.dicom_elements import integer, text
 from gapless.data.grey import bits_held, to_8_bits
 from gapless.data.limits import ImageRefused, check_size
@@ -72,19 +72,33 @@ def read_frame(dataset: Any, frame: int, max_pixels: int) -> tuple[StoredFrame, 
     number = layout.frames // 2 if frame == -1 else frame
     if not 0 <= number < layout.frames:
         raise ImageRefused("unreadable image", f"DICOM: frame {frame} of {layout.frames}")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = decoder_for(syntax)
     content = dataset[layout.keyword]
-    if content.is_undefined_length and not syntax.is_encapsulated:
-        raise ImageRefused("unreadable image", "DICOM: its pixels are compressed and no TransferSyntaxUID says how")
-    if not syntax.is_encapsulated:
-        layout = _fitted(layout, content.value or b"")
+    decoder = _decoder(dataset, content.is_undefined_length)
+    layout = (
+        _as_compressed(layout, dataset, number) if decoder.is_encapsulated else _fitted(layout, content.value or b"")
+    )
     image = _image(dataset, layout)
-    check_codestream(image, syntax, number, layout.frames, (layout.columns, layout.rows))
     if layout.samples == 3:
         return _colours(image, layout, number, decoder), number
     values = _grey(image, layout, number, decoder)
     return StoredFrame(values, layout.stored, layout.photometric), number
+
+
+def _decoder(dataset: Any, is_compressed: bool) -> Any:
+    """The decoder of the transfer syntax, which is corrected where the pixel data show that it is wrong.
+
+    Compressed pixels have an undefined length and no others do (PS3.5 A.4); tools that decompress a file sometimes
+    leave the old syntax in it.
+    """
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    decoder = decoder_for(dataset.file_meta.TransferSyntaxUID)
+    if is_compressed and decoder.is_native:
+        raise ImageRefused("unreadable image", "DICOM: its pixels are compressed and no TransferSyntaxUID says how")
+    if decoder.is_encapsulated and not is_compressed:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return decoder_for(ExplicitVRLittleEndian)
+    return decoder
 
 
 def _layout(dataset: Any, max_pixels: int) -> _Layout:
@@ -108,6 +122,7 @@ def _layout(dataset: Any, max_pixels: int) -> _Layout:
     stored = integer(dataset, "BitsStored")
     stored = stored if stored is not None and 1 <= stored <= allocated and keyword == "PixelData" else allocated
     high_bit = integer(dataset, "HighBit")
+    is_signed = integer(dataset, "PixelRepresentation") == 1
     return _Layout(
         keyword=keyword,
         rows=rows,
@@ -118,10 +133,26 @@ def _layout(dataset: Any, max_pixels: int) -> _Layout:
         allocated=allocated,
         stored=stored,
         high_bit=high_bit if high_bit is not None and stored <= high_bit < allocated else stored - 1,
-        # Colours are never signed, whatever the header says.
-        signed=int(integer(dataset, "PixelRepresentation") == 1 and samples == 1),
+        # Colours and single bits are never signed, whatever the header says.
+        signed=int(is_signed and samples == 1 and stored > 1),
         planar=int(integer(dataset, "PlanarConfiguration") == 1),
     )
+
+
+def _as_compressed(layout: _Layout, dataset: Any, number: int) -> _Layout:
+    """The layout with the bits of the compressed frame, when these are more than the header allows.
+
+    The frame must have the size that the header says, before a decoder allocates for it.
+    """
+    frame = read_codestream(dataset, number, layout.frames)
+    if frame is None:
+        return layout
+    actual, size = (frame.width, frame.height), (layout.columns, layout.rows)
+    if actual != size:
+        raise ImageRefused("unreadable image", f"DICOM: the compressed frame is {actual}, its header says {size}")
+    if frame.bits <= layout.allocated:
+        return layout
+    return replace(layout, allocated=-(-frame.bits // 8) * 8, stored=frame.bits, high_bit=frame.bits - 1)
 
 
 def _fitted(layout: _Layout, content: bytes) -> _Layout:

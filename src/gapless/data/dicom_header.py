@@ -63,7 +63,8 @@ def read_header(content: bytes) -> Header:
     except (DataRefused, MemoryError):
         raise
     except Exception as error:
-        raise ImageRefused("unreadable image", f"DICOM: {type(error).__name__}") from None
+        detail = f"DICOM: its header is damaged, or breaks the standard in an unknown way: {type(error).__name__}"
+        raise ImageRefused("unreadable image", detail) from None
 
 
 def _burned_in_text(dataset: Any) -> str:
