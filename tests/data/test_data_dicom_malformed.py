@@ -281,7 +281,7 @@ def test_a_transfer_syntax_that_is_empty_or_missing():
 
 
 def test_plain_pixels_in_a_file_that_says_they_are_compressed():
-    for syntax in ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.50"):
+    for syntax in ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.80"):
         assert_shows(WINDOW, SHOWN, syntax=syntax)
 
 

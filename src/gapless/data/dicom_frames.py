@@ -92,12 +92,12 @@ def _decoder(dataset: Any, is_compressed: bool) -> Any:
     """
     from pydicom.uid import ExplicitVRLittleEndian
 
-    decoder = decoder_for(dataset.file_meta.TransferSyntaxUID)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not is_compressed and syntax.is_transfer_syntax and syntax.is_encapsulated:
+        syntax = dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    decoder = decoder_for(syntax)
     if is_compressed and decoder.is_native:
         raise ImageRefused("unreadable image", "DICOM: its pixels are compressed and no TransferSyntaxUID says how")
-    if decoder.is_encapsulated and not is_compressed:
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        return decoder_for(ExplicitVRLittleEndian)
     return decoder
 
 
