@@ -86,6 +86,27 @@ def test_videos_and_unknown_compressions_are_refused_in_a_sentence():
             load_image(compressed(values_of(8, 0), 8, b"\0" * 90, syntax))
 
 
+@pytest.mark.parametrize(("syntax", "first"), [(BASELINE, "pillow"), (JPEG_LS[0], "jpegls"), (LOSSLESS[0], "jpeg")])
+def test_codecs_are_tried_in_one_order_whatever_is_installed(syntax, first):
+    """pydicom asks gdcm first, whose colours of a JPEG are not those of Pillow."""
+    from gapless.data.dicom_codecs import decode_frame
+
+    asked = []
+
+    class Decoder:
+        UID, is_encapsulated, available_plugins = syntax, True, ("gdcm", "pillow", "pyjpegls", "pylibjpeg")
+
+        def as_array(self, image, decoding_plugin, **options):
+            asked.append(decoding_plugin)
+            raise RuntimeError
+
+    with pytest.raises(ImageRefused):
+        decode_frame(Decoder(), None, 0)
+    assert first in asked[0]
+    assert sorted(asked) == sorted(Decoder.available_plugins)
+    assert asked.index("gdcm") > asked.index("pylibjpeg")
+
+
 def test_a_damaged_frame_is_called_damaged():
     frame = lossless_jpeg(values_of(8, 0), 8)
     with pytest.raises(ImageRefused, match=r"its frame \(JPEG\) is damaged"):

@@ -81,6 +81,12 @@ def test_one_bit_a_pixel_whatever_the_size(rows, columns, big):
         assert load_image(content, frame=number).tolist() == (frames[number] * 255).tolist()
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_one_bit_that_is_everywhere_alike(value):
+    values = np.full((ROWS, COLUMNS), value, np.uint8)
+    assert load_image(dicom_file(grey_elements(values, 1))).tolist() == (values * 255).tolist()
+
+
 def test_padding_is_not_counted_and_a_range_of_it_neither():
     values = values_of(12, 1)
     values[:, 0], values[:, 1] = -2000, -1990
