@@ -7,14 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# The figures that stand beside a map, and what they are called there.
-HEADLINES = {
-    "gap/centroid_distance": "centroid distance",
-    "gap/true_pair_cosine": "true-pair cosine",
-    "gap/separability_auc": "separability (0.5 = closed)",
-    "gap/mixing@10": "mixing (0.5 = closed)",
-}
-
 
 @cache
 def environment(room: str) -> "Environment":
