@@ -20,6 +20,7 @@ from gapless.errors import DataRefused, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of
 from gapless.models.preprocessing import Preprocessor
+from gapless.models.spec import VectorInput
 
 
 class Collator:
@@ -156,7 +157,8 @@ class Source:
             UsageError: the model takes other modalities, or raw inputs. DataRefused: vectors of another size.
         """
         missing = [name for name in model.modalities if name not in embeddings.embeddings]
-        raw = [name for name in model.modalities if model.config.modalities[name]["input"]["kind"] != "vector"]
+        sizes = {name: spec.input.size for name, spec in model.specs.items() if isinstance(spec.input, VectorInput)}
+        raw = [name for name in model.modalities if name not in sizes]
         if missing or raw:
             raise UsageError(
                 f"the model takes {', '.join(model.modalities)}"
@@ -164,7 +166,7 @@ class Source:
                 + f", and the embeddings hold {', '.join(embeddings.modalities)}"
             )
         for name in model.modalities:
-            size, found = model.config.modalities[name]["input"]["size"], embeddings.embeddings[name].shape[1]
+            size, found = sizes[name], embeddings.embeddings[name].shape[1]
             if size != found:
                 raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
         matrices = {name: embeddings.embeddings[name] for name in model.modalities}

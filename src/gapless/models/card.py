@@ -154,10 +154,9 @@ def made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
     }
     lines = [f"- {name}: {value}" for name, value in told.items() if value not in (None, "")]
-    for name, spec in model.config.modalities.items():
-        encoder = spec["encoder"]
-        kind = (encoder.get("config") or {}).get("model_type") or encoder["kind"]
-        lines.append(f"- {name}: {kind}{'' if encoder.get('trainable', True) else ', frozen'}")
+    for name, spec in model.specs.items():
+        kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
+        lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
 
 

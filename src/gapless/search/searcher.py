@@ -114,7 +114,7 @@ class Searcher:
     @property
     def query_modalities(self) -> list[str]:
         """What a query may be: the modalities that the model embeds by itself, so not vectors of another encoder."""
-        inputs = {name: self.model.config.modalities[name]["input"]["kind"] for name in self.model.modalities}
+        inputs = {name: spec.input.kind for name, spec in self.model.specs.items()}
         return [name for name, kind in inputs.items() if kind != "vector"]
 
     def _check_modality(self, modality: str) -> None:
