@@ -80,6 +80,11 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
         ) from None
 
 
+def describe_other_kind(path: Path) -> str | None:
+    """What a file is that is no table, and what to do with it ("an Excel workbook: ..."); None where nothing shows."""
+    return _other_kind(path, first_bytes(path)) if path.is_file() else None
+
+
 def first_bytes(path: Path) -> bytes:
     """How a file begins, as it is stored."""
     with path.open("rb") as stream:
@@ -124,7 +129,7 @@ def _encoding_of(path: Path, head: bytes, encoding: str | None) -> str:
     if encoding is not None:
         return encoding
     even, odd = head[0::2].count(0), head[1::2].count(0)
-    if max(even, odd) > len(head) // 5:  # Western text in UTF-16 has a NUL in every second place
+    if max(even, odd) > len(head) // 5 > 5 * min(even, odd):  # Western text in UTF-16: a NUL in every second place
         name = "utf-16-le" if odd > even else "utf-16-be"
         raise UsageError(f"{path} looks like UTF-16 without a byte-order mark; --encoding {name} reads it")
     return "utf-8"

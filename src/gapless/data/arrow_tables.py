@@ -137,5 +137,7 @@ def _is_image(kind: Any) -> bool:
 
     kind = _value_type(kind)
     if pa.types.is_struct(kind):
-        return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
+        fields = {field.name: field.type for field in kind}
+        content = fields.get("bytes", pa.null())
+        return bool(fields.keys() & {"bytes", "path"}) and (_is_bytes(content) or pa.types.is_null(content))
     return _is_bytes(kind) or _is_string(kind) or pa.types.is_null(kind)

@@ -19,6 +19,7 @@ MAX_LINE = 4 * MAX_CELL
 _REMEDY = "close it, or write it twice inside a quoted cell"
 _NEVER_CLOSED = f"a quotation mark opens a cell here and is never closed; {_REMEDY}"
 _WORD = re.compile(r"[^\W_]+")
+_MIN_CHECKSUM = 6
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 
 
@@ -175,8 +176,11 @@ def looks_swallowed(
             return True
         at_long = parts[long[0]] if long[0] < len(parts) else ""
         same_spacing = at_long[:1].isspace() == cells[long[0]][:1].isspace()
-        same_shapes = all(_shape(own) == _shape(part) for own, part in pairs)
-        if pairs and fits(parts) and same_spacing and same_shapes:
+        alike = [_shape(own) == _shape(part) for own, part in pairs]
+        is_number_alike = any(
+            same and any(c.isdigit() for c in own) for same, (own, _) in zip(alike, pairs, strict=True)
+        )
+        if pairs and fits(parts) and same_spacing and (all(alike) or is_number_alike):
             return True
     return False
 
@@ -189,9 +193,13 @@ def _are_names_of_one_kind(own: str, other: str) -> bool:
     if suffix is not None and other.lower().endswith(suffix.group().lower()) and not other.endswith("."):
         return True
     shape = _shape(own)
-    is_name = "w" in shape or len(set(shape)) > 1
+    if shape == "w":  # P001, or a checksum; T2 at the begin of a line of a report is neither
+        letters = own.rstrip("0123456789")
+        return (len(own) == len(other) >= _MIN_CHECKSUM and _shape(other) in "w9a") or (
+            letters.isalpha() and other.startswith(letters) and other[len(letters) :].isdigit()
+        )
     same_marks = _WORD.sub("a", own) == _WORD.sub("a", other)
-    return is_name and same_marks and (shape == _shape(other) or len(own) == len(other))
+    return len(set(shape)) > 1 and same_marks and (shape == _shape(other) or len(own) == len(other))
 
 
 def _shape(text: str) -> str:

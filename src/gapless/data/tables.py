@@ -9,7 +9,7 @@ from gapless.data.json_tables import json_columns, json_lines
 from gapless.data.table_format import DETECT, Cells, Line, LineCount, TextOptions
 from gapless.data.text_tables import text_columns, text_lines
 from gapless.errors import UsageError
-from gapless.text_files import PARQUET, first_bytes
+from gapless.text_files import PARQUET, describe_other_kind, first_bytes
 from gapless.values import text_of
 
 TEXT, JSON, ARROW = "text", "JSON", "Parquet"
@@ -86,6 +86,8 @@ def _format_of(path: Path) -> str:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
     if suffix not in _FORMATS:
+        if kind := describe_other_kind(path):
+            raise UsageError(f"{path} is {kind}")
         raise UsageError(f"{path}: {suffix or 'no suffix'} is no table format; known: {', '.join(_FORMATS)}")
     return ARROW if first_bytes(path).startswith(PARQUET) else _FORMATS[suffix]
 

@@ -73,7 +73,7 @@ def _open_table(path: Path, options: TextOptions, count: LineCount) -> Iterator[
         lines.give_back([head])
         records = RecordReader(lines, separator)
         header = next(iter(records))
-        _check_header(path, header, options)
+        _check_header(path, header, options, separator)
         count.header += header.num_lines
         names = [name.strip().strip(_INVISIBLE).strip() for name in header.cells]
         num_named = max((index + 1 for index, name in enumerate(names) if name), default=0)
@@ -104,9 +104,15 @@ def _separator_of(head: str, path: Path) -> str:
     return max((usual, *_CANDIDATES), key=head.count)
 
 
-def _check_header(path: Path, header: Record, options: TextOptions) -> None:
+def _check_header(path: Path, header: Record, options: TextOptions, separator: str) -> None:
     if header.fault:
         raise DataRefused(f"{path}: the header, in line {header.number}: {header.fault}")
+    if any(separator in cell for cell in header.cells if "\n" in cell or "\r" in cell):
+        last = header.number + header.num_lines - 1
+        raise DataRefused(
+            f"{path}: a quotation mark of the header, in line {header.number}, closes in line {last}, over lines that "
+            f"may be rows; close it, or write each column's name on one line"
+        )
     if not is_unicode("".join(header.cells)):
         raise UsageError(f"{path}: the header, in line {header.number}, is {not_encoded(options.encoding)}")
     names = [name.strip() for name in header.cells if name.strip()]

@@ -136,7 +136,8 @@ def table_rows(
                 yield _raw_row(origin, cells, keys, table.split, root, uses)
             except ValueError as error:
                 others = [key for key in keys.named() if key != keys.image]
-                yield faulty_row(origin, "malformed row", find_cell_fault(cells, others) or str(error))
+                fault = find_cell_fault(cells, others) or f"column {keys.image!r}: {error}"
+                yield faulty_row(origin, "malformed row", fault)
 
 
 def _raw_row(origin: str, cells: Cells, keys: TableKeys, split: str | None, root: Path, uses: Counter[str]) -> RawRow:
