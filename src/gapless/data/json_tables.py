@@ -53,14 +53,14 @@ def json_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[L
 
 
 def _opens_array(line: str) -> bool:
-    """Whether a file's first line begins an array that holds its rows: it is open, or holds objects."""
+    """Whether a file's first line begins an array that holds its rows: it goes on, or holds objects."""
     if not line.lstrip().startswith("["):
         return False
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return True
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def _line_rows(path: Path, lines: LineSource, options: TextOptions, count: LineCount) -> Iterator[Line]:
