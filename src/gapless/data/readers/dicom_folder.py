@@ -16,8 +16,10 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused, is_dicom
 from gapless.data.readers.table import TableFile, TableKeys
 from gapless.data.rows import FileSource, RawRow, faulty_row
-from gapless.data.tables import Cells, check_columns, read_lines, text_of, texts_of
+from gapless.data.table_format import Cells, TextOptions
+from gapless.data.tables import check_columns, read_lines, texts_of
 from gapless.errors import UsageError, unknown_name
+from gapless.values import text_of
 
 LABELS = (*ALLOWED_HEADER, TEXT_LABEL)
 BY_PATH = "path"
@@ -44,6 +46,8 @@ def read_dicom(
     split_key: str | None = None,
     allow_burned_in_text: bool = True,
     licence: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
     max_bad: float = MAX_BAD,
     workers: int | None = None,
 ) -> Manifest:
@@ -60,17 +64,18 @@ def read_dicom(
         label_keys, split_key: further columns, as in `read_table`.
         allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
         licence: of the whole data set.
+        encoding, separator: of the table of reports, as in `read_table`.
         max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
         workers: processes that verify; None uses all cores.
     """
-    root, table = Path(source), TableFile.parse(reports)
+    root, table = Path(source), TableFile.parse(reports, TextOptions(encoding, separator))
     if not root.is_dir():
         raise UsageError(f"{root} is not a directory")
     if match not in (BY_PATH, *JOIN_ELEMENTS):
         raise unknown_name("match", match, (BY_PATH, *JOIN_ELEMENTS))
     captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
     keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys))
-    check_columns(table.path, keys.named())
+    check_columns(table.path, keys.named(), table.text)
     options = BuildOptions(
         source="DICOM files",
         labels=(*LABELS, *keys.labels),
@@ -125,7 +130,7 @@ def _rows(root: Path, table: TableFile, keys: TableKeys, match: str) -> Iterator
 def _reports(table: TableFile, keys: TableKeys) -> tuple[dict[str, _Report], list[RawRow]]:
     reports: dict[str, _Report] = {}
     odd = []
-    for origin, cells, fault in read_lines(table.path):
+    for origin, cells, fault in read_lines(table.path, table.text):
         key = text_of(cells.get(keys.image)) if cells is not None else ""
         if cells is None or not key:
             odd.append(faulty_row(origin, "malformed row", fault or f"column {keys.image!r} is empty"))

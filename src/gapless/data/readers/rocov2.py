@@ -15,8 +15,10 @@ from pathlib import Path
 from gapless.data.build import MAX_BAD, SPLIT_NAMES, BuildOptions, build_manifest
 from gapless.data.manifest import SPLITS, Manifest
 from gapless.data.rows import BytesSource, FileSource, ImageSource, RawRow, faulty_row, select_licences
-from gapless.data.tables import Cells, image_cell, read_lines, text_of, texts_of
+from gapless.data.table_format import Cells
+from gapless.data.tables import image_cell, read_lines, texts_of
 from gapless.errors import UsageError
+from gapless.values import text_of
 
 LABELS = ("concept",)
 LICENCE_FILE = "license_information.csv"

@@ -17,8 +17,9 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused
 from gapless.data.readers.table import TableFile
 from gapless.data.rows import ImageSource, RawRow, faulty_row
-from gapless.data.tables import text_of, texts_of
+from gapless.data.tables import texts_of
 from gapless.errors import DataRefused, UsageError
+from gapless.values import text_of
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "jp2", "dcm")
 PICKLE_SUFFIXES = ("pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "joblib")

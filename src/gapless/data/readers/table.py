@@ -11,8 +11,10 @@ from pathlib import Path
 from gapless.data.build import MAX_BAD, SPLIT_NAMES, BuildOptions, build_manifest
 from gapless.data.manifest import Manifest
 from gapless.data.rows import BytesSource, FileSource, RawRow, faulty_row
-from gapless.data.tables import Cells, check_columns, holds_bytes, image_cell, read_lines, text_of, texts_of
+from gapless.data.table_format import DETECT, Cells, LineCount, TextOptions
+from gapless.data.tables import check_columns, find_cell_fault, holds_bytes, image_cell, read_lines, texts_of
 from gapless.errors import UsageError
+from gapless.values import text_of
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,21 @@ class TableKeys:
 
 @dataclass(frozen=True)
 class TableFile:
-    """One source: a file, and the split that its rows belong to unless a column says so."""
+    """One source: a file, the split that its rows belong to unless a column says so, and how its text is read."""
 
     path: Path
     split: str | None
+    text: TextOptions = DETECT
 
     @classmethod
-    def parse(cls, text: str | Path) -> "TableFile":
+    def parse(cls, text: str | Path, options: TextOptions = DETECT) -> "TableFile":
         """`FILE` or `SPLIT=FILE`; a file whose own name has an equals sign is taken as it is."""
         name, equals, path = str(text).partition("=")
         if not equals or Path(text).exists():
-            return cls(Path(text), None)
+            return cls(Path(text), None, options)
         if name.lower() not in SPLIT_NAMES:
             raise UsageError(f"{text}: {name!r} is no split; write train=, validation= or test= before the file")
-        return cls(Path(path), SPLIT_NAMES[name.lower()])
+        return cls(Path(path), SPLIT_NAMES[name.lower()], options)
 
 
 def read_table(
@@ -64,6 +67,8 @@ def read_table(
     image_root: str | Path | None = None,
     store_images: bool = False,
     licence: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
     max_bad: float = MAX_BAD,
     workers: int | None = None,
 ) -> Manifest:
@@ -82,25 +87,28 @@ def read_table(
         image_root: where image paths start; by default the folder of the first source. No path may leave it.
         store_images: copy the images into the manifest (always so for images inside Parquet).
         licence: of the whole data set.
+        encoding: of CSV, TSV and JSON: utf-8, cp1252, ...; by default UTF-8, or what a byte-order mark says.
+        separator: between the cells of CSV and TSV, a character or "tab"; by default what the header shows.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.
 
     Raises:
         UsageError: a missing file, an unknown column or format, `out` in use.
-        DataRefused: too many bad rows.
+        DataRefused: a damaged file, or too many bad rows.
     """
     names = [sources] if isinstance(sources, str | Path) else list(sources)
     if not names:
         raise UsageError("name at least one table: FILE or SPLIT=FILE")
-    tables = [TableFile.parse(name) for name in names]
+    tables = [TableFile.parse(name, TextOptions(encoding, separator)) for name in names]
     captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
     keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys), id_key, licence_key)
     for table in tables:
-        check_columns(table.path, keys.named())
+        check_columns(table.path, keys.named(), table.text, image=image_key)
     root = Path(image_root) if image_root is not None else tables[0].path.parent
     if not root.is_dir():
         raise UsageError(f"the image root {root} is not a directory")
     store = store_images or any(holds_bytes(table.path, image_key) for table in tables)
+    counts = [LineCount(table.path.name) for table in tables]
     options = BuildOptions(
         source=", ".join(table.path.name for table in tables),
         labels=keys.labels,
@@ -109,19 +117,27 @@ def read_table(
         with_licence=licence_key is not None,
         max_bad=max_bad,
         workers=workers,
+        details={"lines": [vars(count) for count in counts]},  # they are filled while the rows are read
     )
-    return build_manifest(table_rows(tables, keys, root), out, options)
+    return build_manifest(table_rows(tables, keys, root, counts), out, options)
 
 
-def table_rows(tables: Sequence[TableFile], keys: TableKeys, root: Path) -> Iterator[RawRow]:
-    """The raw rows of the tables, in their order."""
+def table_rows(
+    tables: Sequence[TableFile], keys: TableKeys, root: Path, counts: Sequence[LineCount]
+) -> Iterator[RawRow]:
+    """The raw rows of the tables, in their order; `counts` says afterwards where the lines of each table went."""
     uses: Counter[str] = Counter()
-    for table in tables:
-        for origin, cells, fault in read_lines(table.path):
+    for table, count in zip(tables, counts, strict=True):
+        for origin, cells, fault in read_lines(table.path, table.text, count):
             if cells is None:
                 yield faulty_row(origin, "malformed row", fault)
                 continue
-            yield _raw_row(origin, cells, keys, table.split, root, uses)
+            try:
+                yield _raw_row(origin, cells, keys, table.split, root, uses)
+            except ValueError as error:
+                others = [key for key in keys.named() if key != keys.image]
+                fault = find_cell_fault(cells, others) or f"column {keys.image!r}: {error}"
+                yield faulty_row(origin, "malformed row", fault)
 
 
 def _raw_row(origin: str, cells: Cells, keys: TableKeys, split: str | None, root: Path, uses: Counter[str]) -> RawRow:
