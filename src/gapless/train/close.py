@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gapless.embed import caption_groups, embed_dataset
+from gapless.captions import caption_codes
+from gapless.embed import embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
 from gapless.metrics.inputs import check_embeddings, group_index
@@ -70,7 +71,8 @@ def close_gap(
             validation part before and after.
         ids: [pair] names of the rows.
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
-        captions: [pair]; equal ones are duplicates for `loss.mask_duplicates`; default: equal rows of the anchor.
+        captions: [pair]; with `loss.mask_duplicates` the same ones (see `gapless.captions`) are positives of each
+            other; default: equal rows of the anchor.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
 
@@ -93,7 +95,7 @@ def close_gap(
         ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
         train=train,
         validation=validation,
-        duplicates=duplicate_rows(captions if captions is not None else rows[anchor]),
+        positives=positives_of(captions if captions is not None else rows[anchor]),
     )
     settings = replace(settings, anchor=anchor)
     with new_directory(out) as partial:
@@ -169,7 +171,7 @@ def split_fingerprint(pairs: Pairs) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
+def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
     """Integers that are equal where the captions, or the rows of a matrix, are the same."""
     if isinstance(rows, Tensor):
         # One text in two batches differs in the last bits; a few projections, rounded, hardly ever fall apart by that.
@@ -177,8 +179,7 @@ def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
         number: dict[Any, int] = {}
         keys = map(tuple, np.round(rows.numpy() @ projections, 4).tolist())
         return np.array([number.setdefault(key, len(number)) for key in keys])
-    groups: np.ndarray = caption_groups(rows).numpy()
-    return groups
+    return np.array(caption_codes(rows))
 
 
 def results_of(pairs: Pairs, model: GaplessModel) -> dict[str, Any]:
