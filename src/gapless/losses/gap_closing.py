@@ -234,7 +234,7 @@ def _renamed(positives: Tensor | None, groups: Tensor) -> Tensor:
         "groups= of the loss is called positives= now: rows that count as the same. "
         "What must not be split (patients, articles) is no business of the loss; it goes to measure(groups=...)",
         FutureWarning,
-        stacklevel=6,
+        stacklevel=5,  # past the two calls of nn.Module
     )
     return groups
 
