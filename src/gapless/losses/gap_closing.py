@@ -168,6 +168,7 @@ class GapClosingLoss(nn.Module):
         if groups is not None:
             positives = _renamed(positives, groups)
         check_batch(embeddings, self.anchor, positives)
+        positives = None if positives is None else positives.long()  # torch cannot sort every kind of integer
         ranks = Ranks.current() if self.gather else None
         check_enough(embeddings[self.anchor], positives, ranks)
         with torch.autocast(embeddings[self.anchor].device.type, enabled=False):
