@@ -13,6 +13,7 @@ from gapless.errors import DataRefused
 from gapless.geometry import at_least_fp32, blocks, unit_norm
 
 ROWS_AT_ONCE = 8192
+MIN_ROWS = 2  # figures compare rows with each other
 
 
 def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ made them is given, its encoders with their heads continued.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from gapless.captions import caption_codes
 from gapless.embed import embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
-from gapless.metrics.inputs import check_embeddings, group_index
+from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.train.adapter import (
@@ -37,6 +38,8 @@ from gapless.train.adapter import (
 from gapless.train.closed_forms import CLOSED_FORMS
 from gapless.train.evaluate import versions
 from gapless.train.run import TRAIN, VALIDATION, plain
+
+logger = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 CLOSE_METHODS = (ADAPTER, *CLOSED_FORMS)
@@ -140,6 +143,8 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that train and rows that validate, no group in both.
 
+    The validation rows of `splits`, where there are enough; otherwise a share of the groups that may train.
+
     Raises:
         DataRefused: too few groups to hold some back.
     """
@@ -149,8 +154,13 @@ def split_rows(
         named = np.asarray(splits)
         usable = np.flatnonzero(named == TRAIN)
         validation = np.flatnonzero(named == VALIDATION)
-        if len(validation) > 1:
+        if len(validation) >= MIN_ROWS:
             return usable, np.sort(random.permutation(validation)[:MAX_VALIDATION_ROWS])
+        if len(validation):
+            logger.warning(
+                f"{len(validation)} validation row is too few to compare rows with each other: "
+                f"a share of the {TRAIN} rows is held back instead"
+            )
     present, sizes = np.unique(groups[usable], return_counts=True)
     if len(present) < MIN_GROUPS:
         raise DataRefused(
