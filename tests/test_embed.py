@@ -160,10 +160,10 @@ def test_what_a_model_cannot_take_is_refused(model: GaplessModel, tmp_path: Path
 
 def test_vector_pairs_give_whole_batches_by_row_and_by_epoch_key() -> None:
     arrays = {"a": np.arange(12.0).reshape(6, 2).astype(np.float16), "b": np.ones((6, 3), np.float32)}
-    pairs = VectorPairs(arrays, list("uvwxyz"), rows=np.array([5, 3, 1]), groups=np.arange(6) // 2)
+    pairs = VectorPairs(arrays, list("uvwxyz"), rows=np.array([5, 3, 1]), positives=np.arange(6) // 2)
     batch = pairs.__getitems__([(0, 2), (7, 0)])
     assert batch["ids"] == ["v", "z"]
-    assert batch["groups"].tolist() == [0, 2]
+    assert batch["positives"].tolist() == [0, 2]
     assert batch["batch"]["a"]["values"].tolist() == [[2.0, 3.0], [10.0, 11.0]]
     assert batch["batch"]["a"]["values"].dtype == torch.float32
     assert len(pairs) == 3

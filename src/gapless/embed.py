@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from gapless.captions import caption_number
 from gapless.data.batches import PairDataset, Sample
 from gapless.data.embedding_set import EmbeddingSet
 from gapless.data.embeddings import SHARD_SIZE, EmbeddingsWriter, Shard
@@ -42,14 +43,9 @@ class Collator:
         }
         inputs: dict[str, Any] = {"batch": batch, "ids": [sample["id"] for sample in samples]}
         if self.mask_duplicates:
-            inputs["groups"] = caption_groups([sample["caption"] for sample in samples])
+            numbers = [caption_number(sample["caption"], sample["id"]) for sample in samples]
+            inputs["positives"] = torch.tensor(numbers)
         return inputs
-
-
-def caption_groups(captions: Sequence[str]) -> Tensor:
-    """Integers that are equal where the captions are, apart from case and spaces."""
-    number: dict[str, int] = {}
-    return torch.tensor([number.setdefault(" ".join(text.lower().split()), len(number)) for text in captions])
 
 
 def preprocessors_of(model: GaplessModel) -> dict[str, Preprocessor]:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 if TYPE_CHECKING or find_spec("jaxtyping") is None:
     Embeddings = Tensor
-    Groups = Tensor
+    Positives = Tensor
     Rows = Tensor
     Scalar = Tensor
 else:
     from jaxtyping import Float, Integer
 
     Embeddings = Float[Tensor, "pair dim"]
-    Groups = Integer[Tensor, "pair"]
+    Positives = Integer[Tensor, "pair"]
     Rows = Float[Tensor, "pair"]
     Scalar = Float[Tensor, ""]

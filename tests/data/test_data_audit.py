@@ -9,7 +9,7 @@ import pytest
 from data_samples import noise_image, shared
 from PIL import Image
 
-from gapless.data.audit import audit, estimate_tokens, format_audit, names_a_side, normalised_caption, refuse
+from gapless.data.audit import audit, estimate_tokens, format_audit, names_a_side, refuse
 from gapless.data.build import BuildOptions, build_manifest
 from gapless.data.duplicates import hash_file, near_pairs, perceptual_hashes
 from gapless.data.readers.roco import roco_articles
@@ -295,11 +295,6 @@ def test_sides_are_found_and_lookalikes_are_not():
         assert names_a_side(text)
     for text in ("a leftover", "brightness", "cleft palate", "altered", "CT of the chest", "rtPA"):
         assert not names_a_side(text)
-
-
-def test_captions_are_one_when_only_case_and_marks_differ():
-    assert normalised_caption("Chest  X-ray, (left).") == normalised_caption("chest x ray left")
-    assert normalised_caption("left lung") != normalised_caption("right lung")
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def batch(num_pairs, dim=64, num_modalities=2, dtype=torch.float64):
 def value_and_gradients(parts, positives, device, dtype):
     loss = GapClosingLoss(alignment_weight=2.0, uniformity_weight=0.5).to(device)
     rows = {name: part.to(device, dtype).requires_grad_() for name, part in parts.items()}
-    terms = loss(rows, None if positives is None else positives.to(device))
+    terms = loss(rows, positives=None if positives is None else positives.to(device))
     terms.total.backward()
     gradients = [part.grad.cpu().double() for part in rows.values()]
     return [float(term) for term in terms], gradients, float(loss.logit_scale.grad)

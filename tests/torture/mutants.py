@@ -83,22 +83,22 @@ MUTANTS = (
     Mutant(
         "identical captions are pushed apart",
         "geometry.py",
-        "index = torch.arange(num_rows, device=points.device) if groups is None else groups",
+        "index = torch.arange(num_rows, device=points.device) if positives is None else positives",
         "index = torch.arange(num_rows, device=points.device)",
         GEOMETRY,
     ),
     Mutant(
         "duplicate captions are negatives",
         "losses/contrastive.py",
-        "positives = torch.logsumexp(logits.masked_fill(other_group, -math.inf), dim=1)",
-        "positives = logits.diagonal()",
+        "of_positives = torch.logsumexp(logits.masked_fill(is_negative, -math.inf), dim=1)",
+        "of_positives = logits.diagonal()",
         LOSS,
     ),
     Mutant(
         "one direction of the contrast alone",
         "losses/contrastive.py",
-        "return (_cross_entropy(logits, groups) + _cross_entropy(logits.T, groups)) / 2",
-        "return _cross_entropy(logits, groups)",
+        "return (_cross_entropy(logits, positives) + _cross_entropy(logits.T, positives)) / 2",
+        "return _cross_entropy(logits, positives)",
         LOSS,
     ),
     Mutant(
@@ -239,8 +239,8 @@ MUTANTS = (
     Mutant(
         "uniformity of each rank's own batch",
         "losses/gap_closing.py",
-        "return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)",
-        "return centroid_uniformity(modalities, groups, self.normalise_centroids)",
+        "return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)",
+        "return centroid_uniformity(modalities, positives, self.normalise_centroids)",
         GATHERED,
     ),
 )

@@ -16,7 +16,7 @@ from gapless.geometry import unit_norm
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 from gapless.train.adapter import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
-from gapless.train.close import close_gap, duplicate_rows, split_rows
+from gapless.train.close import close_gap, positives_of, split_rows
 from gapless.train.closed_forms import fit_center, fit_procrustes
 from gapless.train.recipes import METHODS
 
@@ -188,9 +188,9 @@ def test_many_rows_are_validated_on_a_bounded_part() -> None:
 
 
 def test_equal_captions_and_equal_rows_are_duplicates() -> None:
-    assert list(duplicate_rows(["A  b", "c", "a B"])) == [0, 1, 0]
+    assert list(positives_of(["A  b", "c", "a B"])) == [0, 1, 0]
     rows = torch.tensor([[1.0, 0.0], [0.6, 0.8], [1.0, 1e-7]])
-    assert list(duplicate_rows(rows)) == [0, 1, 0]
+    assert list(positives_of(rows)) == [0, 1, 0]
 
 
 def test_masked_duplicates_change_the_training(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gapless.captions import normalised_caption
 from gapless.data.duplicates import equal_rows, near_pairs, perceptual_hashes
 from gapless.data.manifest import INFO_FILE, Manifest
 from gapless.data.readers.roco import roco_articles, roco_coverage
@@ -150,7 +151,8 @@ def _captions(columns: _Columns, count_tokens: Callable[[str], int]) -> dict[str
     owners = [row for row, captions in enumerate(columns.captions) for _ in captions]
     lengths = np.array([len(text) for text in texts])
     tokens = np.array([count_tokens(text) for text in texts])
-    repeated = equal_rows([normalised_caption(text) for text in texts])
+    keys = [normalised_caption(text) for text in texts]
+    repeated = [members for members in equal_rows(keys) if keys[members[0]]]
     across = [members for members in repeated if len({columns.splits[owners[member]] for member in members}) > 1]
     return {
         "captions": len(texts),
@@ -168,11 +170,6 @@ def _captions(columns: _Columns, count_tokens: Callable[[str], int]) -> dict[str
         },
         "share_with_side": sum(map(names_a_side, texts)) / len(texts),
     }
-
-
-def normalised_caption(text: str) -> str:
-    """Letters and digits in lower case: what makes two captions one."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def names_a_side(text: str) -> bool:

@@ -16,7 +16,7 @@ class VectorPairs(Dataset[Any]):
         embeddings: modality -> [pair, dim] array or memory map, rows aligned; dims may differ.
         ids: [pair] names of the rows.
         rows: which rows, default all.
-        groups: [pair] integers for the loss (rows that share one are positives of each other), or None.
+        positives: [pair] integers for the loss (rows that share one are positives of each other), or None.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class VectorPairs(Dataset[Any]):
         embeddings: Mapping[str, np.ndarray],
         ids: Sequence[str],
         rows: np.ndarray | None = None,
-        groups: np.ndarray | None = None,
+        positives: np.ndarray | None = None,
     ) -> None:
         self.embeddings = dict(embeddings)
         self.ids = ids
         self.rows = np.arange(len(ids)) if rows is None else rows
-        self.groups = groups
+        self.positives = positives
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,8 +44,8 @@ class VectorPairs(Dataset[Any]):
             "batch": {name: {"values": as_tensor(matrix[rows])} for name, matrix in self.embeddings.items()},
             "ids": [self.ids[row] for row in rows],
         }
-        if self.groups is not None:
-            batch["groups"] = torch.from_numpy(self.groups[rows])
+        if self.positives is not None:
+            batch["positives"] = torch.from_numpy(self.positives[rows])
         return batch
 
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 
-from gapless.geometry import at_least_fp32, pair_centroids
+from gapless.geometry import at_least_fp32, is_transformed, pair_centroids
 from gapless.losses.tiled import gaussian_kernel_share, info_nce_share
 
 # torch 2.15 renamed it; the older name warns there.
@@ -60,30 +60,30 @@ class Ranks:
         """Log-sum-exp over the ranks, without a gradient."""
         return torch.logsumexp(self.gather(x.detach()[None]), dim=0)
 
-    def check_batches(self, rows: Tensor, groups: Tensor | None) -> None:
-        """Refuse ranks that hold different numbers of rows, or together one group.
+    def check_batches(self, rows: Tensor, positives: Tensor | None) -> None:
+        """Refuse ranks that hold different numbers of rows, or together nothing but positives of each other.
 
-        A collective on the host, so that no accelerator is waited for: groups are read where they are on the CPU, and
-        a process group without a CPU backend ("nccl" alone) is not checked.
+        A collective on the host, so that no accelerator is waited for: positives are read where they are on the CPU,
+        and a process group without a CPU backend ("nccl" alone) is not checked.
         """
         if torch.compiler.is_compiling() or "cpu" not in dist.get_backend_config():
             return
-        readable = groups is not None and groups.device.type == "cpu"
-        bounds = torch.stack(groups.aminmax()).long() if groups is not None and readable else torch.tensor([0, 1])
-        facts = torch.cat([torch.tensor([len(rows), groups is not None]), bounds])
+        readable = positives is not None and positives.device.type == "cpu"
+        bounds = torch.stack(positives.aminmax()).long() if positives is not None and readable else torch.tensor([0, 1])
+        facts = torch.cat([torch.tensor([len(rows), positives is not None]), bounds])
         of_ranks = [torch.empty_like(facts) for _ in range(self.num_ranks)]
         dist.all_gather(of_ranks, facts)
-        sizes, have_groups, lowest, highest = torch.stack(of_ranks).T.tolist()
+        sizes, have_positives, lowest, highest = torch.stack(of_ranks).T.tolist()
         if len(set(sizes)) > 1:
             raise ValueError(f"the ranks hold batches of different sizes {sizes}: drop the last, uneven batch")
-        if len(set(have_groups)) > 1:
-            raise ValueError("some ranks were given groups and others were not")
+        if len(set(have_positives)) > 1:
+            raise ValueError("some ranks were given positives and others were not")
         if min(lowest) == max(highest):
-            raise ValueError(f"all {sum(sizes)} rows belong to one group ({lowest[0]}): nothing to tell apart")
+            raise ValueError(f"all {sum(sizes)} rows are positives of each other ({lowest[0]}): nothing to tell apart")
 
 
 def gathered_symmetric_info_nce(
-    others: Sequence[Tensor], anchor: Tensor, logit_scale: Tensor, groups: Tensor | None, ranks: Ranks
+    others: Sequence[Tensor], anchor: Tensor, logit_scale: Tensor, positives: Tensor | None, ranks: Ranks
 ) -> list[Tensor]:
     """`contrastive.symmetric_info_nce` of each of `others` with the anchor, over the global batch.
 
@@ -91,18 +91,19 @@ def gathered_symmetric_info_nce(
         others: matrices [row, dim] of this rank.
         anchor: [row, dim] of this rank.
         logit_scale: 1 / temperature.
-        groups: [row] integers of this rank, comparable between ranks, or None.
+        positives: [row] integers of this rank, comparable between ranks, or None.
         ranks: who shares the batch.
     """
+    refuse_transforms(anchor, *others)
     columns = ranks.gather(at_least_fp32(anchor))
-    column_groups = None if groups is None else ranks.gather(groups)
+    column_positives = None if positives is None else ranks.gather(positives)
     return [
         info_nce_share(
             rows,
             columns,
             logit_scale,
-            groups,
-            column_groups,
+            positives,
+            column_positives,
             first=ranks.rank * len(rows),
             merge_logsumexp=ranks.merge_logsumexp,
             add_up=ranks.add_up,
@@ -112,14 +113,22 @@ def gathered_symmetric_info_nce(
     ]
 
 
+def refuse_transforms(*tensors: Tensor) -> None:
+    if is_transformed(*tensors):
+        raise ValueError(
+            "over several ranks the loss cannot be followed by torch.func or forward-mode differentiation: "
+            "make it with gather=False"
+        )
+
+
 def gathered_centroid_uniformity(
-    embeddings: Sequence[Tensor], groups: Tensor | None, normalise_centroids: bool, ranks: Ranks
+    embeddings: Sequence[Tensor], positives: Tensor | None, normalise_centroids: bool, ranks: Ranks
 ) -> Tensor:
     """`gap_closing.centroid_uniformity` over the global batch."""
     centroids = ranks.gather(pair_centroids([at_least_fp32(rows) for rows in embeddings], normalise_centroids))
     return gaussian_kernel_share(
         centroids,
-        None if groups is None else ranks.gather(groups),
+        None if positives is None else ranks.gather(positives),
         ranks.rank,
         ranks.num_ranks,
         add_up=ranks.add_up,

@@ -16,23 +16,23 @@ EXP_NEEDS_NO_SHIFT = {torch.float32: 64.0, torch.float64: 600.0}
 
 
 def tiles_of(
-    num_rows: int, num_columns: int, row_groups: Tensor | None, column_groups: Tensor | None, tile: int
+    num_rows: int, num_columns: int, row_positives: Tensor | None, column_positives: Tensor | None, tile: int
 ) -> Iterator[tuple[slice, slice, Tensor | None]]:
-    """Tiles (rows, columns, same group): all of them without groups, else those that may hold a pair of one group.
+    """Tiles (rows, columns, which are positives): all of them without positives, else those that may hold some.
 
-    Groups arrive sorted, so on the CPU the first and last group of a tile's rows and columns tell. On an accelerator
+    Positives arrive sorted, so on the CPU the first and last one of a tile's rows and columns tell. On an accelerator
     looking would make the host wait: every tile is taken.
     """
     for rows in blocks(num_rows, tile):
         for columns in blocks(num_columns, tile):
-            if row_groups is None or column_groups is None:
+            if row_positives is None or column_positives is None:
                 yield rows, columns, None
-            elif share_a_group(row_groups[rows], column_groups[columns]):
-                yield rows, columns, row_groups[rows, None] == column_groups[None, columns]
+            elif may_share_positives(row_positives[rows], column_positives[columns]):
+                yield rows, columns, row_positives[rows, None] == column_positives[None, columns]
 
 
-def share_a_group(one: Tensor, other: Tensor) -> bool:
-    """Whether two sorted stretches of groups may overlap."""
+def may_share_positives(one: Tensor, other: Tensor) -> bool:
+    """Whether two sorted stretches of positives may overlap."""
     return one.device.type != "cpu" or bool((one[0] <= other[-1]) & (other[0] <= one[-1]))
 
 
@@ -60,9 +60,14 @@ def exp_needs_no_shift(queries: Tensor, keys: Tensor) -> bool:
 
 @torch.library.custom_op("gapless::log_normalisers", mutates_args=())
 def log_normalisers(
-    queries: Tensor, keys: Tensor, query_groups: Tensor | None, key_groups: Tensor | None, tile: int, num_kept: int
+    queries: Tensor,
+    keys: Tensor,
+    query_positives: Tensor | None,
+    key_positives: Tensor | None,
+    tile: int,
+    num_kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-sum-exp of `queries @ keys.T` over each row and over each column; with groups, within the group.
+    """Log-sum-exp of `queries @ keys.T` over each row and over each column; with positives, over those alone.
 
     Also the first `num_kept` tiles, for `softmax_products`: logits, or their exponentials where they need no shift.
     """
@@ -72,7 +77,8 @@ def log_normalisers(
     no_shift = exp_needs_no_shift(queries, keys)
     nothing = 0.0 if no_shift else -math.inf
     per_row, per_column = queries.new_full((num_rows,), nothing), queries.new_full((num_columns,), nothing)
-    for index, (rows, columns, same) in enumerate(tiles_of(num_rows, num_columns, query_groups, key_groups, tile)):
+    tiles = tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
+    for index, (rows, columns, same) in enumerate(tiles):
         logits = as_tile(kept[index] if index < num_kept else scratch, rows, columns)
         torch.mm(queries[rows], keys[columns].T, out=logits)
         if no_shift:
@@ -90,7 +96,12 @@ def log_normalisers(
 
 @log_normalisers.register_fake
 def _(
-    queries: Tensor, keys: Tensor, query_groups: Tensor | None, key_groups: Tensor | None, tile: int, num_kept: int
+    queries: Tensor,
+    keys: Tensor,
+    query_positives: Tensor | None,
+    key_positives: Tensor | None,
+    tile: int,
+    num_kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_rows, num_columns = len(queries), len(keys)
     kept = tile_buffers(num_kept, queries, num_rows, num_columns, tile)
@@ -103,8 +114,8 @@ def softmax_products(
     keys: Tensor,
     per_row: Tensor,
     per_column: Tensor,
-    query_groups: Tensor | None,
-    key_groups: Tensor | None,
+    query_positives: Tensor | None,
+    key_positives: Tensor | None,
     tile: int,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -117,7 +128,8 @@ def softmax_products(
     no_shift = exp_needs_no_shift(queries, keys)
     for_queries, for_keys = torch.zeros_like(queries), torch.zeros_like(keys)
     row_factors, column_factors = torch.exp(-per_row), torch.exp(-per_column)
-    for index, (rows, columns, same) in enumerate(tiles_of(num_rows, num_columns, query_groups, key_groups, tile)):
+    tiles = tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
+    for index, (rows, columns, same) in enumerate(tiles):
         is_kept = index < len(kept)
         softmaxes = as_tile(kept[index] if is_kept else scratch, rows, columns)
         second = as_tile(second_scratch, rows, columns)
@@ -142,8 +154,8 @@ def _(
     keys: Tensor,
     per_row: Tensor,
     per_column: Tensor,
-    query_groups: Tensor | None,
-    key_groups: Tensor | None,
+    query_positives: Tensor | None,
+    key_positives: Tensor | None,
     tile: int,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -152,9 +164,9 @@ def _(
 
 @torch.library.custom_op("gapless::gaussian_kernel_sums", mutates_args=())
 def gaussian_kernel_sums(
-    points: Tensor, groups: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
+    points: Tensor, positives: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """With k_ij = exp(-2 ||x_i - x_j||^2) for i, j of different groups, else 0, over this rank's share of the tiles:
+    """With k_ij = exp(-2 ||x_i - x_j||^2) where i and j are no positives of each other, else 0, over this rank's share:
 
     sum_ij k_ij, sum_j k_ij, and sum_j k_ij x_j. Distances are at most 2, so exp needs no shift.
     """
@@ -169,11 +181,11 @@ def gaussian_kernel_sums(
         kernel = as_tile(scratch, rows, columns)
         torch.addmm(bias[columns], points[rows], points[columns].T, alpha=2 * UNIFORMITY_SCALE, out=kernel)
         kernel.add_(bias[rows, None]).clamp_max_(0.0).exp_()
-        if groups is None:
+        if positives is None:
             if rows == columns:
                 kernel.fill_diagonal_(0.0)
-        elif share_a_group(groups[rows], groups[columns]):
-            kernel.masked_fill_(groups[rows, None] == groups[None, columns], 0.0)
+        elif may_share_positives(positives[rows], positives[columns]):
+            kernel.masked_fill_(positives[rows, None] == positives[None, columns], 0.0)
         kernel_sums[rows] += kernel.sum(dim=1)
         if with_products:
             products[rows].addmm_(kernel, points[columns])
@@ -186,7 +198,7 @@ def gaussian_kernel_sums(
 
 @gaussian_kernel_sums.register_fake
 def _(
-    points: Tensor, groups: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
+    points: Tensor, positives: Tensor | None, rank: int, num_ranks: int, tile: int, with_products: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_rows = len(points)
     return points.new_empty(()), points.new_empty(num_rows), points.new_empty(points.shape if with_products else (0,))

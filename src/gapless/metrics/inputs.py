@@ -1,6 +1,5 @@
 """The door of the figures: what arrives is checked once, here, and leaves as unit-norm rows."""
 
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapless.captions import caption_codes
 from gapless.errors import DataRefused
 from gapless.geometry import at_least_fp32, blocks, unit_norm
 
 ROWS_AT_ONCE = 8192
+MIN_ROWS = 2  # figures compare rows with each other
 
 
 def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[str, Tensor]:
@@ -89,15 +90,11 @@ def group_index(groups: Any, num_rows: int) -> Tensor:
     return torch.from_numpy(_codes("groups", groups, num_rows))
 
 
-def caption_classes(captions: Sequence[str], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the normalised captions are equal; an empty caption equals no other."""
-    texts = [normalise_caption(text) or f"\0{row}" for row, text in enumerate(captions)]
-    return torch.from_numpy(_codes("captions", texts, num_rows))
-
-
-def normalise_caption(text: str) -> str:
-    """Case, white space, Unicode form and a final full stop do not make another caption."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").rstrip()
+def caption_classes(captions: Sequence[Any], num_rows: int) -> Tensor:
+    """[pair] integers, equal where the captions are the same (see `gapless.captions`); an empty one equals no other."""
+    if len(captions) != num_rows:
+        raise ValueError(f"expected {num_rows} captions, one per row, got {len(captions)}")
+    return torch.tensor(caption_codes(captions), dtype=torch.long)
 
 
 def _codes(what: str, values: Any, num_rows: int) -> np.ndarray:

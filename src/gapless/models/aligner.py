@@ -142,13 +142,13 @@ class GaplessModel(PreTrainedModel):
         return {name: self.embed(name, inputs) for name, inputs in batch.items()}
 
     def forward(
-        self, batch: Mapping[str, Mapping[str, Tensor]], groups: Tensor | None = None, return_loss: bool = True
+        self, batch: Mapping[str, Mapping[str, Tensor]], positives: Tensor | None = None, return_loss: bool = True
     ) -> GaplessOutput:
         """Embeddings of a batch of pairs and, with `return_loss`, the loss on them.
 
         Args:
             batch: modality -> the encoder's inputs, rows aligned over the modalities.
-            groups: [pair] integers; rows of one group are not negatives of each other.
+            positives: [pair] integers; rows that share one are positives of each other.
         """
         if self.training and self.micro_batch_size:
             embeddings = cached_embeddings(self.embed_all, split_batch(batch, self.micro_batch_size))
@@ -156,7 +156,7 @@ class GaplessModel(PreTrainedModel):
             embeddings = self.embed_all(batch)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
-        terms = self.loss(embeddings, groups=groups)
+        terms = self.loss(embeddings, positives=positives)
         named = {name: value.detach() for name, value in terms._asdict().items()}
         return GaplessOutput(loss=terms.total, terms=named, embeddings=embeddings)
 

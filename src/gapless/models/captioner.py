@@ -161,7 +161,7 @@ class Captioner(PreTrainedModel):
         batch: Mapping[str, Mapping[str, Tensor]] | None = None,
         embedding: Tensor | None = None,
         tokens: Tensor | None = None,
-        groups: Tensor | None = None,
+        positives: Tensor | None = None,
     ) -> CaptionerOutput:
         """Teacher-forced loss of captions.
 
@@ -171,7 +171,7 @@ class Captioner(PreTrainedModel):
             batch: the encoders' inputs by modality; with texts and an aligner that learns, its loss is added.
             embedding: ready embeddings in place of a batch.
             tokens: ready patch tokens in place of a batch.
-            groups: [pair] integers; rows of one group are not negatives of each other in the aligner's loss.
+            positives: [pair] integers; rows that share one are positives of each other in the aligner's loss.
         """
         if embedding is None:
             assert batch is not None
@@ -182,7 +182,7 @@ class Captioner(PreTrainedModel):
         if batch is None or TEXT not in batch or self.aligner.loss is None:
             return CaptionerOutput(loss=caption, terms={"caption": caption.detach()}, per_row=per_row)
         pairs = {IMAGE: embedding, TEXT: self.aligner.embed(TEXT, batch[TEXT])}
-        gap = self.aligner.loss(pairs, groups=groups)
+        gap = self.aligner.loss(pairs, positives=positives)
         total = caption + self.gap_weight * gap.total
         terms = {**gap._asdict(), "caption": caption, "total": total}
         return CaptionerOutput(loss=total, terms={name: term.detach() for name, term in terms.items()}, per_row=per_row)

@@ -19,7 +19,7 @@ from gapless.files import check_new_directory, read_json, write_json, write_text
 from gapless.metrics.measure import measure_difference
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
-from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
+from gapless.train.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
 from gapless.train.recipes import METHODS, Recipe, apply_method
 from gapless.train.run import Run, all_captions, differences, new_model, train
 from gapless.writers import only_writer
@@ -46,11 +46,12 @@ def compare(
 
     Raises:
         UsageError: an unknown method, or an output directory that holds another comparison.
+        DataRefused: a split of one row.
     """
     for method in methods:
         if method not in METHODS:
             raise unknown_name("method", method, tuple(METHODS))
-    manifest.select(split)
+    comparable_rows(manifest, split)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
         raise UsageError(

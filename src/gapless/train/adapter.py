@@ -95,20 +95,20 @@ def loss_name(settings: AdapterSettings) -> str | None:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Checked rows, and which of them train."""
+    """Checked rows, which of them train, and integers that are equal where rows count as the same."""
 
     embeddings: Mapping[str, Tensor]
     ids: Sequence[str]
     train: np.ndarray
     validation: np.ndarray
-    duplicates: np.ndarray
+    positives: np.ndarray
 
     def part(self, rows: np.ndarray) -> dict[str, Tensor]:
         return {name: matrix[rows] for name, matrix in self.embeddings.items()}
 
     def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
         arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
-        return VectorPairs(arrays, self.ids, rows, self.duplicates if masked else None)
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None)
 
 
 def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory: Path) -> GaplessModel:

@@ -9,6 +9,7 @@ made them is given, its encoders with their heads continued.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gapless.embed import caption_groups, embed_dataset
+from gapless.captions import caption_codes
+from gapless.embed import embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
-from gapless.metrics.inputs import check_embeddings, group_index
+from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.train.adapter import (
@@ -36,6 +38,8 @@ from gapless.train.adapter import (
 from gapless.train.closed_forms import CLOSED_FORMS
 from gapless.train.evaluate import versions
 from gapless.train.run import TRAIN, VALIDATION, plain
+
+logger = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 CLOSE_METHODS = (ADAPTER, *CLOSED_FORMS)
@@ -70,7 +74,8 @@ def close_gap(
             validation part before and after.
         ids: [pair] names of the rows.
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
-        captions: [pair]; equal ones are duplicates for `loss.mask_duplicates`; default: equal rows of the anchor.
+        captions: [pair]; with `loss.mask_duplicates` the same ones (see `gapless.captions`) are positives of each
+            other; default: equal rows of the anchor.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
 
@@ -93,7 +98,7 @@ def close_gap(
         ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
         train=train,
         validation=validation,
-        duplicates=duplicate_rows(captions if captions is not None else rows[anchor]),
+        positives=positives_of(captions if captions is not None else rows[anchor]),
     )
     settings = replace(settings, anchor=anchor)
     with new_directory(out) as partial:
@@ -138,6 +143,8 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that train and rows that validate, no group in both.
 
+    The validation rows of `splits`, where there are enough; otherwise a share of the groups that may train.
+
     Raises:
         DataRefused: too few groups to hold some back.
     """
@@ -147,8 +154,13 @@ def split_rows(
         named = np.asarray(splits)
         usable = np.flatnonzero(named == TRAIN)
         validation = np.flatnonzero(named == VALIDATION)
-        if len(validation) > 1:
+        if len(validation) >= MIN_ROWS:
             return usable, np.sort(random.permutation(validation)[:MAX_VALIDATION_ROWS])
+        if len(validation):
+            logger.warning(
+                f"{len(validation)} validation row is too few to compare rows with each other: "
+                f"a share of the {TRAIN} rows is held back instead"
+            )
     present, sizes = np.unique(groups[usable], return_counts=True)
     if len(present) < MIN_GROUPS:
         raise DataRefused(
@@ -169,7 +181,7 @@ def split_fingerprint(pairs: Pairs) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
+def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
     """Integers that are equal where the captions, or the rows of a matrix, are the same."""
     if isinstance(rows, Tensor):
         # One text in two batches differs in the last bits; a few projections, rounded, hardly ever fall apart by that.
@@ -177,8 +189,7 @@ def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
         number: dict[Any, int] = {}
         keys = map(tuple, np.round(rows.numpy() @ projections, 4).tolist())
         return np.array([number.setdefault(key, len(number)) for key in keys])
-    groups: np.ndarray = caption_groups(rows).numpy()
-    return groups
+    return np.array(caption_codes(rows))
 
 
 def results_of(pairs: Pairs, model: GaplessModel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import DataRefused, UsageError
 from gapless.files import check_directory, read_object, read_yaml, write_bytes, write_json
+from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
@@ -63,9 +64,13 @@ def evaluate_run(
 
     Returns:
         what `results.json` holds.
+
+    Raises:
+        UsageError: no finished run, no such split, or other figures in `out`.
+        DataRefused: a split of one row.
     """
     config = read_run(directory)
-    rows = manifest.select(split)
+    rows = comparable_rows(manifest, split)
     out = directory if out is None else out
     refuse_other_figures(out, split, manifest.fingerprint)
     out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +93,21 @@ def evaluate_run(
     write_latent(out / "latent.safetensors", embeddings, rows)
     write_json(out / "results.json", results)
     return results
+
+
+def comparable_rows(manifest: Manifest, split: str) -> Manifest:
+    """The rows of a split that figures can be had of.
+
+    Raises:
+        DataRefused: a single row, which would be ranked among itself alone.
+    """
+    rows = manifest.select(split)
+    if len(rows) < MIN_ROWS:
+        raise DataRefused(
+            f"{manifest.path} has {len(rows)} row in split {split!r}, and figures compare at least {MIN_ROWS} rows "
+            "with each other; 'gapless data split' makes a split"
+        )
+    return rows
 
 
 def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | None = None) -> None:

@@ -1,5 +1,6 @@
 """A run: one directory that training writes, `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from gapless.data.manifest import Manifest
 from gapless.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
 from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
+from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.loading import network_or_usage, saved_tokenizer
 from gapless.models.spec import TextInput
@@ -24,6 +26,8 @@ from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
 from gapless.train.trainer import AlignerTrainer, RunTrainer
 from gapless.writers import only_writer
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -156,7 +160,7 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
     """
     settings, seed = run.settings, run.seed
     train_rows = manifest.select(TRAIN)
-    has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) > 1
+    has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) >= MIN_ROWS
     arguments = training_arguments(settings, out, seed, has_evaluation)
     check_enough(train_rows, arguments)
     with claimed(out, arguments, resume):
@@ -166,6 +170,8 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
         model.micro_batch_size = settings.micro_batch_size
         check_modalities(model, train_rows)
         write_request(run, arguments, out)
+        if arguments.process_index == 0:
+            say_where_nothing_is_evaluated(manifest, settings)
         trainer = AlignerTrainer(
             model,
             arguments,
@@ -182,6 +188,17 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+def say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
+    """A sentence on stderr where evaluations are asked for and the validation split has too few rows for one."""
+    count = manifest.rows_per_split().get(VALIDATION, 0)
+    if count < MIN_ROWS and settings.training.get("eval_strategy", "no") not in ("no", False):
+        present = "one validation row" if count else "no validation rows"
+        logger.warning(
+            f"nothing is evaluated during this training: {manifest.path} has {present}, "
+            f"and figures compare at least {MIN_ROWS} rows with each other; 'gapless data split' makes a split"
+        )
 
 
 @contextmanager
