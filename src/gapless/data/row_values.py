@@ -1,4 +1,4 @@
-"""One value per row from a file of its own: `--groups patients.txt`, `--labels classes.npy`, `--positives images.txt`."""
+"""One value per row from a file of its own: `--groups patients.txt`, `--labels classes.npy`."""
 
 import codecs
 import re
@@ -82,12 +82,14 @@ def decoded(path: Path) -> str:
     if content.startswith(b"PK\x03\x04"):
         raise DataRefused(f"{path} is a zip archive or a spreadsheet; save a text file of one value per line")
     if b"\0" in content:
-        raise DataRefused(f"{path} holds NUL bytes: it is UTF-16 without a byte order mark, or no text; save it as UTF-8")
+        raise DataRefused(
+            f"{path} holds NUL bytes: it is UTF-16 without a byte order mark, or no text; save it as UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataRefused(
-            f"{path} is not UTF-8 text, but probably Windows-1252 or Latin-1 (byte 0x{content[error.start]:02x} in line "
-            f"{line}); save it as UTF-8"
+            f"{path} is not UTF-8 text, but probably Windows-1252 or Latin-1 (byte 0x{content[error.start]:02x} "
+            f"in line {line}); save it as UTF-8"
         ) from None

@@ -3,6 +3,7 @@
 Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -148,7 +149,8 @@ def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
 
     def number(figure: Any) -> float:
-        return float(figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure)
+        value = figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure
+        return math.nan if value is None else float(value)
 
     return {key: number(figure) for key, figure in figures.items()}
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gapless.embed import caption_groups, embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
-from gapless.metrics.inputs import check_embeddings, group_index
+from gapless.metrics.inputs import check_embeddings, group_index, item_classes
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.train.adapter import (
@@ -55,6 +55,7 @@ def close_gap(
     ids: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     captions: Sequence[str] | None = None,
+    positives: Any = None,
     frozen: GaplessModel | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> GaplessModel:
@@ -71,6 +72,8 @@ def close_gap(
         ids: [pair] names of the rows.
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
         captions: [pair]; equal ones are duplicates for `loss.mask_duplicates`; default: equal rows of the anchor.
+        positives: [pair] what each row shows; in place of `captions`, rows of one item are the duplicates, and they
+            count for each other in `lenient_R@K`.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
 
@@ -93,7 +96,11 @@ def close_gap(
         ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
         train=train,
         validation=validation,
-        duplicates=duplicate_rows(captions if captions is not None else rows[anchor]),
+        duplicates=(
+            duplicate_rows(captions if captions is not None else rows[anchor])
+            if positives is None
+            else item_classes(positives, num_rows).numpy()
+        ),
     )
     settings = replace(settings, anchor=anchor)
     with new_directory(out) as partial:
@@ -101,7 +108,7 @@ def close_gap(
             model = train_adapter(pairs, settings, seed, partial)
         else:
             model = fitted_model(pairs, method, anchor)
-        results = results_of(pairs, model)
+        results = results_of(pairs, model, pairs.duplicates[validation] if positives is not None else None)
         results |= {"method": method, "seed": seed, "versions": versions()}
         results["data"] = {**(data or {}), "groups": len(np.unique(index[validation]))}
         results["rows"] = {TRAIN: len(train), VALIDATION: len(validation)}
@@ -181,18 +188,17 @@ def duplicate_rows(rows: Sequence[str] | Tensor) -> np.ndarray:
     return groups
 
 
-def results_of(pairs: Pairs, model: GaplessModel) -> dict[str, Any]:
+def results_of(pairs: Pairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:
     """The figures of the validation part: `before` where the dims allow it, `figures` after."""
     held = pairs.part(pairs.validation)
-    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), include=FIGURES)
+    known: dict[str, Any] = {"include": FIGURES, "positives": positives}
+    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), **known)
     comparable = len({matrix.shape[1] for matrix in held.values()}) == 1
     return {
         "n": after.pop("n"),
         "gallery_size": after.pop("gallery_size"),
         "split": VALIDATION,
-        "before": {key: value for key, value in measure(held, include=FIGURES).items() if "/" in key}
-        if comparable
-        else None,
+        "before": {key: value for key, value in measure(held, **known).items() if "/" in key} if comparable else None,
         "figures": after,
     }
 

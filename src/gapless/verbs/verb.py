@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any
 
-from gapless.errors import GaplessError
+from gapless.errors import GaplessError, UsageError
 
 Arguments = Any
 Parser = Any
@@ -19,6 +19,7 @@ class Outcome:
     value: dict[str, Any]
     text: str
     refusal: GaplessError | None = None  # raised after the outcome is printed
+    notes: Sequence[str] = ()  # sentences for stderr
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,35 @@ class Verb:
     late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
-def terminal_width() -> int:
+# What the numbers of every verb can be, by the option's name: the least and the largest one.
+MANY = 10**12
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("num_bootstrap", "workers", "num_workers", "ann_above"), (0, MANY)),
+    **dict.fromkeys(("batch_size", "shard_size", "k", "seeds", "num_epochs", "max_steps", "hidden"), (1, MANY)),
+    **dict.fromkeys(("embedding_dim", "steps_per_epoch", "num_evaluations", "patience"), (1, MANY)),
+    "seed": (0, 2**32 - 1),  # what NumPy takes
+    "validation_share": (0, 1),
+    "image_weight": (0, 1),
+    "warmup_share": (0, 1),
+    "dropout": (0, 1),
+    "input_dropout": (0, 1),
+    "max_upload_mb": (0, 1000),
+}
 
+
+def check_numbers(args: Arguments, prefix: str = "") -> None:
+    """Refuse (UsageError) a number that an option cannot be, and name the option."""
+    for name, value in vars(args).items():
+        if hasattr(value, "__dict__") and type(value).__name__ == "Namespace":
+            check_numbers(value, f"{prefix}{name}.")
+        elif name in LIMITS and isinstance(value, int | float) and not isinstance(value, bool):
+            least, most = LIMITS[name]
+            if not least <= value <= most:
+                bounds = f"at least {least}" if most == MANY else f"from {least} to {most}"
+                raise UsageError(f"--{prefix}{name} is {bounds}, got {value}")
+
+
+def terminal_width() -> int:
     return get_terminal_size((110, 40)).columns
 
 
