@@ -1,5 +1,6 @@
 """The form of a verb and of what it gives back."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,18 +39,14 @@ class Verb:
 
 
 # What the numbers of every verb can be, by the option's name: the least and the largest one.
-MANY = 10**12
 LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("num_bootstrap", "workers", "num_workers", "ann_above"), (0, MANY)),
-    **dict.fromkeys(("batch_size", "shard_size", "k", "seeds", "num_epochs", "max_steps", "hidden"), (1, MANY)),
-    **dict.fromkeys(("embedding_dim", "steps_per_epoch", "num_evaluations", "patience"), (1, MANY)),
+    **dict.fromkeys(("num_bootstrap", "workers", "ann_above", "num_validation", "num_test"), (0, math.inf)),
+    **dict.fromkeys(("noise_std", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("batch_size", "micro_batch_size", "shard_size", "k", "seeds", "num_pairs"), (1, math.inf)),
+    **dict.fromkeys(("embedding_dim", "hidden", "vocab_size", "num_slots", "max_tokens", "image_size"), (1, math.inf)),
+    **dict.fromkeys(("num_epochs", "max_steps", "steps_per_epoch", "num_evaluations", "patience"), (1, math.inf)),
+    **dict.fromkeys(("dropout", "input_dropout", "warmup_share", "validation_share", "max_bad"), (0, 1)),
     "seed": (0, 2**32 - 1),  # what NumPy takes
-    "validation_share": (0, 1),
-    "image_weight": (0, 1),
-    "warmup_share": (0, 1),
-    "dropout": (0, 1),
-    "input_dropout": (0, 1),
-    "max_upload_mb": (0, 1000),
 }
 
 
@@ -61,8 +58,8 @@ def check_numbers(args: Arguments, prefix: str = "") -> None:
         elif name in LIMITS and isinstance(value, int | float) and not isinstance(value, bool):
             least, most = LIMITS[name]
             if not least <= value <= most:
-                bounds = f"at least {least}" if most == MANY else f"from {least} to {most}"
-                raise UsageError(f"--{prefix}{name} is {bounds}, got {value}")
+                bound = f"at most {most}" if value > most else f"at least {least}" if least else "0 or more"
+                raise UsageError(f"--{prefix}{name} is {bound}, got {value}")
 
 
 def terminal_width() -> int:
