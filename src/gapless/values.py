@@ -159,6 +159,6 @@ def refuse_missing(what: str, kind: str, names: Sequence[str]) -> None:
     if missing:
         rows = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         raise DataRefused(
-            f"{what}: {len(missing)} of {len(names)} rows have no {kind} (row {rows}); give each row one, "
-            f"a row on its own a {kind} of its own"
+            f"{what}: {len(missing)} of {len(names)} rows have no {kind} (row {rows}); give each of them "
+            f"one, its own where it belongs to no other row"
         )

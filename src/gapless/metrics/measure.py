@@ -1,5 +1,6 @@
 """`measure`: every figure of any embeddings, on one pass over the similarities of each pair of modalities."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
@@ -77,7 +78,8 @@ def measure(
 
     Returns:
         key of DESIGN section 5 -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
-        with "n" and "gallery_size".
+        with "n" and "gallery_size". Bounds are None where no interval exists; with a single group nothing can be held
+        out, and `gap/separability_auc` is NaN.
 
     Raises:
         ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
@@ -235,7 +237,8 @@ def _pair_figures(
     a, b = rows[first], rows[second]
     result: dict[str, Figure] = {}
     if "probe" in include:
-        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed)
+        can_hold_out = groups.num_groups > 1
+        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed) if can_hold_out else Figure(math.nan)
     if not {"gap", "retrieval", "mixed"} & set(include):
         return result
     scan = scan_pair(

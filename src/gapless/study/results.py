@@ -120,7 +120,7 @@ def results_of(path: Path) -> dict[str, Any]:
     results = read_json(path)
     if not isinstance(results, dict):
         raise DataRefused(f"{path} holds a {type(results).__name__}, not an object with figures")
-    figures = results["figures"] if "figures" in results else results
+    figures = results.get("figures", results)
     check_figures(path, figures)
     return results if "figures" in results else {"figures": figures}
 

@@ -127,7 +127,8 @@ def measure(args: Arguments) -> Outcome:
     written = "".join(f"\n{path}" for path in (args.html, args.out) if path)
     head = f"{results['n']:,} pairs, gallery {results['gallery_size']:,}, split {split}"
     text = f"{head}\n\n{figures_to_terminal(results['figures'], ascii_only())}{written}"
-    return Outcome(results, text, notes=[*embeddings.notes, *notes_on(embeddings, split), *notes_on_label(rows, label)])
+    notes = [*embeddings.notes, *notes_on_rows(embeddings, rows, split), *notes_on_label(rows, label)]
+    return Outcome(results, text, notes=notes)
 
 
 def check_places(args: Arguments) -> None:
@@ -140,12 +141,15 @@ def check_places(args: Arguments) -> None:
         check_file(args.html)
 
 
-def notes_on(embeddings: Any, split: str) -> list[str]:
-    """Rows without a split belong to none."""
+def notes_on_rows(embeddings: Any, rows: Any, split: str) -> list[str]:
+    """Rows that are left out because they have no split, and a single group for everything."""
+    notes = []
     without = sum(not name for name in embeddings.splits or [])
-    if not without or split == ALL_ROWS:
-        return []
-    return [f"{without:,} of {len(embeddings):,} rows have no split and are left out; --split all takes every row"]
+    if without and split != ALL_ROWS:
+        notes = [f"{without:,} of {len(embeddings):,} rows have no split and are left out; --split all takes every row"]
+    if rows.groups and len(set(rows.groups)) == 1:
+        notes.append(f"every row is of the group {rows.groups[0]!r}: there are no intervals, and no probe")
+    return notes
 
 
 def notes_on_label(rows: Any, label: str | None) -> list[str]:
