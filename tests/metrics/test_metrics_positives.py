@@ -74,10 +74,8 @@ def test_a_row_without_a_name_is_an_item_of_its_own():
     _, image, text, item = captioned(0.0)
     names = [None if n == 0 else str(n) for n in item]
     found = measure({"image": image, "text": text}, positives=names, include=("retrieval",))
-    alone = 1 - EACH / (ITEMS * EACH) * (1 - 1 / EACH)
-    assert found["retrieval/text_to_image/lenient_R@1"] < 1
+    # the unnamed rows ask on their own, and each finds one of EACH equal captions
     assert found["retrieval/image_to_text/lenient_R@1"] == pytest.approx((ITEMS - 1 + 1) / (ITEMS - 1 + EACH))
-    assert 0 < alone < 1
 
 
 def test_a_difference_of_two_methods_takes_them_too():
