@@ -1,4 +1,4 @@
-"""Several captions per image: lenient recall by the protocol of benchmarks, against one row per image and plain loops."""
+"""Several captions per image: lenient recall as benchmarks count it, against one row per image and plain loops."""
 
 import numpy as np
 import pytest

@@ -64,11 +64,6 @@ def with_files(
         positives: a file, or the name of a column of the rows ("group", "id", a label).
     """
     notes = list(rows.notes)
-    if labels is not None:
-        values = names_of(str(labels), read_row_values(Path(labels), "labels", len(rows)))
-        if rows.labels:
-            notes.append(f"the labels are those of {labels}; the columns {', '.join(rows.labels)} are not used")
-        rows = replace(rows, labels={"label": values})
     if groups is not None:
         names = names_of(str(groups), read_row_values(Path(groups), "groups", len(rows)))
         refuse_missing(str(groups), "group", names)
@@ -76,12 +71,17 @@ def with_files(
             notes.append(f"the groups are those of {groups}; other ones in {rows.origin} are not used")
         rows = replace(rows, groups=names)
     if positives is not None:
-        values = _column_of(rows, str(positives))
-        if values is None and not Path(positives).exists():
+        column = _column_of(rows, str(positives))
+        if column is None and not Path(positives).exists():
             known = ", ".join(["id", "group", *rows.labels])
             raise UsageError(f"positives are a file of one value per row or a column ({known}), got {str(positives)!r}")
-        values = values if values is not None else read_row_values(Path(positives), "positives", len(rows))
-        rows = replace(rows, positives=names_of(str(positives), values))
+        items = column if column is not None else read_row_values(Path(positives), "positives", len(rows))
+        rows = replace(rows, positives=names_of(str(positives), items))
+    if labels is not None:
+        values = names_of(str(labels), read_row_values(Path(labels), "labels", len(rows)))
+        if rows.labels:
+            notes.append(f"the labels are those of {labels}; the columns {', '.join(rows.labels)} are not used")
+        rows = replace(rows, labels={"label": values})
     return replace(rows, notes=tuple(notes))
 
 

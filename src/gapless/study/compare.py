@@ -18,6 +18,7 @@ from gapless.data.manifest import Manifest
 from gapless.errors import UsageError, unknown_name
 from gapless.files import check_new_directory, read_json, write_json, write_text
 from gapless.metrics.measure import measure_difference
+from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
@@ -168,7 +169,7 @@ def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | N
 
 def differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}
