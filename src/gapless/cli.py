@@ -4,14 +4,14 @@
 With `--json` stdout holds one JSON object and nothing else; logs and progress go to stderr.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 from gapless.errors import DataRefused, GaplessError, UsageError
+from gapless.files import strict_json
 from gapless.verbs import captions, closing, data, embeddings, search, serving, training
-from gapless.verbs.verb import Arguments, Parser, Verb
+from gapless.verbs.verb import Arguments, Parser, Verb, check_numbers
 
 VERBS: dict[str, Verb] = {
     **data.VERBS,
@@ -122,8 +122,11 @@ def run(argv: Sequence[str]) -> None:
     name, rest = find_verb(argv)
     quiet_libraries()
     args = parse(name, rest)
+    check_numbers(args)
     outcome = VERBS[name].run(args)
-    print(json.dumps(outcome.value, sort_keys=True) if args.json else outcome.text)
+    for note in outcome.notes:
+        print(f"gapless: {note}", file=sys.stderr)
+    print(strict_json(outcome.value, sort_keys=True) if args.json else outcome.text)
     if outcome.refusal is not None:
         raise outcome.refusal
 

@@ -135,6 +135,7 @@ class Source:
     dataset: Dataset[Any]
     columns: Mapping[str, Sequence[Any]]
     data: Mapping[str, Any]
+    notes: Sequence[str] = ()  # sentences on what was found and is not used
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
@@ -166,12 +167,19 @@ class Source:
             if size != found:
                 raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
         matrices = {name: embeddings.embeddings[name] for name in model.modalities}
-        return cls(VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info))
+        return cls(
+            VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info), embeddings.notes
+        )
 
 
 def columns_of(embeddings: EmbeddingSet) -> dict[str, list[Any]]:
-    """What is known of the rows: `id`, and `group`, `split`, `captions` and labels where there are any."""
-    optional = {"group": embeddings.groups, "split": embeddings.splits, "captions": embeddings.captions}
+    """What is known of the rows: `id`, and `group`, `split`, `captions`, `positives` and labels where there are any."""
+    optional = {
+        "group": embeddings.groups,
+        "split": embeddings.splits,
+        "captions": embeddings.captions,
+        "positives": embeddings.positives,
+    }
     known = {name: values for name, values in optional.items() if values is not None}
     return {"id": embeddings.ids, **known, **embeddings.labels}
 
