@@ -9,6 +9,7 @@ are exactly those of a comparison of all pairs; a test compares the two. The ste
    `max_bits / 2` tables, so that of two near hashes at least one table holds parts that differ in at most one bit.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ ROWS_PER_SEED = 64
 LARGE_CLUSTER = 32
 # Seeds are drawn again while they take out at least this share of what is left.
 WORTHWHILE_SHARE = 0.05
-QUERIES_AT_ONCE = 2048
-MAX_PENDING = 4_000_000
+# Long runs of queries keep faiss's threads busy; they are shorter where each has many answers, to bound memory.
+QUERIES_AT_ONCE = (4096, 65536)
+MAX_ANSWERS = 4_000_000
 
 Words = NDArray[np.uint64]
 Rows = NDArray[np.int64]
@@ -65,7 +67,7 @@ class _Sets:
         apart = a != b
         self._pending.append((a[apart], b[apart]))
         self._num_pending += int(apart.sum())
-        if self._num_pending > MAX_PENDING:
+        if self._num_pending > MAX_ANSWERS:
             self._settle()
 
     def labels(self) -> Rows:
@@ -133,6 +135,7 @@ def _cluster(hashes: Words, seed: NDArray[np.uint64], max_bits: int) -> NDArray[
 def _nearest(queries: Words, among: Words) -> tuple[Rows, Rows]:
     """For each query the nearest of the others, and the bits in which the two differ."""
     index = _faiss().IndexBinaryFlat(HASH_BITS)
+    index.query_batch_size = 4096  # 32 by default: faiss's threads would wait for each other most of the time
     index.add(_as_bytes(among))
     bits, rows = index.search(_as_bytes(queries), 1)
     return rows[:, 0], bits[:, 0].astype(np.int64)
@@ -155,12 +158,21 @@ def _join_by_tables(hashes: Words, rows: Rows, max_bits: int, sets: _Sets) -> No
         index = _faiss().IndexBinaryHash(HASH_BITS, min(share, MAX_KEY_BITS))
         index.nflip = 1
         index.add(keyed)
-        for start in range(0, len(keyed), QUERIES_AT_ONCE):
-            # faiss finds what differs in fewer bits than the radius.
-            limits, _, near = index.range_search(keyed[start : start + QUERIES_AT_ONCE], max_bits + 1)
-            queries = np.repeat(np.arange(start, start + len(limits) - 1), np.diff(limits.astype(np.int64)))
+        for queries, near in _near_rows(index, keyed, max_bits):
             ahead = queries < near
             sets.join(rows[queries[ahead]], rows[near[ahead]])
+
+
+def _near_rows(index: Any, hashes: NDArray[np.uint8], max_bits: int) -> Iterator[tuple[Rows, Rows]]:
+    """The near rows that a table holds for each hash, itself included: (number of the hash, row), some at a time."""
+    start, at_once = 0, QUERIES_AT_ONCE[0]
+    while start < len(hashes):
+        # faiss gives what differs in fewer bits than the radius.
+        limits, _, near = index.range_search(hashes[start : start + at_once], max_bits + 1)
+        answers = np.diff(limits.astype(np.int64))
+        yield np.repeat(np.arange(start, start + len(answers)), answers), near
+        start += at_once
+        at_once = int(np.clip(MAX_ANSWERS / max(answers.mean(), 1), *QUERIES_AT_ONCE))
 
 
 def _with_bits_first(hashes: Words, order: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -169,7 +181,7 @@ def _with_bits_first(hashes: Words, order: NDArray[np.int64]) -> NDArray[np.uint
     ordered = np.empty_like(content)
     for start in range(0, len(content), 65536):
         bits = np.unpackbits(content[start : start + 65536], axis=1)
-        ordered[start : start + 65536] = np.packbits(bits[:, order], axis=1)
+        ordered[start : start + 65536] = np.packbits(np.take(bits, order, axis=1), axis=1)
     return ordered
 
 
