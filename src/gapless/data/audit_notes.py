@@ -21,7 +21,8 @@ def group_notes(groups: Codes, splits: Sequence[str]) -> Iterator[str]:
             "value for everybody, as a PatientID of anonymised files does"
         )
     elif rows > 2 and 2 * largest > rows:
-        yield f"one group holds {largest:,} of {rows:,} rows ({largest / rows:.1%}): look whether it stands for a missing value"
+        share = f"{largest / rows:.1%}"
+        yield f"one group holds {largest:,} of {rows:,} rows ({share}): look whether it stands for a missing value"
     elif rows > 1 and count == rows:
         yield (
             "each row is alone in its group: if a patient, study or article has several images, name its column with "
@@ -42,9 +43,9 @@ def split_notes(rows: Mapping[str, int]) -> Iterator[str]:
 
 def copy_notes(duplicates: Mapping[str, Any], near: Mapping[str, Any] | None) -> Iterator[str]:
     """What is odd about copies: one image under many names, images that could not be compared."""
-    largest, ids = max(zip(duplicates["example_sizes"], duplicates["examples"], strict=True), default=(0, [""]))
-    if largest >= MANY_COPIES:
-        yield f"{largest:,} rows show one and the same image ({ids[0]!r} first): look whether it is a placeholder"
+    for size, ids in zip(duplicates["example_sizes"], duplicates["examples"], strict=True):
+        if size >= MANY_COPIES:
+            yield f"{size:,} rows show one and the same image ({ids[0]!r} first): look whether it is a placeholder"
     if near and near["not_compared"]["unreadable"]:
         count = near["not_compared"]["unreadable"]
         yield f"the images of {count:,} rows cannot be read any more: build the manifest again"

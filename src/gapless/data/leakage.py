@@ -42,7 +42,9 @@ def leakage(
     return report
 
 
-def share_in_train(groups: Sequence[str], splits: Sequence[str], images: Sequence[str | None], split: str) -> float | None:
+def share_in_train(
+    groups: Sequence[str], splits: Sequence[str], images: Sequence[str | None], split: str
+) -> float | None:
     """The figure that results record: the share of a split's rows that leak from train; None without rows in train."""
     if split == "train":
         return 1.0

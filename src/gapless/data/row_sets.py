@@ -1,4 +1,4 @@
-"""Sets of rows that share something (an image, a near copy, a caption), described in a few figures whatever their size."""
+"""Sets of rows that share something (an image, a near copy, a caption), in a few figures whatever their size."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +24,8 @@ def set_figures(sets: Codes, splits: Sequence[str], groups: Codes, id_of: Callab
         id_of: the id of a row.
 
     Returns:
-        `sets`, `rows` (in them), `largest` (rows of the largest), `sets_across_splits`, `sets_across_groups`, `held_out`
-        (as `leakage`, the rows whose set reaches into the other split), `examples` (up to 5 sets, those across splits
+        `sets`, `rows` (in them), `largest` (rows of the largest), `sets_across_splits`, `sets_across_groups`,
+        `held_out` (as `leakage`, the rows whose set reaches into the other split), `examples` (up to 5 sets, those across splits
         before the others and large ones first, by the ids of up to 5 rows), `example_sizes` (all rows of each example).
     """
     rows, number = _members(sets)

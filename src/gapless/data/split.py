@@ -5,7 +5,7 @@ split_manifest("manifest", "manifest-split", stratify="region")
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 

@@ -76,7 +76,9 @@ def audit_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--near_duplicates", type=bool, default=True, help="decode every image to find changed copies")
     parser.add_argument(
-        "--fail_on", default="", help="end with code 3 on any of these, comma between: leakage (a group or an image), duplicates, near-duplicates"
+        "--fail_on",
+        default="",
+        help="end with code 3 on any of these, comma between: leakage, duplicates, near-duplicates",
     )
 
 
