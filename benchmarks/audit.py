@@ -103,9 +103,7 @@ def placeholder_manifest(out: Path, count: int) -> Path:
                     "group": f"patient {row // 3}",
                     "split": "test" if row % 10 == 0 else "train",
                     "image": f"{row % 5}.png",
-                    "captions": [
-                        f"Axial CT of patient {row} with a lesion, of about the length of a caption of ROCO. "
-                    ],
+                    "captions": [f"Axial CT of patient {row} with a lesion, as a caption of ROCO would say."],
                     "width": 96,
                     "height": 96,
                     "sha256": f"{row % 5:064d}",

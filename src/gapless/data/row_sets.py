@@ -25,8 +25,9 @@ def set_figures(sets: Codes, splits: Sequence[str], groups: Codes, id_of: Callab
 
     Returns:
         `sets`, `rows` (in them), `largest` (rows of the largest), `sets_across_splits`, `sets_across_groups`,
-        `held_out` (as `leakage`, the rows whose set reaches into the other split), `examples` (up to 5 sets, those across splits
-        before the others and large ones first, by the ids of up to 5 rows), `example_sizes` (all rows of each example).
+        `held_out` (as `leakage`: the rows whose set reaches into the other split), `examples` (up to 5 sets, those
+        across splits before the others and large ones first, by the ids of up to 5 rows), `example_sizes` (how many
+        rows each of these has).
     """
     rows, number = _members(sets)
     sizes = np.bincount(number)
