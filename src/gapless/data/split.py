@@ -5,7 +5,7 @@ split_manifest("manifest", "manifest-split", stratify="region")
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,29 +137,3 @@ def join_groups(groups: Sequence[str], keys: Sequence[str]) -> list[str]:
         a, b = root(group), root(first_with.setdefault(key, group))
         parent[max(a, b)] = min(a, b)
     return [root(group) for group in groups]
-
-
-def leakage(groups: Sequence[str], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How much of each held-out split has its group in train, and of test in validation.
-
-    Args:
-        groups: one per row.
-        splits: one per row.
-
-    Returns:
-        "test in train", "validation in train", "test in validation" -> `groups` (shared), `rows` (of the first split
-        that are affected), `share` of its rows, in [0, 1]; 0 is a clean split. Only pairs of splits that have rows.
-    """
-    members: Mapping[str, set[str]] = {split: set() for split in SPLITS}
-    sizes: Counter[tuple[str, str]] = Counter()
-    for group, split in zip(groups, splits, strict=True):
-        members[split].add(group)
-        sizes[split, group] += 1
-    report = {}
-    for held_out, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
-        total = sum(sizes[held_out, group] for group in members[held_out])
-        if total and members[other]:
-            shared = members[held_out] & members[other]
-            rows = sum(sizes[held_out, group] for group in shared)
-            report[f"{held_out} in {other}"] = {"groups": len(shared), "rows": rows, "share": rows / total}
-    return report

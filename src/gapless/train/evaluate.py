@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from gapless.data.leakage import share_in_train
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import DataRefused, UsageError
@@ -151,18 +152,18 @@ def main_label(rows: Manifest) -> str | None:
 
 
 def describe(manifest: Manifest, split: str) -> dict[str, Any]:
-    """What the figures were measured on, and how much of the split's groups training has seen."""
-    groups: dict[str, set[str]] = {}
-    for name, group in zip(manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist(), strict=True):
-        groups.setdefault(name, set()).add(group)
-    shared = groups[split] & groups.get("train", set())
+    """What the figures were measured on, and which share of the split's rows leaks from train."""
+    splits, groups = manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist()
+    images = manifest.table["sha256"].to_pylist() if "sha256" in manifest.table.column_names else [None] * len(groups)
+    share = share_in_train(groups, splits, images, split)
+    of_split = {group for group, name in zip(groups, splits, strict=True) if name == split}
     return {
         "source": manifest.info["source"],
         "fingerprint": manifest.fingerprint,
         "rows": manifest.rows_per_split(),
-        "groups": len(groups[split]),
+        "groups": len(of_split),
         "label": main_label(manifest.select(split)),
-        "leakage": {f"{split}_groups_in_train_share": len(shared) / len(groups[split])},
+        "leakage": {} if share is None else {f"{split}_rows_in_train_share": share},
     }
 
 

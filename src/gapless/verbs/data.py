@@ -76,13 +76,15 @@ def audit_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--near_duplicates", type=bool, default=True, help="decode every image to find changed copies")
     parser.add_argument(
-        "--fail_on", default="", help="end with code 3 on any of these, comma between: leakage, duplicates"
+        "--fail_on",
+        default="",
+        help="end with code 3 on any of these, comma between: leakage, duplicates, near-duplicates",
     )
 
 
 def audit(args: Arguments) -> Outcome:
     from gapless.data.audit import audit as look
-    from gapless.data.audit import format_audit, refuse
+    from gapless.data.audit_text import format_audit, refuse
 
     report = look(args.source, near_duplicates=args.near_duplicates)
     refusal = None
