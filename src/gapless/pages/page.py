@@ -1,8 +1,9 @@
 """The templates of the pages: every string escaped, an unknown name is an error."""
 
-import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from gapless.files import strict_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,5 +38,5 @@ def render_page(room: str, template: str, **values: Any) -> str:
 
 def json_for_page(value: Any) -> str:
     """JSON that cannot end its script element, whatever the strings hold."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = strict_json(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
