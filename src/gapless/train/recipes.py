@@ -38,7 +38,7 @@ class Recipe:
     """Everything that a run needs besides data, method and seed.
 
     Args:
-        modalities: name -> {"input", "encoder", "head"} as in `GaplessConfig`.
+        modalities: name -> its input, encoder and head, as in `GaplessConfig`.
         anchor: the modality that every other one is contrasted with.
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.

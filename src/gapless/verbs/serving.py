@@ -32,7 +32,7 @@ def serve(args: Arguments) -> Outcome:
     from gapless.search.searcher import Searcher
 
     if not 0 < args.max_upload_mb <= 1000:
-        raise UsageError(f"--max-upload-mb lies between 0 and 1000, got {args.max_upload_mb}")
+        raise UsageError(f"--max_upload_mb lies between 0 and 1000, got {args.max_upload_mb}")
     with listening(args.port) as listener:  # first: a port in use is said before the model is loaded
         searcher = Searcher.open(args.collection, args.model)
         searcher.warm()

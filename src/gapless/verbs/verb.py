@@ -19,6 +19,7 @@ class Outcome:
     value: dict[str, Any]
     text: str
     refusal: GaplessError | None = None  # raised after the outcome is printed
+    notes: tuple[str, ...] = ()  # sentences for stderr, also with `--json`
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,20 @@ class Verb:
     late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
-def terminal_width() -> int:
+# Least and most of options whose name means the same in every verb; `options` checks them once for all verbs.
+LIMITS: dict[str, tuple[float, float | None]] = {
+    "k": (1, None),
+    "image_weight": (0, 1),
+    "batch_size": (1, None),
+    "workers": (0, None),
+    "ann_above": (0, None),
+    "port": (0, 65535),
+    "seed": (0, None),
+    "num_bootstrap": (0, None),
+}
 
+
+def terminal_width() -> int:
     return get_terminal_size((110, 40)).columns
 
 
