@@ -13,7 +13,7 @@ BACKLOG = 128
 
 
 def serve_arguments(parser: Parser) -> None:
-    parser.add_argument("collection")
+    parser.add_argument("collection", help="what 'gapless index' wrote")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
     parser.add_argument("--allow_host", nargs="+", default=[], help="further names that browsers may call it by")
