@@ -39,7 +39,7 @@ class Recipe:
     """Everything that a run needs besides data, method and seed.
 
     Args:
-        modalities: name -> {"input", "encoder", "head"}, the mappings of `models.spec.modality_spec`.
+        modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`.
         anchor: the modality that every other one is contrasted with.
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.

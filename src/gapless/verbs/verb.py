@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any
 
-from gapless.errors import GaplessError, UsageError
+from gapless.errors import GaplessError
 
 Arguments = Any
 Parser = Any
@@ -20,7 +20,7 @@ class Outcome:
     value: dict[str, Any]
     text: str
     refusal: GaplessError | None = None  # raised after the outcome is printed
-    notes: Sequence[str] = ()  # sentences for stderr
+    notes: Sequence[str] = ()  # sentences for stderr, also with `--json`
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Verb:
     late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
-# What the numbers of every verb can be, by the option's name: the least and the largest one.
+# What the numbers of every verb can be, by the option's name: the least and the largest; `options` checks them once.
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_bootstrap", "workers", "ann_above", "num_validation", "num_test"), (0, math.inf)),
     **dict.fromkeys(("noise_std", "learning_rate", "weight_decay"), (0, math.inf)),
@@ -46,20 +46,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("embedding_dim", "hidden", "vocab_size", "num_slots", "max_tokens", "image_size"), (1, math.inf)),
     **dict.fromkeys(("num_epochs", "max_steps", "steps_per_epoch", "num_evaluations", "patience"), (1, math.inf)),
     **dict.fromkeys(("dropout", "input_dropout", "warmup_share", "validation_share", "max_bad"), (0, 1)),
+    "image_weight": (0, 1),
     "seed": (0, 2**32 - 1),  # what NumPy takes
+    "port": (0, 65535),
 }
-
-
-def check_numbers(args: Arguments, prefix: str = "") -> None:
-    """Refuse (UsageError) a number that an option cannot be, and name the option."""
-    for name, value in vars(args).items():
-        if hasattr(value, "__dict__") and type(value).__name__ == "Namespace":
-            check_numbers(value, f"{prefix}{name}.")
-        elif name in LIMITS and isinstance(value, int | float) and not isinstance(value, bool):
-            least, most = LIMITS[name]
-            if not least <= value <= most:
-                bound = f"at most {most}" if value > most else f"at least {least}" if least else "0 or more"
-                raise UsageError(f"--{prefix}{name} is {bound}, got {value}")
 
 
 def terminal_width() -> int:
