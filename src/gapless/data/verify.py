@@ -68,8 +68,10 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
         return {"reason": "too many pixels", "detail": "not enough memory to decode"}
-    is_hashed = isinstance(source, BytesSource) and content is original
-    digest = source.sha256 if is_hashed else hashlib.sha256(content).hexdigest()
+    if isinstance(source, BytesSource) and content is original:
+        digest = source.sha256
+    else:
+        digest = hashlib.sha256(content).hexdigest()
     length = None if stored is None else len(content)
     return {"image": stored, "bytes": length, "width": width, "height": height, "sha256": digest, **found}
 
@@ -87,7 +89,7 @@ def is_stored(result: Mapping[str, Any], options: CheckOptions) -> bool:
     if options.store is None or "reason" in result:
         return True
     try:
-        return (options.store / result["image"]).stat().st_size == result["bytes"]
+        return (options.store / str(result["image"])).stat().st_size == int(result["bytes"])
     except OSError:
         return False
 
