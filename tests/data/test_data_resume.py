@@ -108,7 +108,7 @@ def dicom(folder: Path, first: int) -> None:
     lines = [f"{n:03d}.dcm,number {first + n}" for n in range(COUNT)]
     (folder / "r.csv").write_text("\n".join(["image,report", *lines]) + "\n")
     for n in range(COUNT):
-        with mock.patch("dicom_samples.generate_uid", lambda: "1.2.3.4"):  # of one length
+        with mock.patch("dicom_samples.generate_uid", return_value="1.2.3.4"):  # of one length
             content = dicom_bytes(picture(first + n), PatientID=f"P{n:05d}", SOPInstanceUID=f"1.2.{n + 1000}")
         (folder / f"d/{n:03d}.dcm").write_bytes(content)
 

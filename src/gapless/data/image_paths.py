@@ -82,7 +82,7 @@ def _without_scheme(name: str) -> str:
 
 def _below(root: Path, name: str) -> str:
     """Without `./`, doubled slashes and the root itself; names that climb stay, to be refused."""
-    if not name or "\0" in name or ".." in PurePosixPath(name).parts:
+    if not name or "\0" in name or ".." in PurePosixPath(name).parts or _ADDRESS.match(name):
         return name
     if os.path.isabs(name):
         for start in (os.path.abspath(root), os.path.realpath(root)):
