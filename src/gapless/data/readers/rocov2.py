@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapless.data.build import MAX_BAD, SPLIT_NAMES, BuildOptions, build_manifest
-from gapless.data.manifest import SPLITS, Manifest
+from gapless.data.build import MAX_BAD, BuildOptions, build_manifest
+from gapless.data.manifest import SPLITS, Manifest, split_named
 from gapless.data.rows import BytesSource, FileSource, ImageSource, RawRow, faulty_row, select_licences
 from gapless.data.table_format import Cells
 from gapless.data.tables import image_cell, read_lines, texts_of
@@ -110,8 +110,8 @@ def _parquet_files(root: Path) -> list[tuple[str, Path]]:
     found = []
     for path in sorted(root.rglob("*.parquet")):
         for word in (re.split(r"[-_.]", path.stem)[0].lower(), path.parent.name.lower()):
-            if word in SPLIT_NAMES:
-                found.append((SPLIT_NAMES[word], path))
+            if split := split_named(word):
+                found.append((split, path))
                 break
     return found
 

@@ -16,10 +16,9 @@ from gapless.data.build import MAX_BAD, BuildOptions, build_manifest
 from gapless.data.manifest import Manifest
 from gapless.data.pixels import ImageRefused
 from gapless.data.readers.table import TableFile
-from gapless.data.rows import ImageSource, RawRow, faulty_row
-from gapless.data.tables import texts_of
+from gapless.data.rows import ImageSource, RawRow, faulty_row, file_identity
+from gapless.data.tables import text_of, texts_of
 from gapless.errors import DataRefused, UsageError
-from gapless.values import text_of
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "jp2", "dcm")
 PICKLE_SUFFIXES = ("pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "joblib")
@@ -48,8 +47,7 @@ class MemberSource:
         return content
 
     def key(self) -> str:
-        status = self.path.stat()
-        return f"{self.path}|{self.name}|{self.offset}|{self.size}|{status.st_size}|{status.st_mtime_ns}"
+        return f"{self.path.absolute()}|{file_identity(self.path)}|{self.name}|{self.offset}|{self.size}"
 
 
 @dataclass
