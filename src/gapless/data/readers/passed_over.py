@@ -6,7 +6,8 @@ would otherwise be gone without a word.
 
 import logging
 from collections import Counter
-from pathlib import PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +47,9 @@ class PassedOver:
         """One line on stderr for each reason, with the first name."""
         for reason, count in sorted(self.counts.items()):
             logger.warning("passed over %d %s: %s; the first: %s", count, self.what, reason, self._first[reason][:200])
+
+
+def say_absent(root: Path, splits: Sequence[str]) -> None:
+    """One line on stderr for the splits that were asked for, by name or by default, and are not there."""
+    if splits:
+        logger.warning("%s has nothing of the split %s", root, " and ".join(splits))

@@ -14,7 +14,7 @@ from pathlib import Path
 from gapless.data.build import MAX_BAD, BuildOptions, build_manifest, clean_text
 from gapless.data.manifest import SPLITS, Manifest
 from gapless.data.readers.image_folder import ImageFolder
-from gapless.data.readers.passed_over import PassedOver
+from gapless.data.readers.passed_over import PassedOver, say_absent
 from gapless.data.rows import FileSource, RawRow, faulty_row, select_licences
 from gapless.errors import DataRefused, UsageError, unknown_name
 
@@ -55,6 +55,7 @@ def read_roco(
     """
     folders = roco_folders(Path(source), splits, kinds)
     root = roco_root(Path(source))
+    say_absent(root, [split for split in splits if split not in {split for split, _, _ in folders}])
     passed_over = PassedOver("files")
     options = BuildOptions(
         source=f"ROCO ({', '.join(f'{split}/{kind}' for split, kind, _ in folders)})",

@@ -47,8 +47,11 @@ class MemberSource:
         return content
 
     def key(self) -> str:
+        # The system alone sets the time of an inode's last change: a shard that was replaced is noticed even when
+        # its length and its date are those of the old one.
         status = self.path.stat()
-        return f"{self.path}|{self.name}|{self.offset}|{self.size}|{status.st_size}|{status.st_mtime_ns}"
+        shard = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+        return f"{self.path.absolute()}|{self.name}|{self.offset}|{self.size}|{shard}"
 
 
 @dataclass(frozen=True)
