@@ -68,7 +68,7 @@ def read_rocov2(
     if not tables and not parquets:
         raise UsageError(f"{root} is no ROCOv2 folder: neither train_captions.csv nor train-*.parquet is there")
     here = {split for split, _ in tables} or {_split_of(path) for path in parquets}
-    say_absent(root, [split for split in splits if split not in here])
+    say_absent(root, [split for split in splits if here & set(splits) and split not in here])
     passed_over = PassedOver("files")
     context = read_context(root, [stem for split in splits for stem in _STEMS[split]])
     if tables:

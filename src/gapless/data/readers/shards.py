@@ -75,7 +75,7 @@ class _BadSample(Exception):
 def read_shards(
     sources: str | Path | Sequence[str | Path],
     out: str | Path,
-    image_key: str | Sequence[str] = (),
+    image_keys: str | Sequence[str] = (),
     caption_key: str | Sequence[str] = (),
     group_key: str | None = None,
     label_keys: Sequence[str] = (),
@@ -90,7 +90,7 @@ def read_shards(
     Args:
         sources: `FILE` or `SPLIT=FILE`, uncompressed tar files; FILE may be a pattern (`{000..127}`, `*`).
         out: the manifest's directory; must be new.
-        image_key: suffix of the member to read as the image ("png", "seg.png"), or several of which a sample has
+        image_keys: suffix of the member to read as the image ("png", "seg.png"), or several of which a sample has
             one; by default the only picture of a sample.
         caption_key: key of the caption in a sample's JSON, or the suffix of a text member, or several of them; by
             default the `.txt` member, and `caption` of the JSON where a sample has no text.
@@ -105,7 +105,7 @@ def read_shards(
         DataRefused: a damaged shard, or too many bad rows.
     """
     shards = find_shards([sources] if isinstance(sources, str | Path) else list(sources))
-    images, captions = ((key,) if isinstance(key, str) else tuple(key) for key in (image_key, caption_key))
+    images, captions = ((key,) if isinstance(key, str) else tuple(key) for key in (image_keys, caption_key))
     keys = _Keys(
         tuple(_image_suffix(key) for key in images),
         tuple(key.removeprefix(".") for key in captions),
