@@ -44,7 +44,7 @@ def reader_verb(summary: str, reader: str, source: str | None = None) -> Verb:
             parser.add_argument("source", nargs="+" if source == MANY else None, help=source)
         parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
         for option, text in (LISTS[name] for name in lists):
-            parser.add_argument(f"--{option}", type=name_or_names, action="append", default=None, help=text)
+            parser.add_argument(f"--{option}", type=NameOrNames(), action="append", default=None, help=text)
         parser.add_function_arguments(read, skip={"source", "sources", "out", *lists}, fail_untyped=False)
 
     def run(args: Arguments) -> Outcome:
@@ -61,15 +61,18 @@ def reader_verb(summary: str, reader: str, source: str | None = None) -> Verb:
     return Verb(summary, add_arguments, run)
 
 
-def name_or_names(value: Any) -> str | list[str]:
-    """The type of an option of `LISTS`: a text on the command line; in a YAML file also a list of texts.
+class NameOrNames:
+    """The type of an option of `LISTS`: a text on the command line; in a YAML file also a list of texts."""
 
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        return value
-    raise ValueError(f"expected a name or a list of names, got {value!r}")
+    def __call__(self, value: Any) -> str | list[str]:
+        """Raises ValueError for anything else."""
+        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            return value
+        raise ValueError(f"expected a name or a list of names, got {value!r}")
+
+    def __repr__(self) -> str:
+        """What the help shows."""
+        return "name"
 
 
 def names_given(option: str, given: str | list[str]) -> list[str]:

@@ -80,7 +80,8 @@ def read_dicom(
             nothing.
         group_by: "patient": files that share a PatientID or a study are one group, also over several steps; "study":
             only those that share a study, for files whose PatientID is a placeholder.
-        label_keys, split_key: further columns, as in `read_table`.
+        label_keys: its columns to keep as labels.
+        split_key: its column with train / validation / test; by default the split of `reports`, else train.
         allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
         licence: of the whole data set.
         max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
@@ -209,7 +210,11 @@ def sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
         for name in sorted(subfolders):
             path = Path(folder) / name
             relative = path.relative_to(root).as_posix()
-            if reason := "a link to a folder, which is not followed" if path.is_symlink() else leftover(f"{relative}/-"):
+            if (
+                reason := "a link to a folder, which is not followed"
+                if path.is_symlink()
+                else leftover(f"{relative}/-")
+            ):
                 passed_over.add(reason, relative)
             else:
                 kept.append(name)

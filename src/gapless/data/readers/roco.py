@@ -93,9 +93,7 @@ def roco_folders(source: Path, splits: Sequence[str], kinds: Sequence[str]) -> l
     return present
 
 
-def roco_rows(
-    folders: Sequence[tuple[str, str, Path]], passed_over: PassedOver | None = None
-) -> Iterator[RawRow]:
+def roco_rows(folders: Sequence[tuple[str, str, Path]], passed_over: PassedOver | None = None) -> Iterator[RawRow]:
     """One row for every id that any text file names, and one for every line that names none.
 
     Args:

@@ -195,9 +195,7 @@ def _rows_of_parquet(root: Path, parquets: Sequence[tuple[str, Path]], context: 
                 yield faulty_row(origin, "malformed row", str(error)[:200])
 
 
-def _parquet_row(
-    origin: str, cells: Mapping[str, object] | None, fault: str, context: Context, split: str
-) -> RawRow:
+def _parquet_row(origin: str, cells: Mapping[str, object] | None, fault: str, context: Context, split: str) -> RawRow:
     if cells is None:
         return faulty_row(origin, "malformed row", fault)
     cells = {name.strip().lower(): value for name, value in cells.items()}

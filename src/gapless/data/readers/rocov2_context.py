@@ -41,7 +41,9 @@ def read_context(root: Path, stems: Sequence[str]) -> Context:
         licence = _LICENCE.search(cells.get("attribution", "") or cells.get("license", ""))
         entry = cells.get("pmcid", ""), licence.group().upper() if licence else None
         if articles.setdefault(name_of(cells.get("id")), entry) != entry:
-            odd.append(faulty_row(origin, "two articles", "an earlier line gives this image another article or licence"))
+            odd.append(
+                faulty_row(origin, "two articles", "an earlier line gives this image another article or licence")
+            )
     concepts: dict[str, list[str]] = {}
     for stem in stems:
         # The hand-made concepts, whose first is the kind of examination.

@@ -94,7 +94,10 @@ def read_shards(
             one; by default the only picture of a sample.
         caption_key: key of the caption in a sample's JSON, or the suffix of a text member, or several of them; by
             default the `.txt` member, and `caption` of the JSON where a sample has no text.
-        group_key, label_keys, split_key, licence_key: keys in a sample's JSON, as in `read_table`.
+        group_key: key in a sample's JSON of what must not be split; by default each image is its own group.
+        label_keys: keys to keep as labels.
+        split_key: key with train / validation / test; by default the source's split, else train.
+        licence_key: key with each image's licence.
         licence: of the whole data set.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.

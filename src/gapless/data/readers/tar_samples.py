@@ -94,7 +94,10 @@ def member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None
     if parts.is_absolute() or ".." in parts.parts or "\0" in member.name:
         return "unsafe tar member", f"{name} leads out of the shard"
     if member.issym() or member.islnk():
-        return "unsafe tar member", f"{name} is a link, not a plain file: pack with tar --dereference --hard-dereference"
+        return (
+            "unsafe tar member",
+            f"{name} is a link, not a plain file: pack with tar --dereference --hard-dereference",
+        )
     if not member.isreg():
         return "unsafe tar member", f"{name} is not a plain file"
     if member.issparse():
