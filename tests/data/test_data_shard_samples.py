@@ -113,7 +113,8 @@ RESOURCE = b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60)
     "name",
     [
         "._0.png", "x/._0.txt", "__MACOSX/0.png", "__MACOSX/._0.png", ".DS_Store", "x/.DS_Store", "Thumbs.db",
-        "PaxHeader/0.png", "./PaxHeaders.4711/0.png", "@eaDir/0.png", ".ipynb_checkpoints/0.png", ".hidden.png", "README",
+        "README",
+        "PaxHeader/0.png", "./PaxHeaders.4711/0.png", "@eaDir/0.png", ".ipynb_checkpoints/0.png", ".hidden.png",
     ],
 )  # fmt: skip
 def test_what_systems_leave_is_passed_over_and_counted(build, name):

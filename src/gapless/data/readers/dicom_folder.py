@@ -210,11 +210,8 @@ def sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
         for name in sorted(subfolders):
             path = Path(folder) / name
             relative = path.relative_to(root).as_posix()
-            if (
-                reason := "a link to a folder, which is not followed"
-                if path.is_symlink()
-                else leftover(f"{relative}/-")
-            ):
+            reason = "a link to a folder, which is not followed" if path.is_symlink() else leftover(f"{relative}/-")
+            if reason is not None:
                 passed_over.add(reason, relative)
             else:
                 kept.append(name)

@@ -1,7 +1,7 @@
 """Which DICOM files are of one patient, from their identifiers alone, and what is doubtful about them.
 
-A PatientID joins files, and so does a StudyInstanceUID or a SeriesInstanceUID: a study is of one patient, so a file whose
-PatientID was removed stays with its study. The relation is transitive. IssuerOfPatientID does not part equal
+A PatientID joins files, and so does a StudyInstanceUID or a SeriesInstanceUID: a study is of one patient, so a file
+whose PatientID was removed stays with its study. The relation is transitive. IssuerOfPatientID does not part equal
 PatientIDs, and AccessionNumber and FrameOfReferenceUID join nothing: the first is often missing, the others are
 shared by strangers. No identifier leaves this module: messages count, and quote nothing.
 """
@@ -65,12 +65,11 @@ def doubts(files: Sequence[Identifiers], groups: Sequence[int], by: str = BY_PAT
     if nameless:
         elements = " nor ".join(_ELEMENTS[by])
         yield f"{nameless} of {len(files)} images have neither {elements}: each is a group of its own"
-    if by != BY_PATIENT:
-        return
     patients = _studies_by_patient(files)
     studies = set().union(*patients.values())
-    if len(set(groups)) == 1 and len(studies) > 1:
-        yield _one_group(len(files), len(patients))
+    if len(set(groups)) == 1 and len(files) > 1:
+        yield _one_group(len(files), len(patients), len(studies))
+    if len(set(groups)) == 1 or by != BY_PATIENT:
         return
     largest = max(map(len, patients.values()), default=0)
     placeholders = [patient for patient, own in patients.items() if len(own) > 1 and _PLACEHOLDER.fullmatch(patient)]
@@ -80,7 +79,7 @@ def doubts(files: Sequence[Identifiers], groups: Sequence[int], by: str = BY_PAT
     elif len(studies) >= MANY_STUDIES and 2 * largest > len(studies):
         yield f"one PatientID joins {largest} of {len(studies)} studies. {_REMEDY}"
     if joined := _studies_of_several(files):
-        yield f"{joined} studies have more than one PatientID: their patients are one group each"
+        yield f"{joined} of {len(studies)} studies hold more than one PatientID: all images of these patients are joined"
 
 
 _REMEDY = (
@@ -89,7 +88,9 @@ _REMEDY = (
 )
 
 
-def _one_group(num_files: int, num_patients: int) -> str:
+def _one_group(num_files: int, num_patients: int, num_studies: int) -> str:
+    if num_patients <= 1 and num_studies <= 1:
+        return f"all {num_files} images are of one study: they are one group, which no split can part"
     if num_patients == 1:
         return f"all {num_files} images have the same PatientID: they are one group, which no split can part. {_REMEDY}"
     return (

@@ -181,7 +181,7 @@ def read_licences(path: Path, name: str) -> tuple[dict[str, tuple[str, str]], li
 def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """(origin, line) of each line that is not empty; only a line feed ends a line, captions hold stranger ones.
 
-    Bytes that are not UTF-8 become lone surrogates, so that their row alone is bad; a replacement would stay in a caption.
+    Bytes that are not UTF-8 become lone surrogates, so that their row is bad; a replacement would stay in a caption.
     """
     if not path.is_file():
         return
