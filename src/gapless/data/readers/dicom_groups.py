@@ -79,7 +79,7 @@ def doubts(files: Sequence[Identifiers], groups: Sequence[int], by: str = BY_PAT
     elif len(studies) >= MANY_STUDIES and 2 * largest > len(studies):
         yield f"one PatientID joins {largest} of {len(studies)} studies. {_REMEDY}"
     if joined := _studies_of_several(files):
-        yield f"{joined} of {len(studies)} studies hold more than one PatientID: all images of these patients are joined"
+        yield f"{joined} of {len(studies)} studies hold more than one PatientID: these patients are one group"
 
 
 _REMEDY = (
