@@ -1,4 +1,4 @@
-"""`gapless data ...`, mostly as a shell starts it: every option that takes names, wrong values, and what stdout holds."""
+"""`gapless data ...` as people call it: options that take names, wrong values, and what stdout holds."""
 
 import json
 import os

@@ -67,7 +67,7 @@ def read_rocov2(
     parquets = _parquet_files(root)
     if not tables and not parquets:
         raise UsageError(f"{root} is no ROCOv2 folder: neither train_captions.csv nor train-*.parquet is there")
-    here = {split for split, _ in tables} or {_split_of(path) for path in parquets}
+    here = {split for split, _ in tables} or {split for path in parquets if (split := _split_of(path))}
     say_absent(root, [split for split in splits if here & set(splits) and split not in here])
     passed_over = PassedOver("files")
     context = read_context(root, [stem for split in splits for stem in _STEMS[split]])
@@ -145,7 +145,9 @@ def _split_of(path: Path) -> str | None:
 
 def _say_missing_parts(paths: Sequence[Path]) -> None:
     """`train-00003-of-00027.parquet` says how many there are: one line on stderr where some are not here."""
-    parts = Counter((path.parent, *match.groups()) for path in paths if (match := _NUMBERED.fullmatch(path.stem)))
+    parts = Counter(
+        (path.parent, match[1], match[2]) for path in paths if (match := _NUMBERED.fullmatch(path.stem)) is not None
+    )
     for (folder, stem, total), here in parts.items():
         if here < int(total):
             logger.warning("%s has %d of the %d files %s-*-of-%s.parquet", folder, here, int(total), stem, total)

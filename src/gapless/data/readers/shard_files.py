@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from gapless.data.readers.table import TableFile
 from gapless.errors import UsageError
@@ -83,7 +83,7 @@ def _expanded(path: Path) -> list[Path]:
         return [path]
     try:
         words = list(braceexpand(text)) if "{" in text else [text]
-    except UnbalancedBracesError:
+    except ValueError:
         raise UsageError(f"{text} has braces that do not match") from None
     files: list[Path] = []
     for word in words:

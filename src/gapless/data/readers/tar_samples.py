@@ -53,7 +53,7 @@ def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # tarfile would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                 if not member.isdir():
                     _add(samples, member, passed_over, path)
             _check_end(tar)
