@@ -173,6 +173,9 @@ def manifest_schema(labels: Sequence[str], signals: Sequence[str], with_licence:
     clash = sorted({*labels, *signals} & set(FIXED_COLUMNS))
     if clash:
         raise UsageError(f"the column name {clash[0]!r} is taken by the manifest itself; rename that column")
+    columns = Counter([*labels, *signals, *(["licence"] if with_licence else [])])
+    if twice := [name for name, count in columns.items() if count > 1]:
+        raise UsageError(f"a manifest cannot have the column {twice[0]!r} twice; name it once, or rename that column")
     return pa.schema(
         [
             *((name, pa.string()) for name in ("id", "group", "split", "image")),

@@ -6,7 +6,7 @@ split_manifest("manifest", "manifest-split", stratify="region")
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
