@@ -22,7 +22,7 @@ from gapless.data.workers import available_cores
 from gapless.errors import DataRefused
 
 NUM_NAMED = 3
-FILES_AT_ONCE = 256
+FILES_AT_ONCE = 64
 
 
 class Identities:
@@ -87,25 +87,26 @@ def _check(directory: Path, image_root: Path, holds: Callable[[int, Path, str], 
 def _judge(table: pa.Table, image_root: Path, holds: Callable[[int, Path, str], bool]) -> set[str]:
     """The names of all images; refused when one of them is not as it was."""
 
-    def fault(entry: tuple[int, str, str]) -> str | None:
-        row, name, sha256 = entry
+    def fault(row: int, name: str, sha256: str) -> str | None:
         try:
-            return None if holds(row, image_root / name, sha256) else "has changed"
+            return None if holds(row, image_root / name, sha256) else f"{ids[row]!r} ({name} has changed)"
         except OSError:
-            return "is missing"
+            return f"{ids[row]!r} ({name} is missing)"
+
+    def faults_of(chunk: Sequence[tuple[int, str, str]]) -> tuple[int, list[str]]:
+        return len(chunk), [said for entry in chunk if (said := fault(*entry))]
 
     names: list[str] = table["image"].to_pylist()
     ids: list[str] = table["id"].to_pylist()
     entries = list(zip(range(len(names)), names, table["sha256"].to_pylist(), strict=True))
+    faults = []
     with (
         ThreadPoolExecutor(available_cores()) as pool,
         tqdm(desc="reading images back", unit="image", total=len(names), disable=None, mininterval=0.5) as progress,
     ):
-        faults = []
-        for chunk in _chunks(entries):
-            found = zip(chunk, pool.map(fault, chunk), strict=True)
-            faults += [f"{ids[row]!r} ({name} {said})" for (row, name, _), said in found if said]
-            progress.update(len(chunk))
+        for count, found in pool.map(faults_of, _chunks(entries)):
+            faults += found
+            progress.update(count)
     if faults:
         more = "; ..." if len(faults) > NUM_NAMED else ""
         raise DataRefused(
