@@ -232,9 +232,10 @@ def tables(found: Scores, told: Mapping[str, Mapping[str, Interval]]) -> Iterato
         count = num_seeds[name.partition(" - ")[0]]
         yield f"\n{name}, {count} seeds, 95 % interval over groups\n"
         for key, interval in figures.items():
-            if "low" in interval:
-                label, unit = SHOWN[key]
-                value, low, high = (unit * interval[end] for end in ("value", "low", "high"))
+            label, unit = SHOWN[key]
+            ends = [unit * end for bound in ("value", "low", "high") if (end := interval.get(bound)) is not None]
+            if len(ends) == 3:
+                value, low, high = ends
                 line = f"{label} {value:+.3f} [{low:.3f}, {high:.3f}]"
                 is_claim = count >= SEEDS_FOR_A_CLAIM and (low > 0 or high < 0)
                 yield f"- **{line}**" if is_claim else f"- {line}"

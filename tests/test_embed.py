@@ -7,7 +7,8 @@ import pytest
 import torch
 from fakes import tiny_bert, tiny_modalities, tiny_model
 
-from gapless.data.embeddings import EmbeddingsWriter, read_arrays, read_embeddings
+from gapless.data.array_sets import read_arrays
+from gapless.data.embeddings import EmbeddingsWriter, read_embeddings
 from gapless.data.manifest import Manifest
 from gapless.data.readers.phantom import write_phantom
 from gapless.data.vectors import VectorPairs

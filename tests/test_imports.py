@@ -11,7 +11,7 @@ import gapless
 
 SOURCE = Path(gapless.__file__).parent
 FLOORS = [
-    {"errors", "files", "writers", "shapes", "geometry", "values", "captions"},
+    {"errors", "files", "writers", "shapes", "geometry", "values", "captions", "registry", "text_files", "core"},
     {"losses", "metrics", "data", "pages"},
     {"models"},
     {"embed"},

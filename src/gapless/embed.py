@@ -21,6 +21,7 @@ from gapless.errors import DataRefused, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of
 from gapless.models.preprocessing import Preprocessor
+from gapless.models.spec import VectorInput
 
 
 class Collator:
@@ -134,6 +135,7 @@ class Source:
     dataset: Dataset[Any]
     columns: Mapping[str, Sequence[Any]]
     data: Mapping[str, Any]
+    notes: Sequence[str] = ()  # sentences on what was found and is not used
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
@@ -152,7 +154,8 @@ class Source:
             UsageError: the model takes other modalities, or raw inputs. DataRefused: vectors of another size.
         """
         missing = [name for name in model.modalities if name not in embeddings.embeddings]
-        raw = [name for name in model.modalities if model.config.modalities[name]["input"]["kind"] != "vector"]
+        sizes = {name: spec.input.size for name, spec in model.specs.items() if isinstance(spec.input, VectorInput)}
+        raw = [name for name in model.modalities if name not in sizes]
         if missing or raw:
             raise UsageError(
                 f"the model takes {', '.join(model.modalities)}"
@@ -160,16 +163,23 @@ class Source:
                 + f", and the embeddings hold {', '.join(embeddings.modalities)}"
             )
         for name in model.modalities:
-            size, found = model.config.modalities[name]["input"]["size"], embeddings.embeddings[name].shape[1]
+            size, found = sizes[name], embeddings.embeddings[name].shape[1]
             if size != found:
                 raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
         matrices = {name: embeddings.embeddings[name] for name in model.modalities}
-        return cls(VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info))
+        return cls(
+            VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info), embeddings.notes
+        )
 
 
 def columns_of(embeddings: EmbeddingSet) -> dict[str, list[Any]]:
-    """What is known of the rows: `id`, and `group`, `split`, `captions` and labels where there are any."""
-    optional = {"group": embeddings.groups, "split": embeddings.splits, "captions": embeddings.captions}
+    """What is known of the rows: `id`, and `group`, `split`, `captions`, `positives` and labels where there are any."""
+    optional = {
+        "group": embeddings.groups,
+        "split": embeddings.splits,
+        "captions": embeddings.captions,
+        "positives": embeddings.positives,
+    }
     known = {name: values for name, values in optional.items() if values is not None}
     return {"id": embeddings.ids, **known, **embeddings.labels}
 

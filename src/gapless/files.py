@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -66,9 +67,29 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def strict_json(value: Any, **options: Any) -> str:
+    """JSON as the standard has it, for everything that leaves gapless: NaN and infinite numbers become null.
+
+    Args:
+        options: of `json.dumps`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # a number that is not finite
+        return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def json_text(value: Any) -> str:
-    """JSON with sorted keys and a final newline; NaN is refused, as strict readers refuse it."""
-    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    """Strict JSON with sorted keys, indented, with a final newline."""
+    return strict_json(value, indent=2, sort_keys=True) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -132,6 +153,13 @@ def check_directory(path: Path) -> None:
     there = next((place for place in (path, *path.parents) if place.exists()), None)
     if there is not None and not there.is_dir():
         raise UsageError(f"{path} cannot be made: {there} is a file")
+
+
+def check_file(path: Path) -> None:
+    """Refuse an output file that cannot be written: its place is a directory, or lies below a file."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; name a file to write")
+    check_directory(path.parent)
 
 
 def check_new_directory(path: Path) -> None:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+from gapless.errors import DataRefused
+
 # pandas reads these as missing when it reads a CSV; a dash is what people type into an empty cell.
 MISSING_TEXTS = frozenset(
     {
@@ -109,3 +111,54 @@ def _scalar_text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     return str(value).strip()
+
+
+def cells_of(column: Any) -> list[Any]:
+    """A column of any library (a list, numpy, torch, pandas, Arrow) as Python values; masked ones are None.
+
+    Raises:
+        ValueError: a single value, or a matrix.
+    """
+    if hasattr(column, "to_pylist"):  # Arrow
+        cells = column.to_pylist()
+    elif hasattr(column, "tolist"):
+        if len(getattr(column, "shape", (0,))) != 1:
+            raise ValueError(f"expected one value per row, got shape {tuple(column.shape)}")
+        if getattr(getattr(column, "dtype", None), "kind", "") == "M":  # in nanoseconds they would become integers
+            column = column.astype("datetime64[us]")
+        cells = column.tolist()
+    else:
+        cells = list(column)
+    return list(cells)
+
+
+def names_of(what: str, column: Any) -> list[str]:
+    """What names the group, the class or the item of each row: `name_of` each cell, "" where it is missing.
+
+    Raises:
+        DataRefused: cells that are lists, mappings, or bytes that are no text.
+    """
+    names = []
+    for row, cell in enumerate(cells_of(column)):
+        kind = "a list" if isinstance(cell, list | tuple | set) else "a mapping" if isinstance(cell, dict) else None
+        if kind is not None:
+            raise DataRefused(f"{what}: row {row} holds {kind}; expected one value per row")
+        try:
+            names.append(name_of(cell))
+        except ValueError as error:
+            raise DataRefused(f"{what}: row {row}: {error}") from None
+    return names
+
+
+def refuse_missing(what: str, kind: str, names: Sequence[str]) -> None:
+    """Raise DataRefused that counts the rows without a name and shows the first ten, when there are any.
+
+    Rows without a group would otherwise become one large group.
+    """
+    missing = [row for row, name in enumerate(names) if not name]
+    if missing:
+        rows = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise DataRefused(
+            f"{what}: {len(missing)} of {len(names)} rows have no {kind} (row {rows}); give each of them "
+            f"one, its own where it belongs to no other row"
+        )

@@ -182,10 +182,11 @@ def test_a_changed_file_is_verified_again_and_a_lost_copy_is_made_again(tmp_path
     table = pairs(40)
     out = tmp_path / "m"
     sources = [FileSource(table.parent, f"images/{n}.png") for n in range(40)]
+    found = {"image": None, "bytes": None, "width": 1, "height": 1, "sha256": "x"}
     interrupt(
         out,
         BuildOptions(source="s", image_root=table.parent),
-        [{"key": source.key(), "image": None, "width": 1, "height": 1, "sha256": "x"} for source in sources],
+        [{"name": stored_name(source.name), "key": source.key(), **found} for source in sources],
     )
     noise_image(99, (30, 30)).save(table.parent / "images/7.png")
     manifest = read_table(table, out)

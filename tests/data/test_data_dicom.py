@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from gapless.data.dicom import codestream_size, windowed
+from gapless.data.dicom import windowed
+from gapless.data.dicom_codecs import codestream
 from gapless.data.dicom_header import read_header
 from gapless.data.pixels import ImageRefused, load_image
 
@@ -256,10 +257,10 @@ def test_sizes_are_read_from_every_kind_of_codestream():
     for format, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG2000", {"no_jp2": True})):
         stream = io.BytesIO()
         image.save(stream, format, **options)
-        assert codestream_size(stream.getvalue()) == (37, 23)
-    assert codestream_size(b"\x01\0\0\0rle") is None
+        assert codestream(stream.getvalue()) == (37, 23, 8)
+    assert codestream(b"\x01\0\0\0rle") is None
     with pytest.raises(ImageRefused):
-        codestream_size(b"\xff\xd8\xff\xe0\x00\x04")
+        codestream(b"\xff\xd8\xff\xe0\x00\x04")
 
 
 # ---- privacy --------------------------------------------------------------------------------------------------------

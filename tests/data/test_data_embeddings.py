@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from gapless.data.embeddings import EmbeddingsWriter, read_arrays, read_embeddings
+from gapless.data.array_sets import read_arrays
+from gapless.data.embeddings import EmbeddingsWriter, read_embeddings
 from gapless.errors import DataRefused, UsageError
 
 INFO = {"model": "abc", "data": "def"}
@@ -133,12 +134,13 @@ def test_a_flipped_bit_is_found(tmp_path):
 def test_sets_of_the_same_modalities_are_put_end_to_end(tmp_path):
     write(tmp_path / "a", matrices())
     other = matrices(3, seed=1)
-    np.savez(tmp_path / "b.npz", ids=["x", "y", "z"], group=["g0", "u", "u"], **other)
+    np.savez(tmp_path / "b.npz", ids=["x", "y", "z"], group=["g0", "u", "u"], split=["test"] * 3, **other)
     found = read_embeddings(tmp_path / "a", tmp_path / "b.npz")
     assert found.ids[-4:] == ["r9", "x", "y", "z"]
     assert np.array_equal(found.embeddings["image"][10:], other["image"])
     assert found.groups[-1] == "u"
-    assert found.labels == {}  # only one of the two has the column
+    assert found.labels["finding"][9:] == [columns(9, 10)["finding"][0], None, None, None]  # only one has the column
+    assert "b.npz has no label 'finding'" in found.notes[0]
     with pytest.raises(DataRefused, match="10 ids occur more than once"):
         read_embeddings(tmp_path / "a", tmp_path / "a")
 
@@ -311,7 +313,7 @@ def test_labels_and_groups_have_one_line_per_row(tmp_path):
         read_arrays(paths, labels=tmp_path / "labels.txt")
     (tmp_path / "labels.txt").write_text("a\n\n" * 5)
     assert read_arrays(paths, labels=tmp_path / "labels.txt").labels["label"] == ["a", ""] * 5
-    with pytest.raises(DataRefused, match=r"5 rows have no group \(first line 2\)"):
+    with pytest.raises(DataRefused, match=r"5 of 10 rows have no group \(row 1, "):
         read_arrays(paths, groups=tmp_path / "labels.txt")
     np.save(tmp_path / "labels.npy", np.arange(10))
     assert read_arrays(paths, labels=tmp_path / "labels.npy").labels["label"][9] == "9"

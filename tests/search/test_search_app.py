@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown modality": ({"text": "x", "modality": "smell"}, "known: image, text"),
     "unknown label": (
         {"text": "x", "labels": {"smell": "x"}},
-        "has: finding site, modality_type, source",
+        "known: finding site, modality_type, source",
     ),
     "unknown field": ({"text": "x", "where": "smell = 'x'"}, "unknown field 'smell'.*fields: id, modality"),
     "broken filter": ({"text": "x", "where": "split ="}, "filter"),
@@ -380,7 +380,7 @@ def test_the_api_describes_itself_without_a_cdn(client: TestClient) -> None:
     assert (health["status"], health["rows"]) == ("ok", 2 * NUM_SAMPLES)
     described = client.get("/api/collection").json()
     assert described["queries"] == ["image", "text"]
-    assert described["labels"]["modality_type"] == {"values": [["CT", 20], ["MR", 20]], "num_values": 2}
+    assert described["labels"]["modality_type"] == {"values": [["CT", 20], ["MR", 20]], "num_values": 2, "kind": "text"}
 
 
 def test_only_allowed_names_and_no_other_site_may_ask(client: TestClient, searcher: Searcher) -> None:

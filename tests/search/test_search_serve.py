@@ -114,7 +114,7 @@ def test_what_cannot_be_served_is_said_in_one_sentence(collection: Path, capfd: 
         for words, sentence in (
             ([str(collection), "--port", port], f"port {port} cannot be used (address already in use)"),
             ([str(collection), "--port", "70000"], "--port lies between 0 and 65535"),
-            ([str(collection), "--max-upload-mb", "0", "--port", "0"], "--max-upload-mb lies between"),
+            ([str(collection), "--max-upload-mb", "0", "--port", "0"], "--max_upload_mb lies between"),
             ([str(collection.parent / "nothing"), "--port", "0"], "does not exist"),
             ([str(collection.parent / "manifest"), "--port", "0"], "is no collection"),
             ([str(collection), "--port", "0", "--model", str(collection.parent / "nowhere")], "nowhere"),

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from gapless.errors import DataRefused, UsageError, one_line
+from gapless.values import cells_of
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
-ID_NAMES = ("id", "ids")
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 100
 
@@ -29,26 +29,31 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """What one file holds: matrices by name, and columns of one value per row (ids, groups, labels) by name."""
+    """What one file holds: matrices by name, and columns of one cell per row (ids, groups, labels) by name."""
 
     matrices: dict[str, np.ndarray]
     columns: dict[str, list[Any]] = field(default_factory=dict)
-
-    @property
-    def ids(self) -> list[str] | None:
-        for name in ID_NAMES:
-            if name in self.columns:
-                return [str(value) for value in self.columns[name]]
-        return None
 
 
 def read_array_file(path: Path) -> ArrayFile:
     """Every array of a .npy, .npz, .safetensors or .parquet file.
 
+    Matrices come in the byte order of this machine, long doubles as float64.
+
     Raises:
         UsageError: no such file, another format.
         DataRefused: a damaged file, objects (refused unread), rows of different lengths, integers.
     """
+    found = read_columns(path)
+    for name, matrix in found.matrices.items():
+        if matrix.dtype.kind != "f":
+            raise DataRefused(f"{path}: {name} holds {matrix.dtype} numbers; embeddings are floating point")
+        found.matrices[name] = _native(matrix)
+    return found
+
+
+def read_columns(path: Path) -> ArrayFile:
+    """As `read_array_file`, with matrices of any numbers as they lie in the file."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
@@ -56,15 +61,18 @@ def read_array_file(path: Path) -> ArrayFile:
     if reader is None:
         raise UsageError(f"{path} is of no known format; known: {', '.join(SUFFIXES)}")
     try:
-        found = reader(path)
+        return reader(path)
     except (DataRefused, UsageError):
         raise
     except DAMAGE as error:
         raise DataRefused(f"{path} cannot be read as {path.suffix} ({one_line(error)})") from None
-    for name, matrix in found.matrices.items():
-        if matrix.dtype.kind != "f":
-            raise DataRefused(f"{path}: {name} holds {matrix.dtype} numbers; embeddings are floating point")
-    return found
+
+
+def _native(matrix: np.ndarray) -> np.ndarray:
+    """PyTorch knows neither the other byte order nor long doubles."""
+    kind = matrix.dtype.newbyteorder("=")
+    kind = np.dtype(np.float64) if kind.itemsize > np.dtype(np.float64).itemsize else kind
+    return matrix if matrix.dtype == kind else matrix.astype(kind)
 
 
 def read_matrix(path: Path, modality: str) -> ArrayFile:
@@ -78,37 +86,13 @@ def read_matrix(path: Path, modality: str) -> ArrayFile:
     raise DataRefused(f"{path}: expected one [row, dim] matrix or one named {modality!r}, found {held}")
 
 
-def read_lines(path: Path, what: str, num_rows: int) -> list[str]:
-    """One value per line (or a one-dimensional .npy); an empty line is a missing value.
-
-    Raises:
-        UsageError: no such file.
-        DataRefused: another number of lines than rows.
-    """
-    if path.suffix.lower() in (".npy", ".npz"):
-        columns = read_array_file(path).columns
-        if len(columns) != 1:
-            raise DataRefused(f"{path}: expected one array of one value per row")
-        values = [str(value) for value in next(iter(columns.values()))]
-    elif not path.is_file():
-        raise UsageError(f"{path} does not exist")
-    else:
-        try:
-            values = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataRefused(f"{path} is not UTF-8 text ({error})") from None
-    if len(values) != num_rows:
-        raise DataRefused(f"{path} has {len(values)} {what}, the embeddings have {num_rows} rows; one line per row")
-    return [value.strip() for value in values]
-
-
 def _sorted_out(path: Path, arrays: Mapping[str, np.ndarray]) -> ArrayFile:
     found = ArrayFile({})
     for name, value in arrays.items():
         if value.ndim == 2:
             found.matrices[name] = value
         elif value.ndim == 1:
-            found.columns[name] = value.tolist()
+            found.columns[name] = cells_of(value)
         else:
             raise DataRefused(f"{path}: {name} has shape {value.shape}, expected [row, dim] or [row]")
     return found
@@ -173,17 +157,19 @@ def _read_parquet(path: Path) -> ArrayFile:
     for name in table.column_names:
         column = table[name]
         kind = column.type
-        if _is_numeric_list(kind):
+        if _is_list_of(kind, pa.types.is_floating):
             found.matrices[name] = _matrix_of(path, name, column)
         else:
             found.columns[name] = column.to_pylist()
+    whole = [name for name in found.columns if _is_list_of(table[name].type, pa.types.is_integer)]
+    if whole and not found.matrices:  # beside embeddings they are a column like others, codes of findings for instance
+        raise DataRefused(f"{path}: {whole[0]} holds {table[whole[0]].type} numbers; embeddings are floating point")
     return found
 
 
-def _is_numeric_list(kind: Any) -> bool:
-    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    return bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+def _is_list_of(kind: Any, is_of: Callable[[Any], bool]) -> bool:
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(is_list and is_of(kind.value_type))
 
 
 def _matrix_of(path: Path, name: str, column: Any) -> np.ndarray:

@@ -7,26 +7,31 @@ refuse(report, fail_on=("leakage",))
 
 import math
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gapless.captions import normalised_caption
-from gapless.data.duplicates import equal_rows, near_pairs, perceptual_hashes
+from gapless.data.audit_notes import copy_notes, group_notes, split_notes
+from gapless.data.audit_text import LEAKAGE
+from gapless.data.duplicates import perceptual_hashes
+from gapless.data.leakage import leakage
 from gapless.data.manifest import INFO_FILE, Manifest
+from gapless.data.near_copies import near_sets
 from gapless.data.readers.roco import roco_articles, roco_coverage
-from gapless.data.split import assign_splits, leakage
-from gapless.errors import DataRefused, unknown_name
+from gapless.data.row_sets import NO_SET, Codes, set_figures
+from gapless.data.split import assign_splits
+from gapless.errors import DataRefused
 
 TOKEN_LIMITS = (77, 128)
-NUM_EXAMPLES = 5
 SMALL_SIDE = 224
 # Six letters a token: within 3 % of CLIP's tokenizer over 3,000 ROCO captions (and 2 marks at the ends).
 LETTERS_PER_TOKEN = 6
-FAIL_ON = ("leakage", "duplicates", "near-duplicates")
 
 _WORDS = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 _SIDES = re.compile(r"\b(left|right|lt|rt|bilateral|left-sided|right-sided)\b", re.IGNORECASE)
@@ -53,58 +58,93 @@ def audit(
         return _audit_roco(paths[0])
     manifests = [Manifest.read(path) for path in paths]
     columns = _Columns(manifests)
+    if not len(columns.splits):
+        raise DataRefused(f"{paths[0]} has no rows, so there is nothing to look at; build the manifest again")
+    groups, images = columns.groups.tolist(), [None if code == NO_SET else code for code in columns.images.tolist()]
     report: dict[str, Any] = {
         "sources": [str(path) for path in paths],
         "rows": _counted(columns.splits),
-        "groups": len(set(columns.groups)),
+        "groups": len(np.unique(columns.groups)),
         "counts": _summed(manifest.info["counts"] for manifest in manifests),
         "skipped": _summed(manifest.info["skipped"] for manifest in manifests),
-        "leakage": {"group": leakage(columns.groups, columns.splits)},
+        "leakage": {
+            "group": leakage(groups, columns.splits),
+            LEAKAGE: leakage(groups, columns.splits, images),
+        },
         "images": _sizes(columns),
-        "duplicates": _duplicates(equal_rows(columns.sha256), columns),
+        "duplicates": set_figures(columns.images, columns.splits, columns.groups, columns.id_of),
         "captions": _captions(columns, count_tokens or estimate_tokens),
-        "licences": _counted(columns.licences),
+        "licences": columns.licences(),
     }
     if near_duplicates:
-        image_paths = [manifest.image_path(row) for manifest in manifests for row in range(len(manifest))]
-        pairs = list(near_pairs(perceptual_hashes(image_paths)))
-        copies = [list(pair) for pair in pairs if columns.sha256[pair[0]] != columns.sha256[pair[1]]]
-        report["near_duplicates"] = _duplicates(copies, columns)
-    if "burned_in_text" in columns.labels:
-        report["burned_in_text"] = _counted(columns.labels["burned_in_text"])
+        report["near_duplicates"] = _near_duplicates(columns)
+    if any("burned_in_text" in manifest.labels for manifest in manifests):
+        report["burned_in_text"] = _counted(columns.column("burned_in_text").to_pylist())
+    report["notes"] = [
+        *group_notes(columns.groups, columns.splits),
+        *split_notes(report["rows"]),
+        *copy_notes(report["duplicates"], report.get("near_duplicates")),
+    ]
     return report
 
 
 class _Columns:
-    """The columns of several manifests, one after the other."""
+    """The columns of several manifests, one after the other; what repeats is numbered, to keep a million rows small."""
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
-        def column(name: str) -> list[Any]:
-            return [
-                value
-                for manifest in manifests
-                for value in (
-                    manifest.table[name].to_pylist() if name in manifest.table.column_names else [None] * len(manifest)
-                )
-            ]
+        self.manifests = manifests
+        self._starts = np.cumsum([0, *map(len, manifests)])
+        names, codes = self._encoded("split")
+        self.splits: list[str] = [names[code] for code in codes]
+        self.groups: Codes = self._encoded("group")[1]
+        self.images: Codes = self._encoded("sha256")[1]
 
-        self.ids: list[str] = column("id")
-        self.groups: list[str] = column("group")
-        self.splits: list[str] = column("split")
-        self.sha256: list[str] = column("sha256")
-        self.captions: list[list[str]] = column("captions")
-        self.licences: list[str | None] = [
-            licence
-            for manifest in manifests
-            for licence in (
-                manifest.table["licence"].to_pylist()
-                if "licence" in manifest.table.column_names
-                else [manifest.info.get("licence")] * len(manifest)
-            )
-        ]
-        self.width, self.height = np.array(column("width")), np.array(column("height"))
-        names = {name for manifest in manifests for name in manifest.labels}
-        self.labels: dict[str, list[str | None]] = {name: column(name) for name in sorted(names)}
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, null in the manifests that have none of this name."""
+        present = [manifest.table[name] for manifest in self.manifests if name in manifest.table.column_names]
+        kind = present[0].type if present else pa.string()
+        return pa.chunked_array(
+            [
+                chunk
+                for manifest in self.manifests
+                for chunk in (
+                    manifest.table[name].chunks
+                    if name in manifest.table.column_names
+                    else [pa.nulls(len(manifest), kind)]
+                )
+            ],
+            type=kind,
+        )
+
+    def _encoded(self, name: str) -> tuple[list[str], Codes]:
+        """(values, the number of each row's value): `NO_SET` for null."""
+        encoded = self.column(name).dictionary_encode().unify_dictionaries()
+        if not len(encoded):
+            return [], np.empty(0, np.int64)
+        codes = [chunk.indices.fill_null(NO_SET).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        return encoded.chunk(0).dictionary.to_pylist(), np.concatenate(codes).astype(np.int64)
+
+    def id_of(self, row: int) -> str:
+        manifest, row = self._place(row)
+        return str(manifest.table["id"][row].as_py())
+
+    def image_path(self, row: int) -> Path:
+        manifest, row = self._place(row)
+        return manifest.image_path(row)
+
+    def _place(self, row: int) -> tuple[Manifest, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.manifests[number], row - int(self._starts[number])
+
+    def licences(self) -> dict[str, int]:
+        """Rows under each licence: that of the image, or of the whole manifest."""
+        total: Counter[str] = Counter()
+        for manifest in self.manifests:
+            if "licence" in manifest.table.column_names:
+                total.update(_counted(manifest.table["licence"].to_pylist()))
+            else:
+                total[manifest.info.get("licence") or "unknown"] += len(manifest)
+        return dict(total.most_common())
 
 
 def _counted(values: Iterable[str | None]) -> dict[str, int]:
@@ -120,55 +160,67 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _sizes(columns: _Columns) -> dict[str, Any]:
-    short_side = np.minimum(columns.width, columns.height)
+    width, height = (columns.column(name).to_numpy() for name in ("width", "height"))
+    short_side = np.minimum(width, height)
     return {
         "short_side": {
             "min": int(short_side.min()),
             "median": float(np.median(short_side)),
             "max": int(short_side.max()),
         },
-        "largest": f"{int(columns.width.max())} x {int(columns.height.max())}",
+        "largest": f"{int(width.max())} x {int(height.max())}",
         f"share_below_{SMALL_SIDE}": float((short_side < SMALL_SIDE).mean()),
     }
 
 
-def _duplicates(sets: Sequence[Sequence[int]], columns: _Columns) -> dict[str, Any]:
-    """Sets of rows that show one picture, and how many of them straddle splits or groups."""
-    across_splits = [rows for rows in sets if len({columns.splits[row] for row in rows}) > 1]
-    across_groups = [rows for rows in sets if len({columns.groups[row] for row in rows}) > 1]
-    shown = (across_splits or sets)[:NUM_EXAMPLES]
+def _near_duplicates(columns: _Columns) -> dict[str, Any]:
+    """Sets of rows whose images look the same and are not byte for byte; an image is read once for all its rows."""
+    alone = columns.images == NO_SET
+    codes = np.where(alone, columns.images.max() + 1 + np.arange(len(alone)), columns.images)
+    _, first, image = np.unique(codes, return_index=True, return_inverse=True)
+    hashes = perceptual_hashes([columns.image_path(row) for row in first])
+    sets = np.full(len(first), NO_SET)
+    sets[hashes.usable] = near_sets(hashes.words[hashes.usable])
+    lonely = np.bincount(sets[hashes.usable], minlength=1)[sets] < 2
+    sets[lonely] = NO_SET
     return {
-        "sets": len(sets),
-        "rows": len({row for rows in sets for row in rows}),
-        "sets_across_splits": len(across_splits),
-        "sets_across_groups": len(across_groups),
-        "examples": [[columns.ids[row] for row in rows[:NUM_EXAMPLES]] for rows in shown],
+        **set_figures(sets[image], columns.splits, columns.groups, columns.id_of),
+        "not_compared": {"plain": int(hashes.plain[image].sum()), "unreadable": int(hashes.unreadable[image].sum())},
     }
 
 
 def _captions(columns: _Columns, count_tokens: Callable[[str], int]) -> dict[str, Any]:
-    texts = [text for captions in columns.captions for text in captions]
-    owners = [row for row, captions in enumerate(columns.captions) for _ in captions]
-    lengths = np.array([len(text) for text in texts])
-    tokens = np.array([count_tokens(text) for text in texts])
-    keys = [normalised_caption(text) for text in texts]
-    repeated = [members for members in equal_rows(keys) if keys[members[0]]]
-    across = [members for members in repeated if len({columns.splits[owners[member]] for member in members}) > 1]
+    lengths, tokens, owners, keys = array("l"), array("l"), array("l"), array("q")
+    numbers: dict[str, int] = {}
+    num_with_side, row = 0, 0
+    for batch in columns.column("captions").chunks:
+        for captions in batch.to_pylist():
+            for text in captions:
+                lengths.append(len(text))
+                tokens.append(count_tokens(text))
+                owners.append(row)
+                key = normalised_caption(text)
+                keys.append(numbers.setdefault(key, len(numbers)) if key else NO_SET)
+                num_with_side += names_a_side(text)
+            row += 1
+    repeated = set_figures(
+        np.array(keys), [columns.splits[owner] for owner in owners], columns.groups[np.array(owners)], str
+    )
     return {
-        "captions": len(texts),
+        "captions": len(lengths),
         "length": {
             "median": float(np.median(lengths)),
             "p95": float(np.percentile(lengths, 95)),
-            "max": int(lengths.max()),
+            "max": max(lengths),
         },
-        "share_cut_at_tokens": {str(limit): float((tokens > limit).mean()) for limit in TOKEN_LIMITS},
+        "share_cut_at_tokens": {str(limit): float((np.array(tokens) > limit).mean()) for limit in TOKEN_LIMITS},
         "tokens_are_estimated": count_tokens is estimate_tokens,
         "duplicates": {
-            "share": sum(len(members) for members in repeated) / len(texts),
-            "sets": len(repeated),
-            "sets_across_splits": len(across),
+            "share": repeated["rows"] / len(lengths),
+            "sets": repeated["sets"],
+            "sets_across_splits": repeated["sets_across_splits"],
         },
-        "share_with_side": sum(map(names_a_side, texts)) / len(texts),
+        "share_with_side": num_with_side / len(lengths),
     }
 
 
@@ -206,57 +258,3 @@ def _audit_roco(path: Path) -> dict[str, Any]:
             "group-disjoint": leakage(groups, [assigned[group] for group in groups]),
         },
     }
-
-
-# ---- what comes out -------------------------------------------------------------------------------------------------
-
-
-def refuse(report: Mapping[str, Any], fail_on: Sequence[str]) -> None:
-    """Raise when the report holds what the user will not accept.
-
-    Raises:
-        UsageError: an unknown name in `fail_on`.
-        DataRefused: naming what was found.
-    """
-    found = {
-        "leakage": [
-            f"{figures['share']:.1%} of {pair.split()[0]} has its group in {pair.split()[-1]}"
-            for pair, figures in next(iter(report["leakage"].values())).items()
-            if figures["rows"]
-        ],
-        "duplicates": _straddling(report.get("duplicates"), "identical images"),
-        "near-duplicates": _straddling(report.get("near_duplicates"), "nearly identical images"),
-    }
-    for name in fail_on:
-        if name not in found:
-            raise unknown_name("--fail-on", name, FAIL_ON)
-    problems = [problem for name in fail_on for problem in found[name]]
-    if problems:
-        raise DataRefused(f"the audit found {'; '.join(problems)}; 'gapless data split' makes a disjoint split")
-
-
-def _straddling(duplicates: Mapping[str, Any] | None, what: str) -> list[str]:
-    count = duplicates["sets_across_splits"] if duplicates else 0
-    return [f"{count} sets of {what} across splits"] if count else []
-
-
-def format_audit(report: Mapping[str, Any]) -> str:
-    """The report as text: one line a figure, nested names indented, shares in percent."""
-    return "\n".join(_lines(report, ""))
-
-
-def _lines(value: Mapping[str, Any], indent: str, in_shares: bool = False) -> Iterable[str]:
-    for name, entry in value.items():
-        title, is_share = f"{indent}{name.replace('_', ' ')}", in_shares or "share" in name
-        if isinstance(entry, Mapping):
-            yield f"{title}:" if entry else f"{title}: none"
-            yield from _lines(entry, indent + "  ", is_share)
-        elif isinstance(entry, list):
-            items = (" = ".join(item) if isinstance(item, list) else str(item) for item in entry)
-            yield f"{title}: {', '.join(items) or 'none'}"
-        elif isinstance(entry, bool):
-            yield f"{title}: {'yes' if entry else 'no'}"
-        elif isinstance(entry, float):
-            yield f"{title}: {entry:.1%}" if is_share else f"{title}: {entry:,.0f}"
-        else:
-            yield f"{title}: {entry:,}" if isinstance(entry, int) else f"{title}: {entry}"

@@ -6,7 +6,9 @@ written whole or not at all; a run that was interrupted continues where it was.
 
 import hashlib
 import itertools
+import logging
 import re
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,25 +18,27 @@ from typing import Any
 from tqdm import tqdm
 
 from gapless import files
-from gapless.data.journal import Journal
-from gapless.data.manifest import SKIPPED_FILE, Manifest, ManifestWriter
+from gapless.data.journal import Journal, directory_beside
+from gapless.data.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
 from gapless.data.pixels import MAX_PIXELS
-from gapless.data.rows import RawRow
+from gapless.data.read_back import Identities, check_copies, check_files
+from gapless.data.rows import RawRow, forget_links
+from gapless.data.split import one_group_sentence
 from gapless.data.verify import CheckOptions, is_stored
 from gapless.data.workers import MIN_IMAGES_FOR_WORKERS, ROWS_PER_CHUNK, available_cores, check_in_order
 from gapless.errors import DataRefused, UsageError
+from gapless.values import is_missing, name_of
+from gapless.writers import only_writer
 
 MAX_BAD = 0.01
 NUM_NAMED = 10
 STORED_IMAGES = "images"
 TEXT_LABEL = "burned_in_text"
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Arabic, Syriac and Kaithi signs that enclose a number: of class Cf, and drawn.
+_DRAWN_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # none that could be another id's hash
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,18 +87,14 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
     files.check_new_directory(out)
+    forget_links()
     refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
-    with Journal.beside(out, options) as journal, files.new_directory(out) as partial:
-        with ManifestWriter(
-            partial, labels=options.labels, signals=options.signals, with_licence=options.with_licence
-        ) as writer:
-            books = _Books(writer, leaves_out_text=options.burned_in_text == "leave out")
-            for row, result in _checked(rows, options, journal):
-                books.enter(row, result)
-            image_root = "." if options.image_root is None else str(options.image_root.resolve())
-            writer.finish(
-                source=options.source, image_root=image_root, licence=options.licence, **(options.details or {})
-            )
+    with (
+        only_writer(directory_beside(out), named=str(out)),
+        Journal.beside(out, options) as journal,
+        files.new_directory(out) as partial,
+    ):
+        books = _write_rows(rows, partial, options, journal)
         if problem := books.refusal(options.max_bad):
             journal.discard()
             listed = (partial / SKIPPED_FILE).read_bytes()
@@ -103,9 +103,27 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
             files.write_bytes(refused_list, listed)
             raise DataRefused(f"{problem}; all are listed in {refused_list}")
         journal.move_images(partial)
+        if options.image_root is None:
+            check_copies(partial)
+        else:
+            check_files(partial, options.image_root.resolve(), books.identities)
         journal.discard()
     refused_list.unlink(missing_ok=True)
+    if sentence := one_group_sentence(books.groups):
+        logger.warning(f"{out}: {sentence}")
     return Manifest.read(out)
+
+
+def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, journal: Journal) -> "_Books":
+    with ManifestWriter(
+        directory, labels=options.labels, signals=options.signals, with_licence=options.with_licence
+    ) as writer:
+        books = _Books(writer, leaves_out_text=options.burned_in_text == "leave out")
+        for row, result in _checked(rows, options, journal):
+            books.enter(row, result)
+        image_root = "." if options.image_root is None else str(options.image_root.resolve())
+        writer.finish(source=options.source, image_root=image_root, licence=options.licence, **(options.details or {}))
+    return books
 
 
 class _Books:
@@ -117,6 +135,8 @@ class _Books:
         self.bad: Counter[str] = Counter()
         self.named: list[str] = []
         self.expected = 0
+        self.identities = Identities()
+        self.groups: Counter[str] = Counter()  # rows of each group that the data name
 
     def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
         if "reason" not in result:
@@ -127,6 +147,9 @@ class _Books:
                 self.expected += 1
             else:
                 self.writer.keep(finished)
+                self.identities.add(result)
+                if row.group is not None:
+                    self.groups[finished["group"]] += 1
             return
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
@@ -159,25 +182,46 @@ def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
     suspected = {TEXT_LABEL: "suspected"} if result.get("text") and row.labels[TEXT_LABEL] == "unknown" else {}
     return {
         "id": row.id,
-        "group": row.group if row.group is not None else row.image_name or row.id,
-        "split": SPLIT_NAMES[(row.split or "train").strip().lower()],
+        "group": f"image-{result['sha256'][:24]}" if row.group is None else _name(row.group),
+        "split": "train" if row.split is None else split_named(clean_text(row.split)),
         "image": row.image_name if result["image"] is None else f"{STORED_IMAGES}/{result['image']}",
-        "captions": [text for text in map(clean_text, row.captions) if text],
+        "captions": clean_captions(row.captions),
         "licence": row.licence,
         "width": result["width"],
         "height": result["height"],
         "sha256": result["sha256"],
-        **row.labels,
+        **{label: _name(value or "") or None for label, value in row.labels.items()},
         **suspected,
         **{name: list(values) for name, values in row.signals.items()},
     }
 
 
+def clean_captions(captions: Iterable[str]) -> list[str]:
+    """Each caption as one clean line, without those that say that there is none ("nan", "None", "-", ...)."""
+    return [text for text in map(clean_text, captions) if not is_missing(text)]
+
+
 def clean_text(text: str) -> str:
-    """One line, single spaces, no control characters; words stay as they are."""
+    """One line with single spaces; words stay as they are.
+
+    Characters that nobody sees (soft hyphens, zero-width spaces and joiners, byte order marks, all of Unicode's class
+    Cf but the few that are drawn) are removed, so that no word falls into two. Spaces of every kind, line breaks and
+    control characters become one space.
+    """
     if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
+        text = "".join(map(_visible, text))
     return " ".join(text.split())
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in _DRAWN_FORMATS:
+        return character
+    return "" if unicodedata.category(character) == "Cf" else " "
+
+
+def _name(text: str) -> str:
+    """What names a group or a class; without what nobody sees, and with accents composed."""
+    return name_of(unicodedata.normalize("NFC", clean_text(text)))
 
 
 def find_fault(row: RawRow) -> tuple[str, str] | None:
@@ -186,12 +230,14 @@ def find_fault(row: RawRow) -> tuple[str, str] | None:
         return row.fault
     if not _is_unicode(row):
         return "not UTF-8", ""
-    if not any(clean_text(caption) for caption in row.captions):
+    if not clean_captions(row.captions):
         return "empty caption", ""
-    if (row.split or "train").strip().lower() not in SPLIT_NAMES:
+    if row.split is not None and is_missing(clean_text(row.split)):
+        return "empty split", "its cell names no split"
+    if row.split is not None and split_named(clean_text(row.split)) is None:
         return "unknown split", repr(row.split)
-    if row.group is not None and not row.group.strip():
-        return "empty group", ""
+    if row.group is not None and not _name(row.group):
+        return "empty group", "its cell does not say what it belongs to"
     if row.image is None:
         return "missing image", "no image is named"
     return None
@@ -253,7 +299,7 @@ def _judged(
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}
             elif row.image is not None:
-                known = journal.find(row.image)
+                known = journal.find(stored_name(row.id), row.image)
                 result = known if known is not None and is_stored(known, check) else None
             if not (result and "reason" in result):
                 seen.add(row.id)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gapless.data.dicom import import_pydicom, parse_dicom, silenced
+from gapless.data.dicom_file import import_pydicom, parse_dicom, silenced
 from gapless.data.dicom_terms import BODY_PARTS, LATERALITIES, MODALITY_CODES, VIEWS
-from gapless.data.pixels import MAX_PIXELS, ImageRefused
+from gapless.data.limits import MAX_PIXELS, ImageRefused
 from gapless.errors import DataRefused
 
 # The only header elements that reach an output: column of the manifest, element, and its permitted values.
@@ -63,7 +63,8 @@ def read_header(content: bytes) -> Header:
     except (DataRefused, MemoryError):
         raise
     except Exception as error:
-        raise ImageRefused("unreadable image", f"DICOM: {type(error).__name__}") from None
+        detail = f"DICOM: its header is damaged, or breaks the standard in an unknown way: {type(error).__name__}"
+        raise ImageRefused("unreadable image", detail) from None
 
 
 def _burned_in_text(dataset: Any) -> str:

@@ -1,52 +1,62 @@
-"""Images that are the same picture: byte for byte, or re-encoded, resized, brightened."""
+"""Perceptual hashes: what a picture looks like in 256 bits, the same when it is re-encoded, resized or brightened."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gapless.data.near_copies import HASH_BITS, MAX_BITS
 from gapless.data.pixels import ImageRefused, load_image
 from gapless.errors import missing_extra
 
 HASH_SIDE = 16
-# Measured on 700 MedPix images: copies at JPEG quality 40, at 1/4 to 1.7 times the size or brightened differ in at most
-# 20 of the 256 bits, two different images in at least 41.
-MAX_BITS = 24
-# The coarse corner of the hash decides quickly for most pairs.
-CORNER_SIDE = 8
-MAX_CORNER_BITS = 12
-ROWS_AT_ONCE = 256
-
-Hashes = NDArray[np.uint64]
+# Half the bits of a picture's hash are set. Of an image that is one grey all over, or stripes of one direction, nearly
+# all coefficients are zero and hardly a bit is: such hashes are near to each other, whatever the images show.
+MIN_SET_BITS = 2 * MAX_BITS
+FILES_AT_ONCE = 32
 
 
-def perceptual_hashes(paths: Sequence[Path]) -> Hashes:
-    """The 256-bit perceptual hash of each image, as [image, 4] words; an unreadable one is all zeros."""
+class ImageHashes(NamedTuple):
+    """Hashes of images, [image, 4] words of 64 bits, and which of them say something."""
+
+    words: NDArray[np.uint64]
+    plain: NDArray[np.bool_]
+    unreadable: NDArray[np.bool_]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        return ~(self.plain | self.unreadable)
+
+
+def perceptual_hashes(paths: Sequence[Path]) -> ImageHashes:
+    """The perceptual hash of each image, on all cores; zeros where it cannot be read."""
+    words = np.zeros((len(paths), HASH_BITS // 64), np.uint64)
+    unreadable = np.zeros(len(paths), np.bool_)
     with tqdm(total=len(paths), desc="hashing images", unit="image", disable=None) as progress:
-        hashes = np.zeros((len(paths), HASH_SIDE * HASH_SIDE // 64), np.uint64)
-        for row, hash_words in enumerate(_hash_in_order(paths)):
-            hashes[row] = hash_words
+        for row, hashed in enumerate(_hash_in_order(paths)):
+            unreadable[row] = hashed is None
+            words[row] = 0 if hashed is None else hashed
             progress.update()
-    return hashes
+    return ImageHashes(words, ~unreadable & (np.bitwise_count(words).sum(axis=1) < MIN_SET_BITS), unreadable)
 
 
-def _hash_in_order(paths: Sequence[Path]) -> Iterator[NDArray[np.uint64]]:
+def _hash_in_order(paths: Sequence[Path]) -> Iterator[NDArray[np.uint64] | None]:
     from gapless.data.workers import map_in_order
 
-    chunks = (paths[start : start + 32] for start in range(0, len(paths), 32))
+    chunks = (paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE))
     for hashes in map_in_order(_hash_files, chunks, len(paths)):
         yield from hashes
 
 
-def _hash_files(paths: Sequence[Path]) -> list[NDArray[np.uint64]]:
+def _hash_files(paths: Sequence[Path]) -> list[NDArray[np.uint64] | None]:
     return [hash_file(path) for path in paths]
 
 
-def hash_file(path: Path) -> NDArray[np.uint64]:
-    """ImageHash's perceptual hash; its coarse corner comes first."""
+def hash_file(path: Path) -> NDArray[np.uint64] | None:
+    """ImageHash's perceptual hash, [4] words of 64 bits; None for an image that cannot be read."""
     try:
         import imagehash
     except ImportError:
@@ -56,33 +66,7 @@ def hash_file(path: Path) -> NDArray[np.uint64]:
     try:
         pixels = load_image(path)
     except ImageRefused:
-        return np.zeros(HASH_SIDE * HASH_SIDE // 64, np.uint64)
+        return None
     bits = imagehash.phash(Image.fromarray(pixels), hash_size=HASH_SIDE).hash
-    corner = np.zeros_like(bits)
-    corner[:CORNER_SIDE, :CORNER_SIDE] = True
-    return np.packbits(np.concatenate([bits[corner], bits[~corner]])).view(np.uint64)
-
-
-def near_pairs(hashes: Hashes, max_bits: int = MAX_BITS) -> Iterator[tuple[int, int]]:
-    """Pairs of rows (i < j) whose hashes differ in at most `max_bits` bits; rows of zeros are in none."""
-    usable = np.flatnonzero(hashes.any(axis=1))
-    words = hashes[usable]
-    corner = np.ascontiguousarray(words[:, 0])
-    for start in range(0, len(words), ROWS_AT_ONCE):
-        block = corner[start : start + ROWS_AT_ONCE, None]
-        near = np.bitwise_count(block ^ corner[None, start:]) <= min(MAX_CORNER_BITS, max_bits)
-        left, right = np.nonzero(near)
-        left, right = left + start, right + start
-        ahead = left < right
-        left, right = left[ahead], right[ahead]
-        bits = np.bitwise_count(words[left] ^ words[right]).sum(axis=1)
-        for i, j in zip(left[bits <= max_bits], right[bits <= max_bits], strict=True):
-            yield int(usable[i]), int(usable[j])
-
-
-def equal_rows(keys: Sequence[str]) -> list[list[int]]:
-    """Rows that share a key, as lists of at least two."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        rows[key].append(row)
-    return [members for members in rows.values() if len(members) > 1]
+    words: NDArray[np.uint64] = np.packbits(bits).view(np.uint64)
+    return words

@@ -1,4 +1,4 @@
-"""Paired embeddings in memory: the rows, what is known of them, and how several sets become one."""
+"""Paired embeddings in memory: the rows, and what is known of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gapless.errors import DataRefused, UsageError
+from gapless.values import refuse_missing
 
 ROWS_AT_ONCE = 8192
 
@@ -22,8 +23,12 @@ class EmbeddingSet:
         labels: name -> one value per row; "" or None where missing.
         splits: or None.
         captions: the caption that was embedded, or None.
+        positives: what each row shows, such as its image where an image has several captions; "" where missing; or
+            None. Rows of one name are positives of each other.
         info: what is known of the model and the data.
         has_ids: False when the ids are only row numbers.
+        origin: the file or directory, for messages.
+        notes: sentences on what was found and is not used.
     """
 
     ids: list[str]
@@ -32,8 +37,11 @@ class EmbeddingSet:
     labels: dict[str, list[Any]] = field(default_factory=dict)
     splits: list[str] | None = None
     captions: list[str] | None = None
+    positives: list[str] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     has_ids: bool = True
+    origin: str = "the embeddings"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,6 +61,7 @@ class EmbeddingSet:
             labels={name: _pick(values, rows) for name, values in self.labels.items()},
             splits=None if self.splits is None else _pick(self.splits, rows),
             captions=None if self.captions is None else _pick(self.captions, rows),
+            positives=None if self.positives is None else _pick(self.positives, rows),
         )
 
     def select(self, split: str) -> "EmbeddingSet":
@@ -61,7 +70,7 @@ class EmbeddingSet:
         Raises:
             UsageError: no splits, or none of that name.
         """
-        known = sorted(set(self.splits or []))
+        known = sorted(set(self.splits or []) - {""})
         if split not in known:
             raise UsageError(f"the embeddings have no split {split!r}; known: {', '.join(known) or 'none'}")
         assert self.splits is not None
@@ -73,7 +82,9 @@ def _pick(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
 
 
 def check_rows(embeddings: EmbeddingSet) -> None:
-    """Refuse rows without a direction and ids that repeat, named and counted."""
+    """Refuse rows without a direction, an id or a group, and ids that repeat, named and counted."""
+    refuse_missing(embeddings.origin, "id", embeddings.ids)
+    refuse_missing(embeddings.origin, "group", embeddings.groups or [])
     seen: set[str] = set()
     twice = [name for name in embeddings.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if twice:
@@ -99,69 +110,3 @@ def refuse_rows(name: str, what: str, bad: np.ndarray, ids: Sequence[Any]) -> No
 
 def listed_names(names: Sequence[Any]) -> str:
     return ", ".join(map(str, names[:10]))
-
-
-def end_to_end(parts: list[EmbeddingSet]) -> EmbeddingSet:
-    """Sets of the same modalities, one after the other; a column stays when all have it."""
-    if len(parts) == 1:
-        return parts[0]
-    names = parts[0].modalities
-    dims = {tuple(part.embeddings[name].shape[1] for name in names) for part in parts}
-    if len(dims) > 1:
-        raise DataRefused(
-            f"the embeddings differ in dim ({' and '.join(map(str, sorted(dims)))}) for {', '.join(names)}"
-        )
-
-    def column(get: Any) -> Any:
-        values = [get(part) for part in parts]
-        return None if any(value is None for value in values) else [one for value in values for one in value]
-
-    has_ids = all(part.has_ids for part in parts)
-    shared = [name for name in parts[0].labels if all(name in part.labels for part in parts)]
-    return EmbeddingSet(
-        ids=column(lambda part: part.ids) if has_ids else [str(row) for row in range(sum(map(len, parts)))],
-        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in names},
-        groups=column(lambda part: part.groups),
-        labels={name: column(lambda part, name=name: part.labels[name]) for name in shared},
-        splits=column(lambda part: part.splits),
-        captions=column(lambda part: part.captions),
-        info={"parts": [part.info for part in parts]},
-        has_ids=has_ids,
-    )
-
-
-def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
-    """Sets of different modalities, matched by id."""
-    both = set(first.modalities) & set(second.modalities)
-    if both:
-        raise UsageError(
-            f"cannot combine embeddings of {', '.join(first.modalities)} with {', '.join(second.modalities)}: "
-            f"they share {', '.join(sorted(both))}"
-        )
-    check_same_ids(sorted(first.ids), sorted(second.ids))
-    if first.ids != second.ids:
-        row_of = {name: row for row, name in enumerate(second.ids)}
-        second = second.take([row_of[name] for name in first.ids])
-    return EmbeddingSet(
-        ids=first.ids,
-        embeddings={**first.embeddings, **second.embeddings},
-        groups=first.groups or second.groups,
-        labels={**second.labels, **first.labels},
-        splits=first.splits or second.splits,
-        captions=first.captions or second.captions,
-        info={"parts": [first.info, second.info]},
-        has_ids=first.has_ids and second.has_ids,
-    )
-
-
-def check_same_ids(first: list[str], second: list[str]) -> None:
-    if first == second:
-        return
-    only_first, only_second = sorted(set(first) - set(second)), sorted(set(second) - set(first))
-    if only_first or only_second:
-        raise DataRefused(
-            f"ids do not match: {len(only_first)} only in the first ({listed_names(only_first) or 'none'}), "
-            f"{len(only_second)} only in the second ({listed_names(only_second) or 'none'})"
-        )
-    row = next((row for row, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
-    raise DataRefused(f"ids stand in another order or repeat: row {row} differs; row i of every file must be one pair")

@@ -24,8 +24,10 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from gapless import files
-from gapless.data.arrays import DAMAGE, ID_NAMES, ArrayFile, read_array_file, read_lines, read_matrix
-from gapless.data.embedding_set import EmbeddingSet, check_rows, check_same_ids, end_to_end, join, refuse_rows
+from gapless.data.array_sets import set_of, set_of_file, with_files
+from gapless.data.arrays import DAMAGE, ArrayFile
+from gapless.data.combined import end_to_end, join
+from gapless.data.embedding_set import EmbeddingSet, check_rows, refuse_rows
 from gapless.errors import DataRefused, UsageError, one_line
 
 FORMAT = "gapless-embeddings"
@@ -34,9 +36,6 @@ PLAN_FILE = "plan.json"
 INDEX_FILE = "embeddings.json"
 SHARD_SIZE = 8192
 DTYPES = ("float16", "float32")
-GROUP_NAMES = ("group", "groups")
-SPLIT_NAMES = ("split", "splits")
-CAPTION_NAMES = ("caption", "captions")
 
 
 @dataclass(frozen=True)
@@ -165,59 +164,27 @@ class EmbeddingsWriter:
         return True
 
 
-def read_embeddings(*paths: str | Path) -> EmbeddingSet:
+def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> EmbeddingSet:
     """Embeddings directories and files (.npz, .safetensors, .parquet with a matrix per modality), read as one.
 
     Sets of the same modalities are put end to end; sets of other modalities are joined by id, whatever their order.
+    What only one of them knows of the rows is used; `notes` says what is not.
+
+    Args:
+        beside: `labels`, `groups`, `positives` of `with_files`.
 
     Raises:
         UsageError: nothing there, an unfinished directory, sets that overlap in some modalities only.
-        DataRefused: damage, ids that repeat or do not match, row counts that differ, rows of NaN or zeros.
+        DataRefused: damage, ids that repeat or do not match, groups that are missing or disagree, row counts that
+            differ, rows of NaN or zeros.
     """
     if not paths:
         raise UsageError("no embeddings given")
     by_modalities: dict[tuple[str, ...], list[EmbeddingSet]] = {}
     for path in map(Path, paths):
-        found = _read_directory(path) if path.is_dir() else _from_file(path)
+        found = _read_directory(path) if path.is_dir() else set_of_file(path)
         by_modalities.setdefault(tuple(sorted(found.modalities)), []).append(found)
-    whole = reduce(join, [end_to_end(parts) for parts in by_modalities.values()])
-    check_rows(whole)
-    return whole
-
-
-def read_arrays(
-    modalities: Mapping[str, str | Path],
-    labels: str | Path | None = None,
-    groups: str | Path | None = None,
-) -> EmbeddingSet:
-    """One file per modality (`--image A.npy --text B.npy`), rows aligned; labels and groups with one line per row.
-
-    Raises:
-        UsageError: a missing file, an unknown format.
-        DataRefused: row counts that differ, ids that do not match, rows of NaN or zeros, integers, objects.
-    """
-    found = {name: read_matrix(Path(path), name) for name, path in modalities.items()}
-    counts = {name: len(one.matrices[name]) for name, one in found.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count} ({modalities[name]})" for name, count in counts.items())
-        raise DataRefused(f"row counts differ: {listed}; row i of every file must be one pair")
-    parts = [_as_set(one, Path(modalities[name])) for name, one in found.items()]
-    named = [part for part, one in zip(parts, found.values(), strict=True) if one.ids is not None]
-    for part in named[1:]:
-        check_same_ids(named[0].ids, part.ids)
-    first = named[0] if named else parts[0]
-    whole = replace(
-        first,
-        embeddings={name: one.matrices[name] for name, one in found.items()},
-        info={"source": {name: str(path) for name, path in modalities.items()}},
-    )
-    if labels is not None:
-        whole = replace(whole, labels={"label": read_lines(Path(labels), "labels", len(whole))})
-    if groups is not None:
-        whole = replace(whole, groups=read_lines(Path(groups), "groups", len(whole)))
-        missing = [row for row, value in enumerate(whole.groups or []) if value == ""]
-        if missing:
-            raise DataRefused(f"{groups}: {len(missing)} rows have no group (first line {missing[0] + 1})")
+    whole = with_files(reduce(join, [end_to_end(parts) for parts in by_modalities.values()]), **beside)
     check_rows(whole)
     return whole
 
@@ -280,44 +247,4 @@ def _read_shards(path: Path, index: Mapping[str, Any]) -> EmbeddingSet:
         start = shard.stop
     table = pa.concat_tables(tables, promote_options="default")
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    return replace(_as_set(ArrayFile(matrices, columns), path), info=index["info"])
-
-
-def _from_file(path: Path) -> EmbeddingSet:
-    found = read_array_file(path)
-    if not found.matrices:
-        raise DataRefused(f"{path} holds no [row, dim] matrix")
-    return _as_set(found, path)
-
-
-def _as_set(found: ArrayFile, path: Path) -> EmbeddingSet:
-    """Columns by their names: id, group, split, caption; all others are labels."""
-    counts = {name: len(matrix) for name, matrix in found.matrices.items()}
-    counts |= {name: len(values) for name, values in found.columns.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataRefused(f"{path}: row counts differ: {listed}")
-    num_rows = next(iter(counts.values()))
-
-    def column(names: tuple[str, ...]) -> list[str] | None:
-        values = next((found.columns[name] for name in names if name in found.columns), None)
-        return None if values is None else [_text(value) for value in values]
-
-    taken = {*ID_NAMES, *GROUP_NAMES, *SPLIT_NAMES, *CAPTION_NAMES}
-    return EmbeddingSet(
-        ids=column(ID_NAMES) or [str(row) for row in range(num_rows)],
-        embeddings=found.matrices,
-        groups=column(GROUP_NAMES),
-        labels={name: values for name, values in found.columns.items() if name not in taken},
-        splits=column(SPLIT_NAMES),
-        captions=column(CAPTION_NAMES),
-        info={"source": str(path)},
-        has_ids=found.ids is not None,
-    )
-
-
-def _text(value: Any) -> str:
-    """A caption column may hold lists; the first one is the one that is embedded."""
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else ""
-    return "" if value is None else str(value)
+    return replace(set_of(ArrayFile(matrices, columns), path), info=index["info"])

@@ -7,6 +7,7 @@ A directory with `manifest.parquet` (one row per pair), `manifest.json` (where i
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,14 @@ from gapless import files
 from gapless.errors import DataRefused, UsageError, one_line
 
 SPLITS = ("train", "validation", "test")
+# What people call the three, in any case; "training set" and "test_split" are understood too.
+_SPLIT_OF = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("validation", "validate", "validating", "valid", "val", "vali"), "validation"),
+    **dict.fromkeys(("dev", "devel", "development", "eval", "evaluate", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_SET = re.compile(r"[\s_-]*(set|split)$")
 FORMAT = "gapless-manifest"
 VERSION = 1
 TABLE_FILE = "manifest.parquet"
@@ -30,6 +39,11 @@ INFO_FILE = "manifest.json"
 SKIPPED_FILE = "skipped.jsonl"
 FIXED_COLUMNS = ("id", "group", "split", "image", "captions", "width", "height", "sha256", "licence")
 ROWS_PER_WRITE = 2048
+
+
+def split_named(text: str) -> str | None:
+    """The split that a word means, in any case and with any spaces: one of `SPLITS`, or None when it is none."""
+    return _SPLIT_OF.get(_SET.sub("", " ".join(text.split()).casefold()))
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,9 @@ def manifest_schema(labels: Sequence[str], signals: Sequence[str], with_licence:
     clash = sorted({*labels, *signals} & set(FIXED_COLUMNS))
     if clash:
         raise UsageError(f"the column name {clash[0]!r} is taken by the manifest itself; rename that column")
+    columns = Counter([*labels, *signals, *(["licence"] if with_licence else [])])
+    if twice := [name for name, count in columns.items() if count > 1]:
+        raise UsageError(f"a manifest cannot have the column {twice[0]!r} twice; name it once, or rename that column")
     return pa.schema(
         [
             *((name, pa.string()) for name in ("id", "group", "split", "image")),

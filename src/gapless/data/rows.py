@@ -3,15 +3,17 @@
 A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
 """
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from gapless.data.image_paths import hint_for
 from gapless.data.pixels import ImageRefused, read_file
 
 # A path that is longer cannot be a file of ours; the cap keeps a broken table from being echoed whole.
@@ -26,7 +28,10 @@ class ImageSource(Protocol):
         ...
 
     def key(self) -> str:
-        """Changes whenever the bytes may have changed; an interrupted run continues by it."""
+        """Changes whenever the bytes may have changed; an interrupted run continues by it.
+
+        A name and a length are not enough: in Parquet all images may be called `image.png` and have one length.
+        """
         ...
 
 
@@ -41,11 +46,11 @@ class FileSource:
         return read_file(contained_path(self.root, self.name), self.name)
 
     def key(self) -> str:
+        path = os.path.abspath(self.root / self.name)
         try:
-            status = (self.root / self.name).stat()
+            return f"{path}|{file_identity(path)}"
         except (OSError, ValueError):
-            return f"{self.name}|missing"
-        return f"{self.name}|{status.st_size}|{status.st_mtime_ns}"
+            return f"{path}|missing"
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,25 @@ class BytesSource:
     def read(self) -> bytes:
         return self.content
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the bytes; kept, so that neither the check nor another process computes it again."""
+        return hashlib.sha256(self.content).hexdigest()
+
     def key(self) -> str:
-        return f"{self.name}|{len(self.content)}"
+        return f"{self.name}|{self.sha256}"
+
+
+def file_identity(path: str | Path) -> str:
+    """A text that changes when a file is replaced or written to, also when its size and its time are put back.
+
+    The time of the last change of the inode (ctime) is set by the system alone.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +90,8 @@ class RawRow:
 
     Args:
         origin: where it stands in the source (`train.jsonl:17`), for messages.
-        split: any usual spelling ("dev", "val", ...); None is train.
-        group: what must not be split; None makes the row's image its own group.
+        split: any usual spelling ("dev", "val", ...); None is train, an empty text a cell that names no split.
+        group: what must not be split; None puts it with the rows of the same image, and with no others.
         fault: (reason, detail) when the reader already knows that the row is unusable.
         expected: True when a fault is the user's wish (a licence that is not selected) and not bad data.
     """
@@ -130,7 +152,8 @@ def contained_path(root: Path, name: str) -> Path:
             path = os.path.realpath(path, strict=True)
             status = os.stat(path)
     except OSError:
-        raise ImageRefused("missing image", name) from None
+        hint = hint_for(Path(real_root), name)
+        raise ImageRefused("missing image", f"{name}: {hint}" if hint else name) from None
     if not path.startswith(real_root.rstrip(os.sep) + os.sep):
         raise ImageRefused("path outside the image root", name)
     if not stat.S_ISREG(status.st_mode):
@@ -142,3 +165,8 @@ def contained_path(root: Path, name: str) -> Path:
 def _resolved(folder: str) -> str:
     """Cached: every image of a folder would otherwise resolve the same links again."""
     return os.path.realpath(folder)
+
+
+def forget_links() -> None:
+    """Resolve the links of all folders anew; they may have changed since the last build in this process."""
+    _resolved.cache_clear()

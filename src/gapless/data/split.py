@@ -4,6 +4,7 @@ split_manifest("manifest", "manifest-split", stratify="region")
 """
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,15 @@ from typing import Any
 
 from gapless import files
 from gapless.data.manifest import SPLITS, Manifest, ManifestWriter
-from gapless.errors import UsageError, unknown_name
+from gapless.data.read_back import check_present
+from gapless.errors import UsageError, listed, unknown_name
 
 FRACTIONS = (0.8, 0.1, 0.1)
+# One group with more than this share of the rows, and not of a handful of rows, is said aloud.
+CROWD_SHARE = 0.5
+MIN_CROWD = 10
+
+logger = logging.getLogger(__name__)
 
 
 def split_manifest(
@@ -44,6 +51,7 @@ def split_manifest(
     groups = join_groups(table["group"].to_pylist(), table["sha256"].to_pylist())
     strata = table[stratify].to_pylist() if stratify else None
     assigned = assign_splits(groups, fractions, strata, seed)
+    check_present(table, source.image_root)
     info = source.info
     signals = [name for name in source.modalities if name not in ("image", "text")]
     image_root = source.image_root.resolve()
@@ -61,7 +69,35 @@ def split_manifest(
             licence=info.get("licence"),
             split={"fractions": list(fractions), "stratify": stratify, "seed": seed, "of": source.fingerprint},
         )
-    return Manifest.read(out)
+    made = Manifest.read(out)
+    _warn_of_empty_splits(made, fractions, groups)
+    return made
+
+
+def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Sequence[str]) -> None:
+    sentence = one_group_sentence(Counter(groups))
+    empty = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
+    empty = [split for split in empty if split not in made.rows_per_split()]
+    if not sentence and empty:
+        num_groups = len(set(groups))
+        sentence = f"{len(groups)} rows in {num_groups} groups are too few for every split"
+    if sentence:
+        logger.warning(f"{made.path}: {sentence}{f'; no rows in {listed(empty)}' if empty else ''}")
+
+
+def one_group_sentence(sizes: Mapping[str, int]) -> str | None:
+    """What to say when one group holds all rows, or most of them: such data cannot be split. The group is not quoted.
+
+    Args:
+        sizes: rows of each group.
+    """
+    total = sum(sizes.values())
+    largest = max(sizes.values(), default=0)
+    if total > 1 and largest == total:
+        return f"all {total} rows share one group, so that none can be held out from the others; is the group right?"
+    if largest >= MIN_CROWD and largest > CROWD_SHARE * total:
+        return f"one group holds {largest} of {total} rows, and a split cannot part them; is the group right?"
+    return None
 
 
 def _rows(manifest: Manifest) -> Iterable[dict[str, Any]]:
@@ -137,29 +173,3 @@ def join_groups(groups: Sequence[str], keys: Sequence[str]) -> list[str]:
         a, b = root(group), root(first_with.setdefault(key, group))
         parent[max(a, b)] = min(a, b)
     return [root(group) for group in groups]
-
-
-def leakage(groups: Sequence[str], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How much of each held-out split has its group in train, and of test in validation.
-
-    Args:
-        groups: one per row.
-        splits: one per row.
-
-    Returns:
-        "test in train", "validation in train", "test in validation" -> `groups` (shared), `rows` (of the first split
-        that are affected), `share` of its rows, in [0, 1]; 0 is a clean split. Only pairs of splits that have rows.
-    """
-    members: Mapping[str, set[str]] = {split: set() for split in SPLITS}
-    sizes: Counter[tuple[str, str]] = Counter()
-    for group, split in zip(groups, splits, strict=True):
-        members[split].add(group)
-        sizes[split, group] += 1
-    report = {}
-    for held_out, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
-        total = sum(sizes[held_out, group] for group in members[held_out])
-        if total and members[other]:
-            shared = members[held_out] & members[other]
-            rows = sum(sizes[held_out, group] for group in shared)
-            report[f"{held_out} in {other}"] = {"groups": len(shared), "rows": rows, "share": rows / total}
-    return report

@@ -1,188 +1,165 @@
-"""Files of tables, row by row: CSV, TSV, JSONL and Parquet, where a broken row costs only itself."""
+"""Files of tables, row by row: CSV, TSV, JSON and Parquet, where a broken row costs only itself, and their cells."""
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused, UsageError
+from gapless.data import arrow_tables
+from gapless.data.json_tables import json_columns, json_lines
+from gapless.data.table_format import DETECT, Cells, Line, LineCount, TextOptions
+from gapless.data.text_tables import text_columns, text_lines
+from gapless.errors import UsageError
+from gapless.text_files import PARQUET, describe_other_kind, first_bytes
+from gapless.values import text_of
 
-# How far a column may first appear in a JSONL file, where rows need not have every key.
-JSONL_HEAD = 1000
-MAX_CELL = 16 * 1024 * 1024
-
-Cells = Mapping[str, Any]
-Line = tuple[str, Cells | None, str]  # origin, cells, what is wrong when there are none
-
-
-def read_lines(path: Path) -> Iterator[Line]:
-    """Every row of a table file with its origin; a row that cannot be parsed comes with the fault instead of cells."""
-    return _reader(path)(path)
+TEXT, JSON, ARROW = "text", "JSON", "Parquet"
+_FORMATS = {
+    **dict.fromkeys((".csv", ".tsv", ".tab"), TEXT),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), JSON),
+    ".parquet": ARROW,
+}
+MAX_PATH = 1024
 
 
-def check_columns(path: Path, names: Sequence[str]) -> None:
-    """Refuse a table that lacks a named column, before any row is read.
+def read_lines(path: Path, options: TextOptions = DETECT, count: LineCount | None = None) -> Iterator[Line]:
+    """Every row of a table file with its origin; a row that cannot be parsed comes with the fault instead of cells.
+
+    Args:
+        path: the file; gzip is unpacked.
+        options: of tables of text.
+        count: where the lines of the file are counted.
+
+    Raises:
+        UsageError: no table format, or two columns of one name.
+        DataRefused: a file that is damaged as a whole.
+    """
+    count = LineCount(path.name) if count is None else count
+    kind = _format_of(path)
+    if kind == ARROW:
+        return arrow_tables.arrow_lines(path, count)
+    return json_lines(path, options, count) if kind == JSON else text_lines(path, options, count)
+
+
+def check_columns(path: Path, names: Sequence[str], options: TextOptions = DETECT, image: str | None = None) -> None:
+    """Refuse a table that lacks a named column, or whose column has a type that cannot be read, before any row is read.
+
+    Args:
+        path: the file.
+        names: every column that must exist.
+        options: of tables of text.
+        image: the one of `names` that may hold images as bytes.
 
     Raises:
         UsageError: naming the column and those that exist.
+        DataRefused: an empty or damaged file.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist")
-    columns = columns_of(path)
+        raise UsageError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+    columns = columns_of(path, options)
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise UsageError(f"{path} has the column {twice[0]!r} more than once; rename one")
     for key in names:
         if key not in columns:
-            raise UsageError(f"{path} has no column {key!r}; it has {', '.join(map(repr, columns)) or 'none'}")
+            raise UsageError(f"{path} has no column {key!r}; it has {_listed(columns)}{_hint(path, key, columns)}")
+    if _format_of(path) == ARROW:
+        arrow_tables.check_types(path, names, image)
 
 
-def columns_of(path: Path) -> list[str]:
-    """The names of a table's columns (of JSONL: the keys of its first 1,000 rows)."""
-    if _reader(path) is _parquet_lines:
-        return list(_parquet_file(path).schema_arrow.names)
-    if _reader(path) is _jsonl_lines:
-        names: dict[str, None] = {}
-        for number, (_, cells, _) in enumerate(_jsonl_lines(path)):
-            if number >= JSONL_HEAD:
-                break
-            names.update(dict.fromkeys(cells or ()))
-        return list(names)
-    with _open_text(path) as stream:
-        return _header(csv.reader(stream, delimiter=_delimiter(path)))
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Line]]:
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise UsageError(f"{path}: {suffix or 'no suffix'} is no table format; known: {', '.join(_READERS)}")
-    return _READERS[suffix]
-
-
-def _open_text(path: Path) -> Any:
-    # Bytes that are not UTF-8 become lone surrogates, so that only their own row is lost.
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _delimiter(path: Path) -> str:
-    return "," if path.suffix.lower() == ".csv" else "\t"
-
-
-def _header(reader: Iterator[list[str]]) -> list[str]:
-    return [name.strip() for name in next(reader, [])]
-
-
-def _csv_lines(path: Path) -> Iterator[Line]:
-    csv.field_size_limit(MAX_CELL)
-    with _open_text(path) as stream:
-        reader = csv.reader(stream, delimiter=_delimiter(path))
-        header = _header(reader)
-        while True:
-            origin = f"{path.name}:{reader.line_num + 1}"
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield origin, None, str(error)
-                continue
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield origin, None, f"{len(cells)} cells under {len(header)} columns"
-            elif not _is_utf8("".join(cells)):
-                yield origin, None, "not UTF-8"
-            else:
-                yield origin, dict(zip(header, cells, strict=True)), ""
-
-
-def _jsonl_lines(path: Path) -> Iterator[Line]:
-    with _open_text(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            origin = f"{path.name}:{number}"
-            if not line.strip():
-                continue
-            try:
-                cells = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield origin, None, f"not JSON: {error}"[:200]
-                continue
-            if not isinstance(cells, dict):
-                yield origin, None, "not a JSON object"
-            elif not _is_utf8(line) or not _is_utf8(json.dumps(cells, ensure_ascii=False)):
-                yield origin, None, "not UTF-8"
-            else:
-                yield origin, cells, ""
-
-
-def _parquet_file(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataRefused(f"{path} is not a readable Parquet file ({str(error)[:200]})") from None
-
-
-def _parquet_lines(path: Path) -> Iterator[Line]:
-    number = 0
-    # Small batches: a cell can be an image.
-    for batch in _parquet_file(path).iter_batches(batch_size=64):
-        for cells in batch.to_pylist():
-            number += 1
-            yield f"{path.name}:{number}", cells, ""
+def columns_of(path: Path, options: TextOptions = DETECT) -> list[str]:
+    """The names of a table's columns (of JSON: the keys of its first 1,000 rows)."""
+    kind = _format_of(path)
+    if kind == ARROW:
+        return arrow_tables.arrow_columns(path)
+    return json_columns(path, options) if kind == JSON else text_columns(path, options)
 
 
 def holds_bytes(path: Path, image_key: str) -> bool:
-    if _reader(path) is not _parquet_lines:
-        return False
-    import pyarrow as pa
-
-    kind = _parquet_file(path).schema_arrow.field(image_key).type
-    return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    """Whether a column may hold images as bytes, rather than their paths."""
+    return _format_of(path) == ARROW and arrow_tables.holds_bytes(path, image_key)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
-    ".csv": _csv_lines,
-    ".tsv": _csv_lines,
-    ".jsonl": _jsonl_lines,
-    ".parquet": _parquet_lines,
-}
+def _format_of(path: Path) -> str:
+    """By the suffix, `.gz` aside; what begins as Parquet is Parquet under any name."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix not in _FORMATS:
+        if kind := describe_other_kind(path):
+            raise UsageError(f"{path} is {kind}")
+        raise UsageError(f"{path}: {suffix or 'no suffix'} is no table format; known: {', '.join(_FORMATS)}")
+    return ARROW if first_bytes(path).startswith(PARQUET) else _FORMATS[suffix]
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(repr(name[:80]) for name in columns[:50]) + (", ..." if len(columns) > 50 else "")
+
+
+def _hint(path: Path, key: str, columns: Sequence[str]) -> str:
+    """What may be wrong with a header in which a column is not found."""
+    if columns and columns[0].startswith(("{", "[")):
+        return "; it looks like JSON: name it .jsonl or .json"
+    if any(key in name for name in columns) and _format_of(path) == TEXT:
+        return "; if another character stands between the cells, name it by --separator"
+    return ""
 
 
 # ---- cells ----------------------------------------------------------------------------------------------------------
 
 
 def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
-    """(bytes, name) of an image cell: a path, bytes, or the {bytes, path} of Hugging Face datasets."""
+    """(bytes, name) of an image cell: a path, bytes, the {bytes, path} of Hugging Face datasets, or a list of one.
+
+    Returns:
+        The bytes and what they are called (their path or `origin`), or None and the path; ("" where there is neither).
+
+    Raises:
+        ValueError: a list of several, or a mapping of something else.
+    """
+    if isinstance(value, list | tuple):
+        if len(value) > 1:
+            raise ValueError(f"{len(value)} images in one cell; give each a row of its own")
+        return image_cell(value[0] if value else None, origin)
     if isinstance(value, Mapping):
         content, name = value.get("bytes"), text_of(value.get("path"))
-        return (content, name or origin) if isinstance(content, bytes) else (None, name)
-    if isinstance(value, bytes):
-        return value, origin
+        if not value.keys() & {"bytes", "path"} or isinstance(content, str):
+            raise ValueError(f"expected {{bytes, path}} of an image, got {', '.join(map(repr, list(value)[:5]))}")
+        content, of_bytes = image_cell(content, name or origin) if content else (None, "")
+        return (content, name or of_bytes) if content is not None else (None, name or of_bytes)
+    if isinstance(value, bytes | bytearray | memoryview):
+        content = bytes(value)
+        path = _path_in(content)
+        return (None, path) if path is not None else (content, origin)
     return None, text_of(value)
 
 
-def text_of(value: Any) -> str:
-    """A cell as text; nothing is empty text, so is what JSON calls null."""
-    if value is None or isinstance(value, bytes | list | dict):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return "" if value != value else str(int(value)) if value.is_integer() and abs(value) < 2**53 else str(value)
-    return str(value).strip()
+def _path_in(content: bytes) -> str | None:
+    """The path that bytes hold: writers without a type for text store it as bytes. No image is one line of text."""
+    if len(content) > MAX_PATH:
+        return None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text.strip() if text.strip().isprintable() else None
 
 
 def texts_of(value: Any) -> list[str]:
-    return [text_of(item) for item in value] if isinstance(value, list | tuple) else [text_of(value)]
+    """A cell as texts: the items of a list, otherwise the one value; "" for a missing one.
+
+    Raises:
+        ValueError: a mapping, or bytes that are not UTF-8.
+    """
+    items = value.tolist() if hasattr(value, "tolist") else value
+    return [text_of(item) for item in items] if isinstance(items, list | tuple) else [text_of(items)]
+
+
+def find_cell_fault(cells: Cells, keys: Sequence[str]) -> str:
+    """The first of some columns whose cell is no text, with what is wrong; "" when all are."""
+    for key in keys:
+        try:
+            texts_of(cells.get(key))
+        except ValueError as error:
+            return f"column {key!r}: {error}"
+    return ""

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from gapless.data.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image, verify_image
-from gapless.data.rows import ImageSource
+from gapless.data.rows import BytesSource, ImageSource
 from gapless.data.text_marks import suspects_text
 
 _SUFFIXES = {
@@ -49,10 +49,11 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
     """Verify one image.
 
     Returns:
-        `image` (the stored copy's name), `width`, `height`, `sha256`; or `reason` and `detail` of a refusal.
+        `image` (the stored copy's name) and `bytes` (its length), both None when none is stored, `width`, `height`,
+        `sha256`; or `reason` and `detail` of a refusal.
     """
     try:
-        content = source.read()
+        content = original = source.read()
         found = {}
         if options.store is not None and is_dicom(content):
             pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
@@ -67,18 +68,30 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
         return {"reason": "too many pixels", "detail": "not enough memory to decode"}
-    digest = hashlib.sha256(content).hexdigest()
-    return {"image": stored, "width": width, "height": height, "sha256": digest, **found}
+    if isinstance(source, BytesSource) and content is original:
+        digest = source.sha256
+    else:
+        digest = hashlib.sha256(content).hexdigest()
+    length = None if stored is None else len(content)
+    return {"image": stored, "bytes": length, "width": width, "height": height, "sha256": digest, **found}
 
 
 def check_images(work: Sequence[tuple[ImageSource, str]], options: CheckOptions) -> list[dict[str, Any]]:
-    """Verify a chunk; each result also carries the `key` by which an interrupted run recognises the image."""
-    return [{"key": source.key(), **check_image(source, name, options)} for source, name in work]
+    """Verify a chunk; each result also carries the `name` and `key` by which an interrupted run knows the row.
+
+    The key is taken before the image is read: a file that changes in between is then verified again.
+    """
+    return [{"name": name, "key": source.key(), **check_image(source, name, options)} for source, name in work]
 
 
 def is_stored(result: Mapping[str, Any], options: CheckOptions) -> bool:
-    """Whether the copy that a result speaks of (if any) is still there."""
-    return options.store is None or "reason" in result or (options.store / result["image"]).is_file()
+    """Whether the copy that a result speaks of (if any) is still there, whole as far as its length tells."""
+    if options.store is None or "reason" in result:
+        return True
+    try:
+        return (options.store / str(result["image"])).stat().st_size == int(result["bytes"])
+    except OSError:
+        return False
 
 
 def encode_png(pixels: Pixels) -> bytes:

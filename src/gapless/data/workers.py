@@ -98,6 +98,6 @@ def _check_one_by_one(chunk: Work, options: CheckOptions) -> Iterator[dict[str, 
             except BrokenProcessPool:
                 executor.shutdown(wait=True, kill_workers=True)
                 executor = _new_executor(1)
-                yield {"key": source.key(), "reason": "decoder crashed", "detail": name}
+                yield {"name": name, "key": source.key(), "reason": "decoder crashed", "detail": name}
     finally:
         executor.shutdown(wait=True, kill_workers=True)

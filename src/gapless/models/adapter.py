@@ -10,16 +10,23 @@ A head is a list of layer descriptions, saved in the model's configuration, appl
 The space after the last layer is normalised by the aligner.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import UsageError, unknown_name
+from gapless.errors import UsageError
 from gapless.geometry import unit_norm
-
-LayerSpec = Mapping[str, Any]
+from gapless.models.spec import (
+    AffineLayer,
+    DropoutLayer,
+    LayerNormLayer,
+    LayerSpec,
+    LinearLayer,
+    MlpLayer,
+    ResidualLayer,
+    UnitNormLayer,
+)
 
 
 class UnitNorm(nn.Module):
@@ -69,33 +76,46 @@ def mlp(size: int, hidden: int, output_size: int, dropout: float) -> nn.Module:
     )
 
 
-LAYERS: dict[str, Callable[[int, LayerSpec], nn.Module]] = {
-    "linear": lambda size, spec: nn.Linear(size, spec["size"], bias=spec.get("bias", False)),
-    "mlp": lambda size, spec: mlp(size, spec["hidden"], spec["size"], spec.get("dropout", 0.0)),
-    "residual": lambda size, spec: Residual(
-        size, spec["hidden"], spec.get("dropout", 0.0), spec.get("input_dropout", 0.0)
-    ),
-    "affine": lambda size, spec: Affine(size, spec.get("size", size)),
-    "unit_norm": lambda size, spec: UnitNorm(),
-    "layer_norm": lambda size, spec: nn.LayerNorm(size),
-    "dropout": lambda size, spec: nn.Dropout(spec["rate"]),
-}
+def build_layer(spec: LayerSpec, size: int) -> nn.Module:
+    """The layer that a specification describes, for rows of `size`."""
+    match spec:
+        case LinearLayer():
+            return nn.Linear(size, spec.size, bias=spec.bias)
+        case MlpLayer():
+            return mlp(size, spec.hidden, spec.size, spec.dropout)
+        case ResidualLayer():
+            return Residual(size, spec.hidden, spec.dropout, spec.input_dropout)
+        case AffineLayer():
+            return Affine(size, spec.size or size)
+        case UnitNormLayer():
+            return UnitNorm()
+        case LayerNormLayer():
+            return nn.LayerNorm(size)
+        case DropoutLayer():
+            return nn.Dropout(spec.rate)
 
 
-def build_head(specs: Sequence[LayerSpec], input_size: int, output_size: int | None) -> nn.Sequential:
+def build_head(specs: Sequence[LayerSpec] | None, input_size: int, output_size: int | None) -> nn.Sequential:
     """The head that `specs` describe; any size is right where there is no shared space (`output_size` None).
 
+    Args:
+        specs: the layers in order; None is one linear layer to `output_size`.
+
     Raises:
-        UsageError: an unknown kind, or a head that does not end at `output_size`.
+        UsageError: a head that does not end at `output_size`, or none where there is no size to end at.
     """
     size = input_size
     head = nn.Sequential()
-    for spec in specs:
-        kind = spec.get("kind", "")
-        if kind not in LAYERS:
-            raise unknown_name("head layer", kind, tuple(LAYERS))
-        head.append(LAYERS[kind](size, spec))
-        size = int(spec.get("size", size))
+    for spec in default_head(output_size) if specs is None else specs:
+        head.append(build_layer(spec, size))
+        size = getattr(spec, "size", None) or size
     if output_size is not None and size != output_size:
         raise UsageError(f"the head ends at size {size}, but the shared space has {output_size}; end it with a linear")
     return head
+
+
+def default_head(output_size: int | None) -> tuple[LayerSpec, ...]:
+    """One linear layer to the shared space."""
+    if output_size is None:
+        raise UsageError("without a shared space (embedding_dim) a modality must say what its head is")
+    return (LinearLayer(output_size),)

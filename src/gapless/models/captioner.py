@@ -32,6 +32,7 @@ from gapless.models.decoders import (
 from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.prefix_cache import PrefixCache
 from gapless.models.preprocessing import Preprocessor
+from gapless.models.spec import ImageInput
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
 IMAGE, TEXT = "image", "text"
@@ -345,7 +346,7 @@ def assemble_captioner(
     Raises:
         UsageError: an aligner without images, a decoder that is unknown or cannot be built.
     """
-    if IMAGE not in aligner.modalities or aligner.config.modalities[IMAGE]["input"]["kind"] != "image":
+    if IMAGE not in aligner.modalities or not isinstance(aligner.specs[IMAGE].input, ImageInput):
         raise UsageError(f"a captioner needs a model that takes images; this one takes {', '.join(aligner.modalities)}")
     module = None
     described = {name: value for name, value in decoder.items() if name != "pretrained"}
@@ -376,7 +377,9 @@ def assemble_captioner(
 def probe_patches(aligner: GaplessModel) -> tuple[int, int]:
     """How many tokens the image encoder gives and how wide they are, found out with a black image."""
     preprocessor = aligner.preprocessor(IMAGE)
-    size = int(aligner.config.modalities[IMAGE]["input"].get("size", 224))
+    spec = aligner.specs[IMAGE].input
+    assert isinstance(spec, ImageInput)
+    size = spec.size
     black = preprocessor.collate([preprocessor.prepare(np.zeros((size, size), dtype=np.uint8))])
     was_training = aligner.training
     aligner.train(False)

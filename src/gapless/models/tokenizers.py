@@ -56,9 +56,14 @@ class OpenClipTokenizer:
         from open_clip.tokenizer import SimpleTokenizer
 
         self.tokenizer = SimpleTokenizer(context_length=context_length)
+        self.context_length = context_length
 
     def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, Tensor]:
         return {"input_ids": self.tokenizer(list(texts))}
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of the whole text, with the start and end marks."""
+        return len(self.tokenizer.encode(text)) + 2
 
 
 def tokenizer_home(directory: str | Path, modality: str) -> Path:

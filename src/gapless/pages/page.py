@@ -1,19 +1,12 @@
 """The templates of the pages: every string escaped, an unknown name is an error."""
 
-import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from gapless.files import strict_json
+
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-# The figures that stand beside a map, and what they are called there.
-HEADLINES = {
-    "gap/centroid_distance": "centroid distance",
-    "gap/true_pair_cosine": "true-pair cosine",
-    "gap/separability_auc": "separability (0.5 = closed)",
-    "gap/mixing@10": "mixing (0.5 = closed)",
-}
 
 
 @cache
@@ -37,5 +30,5 @@ def render_page(room: str, template: str, **values: Any) -> str:
 
 def json_for_page(value: Any) -> str:
     """JSON that cannot end its script element, whatever the strings hold."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = strict_json(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from importlib.resources import files as package_files
 from typing import Any
 
@@ -27,10 +28,9 @@ from gapless.errors import DataRefused, GaplessError, UsageError
 from gapless.pages.page import render_page
 from gapless.search.batching import Batcher, TooBusy
 from gapless.search.collection import Collection, Hit
-from gapless.search.filters import literal, prepare_filter
 from gapless.search.guard import LOCAL_HOSTS, Guard, refusal
 from gapless.search.overview import Overview
-from gapless.search.schemas import MAX_HITS, Answer, Description, Failure, FoundRow, Health, Label, Query
+from gapless.search.schemas import MAX_HITS, Answer, CutWords, Description, Failure, FoundRow, Health, Label, Query
 from gapless.search.searcher import Searcher, weighted_mean
 from gapless.search.upload import MAX_QUERY, MAX_UPLOAD, decode_upload, read_upload
 
@@ -158,11 +158,16 @@ class Service:
     async def answer(self, query: Query, image: np.ndarray | None) -> Answer:
         start = time.perf_counter()
         query.check_inputs(image is not None)
-        where = filter_of(query, self.collection)
+        self.collection.prepared(query.modality, query.condition, query.labels)  # before the model works for it
         vector = await self.vector(query, image)
-        hits = await run_in_threadpool(self.hits, query, vector, where)
+        hits = await run_in_threadpool(self.hits, query, vector)
+        cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
         elapsed = 1000 * (time.perf_counter() - start)
-        return Answer(hits=[FoundRow.of(hit) for hit in hits], milliseconds=round(elapsed, 2))
+        return Answer(
+            hits=[FoundRow.of(hit) for hit in hits],
+            cut=None if cut is None else CutWords(tokens=cut.tokens, read=cut.read),
+            milliseconds=round(elapsed, 2),
+        )
 
     async def vector(self, query: Query, image: np.ndarray | None) -> np.ndarray:
         """[dim] unit norm."""
@@ -180,24 +185,26 @@ class Service:
         except DataRefused as error:  # the query's data, not the collection's
             raise UsageError(str(error)) from None
 
-    def hits(self, query: Query, vector: np.ndarray, where: str | None) -> list[Hit]:
+    def hits(self, query: Query, vector: np.ndarray) -> list[Hit]:
         """The nearest rows; of "more like this" without the row itself."""
         found = self.collection.search(
             vector,
             k=query.k + (query.like is not None),
             modality=query.modality,
-            where=where,
+            where=query.condition,
+            labels=query.labels,
             words=query.text if query.hybrid else None,
         )
         return [hit for hit in found if hit.row != query.like][: query.k]
 
     def description(self) -> Description:
         info = self.collection.info
+        kinds = {name: self.collection.label_kind(name) for name in info["labels"]}
         return Description(
             rows=self.collection.count(),
             modalities=info["modalities"],
             labels={
-                name: Label(values=values[:MAX_VALUES], num_values=len(values))
+                name: Label(values=values[:MAX_VALUES], num_values=len(values), kind=kinds[name])
                 for name, values in self.collection.label_values().items()
             },
             queries=self.searcher.query_modalities,
@@ -214,23 +221,6 @@ def unit_vector(values: list[float]) -> np.ndarray:
         raise UsageError("a query vector has a length of 0, or no numbers")
     vector = vector / largest  # extreme numbers would overflow the norm
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
-
-
-def filter_of(query: Query, collection: Collection) -> str | None:
-    """The query's labels and its SQL as one filter."""
-    parts = []
-    if query.where is not None and query.where.strip():
-        prepare_filter(query.where, collection.fields)  # alone it must be whole, or its parentheses could end ours
-        parts.append(f"({query.where})")
-    field_of = {column: field for field, column in collection.fields.items()}
-    for name, value in query.labels.items():
-        if name not in collection.info["labels"]:
-            known = ", ".join(collection.info["labels"]) or "none"
-            raise UsageError(f"unknown label {name!r}; the collection has: {known}")
-        field = field_of[collection.info["labels"][name]]
-        quote = '"' if "`" in field else "`"
-        parts.append(f"{quote}{field}{quote} = {literal(value)}")
-    return " AND ".join(parts) or None
 
 
 def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
@@ -262,6 +252,16 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
         return Response(content, media_type=media_type)
 
 
+def sentence_of(error: Any) -> str:
+    """What pydantic found wrong with a query, as a sentence."""
+    field = ".".join(str(part) for part in error["loc"] if part != "body")[:100]
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(field, Query.model_fields, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{field}: no field of a query (it takes {', '.join(Query.model_fields)}){meant}"
+    return f"{field or 'the request'}: {error['msg']}"
+
+
 def add_refusals(app: FastAPI) -> None:
     """Every refusal is JSON with one sentence."""
 
@@ -276,9 +276,7 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     async def of_validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | ValidationError)
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "body")[:100]
-        return refusal(400, f"{field or 'the request'}: {first['msg']}")
+        return refusal(400, sentence_of(error.errors()[0]))
 
     @app.exception_handler(GaplessError)
     async def of_gapless(_: Request, error: Exception) -> Response:

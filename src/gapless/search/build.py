@@ -37,10 +37,9 @@ from gapless.search.collection import (
     connect,
     is_remote,
     key_of,
-    reading,
     table_names,
 )
-from gapless.search.filters import prepare_filter
+from gapless.search.engine import reading
 from gapless.search.snapshot import check_unit_norm
 from gapless.writers import LOCK_FILE, only_writer
 
@@ -369,6 +368,6 @@ def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, 
 
 def delete_rows(collection: Collection, where: str) -> int:
     """Delete the rows that a filter lets through; gives their number."""
-    prepared = prepare_filter(where, collection.fields)
+    prepared = collection.prepared(where=where)
     with reading(collection.uri, where):
         return int(collection.table.delete(prepared).num_deleted_rows)

@@ -9,11 +9,9 @@ and source, and an image's thumbnail. The table's own metadata says which model 
 
 import json
 import os
-import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gapless.errors import DataRefused, GaplessError, UsageError, missing_extra, unknown_name
-from gapless.search.filters import literal, prepare_filter
+from gapless.errors import DataRefused, UsageError, missing_extra, unknown_name
+from gapless.search.arguments import checked_count, checked_key
+from gapless.search.engine import reading
+from gapless.search.filter_terms import literal
+from gapless.search.filters import label_filter, prepare_filter
+from gapless.search.kinds import BOOLEAN, TEXT, Kind
 from gapless.search.snapshot import MEMORY_BYTES, NORM_TOLERANCE, Snapshot
 
 FORMAT = "gapless-collection"
@@ -137,9 +139,19 @@ class Collection:
 
     def count(self, where: str | None = None) -> int:
         """How many rows a filter lets through; all of them without one."""
-        prepared = self._prepared(None, where)
+        prepared = self.prepared(where=where)
         with reading(self.uri, where):
             return int(self.table.count_rows(prepared))
+
+    def label_kind(self, label: str) -> str:
+        """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
+        return self._kind_of(self.info["labels"][label]).name
+
+    def _kind_of(self, column: str) -> Kind:
+        if column in OWN_FIELDS:
+            return BOOLEAN if column == "has_thumbnail" else TEXT
+        with reading(self.uri):
+            return self.snapshot().kind(column)
 
     def search(
         self,
@@ -148,6 +160,7 @@ class Collection:
         k: int = 10,
         modality: str | None = None,
         where: str | None = None,
+        labels: Mapping[str, str | float] | None = None,
         words: str | None = None,
         exact: bool | None = None,
     ) -> list[Hit]:
@@ -155,22 +168,24 @@ class Collection:
 
         Args:
             vector: [dim], unit norm.
+            k: a whole number, at least 1; of more than there are, all.
             modality: only rows of this one; None searches all together.
             where: a filter, `filters` says what it may hold.
+            labels: label -> the value that its rows must have.
             words: hybrid search: the ranking by vectors and the ranking of the captions by these words become one, by
                 reciprocal ranks.
             exact: every vector is scored; by default unless the collection has an approximate index.
 
         Raises:
-            UsageError: an unknown modality or field, a broken filter, a vector of another size.
+            UsageError: another k, an unknown modality, label or field, a broken filter, a vector of another size.
         """
         query = self._query(vector)
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
-        prepared = self._prepared(modality, where)
+        k = checked_count(k)
+        prepared = self.prepared(modality, where, labels)
         snapshot = self.snapshot()
-        wanted = k if words is None else max(k, MIN_FUSED)
         with reading(self.uri, where):
+            k = min(k, max(1, len(snapshot)))  # the engine takes no number above 64 bits
+            wanted = k if words is None else max(k, MIN_FUSED)
             if exact is False or (exact is None and snapshot.has_index):
                 places, scores = indexed(snapshot, query, wanted, prepared)
             else:
@@ -183,21 +198,21 @@ class Collection:
         """The row of a key, with score 1."""
         snapshot = self.snapshot()
         with reading(self.uri):
-            place = snapshot.place_of(row)
+            place = snapshot.place_of(checked_key(row))
             return None if place is None else self._hits(snapshot, np.array([place]), np.ones(1))[0]
 
     def vector_of(self, row: str) -> np.ndarray | None:
         """[dim] fp32 of a key."""
         snapshot = self.snapshot()
         with reading(self.uri):
-            place = snapshot.place_of(row)
+            place = snapshot.place_of(checked_key(row))
             return None if place is None else snapshot.vectors(np.array([place]))[0]
 
     def thumbnail_of(self, row: str) -> bytes | None:
         """The JPEG of a key; None for a text, or an image that could not be read."""
         snapshot = self.snapshot()
         with reading(self.uri):
-            place = snapshot.place_of(row)
+            place = snapshot.place_of(checked_key(row))
             if place is None:
                 return None
             content: bytes | None = snapshot.fetch(np.array([place]), ["thumbnail"])["thumbnail"][0].as_py()
@@ -251,20 +266,33 @@ class Collection:
             )
 
     def _query(self, vector: np.ndarray) -> np.ndarray:
-        query = np.asarray(vector, dtype=np.float32)
+        try:
+            query = np.asarray(vector, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"a query vector is made of numbers, got {type(vector).__name__}") from None
         if query.shape != (self.info["embedding_dim"],) or not abs(np.linalg.norm(query) - 1) < NORM_TOLERANCE:
             raise UsageError(
                 f"a query is a unit-norm vector of {self.info['embedding_dim']} numbers, got {query.shape}"
             )
         return query
 
-    def _prepared(self, modality: str | None, where: str | None) -> str | None:
-        """The filter as the engine takes it."""
+    def prepared(
+        self,
+        modality: str | None = None,
+        where: str | None = None,
+        labels: Mapping[str, str | float] | None = None,
+    ) -> str | None:
+        """The filter as the engine takes it; the arguments and errors are those of `search`."""
         if modality is not None and modality not in self.info["modalities"]:
             raise unknown_name("modality", modality, self.info["modalities"])
         parts = [] if modality is None else [f"modality = {literal(modality)}"]
+        columns = self.info["labels"]
+        for name, value in (labels or {}).items():
+            if name not in columns:
+                raise unknown_name("label", name, columns)
+            parts.append(label_filter(name, columns[name], value, self._kind_of(columns[name])))
         if where is not None:
-            parts.append(f"({prepare_filter(where, self.fields)})")
+            parts.append(f"({prepare_filter(where, self.fields, self._kind_of)})")
         return " AND ".join(parts) or None
 
     def _hits(self, snapshot: Snapshot, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
@@ -350,22 +378,3 @@ def info_of(schema: pa.Schema, uri: str) -> dict[str, Any]:
     if info["version"] != VERSION:
         raise DataRefused(f"{uri} is a collection of version {info['version']!r}, this gapless reads {VERSION}")
     return dict(info)
-
-
-@contextmanager
-def reading(uri: str, where: str | None = None) -> Iterator[None]:
-    """What the engine says of damage, of a failed filter or an unreachable store, as one sentence of ours."""
-    try:
-        yield
-    except GaplessError:
-        raise
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # the engine panics on some damage, which is no Exception
-        said = " ".join(re.sub(r",? \S*\.rs:[\d:]*", "", str(error)).split())[:200]
-        if where is not None and isinstance(error, (ValueError, RuntimeError)):
-            raise UsageError(f"the filter {where[:60]!r} cannot be applied ({said})") from None
-        help_ = (
-            "check the address and the credentials" if is_remote(uri) else "it is damaged: remove it and index again"
-        )
-        raise DataRefused(f"{uri} cannot be read ({said}); {help_}") from None

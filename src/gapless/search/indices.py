@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from gapless.errors import unknown_name
-from gapless.search.collection import Collection, indexed, reading
+from gapless.search.collection import Collection, indexed
+from gapless.search.engine import reading
 
 KINDS = ("hnsw", "ivf-pq", "ivf-flat")
 ANN_ABOVE = 2_000_000  # rows; below, exact search from memory answers within a fraction of a second
@@ -33,7 +34,7 @@ def update_indices(collection: Collection, kind: str | None, above: int = ANN_AB
         kind: of the approximate index; None lets the size decide: `hnsw` above `above` rows, else none.
 
     Returns:
-        recall of the approximate index, measured, or None where there is none.
+        recall of the approximate index, measured, or None where there is none, or no row.
     """
     from lancedb.index import FTS
 
@@ -46,7 +47,7 @@ def update_indices(collection: Collection, kind: str | None, above: int = ANN_AB
         if kind is not None:
             table.create_index("vector", config=index_config(kind), replace=True)
         table.optimize()
-    return measured_recall(collection) if collection.snapshot().has_index else None
+    return measured_recall(collection) if collection.snapshot().has_index and collection.count() else None
 
 
 def measured_recall(collection: Collection) -> dict[str, float]:

@@ -16,7 +16,8 @@ Name = Annotated[str, Field(max_length=1_000)]
 class Query(BaseModel):
     """What to look for, and where. Exactly one of: words and an uploaded image (either or both), `vector`, `like`."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    # strict: "3" and true are no numbers, 2.5 is no number of hits
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     text: Words | None = Field(None, description="words to search with")
     image_weight: float = Field(0.5, ge=0, le=1, description="with words and an image: 0 is words alone, 1 image alone")
@@ -26,13 +27,18 @@ class Query(BaseModel):
     like: Name | None = Field(None, description="the row of a hit: more like this one")
     k: int = Field(24, ge=1, le=MAX_HITS, description="how many hits")
     modality: Name | None = Field(None, description="only rows of this modality; null searches all together")
-    labels: Annotated[dict[Name, Name], Field(max_length=20)] = Field(
+    labels: Annotated[dict[Name, Name | int | float], Field(max_length=20)] = Field(
         default_factory=dict, description="only rows with these values of these labels"
     )
     where: Annotated[str, Field(max_length=10_000)] | None = Field(
-        None, description="a filter in SQL: modality_type = 'CT' AND split = 'test'"
+        None, description="a filter in SQL: modality_type = 'CT' AND age > 60"
     )
     hybrid: bool = Field(False, description="also search the captions for the words; the two rankings become one")
+
+    @property
+    def condition(self) -> str | None:
+        """The filter; one of spaces is none."""
+        return self.where if self.where and self.where.strip() else None
 
     def check_inputs(self, has_image: bool) -> None:
         """Exactly one way of asking.
@@ -64,8 +70,16 @@ class FoundRow(BaseModel):
         return cls(**asdict(hit))
 
 
+class CutWords(BaseModel):
+    """Words that are more than the model reads."""
+
+    tokens: int = Field(description="of the whole query")
+    read: int = Field(description="so many of them the model read, from the start")
+
+
 class Answer(BaseModel):
     hits: list[FoundRow]
+    cut: CutWords | None = Field(None, description="null where the model read all words of the query")
     milliseconds: float = Field(description="inside the service, from the query's last byte to the hits")
 
 
@@ -78,6 +92,7 @@ class Failure(BaseModel):
 class Label(BaseModel):
     values: list[tuple[str, int]] = Field(description="values with their number of rows, the most frequent first")
     num_values: int = Field(description="how many there are; of very many only the first are listed")
+    kind: str = Field(description="number where every value is one (a filter compares numbers then), else text")
 
 
 class Description(BaseModel):

@@ -4,7 +4,8 @@ searcher = Searcher.open("collections/x")
 searcher.search(text="left pleural effusion", k=5)
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from gapless.data.pixels import load_image
 from gapless.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
+from gapless.search.arguments import checked_count, checked_image, checked_weight, checked_words
 from gapless.search.collection import Collection, Hit
+from gapless.search.query_length import Cut, QueryCut, QueryLength
 
 
 class Part(NamedTuple):
@@ -41,6 +44,7 @@ class Searcher:
         collection.check_model(fingerprint_of(model))
         self.collection = collection
         self.model = model.train(False)
+        self._length = QueryLength(model)
 
     @classmethod
     def open(cls, uri: str | Path, model: str | Sequence[str] | None = None) -> "Searcher":
@@ -80,7 +84,7 @@ class Searcher:
 
         Args:
             text: words, or None.
-            image: an 8-bit array [height, width] or [height, width, 3], a `Path`, or None.
+            image: a path, the bytes of an image file, an 8-bit array [height, width] or [height, width, 3], or None.
             image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
 
         Returns:
@@ -89,18 +93,28 @@ class Searcher:
         Raises:
             UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
             DataRefused: an image that cannot be read.
+
+        Warns:
+            QueryCut: the words are more than the model reads.
         """
-        parts = [opened(part) for part in self.parts(text, image, image_weight)]
+        wanted = self.parts(text, image, image_weight)
+        cut = None if text is None else self.cut(text)
+        if cut is not None:
+            warnings.warn(QueryCut(str(cut)), stacklevel=2)
+        parts = [opened(part) for part in wanted]
         return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
+
+    def cut(self, text: str) -> Cut | None:
+        """What the model leaves out of these words, or None where it reads all."""
+        return self._length.cut_of(checked_words(text)) if "text" in self.query_modalities else None
 
     def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
         """What of a query has to be encoded; the arguments and errors are those of `embed`."""
         if text is None and image is None:
             raise UsageError("a query needs words, an image, or both")
-        if text is not None and not text.strip():
-            raise UsageError("the query is empty; give words or an image")
-        if not 0 <= image_weight <= 1:
-            raise UsageError(f"image_weight lies between 0 and 1, got {image_weight}")
+        image_weight = checked_weight(image_weight)
+        text = None if text is None else checked_words(text)
+        image = None if image is None else checked_image(image)
         both = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
         parts = [part for part in both if part.raw is not None]
         for part in parts:
@@ -114,7 +128,7 @@ class Searcher:
     @property
     def query_modalities(self) -> list[str]:
         """What a query may be: the modalities that the model embeds by itself, so not vectors of another encoder."""
-        inputs = {name: self.model.config.modalities[name]["input"]["kind"] for name in self.model.modalities}
+        inputs = {name: spec.input.kind for name, spec in self.model.specs.items()}
         return [name for name, kind in inputs.items() if kind != "vector"]
 
     def _check_modality(self, modality: str) -> None:
@@ -132,6 +146,7 @@ class Searcher:
         k: int = 10,
         modality: str | None = None,
         where: str | None = None,
+        labels: Mapping[str, str | float] | None = None,
         hybrid: bool = False,
         exact: bool | None = None,
     ) -> list[Hit]:
@@ -145,19 +160,24 @@ class Searcher:
         """
         if hybrid and text is None:
             raise UsageError("a hybrid search needs words")
+        checked_count(k)
+        self.collection.prepared(modality, where, labels)  # what is wrong with them is said before the model works
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
-        return self.collection.search(vector, k=k, modality=modality, where=where, words=words, exact=exact)
+        return self.collection.search(
+            vector, k=k, modality=modality, where=where, labels=labels, words=words, exact=exact
+        )
 
 
 def opened(part: Part) -> Part:
-    """The part itself, or, where it is the path of an image, what the file shows."""
-    if not isinstance(part.raw, Path):
+    """The part itself, or, where it is an image file or its path, what the file shows."""
+    if not isinstance(part.raw, Path | bytes):
         return part
     try:
         return part._replace(raw=load_image(part.raw))
     except DataRefused as error:
-        raise DataRefused(f"{part.raw} cannot be searched with: {error}") from None
+        named = part.raw if isinstance(part.raw, Path) else "the image"
+        raise DataRefused(f"{named} cannot be searched with: {error}") from None
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:

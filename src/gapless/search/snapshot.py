@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gapless.errors import DataRefused
+from gapless.search.kinds import Kind, kind_of
 
 MEMORY_BYTES = 4 << 30  # vectors up to this size are held in memory; larger ones are read at each exact search
 ROWS_AT_ONCE = 65_536
@@ -38,6 +39,7 @@ class Snapshot:
         self.dim = dim
         self.memory_bytes = memory_bytes
         self._allowed: dict[str, np.ndarray] = {}
+        self._kinds: dict[str, Kind] = {}
         self._lock = threading.Lock()
         self._vectors: np.ndarray | None = None
 
@@ -123,6 +125,12 @@ class Snapshot:
         held = found["_rowid"].to_numpy()
         order = np.argsort(held)
         return found.take(order[np.searchsorted(held[order], row_ids)]).drop_columns(["_rowid"])
+
+    def kind(self, column: str) -> Kind:
+        """What a column of labels holds in this version: numbers, when every value of it is one."""
+        if column not in self._kinds:
+            self._kinds[column] = kind_of(self.table.search().select([column]).to_arrow()[column])
+        return self._kinds[column]
 
     def allowed(self, where: str) -> np.ndarray:
         """[row] bool: which rows a prepared filter lets through."""

@@ -3,6 +3,7 @@
 Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from gapless.data.manifest import Manifest
 from gapless.errors import UsageError, unknown_name
 from gapless.files import check_new_directory, read_json, write_json, write_text
 from gapless.metrics.measure import measure_difference
+from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.train.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
@@ -149,7 +151,8 @@ def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
 
     def number(figure: Any) -> float:
-        return float(figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure)
+        value = figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure
+        return math.nan if value is None else float(value)
 
     return {key: number(figure) for key, figure in figures.items()}
 
@@ -167,7 +170,7 @@ def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | N
 
 def differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}

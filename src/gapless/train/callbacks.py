@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gapless.errors import DataRefused
-from gapless.files import write_text
+from gapless.files import strict_json, write_text
 from gapless.losses.gap_closing import GapClosingLoss
 
 HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
@@ -145,7 +145,7 @@ class MetricsFile(TrainerCallback):
         record = {key.replace("eval_", "eval/", 1): value for key, value in logs.items() if key not in HIDDEN_LOGS}
         if set(record) - {"epoch"}:
             with self.path.open("a") as stream:
-                stream.write(json.dumps({"step": state.global_step, **record}) + "\n")
+                stream.write(strict_json({"step": state.global_step, **record}) + "\n")
 
 
 class ProgressBar(TrainerCallback):

@@ -116,7 +116,7 @@ def score_captions(
 
 def check_judge(judge: GaplessModel) -> None:
     """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
-    kinds = {name: spec["input"]["kind"] for name, spec in judge.config.modalities.items()}
+    kinds = {name: spec.input.kind for name, spec in judge.specs.items()}
     if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
         taken = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
         raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")

@@ -19,7 +19,7 @@ from gapless.data.manifest import Manifest
 from gapless.data.pixels import verify_image
 from gapless.embed import prepared_batches
 from gapless.errors import DataRefused, UsageError, listed
-from gapless.files import read_object, remove_leftovers, sha256_of, sync_path, write_json
+from gapless.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
 from gapless.models.captioner import IMAGE, Captioner
 from gapless.models.generation import NOTICE, GenerationSettings, captions_from
 from gapless.train.run import differences
@@ -120,7 +120,7 @@ def write_captions(
         rest = Subset(dataset, range(done, len(dataset)))
         with partial.open("a", encoding="utf-8") as stream:
             for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
-                stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in batch)
+                stream.writelines(strict_json(line, ensure_ascii=False) + "\n" for line in batch)
                 stream.flush()
         sync_path(partial)
         partial.rename(out)

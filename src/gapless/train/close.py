@@ -22,7 +22,7 @@ from gapless.captions import caption_codes
 from gapless.embed import embed_dataset
 from gapless.errors import DataRefused, UsageError, unknown_name
 from gapless.files import new_directory, write_json
-from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index
+from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.train.adapter import (
@@ -59,6 +59,7 @@ def close_gap(
     ids: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     captions: Sequence[str] | None = None,
+    positives: Any = None,
     frozen: GaplessModel | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> GaplessModel:
@@ -76,6 +77,8 @@ def close_gap(
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
         captions: [pair]; with `loss.mask_duplicates` the same ones (see `gapless.captions`) are positives of each
             other; default: equal rows of the anchor.
+        positives: [pair] what each row shows; in place of `captions`, rows of one item are positives of each other,
+            and they count for each other in `lenient_R@K`.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
 
@@ -98,7 +101,11 @@ def close_gap(
         ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
         train=train,
         validation=validation,
-        positives=positives_of(captions if captions is not None else rows[anchor]),
+        positives=(
+            positives_of(captions if captions is not None else rows[anchor])
+            if positives is None
+            else item_classes(positives, num_rows).numpy()
+        ),
     )
     settings = replace(settings, anchor=anchor)
     with new_directory(out) as partial:
@@ -106,7 +113,7 @@ def close_gap(
             model = train_adapter(pairs, settings, seed, partial)
         else:
             model = fitted_model(pairs, method, anchor)
-        results = results_of(pairs, model)
+        results = results_of(pairs, model, pairs.positives[validation] if positives is not None else None)
         results |= {"method": method, "seed": seed, "versions": versions()}
         results["data"] = {**(data or {}), "groups": len(np.unique(index[validation]))}
         results["rows"] = {TRAIN: len(train), VALIDATION: len(validation)}
@@ -195,18 +202,17 @@ def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
     return np.array(caption_codes(rows))
 
 
-def results_of(pairs: Pairs, model: GaplessModel) -> dict[str, Any]:
+def results_of(pairs: Pairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:
     """The figures of the validation part: `before` where the dims allow it, `figures` after."""
     held = pairs.part(pairs.validation)
-    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), include=FIGURES)
+    known: dict[str, Any] = {"include": FIGURES, "positives": positives}
+    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), **known)
     comparable = len({matrix.shape[1] for matrix in held.values()}) == 1
     return {
         "n": after.pop("n"),
         "gallery_size": after.pop("gallery_size"),
         "split": VALIDATION,
-        "before": {key: value for key, value in measure(held, include=FIGURES).items() if "/" in key}
-        if comparable
-        else None,
+        "before": {key: value for key, value in measure(held, **known).items() if "/" in key} if comparable else None,
         "figures": after,
     }
 

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,20 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from gapless.data.leakage import share_in_train
 from gapless.data.manifest import Manifest
 from gapless.embed import embed_dataset, evaluation_dataset
 from gapless.errors import DataRefused, UsageError
 from gapless.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.metrics.inputs import MIN_ROWS
+from gapless.metrics.labels import telling_label
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 
 PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
 EMBEDDINGS = "embeddings.safetensors"
+POSITIVES = "positives"  # a column of this name says which rows show one item
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -132,38 +135,35 @@ def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None
 
 
 def measured_on(rows: Manifest) -> dict[str, Any]:
-    """What `measure` needs to know of a manifest's rows: groups, captions, and the main label."""
+    """What `measure` needs to know of a manifest's rows: groups, captions, the main label, and any `positives`."""
     label = main_label(rows)
     return {
         "groups": rows.table["group"].to_pylist(),
         "labels": None if label is None else rows.table[label].to_pylist(),
         "captions": rows.first_captions,
+        "positives": rows.table[POSITIVES].to_pylist() if POSITIVES in rows.labels else None,
     }
 
 
 def main_label(rows: Manifest) -> str | None:
-    """The label that figures of grouping are about, see `telling_label`."""
-    return telling_label({label: rows.table[label].to_pylist() for label in rows.labels})
-
-
-def telling_label(labels: Mapping[str, Sequence[Any]]) -> str | None:
-    """The first label that tells rows apart; in a set of CT alone that is not the acquisition."""
-    return next((name for name, values in labels.items() if len(set(values) - {None, ""}) > 1), None)
+    """The label that figures of grouping are about: the first one that can be classes."""
+    columns = {label: rows.table[label].to_pylist() for label in rows.labels if label != POSITIVES}
+    return telling_label(columns, rows.table["group"].to_pylist())
 
 
 def describe(manifest: Manifest, split: str) -> dict[str, Any]:
-    """What the figures were measured on, and how much of the split's groups training has seen."""
-    groups: dict[str, set[str]] = {}
-    for name, group in zip(manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist(), strict=True):
-        groups.setdefault(name, set()).add(group)
-    shared = groups[split] & groups.get("train", set())
+    """What the figures were measured on, and which share of the split's rows leaks from train."""
+    splits, groups = manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist()
+    images = manifest.table["sha256"].to_pylist() if "sha256" in manifest.table.column_names else [None] * len(groups)
+    share = share_in_train(groups, splits, images, split)
+    of_split = {group for group, name in zip(groups, splits, strict=True) if name == split}
     return {
         "source": manifest.info["source"],
         "fingerprint": manifest.fingerprint,
         "rows": manifest.rows_per_split(),
-        "groups": len(groups[split]),
+        "groups": len(of_split),
         "label": main_label(manifest.select(split)),
-        "leakage": {f"{split}_groups_in_train_share": len(shared) / len(groups[split])},
+        "leakage": {} if share is None else {f"{split}_rows_in_train_share": share},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gapless.errors import UsageError, unknown_name
+from gapless.models.spec import modality_spec
 
 Weight = float | list[list[float]]
 
@@ -38,7 +39,7 @@ class Recipe:
     """Everything that a run needs besides data, method and seed.
 
     Args:
-        modalities: name -> {"input", "encoder", "head"} as in `GaplessConfig`.
+        modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`.
         anchor: the modality that every other one is contrasted with.
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
@@ -60,6 +61,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.anchor not in self.modalities:
             raise unknown_name("anchor modality", self.anchor, self.modalities)
+        for name, spec in self.modalities.items():
+            modality_spec(name, spec)
         for name, value in (("embedding_dim", self.embedding_dim), ("micro_batch_size", self.micro_batch_size or 1)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")

@@ -20,6 +20,7 @@ from gapless.files import PARTIAL_MARK, check_new_directory, new_directory, read
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.spec import TextInput
 from gapless.models.tokenizers import train_tokenizer
 from gapless.train.checkpoint import checkpoints_of, newest_valid
 from gapless.train.recipes import Recipe
@@ -111,19 +112,17 @@ def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
         embedding_dim=settings.embedding_dim,
         loss={"anchor": settings.anchor, **loss},
     )
-    for name, spec in config.modalities.items():
-        missing = [part for part in ("input", "encoder") if part not in spec]
-        if missing:
-            raise UsageError(f"the modality {name!r} has no {' and no '.join(missing)}; see docs/train.md")
-    tokenizers = {}
+    specs, tokenizers = config.specs(), {}
     for name in text_modalities(config):
-        spec = config.modalities[name]
-        source = spec["encoder"].get("pretrained")
-        if source and spec["input"].get("tokenizer") != "open_clip":
+        spec = specs[name]
+        assert isinstance(spec.input, TextInput)
+        source = getattr(spec.encoder, "pretrained", None)
+        if source and spec.input.tokenizer != "open_clip":
             tokenizers[name] = pretrained_tokenizer(source)
         elif not source:
-            tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec["input"]["max_length"])
-            spec["encoder"]["config"]["vocab_size"] = len(tokenizers[name])
+            tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec.input.max_length)
+            encoder = config.modalities[name]["encoder"]
+            encoder["config"] = {**(encoder.get("config") or {}), "vocab_size": len(tokenizers[name])}
     try:
         return assemble(config, tokenizers)
     except GaplessError:

@@ -1,5 +1,6 @@
 """Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import partial
@@ -225,6 +226,8 @@ class RunTrainer(Trainer):
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        if (written / TRAINER_STATE_NAME).exists():  # transformers writes NaN where a loss was none
+            write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": plain_floats(self.sums)})
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
@@ -233,7 +236,8 @@ class RunTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         held = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
-        self.num_summed, self.sums = held["num_summed"], held["sums"]
+        self.num_summed = held["num_summed"]
+        self.sums = {name: math.nan if value is None else value for name, value in held["sums"].items()}
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.partial_directory or super()._get_output_dir(trial))

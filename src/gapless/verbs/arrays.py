@@ -18,6 +18,12 @@ def array_arguments(parser: Parser) -> None:
         group.add_argument(f"--{name}", type=Path, default=None, help=".npy, .npz, .safetensors or .parquet")
     group.add_argument("--groups", type=Path, default=None, help="what must not be split: one line per row")
     group.add_argument("--labels", type=Path, default=None, help="classes: one line per row, empty where missing")
+    group.add_argument(
+        "--positives",
+        default=None,
+        help="what each row shows, such as its image where an image has several captions: a file of one line per row, "
+        "or a column; rows of one item count as right for each other in lenient_R@K",
+    )
 
 
 def further_modalities(parser: Parser, words: Sequence[str]) -> None:
@@ -42,13 +48,11 @@ def modality_files(args: Arguments) -> dict[str, Path]:
 
 def read_given(args: Arguments, sources: Sequence[Path]) -> Any:
     """The embeddings that the options name: directories and files, or one array per modality."""
-    from gapless.data.embeddings import read_arrays, read_embeddings
+    from gapless.data.array_sets import read_arrays
+    from gapless.data.embeddings import read_embeddings
 
     arrays = modality_files(args)
     if bool(arrays) == bool(sources):
         raise UsageError("give embeddings directories, or one array per modality (--image A.npy --text B.npy)")
-    if arrays:
-        return read_arrays(arrays, labels=args.labels, groups=args.groups)
-    if args.labels or args.groups:
-        raise UsageError("--labels and --groups go with plain arrays; embeddings directories hold their own")
-    return read_embeddings(*sources)
+    beside = {"labels": args.labels, "groups": args.groups, "positives": args.positives}
+    return read_arrays(arrays, **beside) if arrays else read_embeddings(*sources, **beside)

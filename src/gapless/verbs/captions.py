@@ -85,10 +85,6 @@ def generate(args: Arguments) -> Outcome:
 
     if (args.data is None) == (not args.image):
         raise UsageError("give either --data MANIFEST or --image FILE...")
-    if args.batch_size < 1:
-        raise UsageError(f"--batch_size is at least 1, got {args.batch_size}")
-    if args.workers < 0:
-        raise UsageError(f"--workers is 0 or more, got {args.workers}")
     settings = GenerationSettings(**{f.name: getattr(args, f.name) for f in fields(GenerationSettings)})
     model = load_captioner(args.model)
     return generate_for_files(args, model, settings) if args.image else generate_for_rows(args, model, settings)
@@ -178,10 +174,6 @@ def evaluate(args: Arguments) -> Outcome:
     from gapless.train.captions import check_made_from, read_captions
     from gapless.train.evaluate import refuse_other_figures
 
-    if args.num_bootstrap < 0:
-        raise UsageError(f"--num_bootstrap is 0 or more, got {args.num_bootstrap}")
-    if args.seed < 0:
-        raise UsageError(f"--seed is 0 or more, got {args.seed}")
     is_run = args.source.is_dir()
     manifest = Manifest.read(args.data)
     source = captions_of(args.source, args.split) if is_run else args.source

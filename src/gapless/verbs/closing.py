@@ -63,12 +63,13 @@ def close(args: Arguments) -> Outcome:
         ids=rows.ids,
         splits=rows.splits,
         captions=rows.captions,
+        positives=rows.positives,
         frozen=frozen,
         data=rows.info.get("data") or {"source": rows.info.get("source")},
     )
     results = read_json(args.out / "results.json")
     value = {"model": str(args.out), "takes": "raw inputs" if frozen else "vectors", **results}
-    return Outcome(value, f"{before_and_after(results)}\n{note}\n{args.out}")
+    return Outcome(value, f"{before_and_after(results)}\n{note}\n{args.out}", notes=rows.notes)
 
 
 def frozen_model(info: Mapping[str, Any]) -> tuple[Any, str]:
@@ -109,12 +110,14 @@ def export_arguments(parser: Parser) -> None:
 
 
 def export(args: Arguments) -> Outcome:
+    from gapless.files import check_new_directory
     from gapless.models.card import model_card
     from gapless.models.export import export_hub, export_onnx, push
     from gapless.models.foreign import load_model
 
     if args.push and args.to != "hub":
         raise UsageError("--push goes with --to hub")
+    check_new_directory(args.out)
     facts = card_facts(args) if args.to == "hub" else None
     model = load_model([args.model])
     if facts is None:

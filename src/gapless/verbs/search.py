@@ -17,7 +17,7 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
     parser.add_argument("--ray", default=None, help="embed on a Ray cluster: its address, 'auto', or 'local'")
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=256, help="rows that the model reads at once")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
 
 
@@ -95,7 +95,7 @@ def samples_of(args: Arguments, model: Any, fingerprint: str) -> Any:
 
 
 def delete_arguments(parser: Parser) -> None:
-    parser.add_argument("collection")
+    parser.add_argument("collection", help="what 'gapless index' wrote")
     parser.add_argument("--where", required=True, help="which rows, as in search: \"group = 'case 17'\"")
 
 
@@ -110,36 +110,45 @@ def delete(args: Arguments) -> Outcome:
 
 
 def search_arguments(parser: Parser) -> None:
-    parser.add_argument("collection")
-    parser.add_argument("words", nargs="?", default=None)
+    parser.add_argument("collection", help="what 'gapless index' wrote")
+    parser.add_argument("words", nargs="?", default=None, help="what to search for, in quotes")
     parser.add_argument("--image", type=Path, default=None, help="an image to search with, alone or beside words")
     parser.add_argument("--image_weight", type=float, default=0.5, help="with both: 0 is words alone, 1 image alone")
-    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--k", type=int, default=10, help="how many hits")
     parser.add_argument("--modality", default=None, help="only rows of this modality; default all, mixed")
-    parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND split = 'test'\"")
+    parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND age > 60\"")
     parser.add_argument("--hybrid", action="store_true", help="also search the captions for the words")
     parser.add_argument("--exact", action="store_true", help="score every row even where an approximate index is")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
 
 
 def search(args: Arguments) -> Outcome:
+    import warnings
     from dataclasses import asdict
 
+    from gapless.search.query_length import QueryCut
     from gapless.search.searcher import Searcher
 
     searcher = Searcher.open(args.collection, args.model)
-    hits = searcher.search(
-        text=args.words,
-        image=args.image,
-        image_weight=args.image_weight,
-        k=args.k,
-        modality=args.modality,
-        where=args.where,
-        hybrid=args.hybrid,
-        exact=True if args.exact else None,
-    )
-    listed = [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, 1)]
-    return Outcome({"hits": listed, "model": searcher.collection.info["model"]}, hits_to_text(hits, terminal_width()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QueryCut)  # the outcome says it
+        hits = searcher.search(
+            text=args.words,
+            image=args.image,
+            image_weight=args.image_weight,
+            k=args.k,
+            modality=args.modality,
+            where=args.where,
+            hybrid=args.hybrid,
+            exact=True if args.exact else None,
+        )
+    cut = None if args.words is None else searcher.cut(args.words)
+    value = {
+        "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, 1)],
+        "model": searcher.collection.info["model"],
+        "cut": None if cut is None else asdict(cut),
+    }
+    return Outcome(value, hits_to_text(hits, terminal_width()), notes=() if cut is None else (str(cut),))
 
 
 def hits_to_text(hits: Any, width: int) -> str:

@@ -13,7 +13,7 @@ BACKLOG = 128
 
 
 def serve_arguments(parser: Parser) -> None:
-    parser.add_argument("collection")
+    parser.add_argument("collection", help="what 'gapless index' wrote")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
     parser.add_argument("--allow_host", nargs="+", default=[], help="further names that browsers may call it by")
@@ -32,7 +32,7 @@ def serve(args: Arguments) -> Outcome:
     from gapless.search.searcher import Searcher
 
     if not 0 < args.max_upload_mb <= 1000:
-        raise UsageError(f"--max-upload-mb lies between 0 and 1000, got {args.max_upload_mb}")
+        raise UsageError(f"--max_upload_mb lies between 0 and 1000, got {args.max_upload_mb}")
     with listening(args.port) as listener:  # first: a port in use is said before the model is loaded
         searcher = Searcher.open(args.collection, args.model)
         searcher.warm()

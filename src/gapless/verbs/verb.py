@@ -1,5 +1,6 @@
 """The form of a verb and of what it gives back."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Outcome:
     value: dict[str, Any]
     text: str
     refusal: GaplessError | None = None  # raised after the outcome is printed
+    notes: Sequence[str] = ()  # sentences for stderr, also with `--json`
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,21 @@ class Verb:
     late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
-def terminal_width() -> int:
+# What the numbers of every verb can be, by the option's name: the least and the largest; `options` checks them once.
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("num_bootstrap", "workers", "ann_above", "num_validation", "num_test"), (0, math.inf)),
+    **dict.fromkeys(("noise_std", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("batch_size", "micro_batch_size", "shard_size", "k", "seeds", "num_pairs"), (1, math.inf)),
+    **dict.fromkeys(("embedding_dim", "hidden", "vocab_size", "num_slots", "max_tokens", "image_size"), (1, math.inf)),
+    **dict.fromkeys(("num_epochs", "max_steps", "steps_per_epoch", "num_evaluations", "patience"), (1, math.inf)),
+    **dict.fromkeys(("dropout", "input_dropout", "warmup_share", "validation_share", "max_bad"), (0, 1)),
+    "image_weight": (0, 1),
+    "seed": (0, 2**32 - 1),  # what NumPy takes
+    "port": (0, 65535),
+}
 
+
+def terminal_width() -> int:
     return get_terminal_size((110, 40)).columns
 
 

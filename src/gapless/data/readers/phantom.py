@@ -20,7 +20,7 @@ from gapless.errors import UsageError
 # 1,024 of 5,000 pairs are a gallery of the size that the demo reports.
 TEST_SHARE = 0.2048
 VALIDATION_SHARE = 0.0512
-MIN_SIZE = 16
+MIN_SIZE, MAX_SIZE = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,24 @@ def write_phantom(
     Args:
         out: the manifest's directory; must be new.
         num_pairs: images in all; the splits share no article.
-        seed: of everything random.
-        image_size: side in pixels.
+        seed: of everything random, 0 or more.
+        image_size: side in pixels, 16 to 4,096.
         num_validation, num_test: exact sizes of these splits; by default 256 and 1,024 of 5,000, in proportion.
         workers: processes that draw and verify; None uses all cores.
     """
+    if num_pairs < 1:
+        raise UsageError(f"--num-pairs must be at least 1, got {num_pairs}")
     num_test = round(num_pairs * TEST_SHARE) if num_test is None else num_test
     num_validation = round(num_pairs * VALIDATION_SHARE) if num_validation is None else num_validation
     counts = {"train": num_pairs - num_validation - num_test, "validation": num_validation, "test": num_test}
-    if min(counts.values()) < 0 or num_pairs < 1:
+    if min(counts.values()) < 0:
         raise UsageError(
             f"{num_pairs} pairs cannot be split into {num_validation} validation and {num_test} test pairs"
         )
-    if image_size < MIN_SIZE:
-        raise UsageError(f"the phantom needs images of at least {MIN_SIZE} pixels, got {image_size}")
+    if not MIN_SIZE <= image_size <= MAX_SIZE:
+        raise UsageError(f"the phantom draws images of {MIN_SIZE} to {MAX_SIZE} pixels, got {image_size}")
+    if seed < 0:
+        raise UsageError(f"--seed must be 0 or more, got {seed}")
     options = BuildOptions(
         source=f"phantom (seed {seed})",
         labels=LABELS,

@@ -7,21 +7,24 @@ The article, which must not be split, is the PMC id in `licences.txt` (`dlinks.t
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from gapless.data.build import MAX_BAD, BuildOptions, build_manifest, clean_text
 from gapless.data.manifest import SPLITS, Manifest
+from gapless.data.readers.image_folder import ImageFolder
+from gapless.data.readers.passed_over import PassedOver, say_absent
 from gapless.data.rows import FileSource, RawRow, faulty_row, select_licences
-from gapless.errors import UsageError, unknown_name
+from gapless.errors import DataRefused, UsageError, unknown_name
 
 KINDS = ("radiology", "non-radiology")
 LABELS = ("kind", "semantic_type")
 TEXT_FILES = ("captions.txt", "licences.txt", "keywords.txt", "cuis.txt", "semtypes.txt", "dlinks.txt")
 _ID = re.compile(r"ROCO_\d+")
 _ARTICLE = re.compile(r"PMC\d+")
+# The begin of another line inside a line, as when a carriage return alone ends the lines.
+_SWALLOWED = re.compile(r"\sROCO_\d+[\t,]")
 
 
 def read_roco(
@@ -52,6 +55,8 @@ def read_roco(
     """
     folders = roco_folders(Path(source), splits, kinds)
     root = roco_root(Path(source))
+    say_absent(root, [split for split in splits if split not in {split for split, _, _ in folders}])
+    passed_over = PassedOver("files")
     options = BuildOptions(
         source=f"ROCO ({', '.join(f'{split}/{kind}' for split, kind, _ in folders)})",
         labels=LABELS,
@@ -59,8 +64,9 @@ def read_roco(
         with_licence=True,
         max_bad=max_bad,
         workers=workers,
+        details={"passed_over": passed_over.counts},
     )
-    return build_manifest(select_licences(roco_rows(folders), licences), out, options)
+    return build_manifest(select_licences(roco_rows(folders, passed_over), licences), out, options)
 
 
 def roco_root(source: Path) -> Path:
@@ -87,37 +93,52 @@ def roco_folders(source: Path, splits: Sequence[str], kinds: Sequence[str]) -> l
     return present
 
 
-def roco_rows(folders: Sequence[tuple[str, str, Path]]) -> Iterator[RawRow]:
-    """One row for every id that any text file names, and one for every line that names none."""
+def roco_rows(folders: Sequence[tuple[str, str, Path]], passed_over: PassedOver | None = None) -> Iterator[RawRow]:
+    """One row for every id that any text file names, and one for every line that names none.
+
+    Args:
+        folders: (split, kind, folder) of each part.
+        passed_over: counts the images that no line names.
+    """
+    passed_over = PassedOver("files") if passed_over is None else passed_over
     for split, kind, folder in folders:
-        name = f"{split}/{kind}"
-        captions, odd_captions = read_column(folder / "captions.txt", name)
-        licences, odd_licences = read_licences(folder / "licences.txt", name)
-        links, odd_links = read_column(folder / "dlinks.txt", name)
-        types, odd_types = read_column(folder / "semtypes.txt", name)
-        yield from (*odd_captions, *odd_licences, *odd_links, *odd_types)
-        for id in dict.fromkeys((*captions, *licences)):
-            origin = f"{name}: {id}"
-            if id not in captions:
-                yield faulty_row(origin, "no caption", "not in captions.txt", id)
-                continue
-            article, licence = licences.get(id, ("", ""))
-            found = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
-            if found is None:
-                yield faulty_row(origin, "no article", "neither in licences.txt nor in dlinks.txt", id)
-                continue
-            yield RawRow(
-                origin=origin,
-                id=id,
-                # The folder of images is the root: it may be a link to a larger disk.
-                image=FileSource(folder / "images", f"{id}.jpg"),
-                image_name=f"{name}/images/{id}.jpg",
-                captions=[captions[id]],
-                split=split,
-                group=found.group(),
-                labels={"kind": kind, "semantic_type": _first_semantic_type(types.get(id, ""))},
-                licence=licence or None,
-            )
+        yield from _folder_rows(split, kind, folder, passed_over)
+    passed_over.say()
+
+
+def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -> Iterator[RawRow]:
+    name = f"{split}/{kind}"
+    captions, odd_captions = read_column(folder / "captions.txt", name)
+    licences, odd_licences = read_licences(folder / "licences.txt", name)
+    links, odd_links = read_column(folder / "dlinks.txt", name)
+    types, odd_types = read_column(folder / "semtypes.txt", name)
+    yield from (*odd_captions, *odd_licences, *odd_links, *odd_types)
+    # The folder of images is the root: it may be a link to a larger disk.
+    images = ImageFolder(folder / "images", passed_over)
+    ids = dict.fromkeys((*captions, *licences, *links, *types))
+    images.pass_over_unnamed(ids, passed_over)
+    for id in ids:
+        origin = f"{name}: {id}"
+        if id not in captions:
+            yield faulty_row(origin, "no caption", "not in captions.txt", id)
+            continue
+        article, licence = licences.get(id, ("", ""))
+        found = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
+        if found is None:
+            yield faulty_row(origin, "no article", "neither in licences.txt nor in dlinks.txt", id)
+            continue
+        file = images.name_of(id)
+        yield images.fault(origin, id) or RawRow(
+            origin=origin,
+            id=id,
+            image=FileSource(images.folder, file),
+            image_name=f"{name}/images/{file}",
+            captions=[captions[id]],
+            split=split,
+            group=found.group(),
+            labels={"kind": kind, "semantic_type": _first_semantic_type(types.get(id, ""))},
+            licence=licence or None,
+        )
 
 
 def read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
@@ -128,6 +149,8 @@ def read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
         id, _, rest = line.partition("\t")
         if not _ID.fullmatch(id.strip()):
             odd.append(faulty_row(origin, "malformed line", repr(line[:80])))
+        elif _SWALLOWED.search(rest):
+            odd.append(faulty_row(origin, "malformed line", "it holds another line: only a line feed ends a line"))
         elif id.strip() in values:
             odd.append(faulty_row(origin, "duplicate id", id.strip()))
         else:
@@ -146,6 +169,8 @@ def read_licences(path: Path, name: str) -> tuple[dict[str, tuple[str, str]], li
             continue
         if not comma or not _ID.fullmatch(id.strip()) or not _ARTICLE.match(article.strip()):
             odd.append(faulty_row(origin, "malformed line", repr(line[:80])))
+        elif _SWALLOWED.search(rest):
+            odd.append(faulty_row(origin, "malformed line", "it holds another line: only a line feed ends a line"))
         elif id.strip() in values:
             odd.append(faulty_row(origin, "duplicate id", id.strip()))
         else:
@@ -154,10 +179,16 @@ def read_licences(path: Path, name: str) -> tuple[dict[str, tuple[str, str]], li
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    """(origin, line) of each line that is not empty; only a line feed ends a line, captions hold stranger ones."""
+    """(origin, line) of each line that is not empty; only a line feed ends a line, captions hold stranger ones.
+
+    Bytes that are not UTF-8 become lone surrogates, so that their row is bad; a replacement would stay in a caption.
+    """
     if not path.is_file():
         return
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataRefused(f"{path} is UTF-16: save it as UTF-8, as in `iconv -f UTF-16 -t UTF-8`")
+    text = content.decode("utf-8-sig", errors="surrogateescape")
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"{name}/{path.name}:{number}", line.rstrip("\r")
@@ -188,6 +219,6 @@ def roco_coverage(source: str | Path) -> dict[str, dict[str, int]]:
     coverage = {}
     for split, kind, folder in roco_folders(Path(source), SPLITS, KINDS):
         ids = {*read_column(folder / "captions.txt", "")[0], *read_licences(folder / "licences.txt", "")[0]}
-        images = Counter(path.stem for path in (folder / "images").glob("*.jpg"))
-        coverage[f"{split}/{kind}"] = {"named": len(ids), "present": sum(id in images for id in ids)}
+        images = ImageFolder(folder / "images", PassedOver("files"))
+        coverage[f"{split}/{kind}"] = {"named": len(ids), "present": sum(map(images.has, ids))}
     return coverage
