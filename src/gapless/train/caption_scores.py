@@ -24,7 +24,7 @@ from gapless.models.captioner import IMAGE, TEXT
 from gapless.models.generation import NOTICE
 from gapless.train.caption_names import KIND, NEAREST, SAMPLES
 from gapless.train.captions import Line
-from gapless.train.evaluate import describe, versions
+from gapless.train.evaluate import comparable_rows, describe, versions
 from gapless.train.run import TRAIN, all_captions
 
 CONSTANT, RANDOM = "constant caption", "random train caption"
@@ -79,7 +79,7 @@ def score_captions(
     """
     if judge is not None:
         check_judge(judge)
-    task = judged(lines, manifest.select(split))
+    task = judged(lines, comparable_rows(manifest, split))
     systems = {"captions": task.captions}
     missing: dict[str, str] = {}
     images: dict[str, Tensor] = {}

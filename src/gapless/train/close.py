@@ -140,6 +140,9 @@ def check_pairs(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataRefused(f"row i of every modality must be one pair, but the rows differ in number: {listed}")
+    (num_rows,) = set(counts.values())
+    if num_rows < MIN_ROWS:
+        raise DataRefused(f"{num_rows} row(s) cannot be split; at least {MIN_GROUPS} groups are needed")
     return {
         name: check_embeddings({name: matrix}, minimum=1)[name].float().cpu() for name, matrix in embeddings.items()
     }
