@@ -200,8 +200,9 @@ def test_one_modality_of_a_sample_that_was_deleted_comes_back_whole(tmp_path):
     collection = collection_of(tmp_path / "c", drawn)
     delete_rows(collection, "modality = 'text' and id = 's000000'")
     collection, changes = write(tmp_path / "c", drawn, update=True)
-    assert changes.updated == [0]
-    assert collection.count() == 8
+    assert (changes.updated, changes.deleted, collection.count()) == ([], [0], 7)
+    collection, changes = write(tmp_path / "c", drawn, restore_deleted=True)
+    assert (changes.restored, changes.unchanged, collection.count()) == ([0], 3, 8)
 
 
 def test_readers_see_the_old_or_the_new_version(tmp_path):

@@ -76,9 +76,12 @@ def test_the_commands_take_an_address(bucket, tmp_path, monkeypatch, capsys):
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
     assert main(["index", "delete", f"{bucket}/phantom", "--where", "split = 'test'", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"deleted": 12, "rows": 48}
-    assert main([*index, "--staging", "work", "--json"]) == 0  # what was deleted comes back, the rest is there
+    assert main([*index, "--staging", "work", "--json"]) == 0  # what was deleted stays out, in an object store too
     told = json.loads(capsys.readouterr().out)
-    assert (told["rows"], told["added"], told["unchanged"]) == (60, 6, 24)
+    assert (told["rows"], told["added"], told["deleted"], told["unchanged"]) == (48, 0, 6, 24)
+    assert main([*index, "--staging", "work", "--restore_deleted", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["restored"], told["deleted"], told["unchanged"]) == (60, 6, 0, 24)
 
 
 def test_what_is_not_there_is_one_sentence(bucket):

@@ -26,9 +26,10 @@ from gapless.data.embeddings import INDEX_FILE, Shard
 from gapless.data.manifest import Manifest
 from gapless.data.thumbnails import thumbnail
 from gapless.embed import Source
-from gapless.errors import DataRefused, UsageError
+from gapless.errors import UsageError
 from gapless.files import check_new_directory, read_json
 from gapless.geometry import unit_norm
+from gapless.search.changes import Changes, changes_of, check_label_kinds
 from gapless.search.collection import (
     METADATA_KEY,
     OWN_FIELDS,
@@ -41,6 +42,8 @@ from gapless.search.collection import (
 )
 from gapless.search.engine import reading
 from gapless.search.snapshot import check_unit_norm
+from gapless.search.tombstones import forget, remember
+from gapless.values import name_of
 from gapless.writers import LOCK_FILE, only_writer
 
 STAGING = "staging"
@@ -129,42 +132,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a run does to a collection, by sample."""
-
-    added: list[int]
-    updated: list[int]
-    unchanged: int
-
-
-def changes_of(samples: Samples, modalities: Sequence[str], collection: Collection | None, update: bool) -> Changes:
-    """Which samples are new and which differ from what the collection holds under their id.
-
-    Raises:
-        DataRefused: some differ, and `update` does not say that they are to be replaced.
-    """
-    held: dict[str, str] = {}
-    if collection is not None:
-        with reading(collection.uri):
-            table = collection.table.search().select(["row", "content"]).to_arrow()
-        held = dict(zip(table["row"].to_pylist(), table["content"].to_pylist(), strict=True))
-    added, updated = [], []
-    for number, (sample, content) in enumerate(zip(samples.ids, samples.contents, strict=True)):
-        there = [held.get(key_of(sample, name)) for name in modalities]
-        if all(one is None for one in there):
-            added.append(number)
-        elif any(one != content for one in there):
-            updated.append(number)
-    if updated and not update:
-        named = ", ".join(samples.ids[number] for number in updated[:10])
-        raise DataRefused(
-            f"{len(updated)} samples differ from those that the collection holds under the same id ({named}); "
-            "--update replaces them"
-        )
-    return Changes(added, updated, len(samples.ids) - len(added) - len(updated))
-
-
 def label_columns(labels: Sequence[str]) -> dict[str, str]:
     """Label -> column: its own name, with `label_` before it where the name is taken or is no plain name."""
     columns: dict[str, str] = {}
@@ -194,8 +161,10 @@ def schema_of(info: Mapping[str, Any]) -> pa.Schema:
     )
 
 
-def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, schema: pa.Schema) -> Iterator[Any]:
-    """Embedded samples as rows of the table, one batch per chunk and modality."""
+def batches_of(
+    chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, schema: pa.Schema, left_out: frozenset[str]
+) -> Iterator[Any]:
+    """Embedded samples as rows of the table, one batch per chunk and modality, without the keys that are left out."""
     for matrices, columns in chunks:
         size = len(columns["id"])
         for modality in info["modalities"]:
@@ -213,7 +182,7 @@ def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, sc
                 "thumbnail": thumbnails or [None] * size,
             }
             values |= {
-                column: [text_or_none(value) for value in columns.get(label, [None] * size)]
+                column: [name_of(value) or None for value in columns.get(label, [None] * size)]
                 for label, column in info["labels"].items()
             }
             vectors = np.ascontiguousarray(matrices[modality], dtype=np.float32)
@@ -224,11 +193,9 @@ def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, sc
                 else pa.array(values[field.name], field.type)
                 for field in schema
             ]
-            yield pa.record_batch(arrays, schema=schema)
-
-
-def text_or_none(value: Any) -> str | None:
-    return None if value is None or value == "" or value != value else str(value)
+            batch = pa.record_batch(arrays, schema=schema)
+            kept = pa.array([row not in left_out for row in values["row"]])
+            yield batch.filter(kept) if left_out else batch
 
 
 def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source, Path], Any]) -> Iterator[Chunk]:
@@ -277,6 +244,8 @@ def write_collection(
     chunks: Callable[[Samples, Path], Iterator[Chunk]],
     *,
     update: bool = False,
+    restore_deleted: bool = False,
+    text_labels: Sequence[str] = (),
     staging: Path | None = None,
 ) -> tuple[Collection, Changes]:
     """Bring the samples into a collection, in one commit; the collection is made if it is not there.
@@ -285,11 +254,14 @@ def write_collection(
         info: what a new collection records: model, embedding_dim, modalities, labels.
         chunks: embeds samples, with a directory to work in that an interrupted run finds again.
         update: samples that differ from those in the collection replace them.
+        restore_deleted: rows that were deleted from the collection come back; they stay out without it.
+        text_labels: labels that hold numbers alone and may take words from now on.
         staging: where to work; by default inside the collection, which must be a directory then.
 
     Raises:
         UsageError: the directory holds something else, a collection of another model or other labels, or another
-            process is writing it. DataRefused: samples that differ from those in the collection.
+            process is writing it. DataRefused: samples that differ from those in the collection, words for a label of
+            numbers.
     """
     if staging is None and is_remote(uri):
         raise UsageError(f"{uri} is no directory: say with --staging where its rows may be prepared")
@@ -302,14 +274,22 @@ def write_collection(
             raise UsageError(f"{uri} has no label {unknown[0]!r} (it has {known}); index into a new collection")
         info = collection.info
     with working_directory(uri, staging) as place:
-        changes = changes_of(samples, info["modalities"], collection, update)
-        wanted = sorted([*changes.added, *changes.updated])
-        if wanted:
-            part = samples.take(wanted)
+        changes = changes_of(
+            samples.ids, samples.contents, info["modalities"], collection, update=update, restore=restore_deleted
+        )
+        if changes.written:
+            part = samples.take(changes.written)
+            if collection is not None:
+                labels = {label: part.source.columns[label] for label in part.labels}
+                check_label_kinds(collection, part.ids, labels, text_labels)
             schema = schema_of(info)
-            batches = batches_of(chunks(part, place), info, samples.origin, schema)
+            batches = batches_of(chunks(part, place), info, samples.origin, schema, changes.left_out)
+            replaces = bool(changes.updated or changes.restored)
             with reading(uri):
-                commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), bool(changes.updated))
+                commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), replaces)
+        if collection is not None and restore_deleted:
+            back = [samples.ids[number] for number in changes.written]
+            forget(collection, [key_of(sample, name) for sample in back for name in info["modalities"]])
     return Collection.open(uri), changes
 
 
@@ -367,7 +347,13 @@ def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, 
 
 
 def delete_rows(collection: Collection, where: str) -> int:
-    """Delete the rows that a filter lets through; gives their number."""
+    """Delete the rows that a filter lets through; gives their number.
+
+    They stay out of the collection: a later run of `gapless index` on the same data skips them and says so.
+    """
     prepared = collection.prepared(where=where)
+    with reading(collection.uri, where):
+        rows = collection.table.search().where(prepared).select(["row", "content"]).to_arrow()
+    remember(collection, dict(zip(rows["row"].to_pylist(), rows["content"].to_pylist(), strict=True)))
     with reading(collection.uri, where):
         return int(collection.table.delete(prepared).num_deleted_rows)

@@ -306,7 +306,7 @@ class Filter:
         (least, most), gives = FUNCTIONS[name.lower()]
         values = self.arguments(name)
         if not least <= len(values) <= most:
-            raise Mismatch(f"{name} takes {least} values, got {len(values)}")
+            raise Mismatch(f"{name} takes {least} value{'s'[: least - 1]}, got {len(values)}")
         return Term(gives, f"{name.lower()}({', '.join(map(textual, values))})", name)
 
     def arguments(self, name: str) -> list[Term]:

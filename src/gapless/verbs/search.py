@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import UsageError
+from gapless.errors import UsageError, listed
 from gapless.verbs.verb import Arguments, Outcome, Parser, Verb, terminal_width
 
 
@@ -13,6 +13,10 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument("--out", required=True, help="collection: a directory or s3://..., made or added to")
     parser.add_argument("--split", default=None, help="only these rows; default all")
     parser.add_argument("--update", action="store_true", help="replace samples that differ from the collection's")
+    parser.add_argument("--restore_deleted", action="store_true", help="bring rows back that were deleted")
+    parser.add_argument(
+        "--text_labels", nargs="+", default=[], help="labels of numbers that may take words from now on"
+    )
     parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
@@ -27,6 +31,7 @@ def index(args: Arguments) -> Outcome:
     from gapless.embed import write_embeddings
     from gapless.models.foreign import fingerprint_of, load_model
     from gapless.search.build import STAGED_ROWS, label_columns, ready_chunks, staged, write_collection
+    from gapless.search.changes import missing_from
     from gapless.search.collection import FORMAT, VERSION
     from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
 
@@ -58,19 +63,53 @@ def index(args: Arguments) -> Outcome:
         "modalities": list(model.modalities),
         "labels": label_columns(samples.labels),
     }
-    collection, changes = write_collection(args.out, samples, info, chunks, update=args.update, staging=args.staging)
+    collection, changes = write_collection(
+        args.out,
+        samples,
+        info,
+        chunks,
+        update=args.update,
+        restore_deleted=args.restore_deleted,
+        text_labels=args.text_labels,
+        staging=args.staging,
+    )
     recall = update_indices(collection, args.ann, ANN_ABOVE if args.ann_above is None else args.ann_above)
+    missing = missing_from(collection, samples.ids, samples.origin, args.split)
     value = {
         "collection": args.out,
         "rows": collection.count(),
         "added": len(changes.added),
         "updated": len(changes.updated),
         "unchanged": changes.unchanged,
+        "restored": len(changes.restored),
+        "deleted": len(changes.deleted),
+        "not_in_data": len(missing),
+        "labels": {label: collection.label_kind(label) for label in collection.info["labels"]},
         "index": recall,
     }
     note = f"\napproximate index: recall@10 {recall['recall@10']:.3f} of exact search" if recall else ""
     counts = f"{value['added']:,} samples added, {value['updated']:,} updated, {value['unchanged']:,} unchanged"
-    return Outcome(value, f"{counts}; {value['rows']:,} rows{note}\n{args.out}")
+    counts += f", {value['restored']:,} restored" if changes.restored else ""
+    text = f"{counts}; {value['rows']:,} rows{note}\n{args.out}"
+    return Outcome(value, text, notes=index_notes(samples.ids, changes, missing))
+
+
+def index_notes(ids: Any, changes: Any, missing: Any) -> tuple[str, ...]:
+    """What a run left as it was although the data say otherwise: rows that stay out, and rows that stay in."""
+    notes = []
+    if changes.deleted:
+        named = listed([ids[number] for number in changes.deleted])
+        since = f", {changes.changed_since:,} of them changed since," if changes.changed_since else ""
+        notes.append(
+            f"{len(changes.deleted):,} samples have rows that were deleted from this collection{since} and stay out "
+            f"({named}); --restore_deleted brings them back"
+        )
+    if missing:
+        notes.append(
+            f"{len(missing):,} samples of the collection are no longer in its data and stay ({listed(missing)}); "
+            "'gapless index delete' removes rows"
+        )
+    return tuple(notes)
 
 
 def samples_of(args: Arguments, model: Any, fingerprint: str) -> Any:
