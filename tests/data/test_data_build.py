@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from data_samples import noise_image
 
-from gapless.data import workers
+from gapless import pool
 from gapless.data.build import BuildOptions, build_manifest, clean_text, stored_name
 from gapless.data.journal import Journal
 from gapless.data.pixels import ImageRefused, load_image
@@ -291,7 +291,7 @@ def test_no_more_rows_are_in_flight_than_the_workers_need(tmp_path, monkeypatch)
             yield row
 
     build_manifest(watched(), tmp_path / "m", BuildOptions(source="s", workers=2))
-    assert most <= workers.MIN_IMAGES_FOR_WORKERS + 8 * (2 * workers.CHUNKS_AHEAD_PER_WORKER + 4)
+    assert most <= pool.MIN_IMAGES_FOR_WORKERS + 8 * (2 * pool.CHUNKS_AHEAD_PER_WORKER + 4)
 
 
 PNG = encode_png(load_image_of(0))

@@ -25,8 +25,9 @@ from gapless.data.read_back import Identities, check_copies, check_files
 from gapless.data.rows import RawRow, forget_links
 from gapless.data.split import one_group_sentence
 from gapless.data.verify import CheckOptions, is_stored
-from gapless.data.workers import MIN_IMAGES_FOR_WORKERS, ROWS_PER_CHUNK, available_cores, check_in_order
+from gapless.data.workers import ROWS_PER_CHUNK, check_in_order
 from gapless.errors import DataRefused, UsageError
+from gapless.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.values import is_missing, name_of
 from gapless.writers import only_writer
 

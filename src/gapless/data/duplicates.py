@@ -44,7 +44,7 @@ def perceptual_hashes(paths: Sequence[Path]) -> ImageHashes:
 
 
 def _hash_in_order(paths: Sequence[Path]) -> Iterator[NDArray[np.uint64] | None]:
-    from gapless.data.workers import map_in_order
+    from gapless.pool import map_in_order
 
     chunks = (paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE))
     for hashes in map_in_order(_hash_files, chunks, len(paths)):

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from gapless import files
 from gapless.data.manifest import TABLE_FILE
 from gapless.data.rows import file_identity
-from gapless.data.workers import available_cores
 from gapless.errors import DataRefused
+from gapless.pool import available_cores
 
 NUM_NAMED = 3
 FILES_AT_ONCE = 64
