@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.near_copies import HASH_BITS, near_sets
+from gapless.images.near_copies import HASH_BITS, near_sets
 
 Hashes = NDArray[np.uint64]
 Generator = np.random.Generator
@@ -77,7 +77,7 @@ def measure(kind: str, count: int) -> None:
 
 
 def measure_audit(count: int, folder: Path) -> None:
-    from gapless.data.audit import audit
+    from gapless.audit.audit import audit
 
     manifest = placeholder_manifest(folder / "manifest", count)
     start, cpu = time.perf_counter(), time.process_time()
@@ -89,7 +89,7 @@ def placeholder_manifest(out: Path, count: int) -> Path:
     """A manifest whose rows show five images; its table is written directly, since building is not what is timed."""
     from PIL import Image
 
-    from gapless.data.manifest import ManifestWriter
+    from gapless.manifest.manifest import ManifestWriter
 
     out.mkdir(parents=True)
     for number in range(5):

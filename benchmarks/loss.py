@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapless.geometry import blocks, unit_norm
-from gapless.losses import tiled
+from gapless.core.geometry import blocks, unit_norm
+from gapless.losses.engine import tiled
+from gapless.losses.engine.tile_loops import as_tile
 from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.tile_loops import as_tile
 
 Step = Callable[[], None]
 MiB = 2**20

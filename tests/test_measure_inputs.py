@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gapless.cli import main
-from gapless.files import json_text, strict_json, write_json
+from gapless.cli.main import main
+from gapless.core.files import json_text, strict_json, write_json
 
 QUICK = ("--num_bootstrap", "30")
 

@@ -7,10 +7,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gapless.losses import gap_closing, tiled
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.losses import gap_closing
+from gapless.losses.engine import tiled
+from gapless.losses.engine.cached import cached_embeddings, split_batch
+from gapless.losses.engine.gathered import Ranks
 from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.gathered import Ranks
 
 GLOBAL_BATCH, NUM_BATCHES, DIM = 12, 2, 6
 POSITIVES = torch.tensor([0, 1, 2, 0, 3, 3, 4, 5, 6, 0, 7, 3])

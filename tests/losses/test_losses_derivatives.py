@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from gapless.losses import tiled
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.losses.engine import tiled
+from gapless.losses.engine.cached import cached_embeddings, split_batch
+from gapless.losses.engine.tiled import tiled_symmetric_info_nce
 from gapless.losses.gap_closing import PLAIN_ON_CPU, GapClosingLoss
-from gapless.losses.tiled import tiled_symmetric_info_nce
 
 SIZES = [PLAIN_ON_CPU - 16, PLAIN_ON_CPU + 44]  # the plain functions, and the tiled engine
 STEP = 1e-5

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.geometry import log_mean_gaussian_kernel, pair_centroids
-from gapless.losses import gap_closing, tile_loops, tiled
+from gapless.core.geometry import log_mean_gaussian_kernel, pair_centroids
+from gapless.losses import gap_closing
 from gapless.losses.contrastive import symmetric_info_nce
+from gapless.losses.engine import tile_loops, tiled
+from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 
 
 def unit_rows(num_rows, dim, seed, dtype=torch.float64):
@@ -156,7 +157,8 @@ def test_half_precision_and_autocast_are_computed_in_fp32(dtype):
 COMPILED = """
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
-from gapless.losses import gap_closing, tile_loops, tiled
+from gapless.losses import gap_closing
+from gapless.losses.engine import tile_loops, tiled
 from gapless.losses.schedules import Schedule
 
 gap_closing.PLAIN_ON_CPU, tiled.CPU_TILE = 0, 16

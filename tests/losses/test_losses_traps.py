@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gapless.losses.contrastive import info_nce, symmetric_info_nce
+from gapless.losses.engine.tiled import tiled_symmetric_info_nce
 from gapless.losses.gap_closing import PLAIN_ON_CPU, GapClosingLoss
-from gapless.losses.tiled import tiled_symmetric_info_nce
 
 SIZES = [24, PLAIN_ON_CPU + 24]  # the plain functions, and the tiled engine
 
@@ -207,7 +207,7 @@ def test_positives_have_no_place_without_their_name():
 
 NUMBERS = """
 import sys
-from gapless.embed import Collator
+from gapless.inference.embed import Collator
 samples = [{"id": f"{sys.argv[1]} {row}", "caption": text} for row, text in enumerate(sys.argv[2:])]
 print(Collator({}, mask_duplicates=True)(samples)["positives"].tolist())
 """

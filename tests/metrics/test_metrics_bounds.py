@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapless.files import strict_json
+from gapless.core.files import strict_json
 from gapless.metrics.measure import measure, measure_difference
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.errors import DataRefused
+from gapless.core.errors import DataRefused
 from gapless.metrics.grouping import sample_rows
 from gapless.metrics.labels import label_codes
 from gapless.metrics.measure import measure

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.errors import DataRefused
+from gapless.core.errors import DataRefused
 from gapless.metrics.measure import measure
 
 PARTS = ("gap", "retrieval")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.errors import DataRefused
+from gapless.core.errors import DataRefused
 from gapless.metrics.inputs import group_index
 from gapless.metrics.labels import described_label, label_codes, telling_label
 from gapless.metrics.measure import measure

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.metrics.measure import measure
 
 GOOD = torch.eye(4).repeat(3, 1)

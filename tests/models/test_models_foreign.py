@@ -9,8 +9,8 @@ import torch
 from fakes import CAPTIONS, tiny_bert, tiny_model
 from PIL import Image
 
-from gapless.errors import DataRefused, UsageError
-from gapless.geometry import unit_norm
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.geometry import unit_norm
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.models.preprocessing import ImagePreprocessor, image_input_of

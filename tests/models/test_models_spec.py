@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from gapless import GaplessModel
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
 from gapless.models.aligner import GaplessConfig
 from gapless.models.spec import ImageInput, LinearLayer, MlpLayer, TextInput, VectorInput, modality_spec
-from gapless.train.recipes import RECIPES, get_recipe
+from gapless.training.recipes import RECIPES, get_recipe
 
 
 def vector_modality(**changes):

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapless.geometry import at_least_fp32, can_read_values
-from gapless.losses.gathered import Ranks
+from gapless.core.geometry import at_least_fp32, can_read_values
+from gapless.losses.engine.gathered import Ranks
 
 # Rows that were never normalised are further from norm 1 than this, at least one of a batch. Rows that are parameters
 # themselves, or points of a finite difference, are nearer, and the formulas hold for them.

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from gapless.geometry import at_one_precision
-from gapless.shapes import Embeddings, Positives, Scalar
+from gapless.core.geometry import at_one_precision
+from gapless.core.shapes import Embeddings, Positives, Scalar
 
 
 def info_nce(

@@ -16,19 +16,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gapless.geometry import (
+from gapless.core.geometry import (
     at_least_fp32,
     at_one_precision,
     log_mean_gaussian_kernel,
     pair_centroids,
     pairwise_squared_distance,
 )
+from gapless.core.shapes import Embeddings, Positives, Scalar
 from gapless.losses.checks import check_batch, check_enough
 from gapless.losses.contrastive import symmetric_info_nce
-from gapless.losses.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
+from gapless.losses.engine.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
+from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.schedules import Schedule, weight_at
-from gapless.losses.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
-from gapless.shapes import Embeddings, Positives, Scalar
 
 MAX_LOGIT_SCALE = 100.0
 # Batches up to this size take the plain functions: as fast there (docs/performance.md), and fewer kernels to launch.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from gapless.registry import Registry
+from gapless.core.registry import Registry
 
 Better = Literal["higher", "lower", "neither"]
 Unit = Literal["", "fraction", "degrees", "rank", "tokens"]

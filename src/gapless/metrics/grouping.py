@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused
-from gapless.geometry import blocks, unit_norm
+from gapless.core.errors import DataRefused
+from gapless.core.geometry import blocks, unit_norm
 from gapless.metrics.gap import group_folds
 from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.captions import caption_codes
-from gapless.errors import DataRefused
-from gapless.geometry import at_least_fp32, blocks, unit_norm
-from gapless.values import names_of, refuse_missing
+from gapless.core.captions import caption_codes
+from gapless.core.errors import DataRefused
+from gapless.core.geometry import at_least_fp32, blocks, unit_norm
+from gapless.core.values import names_of, refuse_missing
 
 ROWS_AT_ONCE = 8192
 MIN_ROWS = 2  # figures compare rows with each other
@@ -109,7 +109,7 @@ def refuse_rows(name: str, what: str, bad: Tensor) -> None:
 def group_index(groups: Any, num_rows: int) -> Tensor:
     """Groups as [pair] integers 0..G-1; None makes every row its own group.
 
-    Groups are names (`gapless.values.name_of`): 1000.0 and 1000 are one, 007 and 7 are two.
+    Groups are names (`gapless.core.values.name_of`): 1000.0 and 1000 are one, 007 and 7 are two.
 
     Raises:
         ValueError: another number of groups than rows.
@@ -132,7 +132,7 @@ def item_classes(positives: Any, num_rows: int) -> Tensor:
 
 
 def caption_classes(captions: Sequence[Any], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the captions are the same (see `gapless.captions`); an empty one equals no other."""
+    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other."""
     if len(captions) != num_rows:
         raise ValueError(f"expected {num_rows} captions, one per row, got {len(captions)}")
     return torch.tensor(caption_codes(captions), dtype=torch.long)

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused
-from gapless.values import names_of
+from gapless.core.errors import DataRefused
+from gapless.core.values import names_of
 
 ROWS_PER_CLASS = 2  # on average at least; fewer are names of rows, paths or measurements
 SHARE_OF_ROWS = 0.5  # a column that is known for fewer rows is taken only where there is no other
 
 
 def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
-    """[pair] integers 0..L-1 for the labels of any kind; -1 where one is missing (see `gapless.values`).
+    """[pair] integers 0..L-1 for the labels of any kind; -1 where one is missing (see `gapless.core.values`).
 
     Raises:
         ValueError: another number of labels than rows.

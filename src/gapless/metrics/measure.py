@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from gapless.errors import unknown_name
-from gapless.geometry import pair_centroids
+from gapless.core.errors import unknown_name
+from gapless.core.geometry import pair_centroids
 from gapless.metrics import gap
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes

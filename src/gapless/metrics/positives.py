@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gapless.geometry import blocks, pairwise_cosine
+from gapless.core.geometry import blocks, pairwise_cosine
 from gapless.metrics.retrieval import RECALL_AT, lenient_hit_at_k
 from gapless.metrics.similarity import LenientCounts, tie_tolerance
 from gapless.metrics.uncertainty import Figure, GroupSums, ratio_figure

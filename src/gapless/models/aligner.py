@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_object
-from gapless.geometry import unit_norm
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.files import read_object
+from gapless.core.geometry import unit_norm
+from gapless.losses.engine.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.schedules import Schedule
-from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
+from gapless.models.heads import build_head
 from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
 from gapless.models.spec import ModalitySpec, TextInput, modality_spec

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import UsageError, missing_extra
-from gapless.files import write_json
+from gapless.core.errors import UsageError, missing_extra
+from gapless.core.files import write_json
 from gapless.models.loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import GaplessError, NeedsNetwork, UsageError, missing_extra
-from gapless.files import new_directory, write_json, write_text
+from gapless.core.errors import GaplessError, NeedsNetwork, UsageError, missing_extra
+from gapless.core.files import new_directory, write_json, write_text
 from gapless.models.aligner import GaplessModel
 from gapless.models.spec import ImageInput, TextInput
 from gapless.models.tokenizers import tokenizer_home

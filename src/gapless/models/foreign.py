@@ -18,8 +18,8 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_json, read_object
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
 from gapless.models.loading import loading, network_or_usage, saved_tokenizer

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gapless.data.pixels import load_image
-from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_json
+from gapless.images.pixels import load_image
 from gapless.models.spec import ImageInput, InputSpec, TextInput, VectorInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gapless.errors import UsageError, unknown_name
+from gapless.core.errors import UsageError, unknown_name
 
 Pooling = Literal["cls", "mean", "pooler", "image_embeds", "text_embeds"]
 

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gapless.files import strict_json
+from gapless.core.files import strict_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment

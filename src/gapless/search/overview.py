@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
 from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.measure import measure
 from gapless.metrics.projection import principal_plane

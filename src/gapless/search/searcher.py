@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gapless.data.pixels import load_image
-from gapless.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.images.pixels import load_image
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.search.arguments import checked_count, checked_image, checked_weight, checked_words

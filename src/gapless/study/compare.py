@@ -14,17 +14,17 @@ import numpy as np
 from safetensors.torch import load_file
 from transformers import set_seed
 
-from gapless.data.manifest import Manifest
-from gapless.errors import UsageError, unknown_name
-from gapless.files import check_new_directory, read_json, write_json, write_text
+from gapless.core.errors import UsageError, unknown_name
+from gapless.core.files import check_new_directory, read_json, write_json, write_text
+from gapless.core.locks import only_writer
+from gapless.manifest.manifest import Manifest
 from gapless.metrics.measure import measure_difference
 from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
-from gapless.train.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
-from gapless.train.recipes import METHODS, Recipe, apply_method
-from gapless.train.run import Run, all_captions, differences, new_model, train
-from gapless.writers import only_writer
+from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
+from gapless.training.recipes import METHODS, Recipe, apply_method
+from gapless.training.run import Run, all_captions, differences, new_model, train
 
 PLAN = "plan.json"
 COMPARISON = "compare.json"

@@ -15,11 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from gapless import __version__
-from gapless.data.manifest import Manifest
-from gapless.data.thumbnails import thumbnail
-from gapless.errors import DataRefused, missing_extra
-from gapless.files import write_text
-from gapless.geometry import unit_norm
+from gapless.core.errors import DataRefused, missing_extra
+from gapless.core.files import write_text
+from gapless.core.geometry import unit_norm
+from gapless.images.thumbnails import thumbnail
+from gapless.manifest.manifest import Manifest
 from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.projection import principal_plane
 from gapless.pages.page import json_for_page, render_page

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gapless import __version__
-from gapless.files import check_file, check_new_directory, new_directory, write_bytes, write_text
+from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_json
 
 LATENT = "latent.safetensors"
 LATENT_UNTRAINED = "latent_untrained.safetensors"
