@@ -175,8 +175,8 @@ MUTANTS = (
     Mutant(
         "ranks in half precision",
         "metrics/inputs.py",
-        "rows = at_least_fp32(value[part].cpu())",
-        "rows = at_least_fp32(value[part].cpu().bfloat16())",
+        "return at_least_fp32(value[part].cpu())",
+        "return at_least_fp32(value[part].cpu().bfloat16())",
         AGREEMENT,
     ),
     Mutant(
