@@ -175,8 +175,8 @@ MUTANTS = (
     Mutant(
         "ranks in half precision",
         "metrics/inputs.py",
-        "return at_least_fp32(value[part].cpu())",
-        "return at_least_fp32(value[part].cpu().bfloat16())",
+        "rows = _block(value, part).to(dtype)",
+        "rows = _block(value, part).bfloat16().to(dtype)",
         AGREEMENT,
     ),
     Mutant(
