@@ -88,7 +88,7 @@ def nearest_verb(first: str, second: str | None, verbs: Mapping[str, Verb]) -> s
     """The verb most like the first two words, or the first, or the one whose second word is like the first."""
     both = f"{first} {second or ''}".strip()
     names = {name: name for name in [*verbs, *(name.split()[0] for name in verbs)]}
-    seconds = {name.split()[-1]: name for name in reversed(verbs) if " " in name}
+    seconds = {name.split()[-1]: name for name in reversed(list(verbs)) if " " in name}
     attempts = [(both, names)] if first in names else [(both, names), (first, names), (first, seconds)]
     for typed, known in attempts:
         near = get_close_matches(typed.lower(), known, n=1, cutoff=0.75)
