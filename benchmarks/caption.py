@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, set_seed
 
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
-from gapless.embed import prepared_batches
-from gapless.models.captioner import IMAGE, Captioner
-from gapless.models.generation import GenerationSettings, options_of
-from gapless.train.captioning import CaptionSettings, new_captioner
-from gapless.train.captions import images_of, read_captions, write_captions
-from gapless.train.recipes import phantom_small
-from gapless.train.run import all_captions, new_model
+from gapless.captioning.caption_files import images_of, read_captions, write_captions
+from gapless.captioning.captioner import IMAGE, Captioner
+from gapless.captioning.generation import GenerationSettings, options_of
+from gapless.captioning.training import CaptionSettings, new_captioner
+from gapless.inference.embed import prepared_batches
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.recipes import phantom_small
+from gapless.training.run import all_captions, new_model
 
 
 def untrained(rows: Manifest, settings: CaptionSettings, directory: Path) -> Captioner:

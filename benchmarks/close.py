@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from gapless.train.adapter import adapter_settings
-from gapless.train.close import ADAPTER, CLOSE_METHODS, close_gap
+from gapless.closing.close import ADAPTER, CLOSE_METHODS, close_gap
+from gapless.closing.trained_heads import adapter_settings
 
 
 def cone_pairs(num_pairs: int, dim: int) -> dict[str, torch.Tensor]:

@@ -92,13 +92,13 @@ def _measure_pool(function: Callable[[list[Path]], int], folder: Path, workers: 
 
 
 def measure_manifest(folder: Path, workers: int, out: Path) -> int:
-    from gapless.data.readers.table import read_table
+    from gapless.manifest.readers.table import read_table
 
     return len(read_table(folder / "rows.jsonl", out, group_key="article", workers=workers))
 
 
 def measure_phantom(folder: Path, workers: int, out: Path) -> int:
-    from gapless.data.readers.phantom import write_phantom
+    from gapless.manifest.readers.phantom import write_phantom
 
     return len(write_phantom(out, workers=workers))
 

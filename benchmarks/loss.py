@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapless.geometry import blocks, unit_norm
-from gapless.losses import tiled
+from gapless.core.geometry import blocks, unit_norm
+from gapless.losses.engine import tiled
+from gapless.losses.engine.tile_loops import as_tile
 from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.tile_loops import as_tile
 
 Step = Callable[[], None]
 MiB = 2**20
@@ -83,14 +83,14 @@ def sentence_transformers_loss(batch: Batch) -> Step:
     return lambda: loss.compute_loss_from_embeddings([batch.image, batch.text], labels).backward()
 
 
-def ours(batch: Batch, groups: Tensor | None = None, weight: float = 1.0) -> Step:
+def ours(batch: Batch, positives: Tensor | None = None, weight: float = 1.0) -> Step:
     loss = GapClosingLoss(alignment_weight=weight, uniformity_weight=weight)
     del loss.logit_scale
     loss.logit_scale = batch.log_scale
-    return lambda: loss({"image": batch.image, "text": batch.text}, groups).total.backward()
+    return lambda: loss({"image": batch.image, "text": batch.text}, positives=positives).total.backward()
 
 
-def ours_with_groups(batch: Batch) -> Step:
+def ours_with_positives(batch: Batch) -> Step:
     """Every caption twice, in random order."""
     num_pairs = len(batch.image)
     return ours(batch, torch.randperm(num_pairs, generator=torch.Generator().manual_seed(0)) // 2)
@@ -129,7 +129,7 @@ METHODS: dict[str, Callable[[Batch], Step]] = {
     "sentence-transformers MNRL (contrastive alone)": sentence_transformers_loss,
     "gapless": ours,
     "gapless, weights 0": lambda batch: ours(batch, weight=0.0),
-    "gapless, groups": ours_with_groups,
+    "gapless, positives": ours_with_positives,
     "gapless, floor": floor,
 }
 NEEDS = {

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 
-from gapless.geometry import blocks, unit_norm
+from gapless.core.geometry import blocks, unit_norm
 from gapless.metrics.measure import PARTS, measure
 from gapless.metrics.similarity import BLOCK_SIZE, scan_pair
 

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
-from gapless.data.thumbnails import thumbnail
-from gapless.embed import embed_dataset, evaluation_dataset
+from gapless.images.thumbnails import thumbnail
+from gapless.inference.embed import embed_dataset, evaluation_dataset
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
-from gapless.train.recipes import Recipe, phantom_small
-from gapless.train.run import all_captions, new_model
+from gapless.training.recipes import Recipe, phantom_small
+from gapless.training.run import all_captions, new_model
 
 DIM = 512
 SIZES = (10_000_000, 1_000_000_000)

@@ -21,9 +21,9 @@ from typing import TypedDict, TypeVar
 import faiss
 import numpy as np
 
-from gapless.data.embedding_set import EmbeddingSet
-from gapless.data.vectors import VectorPairs
-from gapless.embed import Source, columns_of
+from gapless.embeddings.dataset import VectorPairs
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.inference.embed import Source, columns_of
 from gapless.search.build import Samples, ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
 from gapless.search.indices import update_indices

@@ -32,8 +32,8 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of
 from gapless.search.collection import Collection
 from gapless.search.indices import update_indices
-from gapless.train.recipes import Recipe, small_image_modality, small_text_modality
-from gapless.train.run import new_model
+from gapless.training.recipes import Recipe, small_image_modality, small_text_modality
+from gapless.training.run import new_model
 
 TARGET = 2.0  # a query through HTTP at most so many times the bare index's
 JSON = {"content-type": "application/json"}

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from gapless.data.batches import EpochSampler, PairDataset
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
-from gapless.embed import Collator, preprocessors_of
+from gapless.inference.embed import Collator, preprocessors_of
+from gapless.inference.pairs import EpochSampler, PairDataset
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
-from gapless.train.recipes import Recipe, phantom_small
-from gapless.train.run import all_captions, new_model, training_arguments
-from gapless.train.trainer import AlignerTrainer
+from gapless.training.recipes import Recipe, phantom_small
+from gapless.training.run import all_captions, new_model, training_arguments
+from gapless.training.trainer import AlignerTrainer
 
 WARM_UP = 3
 

@@ -23,20 +23,20 @@ from pathlib import Path
 
 import torch
 
-from gapless.cli import main as gapless
-from gapless.data.manifest import Manifest
-from gapless.files import write_json, write_text
-from gapless.metrics.captioning import CaptionScorer
+from gapless.captioning.caption_files import read_captions
+from gapless.captioning.captioner import IMAGE, TEXT, Captioner
+from gapless.captioning.data import image_features
+from gapless.captioning.generation import NOTICE
+from gapless.captioning.metrics import CaptionScorer
+from gapless.captioning.scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
+from gapless.cli.main import main as gapless
+from gapless.core.files import write_json, write_text
+from gapless.manifest.manifest import Manifest
 from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap_difference, combine, mean_figure
 from gapless.models.aligner import GaplessModel
-from gapless.models.captioner import IMAGE, TEXT, Captioner
-from gapless.models.generation import NOTICE
 from gapless.study.compare import claimed_for
 from gapless.study.table import SEEDS_FOR_A_CLAIM
-from gapless.train.caption_data import image_features
-from gapless.train.caption_scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
-from gapless.train.captions import read_captions
-from gapless.train.run import all_captions
+from gapless.training.run import all_captions
 
 ARMS = {
     "text": "--mode text",
@@ -232,9 +232,10 @@ def tables(found: Scores, told: Mapping[str, Mapping[str, Interval]]) -> Iterato
         count = num_seeds[name.partition(" - ")[0]]
         yield f"\n{name}, {count} seeds, 95 % interval over groups\n"
         for key, interval in figures.items():
-            if "low" in interval:
-                label, unit = SHOWN[key]
-                value, low, high = (unit * interval[end] for end in ("value", "low", "high"))
+            label, unit = SHOWN[key]
+            ends = [unit * end for bound in ("value", "low", "high") if (end := interval.get(bound)) is not None]
+            if len(ends) == 3:
+                value, low, high = ends
                 line = f"{label} {value:+.3f} [{low:.3f}, {high:.3f}]"
                 is_claim = count >= SEEDS_FOR_A_CLAIM and (low > 0 or high < 0)
                 yield f"- **{line}**" if is_claim else f"- {line}"

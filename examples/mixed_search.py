@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gapless import measure
-from gapless.cli import main as gapless
+from gapless.cli.main import main as gapless
 from gapless.search.collection import Hit, Pairs
 from gapless.search.searcher import Searcher
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from gapless import measure
+from gapless.closing.close import close_gap
+from gapless.closing.trained_heads import AdapterSettings, adapter_settings
 from gapless.metrics.measure import measure_difference
-from gapless.train.adapter import AdapterSettings, adapter_settings
-from gapless.train.close import close_gap
-from gapless.train.recipes import LossConfig, Weight
+from gapless.training.recipes import LossConfig, Weight
 
 HELD_BACK = 0.13
 PARTS = ("gap", "retrieval", "probe", "grouping")

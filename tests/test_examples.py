@@ -66,7 +66,7 @@ def test_the_caption_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """A second call with one more arm trains that arm alone; both tables hold methods, baselines and differences."""
     import json
 
-    from gapless.data.readers.phantom import write_phantom
+    from gapless.manifest.readers.phantom import write_phantom
 
     write_phantom(tmp_path / "m", num_pairs=120, num_validation=20, num_test=30, image_size=16)
     quick = "--training.num_train_epochs 1 --training.per_device_train_batch_size 32"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gapless.cli import VERBS, main
+from gapless.cli.main import VERBS, main
 
 PYTHON_NOTATION = re.compile(r"<class|\{['\"]|\bNone\b|Mapping\[|Union\[|\| null|\btype: |<function|object at 0x")
 WORDS_OF_A_RECIPE = {"train": ["phantom-small"]}
@@ -128,7 +128,7 @@ def test_a_number_of_a_configuration_file_has_the_same_limits(capsys, tmp_path):
 
 def test_help_imports_no_library():
     heavy = ["torch", "numpy", "pyarrow", "jsonargparse", "transformers", "lancedb", "yaml"]
-    asked = "from gapless.cli import main; main(['--help']); main(['data', '--help'])"
+    asked = "from gapless.cli.main import main; main(['--help']); main(['data', '--help'])"
     program = f"import sys; {asked}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"

@@ -64,7 +64,7 @@ def test_a_comparison_is_the_papers_table_over_seeds(comparison):
             results = json.loads((out / run / "results.json").read_text())
             assert results["seed"] == number
             assert results["gallery_size"] == results["n"] == content["data"]["rows"]["test"]
-    assert content["data"]["leakage"] == {"test_groups_in_train_share": 0.0}
+    assert content["data"]["leakage"] == {"test_rows_in_train_share": 0.0}
     assert {"value", "low", "high"} == content["differences"]["gapless"]["retrieval/mean/R@10"].keys()
     assert "centroid" in (out / "table.md").read_text() or "distance" in (out / "table.md").read_text()
     assert r"\toprule" in (out / "table.tex").read_text()

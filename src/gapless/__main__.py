@@ -2,6 +2,6 @@
 
 import sys
 
-from gapless.cli import main
+from gapless.cli.main import main
 
 sys.exit(main())

@@ -7,13 +7,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gapless.losses import gap_closing, tiled
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.losses import gap_closing
+from gapless.losses.engine import tiled
+from gapless.losses.engine.cached import cached_embeddings, split_batch
+from gapless.losses.engine.gathered import Ranks
 from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.gathered import Ranks
 
 GLOBAL_BATCH, NUM_BATCHES, DIM = 12, 2, 6
-GROUPS = torch.tensor([0, 1, 2, 0, 3, 3, 4, 5, 6, 0, 7, 3])
+POSITIVES = torch.tensor([0, 1, 2, 0, 3, 3, 4, 5, 6, 0, 7, 3])
 
 
 class Towers(nn.Module):
@@ -29,12 +30,12 @@ class Towers(nn.Module):
     def encode(self, inputs):
         return {name: nn.functional.normalize(self.encoders[name](x), dim=1) for name, x in inputs.items()}
 
-    def forward(self, inputs, groups):
+    def forward(self, inputs, positives):
         if self.micro_batch_size:
             rows = cached_embeddings(self.encode, split_batch(inputs, self.micro_batch_size))
         else:
             rows = self.encode(inputs)
-        return rows if self.loss is None else self.loss(rows, groups)
+        return rows if self.loss is None else self.loss(rows, positives=positives)
 
 
 def batches():
@@ -62,11 +63,11 @@ def gradients(rank, num_ranks, grouped, loss_inside, micro_batch_size=None, **op
     model = Towers(loss if loss_inside else None, micro_batch_size)
     run = DistributedDataParallel(model) if num_ranks > 1 else model
     for index, inputs in enumerate(batches()):
-        groups = share(GROUPS, rank, num_ranks) if grouped else None
+        positives = share(POSITIVES, rank, num_ranks) if grouped else None
         inputs = {name: share(x, rank, num_ranks) for name, x in inputs.items()}
         if num_ranks > 1:
             run.require_backward_grad_sync = index == NUM_BATCHES - 1  # as `no_sync` and accelerate do
-        terms = run(inputs, groups) if loss_inside else loss(run(inputs, groups), groups)
+        terms = run(inputs, positives) if loss_inside else loss(run(inputs, positives), positives=positives)
         terms.total.backward()
     named = {name: p.grad for name, p in model.named_parameters()}
     return {**named, "logit_scale": loss.logit_scale.grad, "terms": torch.stack(list(terms)).detach()}
@@ -92,9 +93,9 @@ def each_rank_alone(rank, num_ranks):
     return gradients(rank, num_ranks, 0, 0, gather=False)
 
 
-def refusal(rows, groups=None):
+def refusal(rows, positives=None):
     try:
-        make_loss()({"image": rows, "text": rows}, groups)
+        make_loss()({"image": rows, "text": rows}, positives=positives)
     except ValueError as error:
         return str(error)
     return "accepted"

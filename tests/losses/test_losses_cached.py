@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from gapless.losses import cached
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.losses.engine import cached
+from gapless.losses.engine.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 
 

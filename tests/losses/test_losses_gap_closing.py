@@ -88,7 +88,9 @@ def paper_text_uniformity(modalities):
 def test_every_term_is_the_formula_of_the_paper(names, grouped):
     embeddings = batch(7, names=names)
     groups = torch.tensor([4, 1, 4, 9, 1, 4, 0]) if grouped else None
-    terms = GapClosingLoss(temperature=0.2, alignment_weight=0.5, uniformity_weight=3.0).double()(embeddings, groups)
+    terms = GapClosingLoss(temperature=0.2, alignment_weight=0.5, uniformity_weight=3.0).double()(
+        embeddings, positives=groups
+    )
     rows = {name: value.tolist() for name, value in embeddings.items()}
     others = [value for name, value in rows.items() if name != "text"]
     ids = groups.tolist() if grouped else list(range(7))
@@ -132,7 +134,7 @@ def test_what_tells_nothing_apart_costs_log_n():
     assert terms.uniformity.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_copies_of_one_pair_cost_nothing_when_grouped_and_log_k_when_not():
+def test_copies_of_one_pair_cost_nothing_as_positives_and_log_k_when_not():
     rows = on_circle(0, 0, 0, 180, 180, 180)
     groups = torch.tensor([0, 0, 0, 1, 1, 1])
     assert info_nce(rows, rows, 100.0, groups).item() == pytest.approx(0, abs=1e-12)
@@ -145,8 +147,8 @@ def test_copies_of_one_pair_cost_nothing_when_grouped_and_log_k_when_not():
 def test_permuting_the_batch_and_renaming_the_groups_changes_nothing():
     embeddings, groups, order = batch(8), torch.tensor([0, 1, 1, 2, 3, 3, 3, 4]), torch.randperm(8)
     loss = GapClosingLoss().double()
-    shuffled = loss({name: rows[order] for name, rows in embeddings.items()}, 7 * groups[order] - 5)
-    for one, other in zip(loss(embeddings, groups), shuffled, strict=True):
+    shuffled = loss({name: rows[order] for name, rows in embeddings.items()}, positives=7 * groups[order] - 5)
+    for one, other in zip(loss(embeddings, positives=groups), shuffled, strict=True):
         assert one.item() == pytest.approx(other.item(), abs=1e-12)
 
 
@@ -162,14 +164,14 @@ def test_gradcheck(names, normalise):
 
     def total(log_scale, *rows):
         return torch.func.functional_call(
-            loss, {"logit_scale": log_scale}, (dict(zip(names, rows, strict=True)), groups)
+            loss, {"logit_scale": log_scale}, (dict(zip(names, rows, strict=True)),), {"positives": groups}
         )[0]
 
     assert torch.autograd.gradcheck(total, (loss.logit_scale, *rows))
 
 
 def gradients(loss, embeddings, groups=None):
-    return torch.autograd.grad(loss(embeddings, groups).total, list(embeddings.values()))
+    return torch.autograd.grad(loss(embeddings, positives=groups).total, list(embeddings.values()))
 
 
 def test_a_weight_of_zero_reports_the_term_and_leaves_the_gradient_of_clip():
@@ -296,14 +298,14 @@ def test_a_bad_schedule_is_refused(points):
         ({"text": unit_rows(1), "image": unit_rows(1)}, None, "at least 2, got 1"),
         ({"text": unit_rows(7).index_fill(0, torch.tensor([3, 5]), math.nan)}, None, "2 row.* 'text' .* row 3"),
         ({"text": unit_rows(7).index_fill(0, torch.tensor([3]), math.inf)}, None, "1 row.* 'text' .* row 3"),
-        ({}, torch.arange(6), r"expected 7 integer groups, got torch.int64 \(6,\)"),
-        ({}, torch.full((7,), 4), r"all 7 rows belong to one group \(4\)"),
+        ({}, torch.arange(6), r"expected 7 integers, one for each row, got \(6,\)"),
+        ({}, torch.full((7,), 4), r"all 7 rows are positives of each other \(4\)"),
     ],
 )
 def test_bad_input_is_named(change, groups, message):
     embeddings = {name: rows for name, rows in {**batch(), **change}.items() if rows is not None}
     with pytest.raises(ValueError, match=message):
-        GapClosingLoss().double()(embeddings, groups)
+        GapClosingLoss().double()(embeddings, positives=groups)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": math.nan}, {"temperature": 0.001}])

@@ -41,7 +41,7 @@ def largest_error(ours, reference):
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_every_gradient_is_that_of_one_process(found, num_ranks):
-    """With and without groups, the loss inside and outside of DDP, two accumulated batches."""
+    """With and without positives, the loss inside and outside of DDP, two accumulated batches."""
     (reference,) = found[1]
     for rank in found[num_ranks]:
         for variant, expected in reference["exact"].items():
@@ -63,8 +63,8 @@ def test_what_cannot_be_one_batch_is_refused_on_every_rank(found):
     for rank in found[2]:
         assert rank["refusals"] == [
             "the ranks hold batches of different sizes [4, 3]: drop the last, uneven batch",
-            "all 12 rows belong to one group (5): nothing to tell apart",
-            "some ranks were given groups and others were not",
+            "all 12 rows are positives of each other (5): nothing to tell apart",
+            "some ranks were given positives and others were not",
             "accepted",
         ]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.errors import DataRefused
-from gapless.metrics.grouping import label_codes, sample_rows
+from gapless.core.errors import DataRefused
+from gapless.metrics.grouping import sample_rows
+from gapless.metrics.labels import label_codes
 from gapless.metrics.measure import measure
 from gapless.metrics.uncertainty import GroupSums
 
@@ -119,7 +120,7 @@ def test_a_sample_is_of_whole_groups_and_is_reported():
 
 
 def test_missing_labels_are_left_out_and_one_class_is_refused():
-    assert label_codes("x", ["a", None, "", float("nan"), "b"], 5).tolist() == [0, -1, -1, -1, 1]
+    assert label_codes("x", ["a", None, "", float("nan"), "b", "a"], 6).tolist() == [0, -1, -1, -1, 1, 0]
     embeddings, labels = three_clusters()
     figures = measure(embeddings, [None, *labels[1:]], include=("grouping",))
     assert figures["grouping/num_pairs"] == 89

@@ -8,7 +8,7 @@ import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model, write_images
 from safetensors.torch import load_file, save_file
 
-from gapless.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 
 
@@ -108,7 +108,7 @@ def test_a_name_that_only_the_hub_knows_needs_the_network():
 
 def test_the_paper_assembly_builds_with_shrunken_depth():
     pytest.importorskip("timm")
-    from gapless.train.recipes import roco_eva_bert
+    from gapless.training.recipes import roco_eva_bert
 
     modalities = {name: dict(spec) for name, spec in roco_eva_bert().modalities.items()}
     timm_config = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
 
-from gapless.errors import GaplessError, NeedsNetwork
+from gapless.core.errors import GaplessError, NeedsNetwork
 from gapless.models import export
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.card import CardFacts, model_card

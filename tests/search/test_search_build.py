@@ -10,11 +10,11 @@ import pytest
 from fakes import tiny_bert, tiny_modalities, tiny_model
 from search_samples import FINGERPRINT, collection_of, embedding_set, unit_rows, write
 
-from gapless import cli
-from gapless.data.embeddings import EmbeddingsWriter
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
-from gapless.errors import DataRefused, UsageError
+from gapless.cli import main as cli
+from gapless.core.errors import DataRefused, UsageError
+from gapless.embeddings.store import EmbeddingsWriter
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.foreign import fingerprint_of
 from gapless.search import build
 from gapless.search.build import delete_rows, label_columns

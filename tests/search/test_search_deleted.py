@@ -3,7 +3,7 @@
 import pytest
 from search_samples import collection_of, embedding_set, unit_rows, write
 
-from gapless.errors import DataRefused
+from gapless.core.errors import DataRefused
 from gapless.search import build
 from gapless.search.build import delete_rows
 from gapless.search.changes import missing_from

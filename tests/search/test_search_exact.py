@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from search_samples import brute_force, collection_of, embedding_set, keyed, rows_with_ties, unit_rows
 
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.search.collection import Collection
 from gapless.search.snapshot import check_unit_norm
 

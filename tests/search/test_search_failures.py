@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from search_samples import collection_of, embedding_set, unit_rows, write
 
-from gapless.errors import DataRefused, GaplessError, UsageError
+from gapless.core.errors import DataRefused, GaplessError, UsageError
 from gapless.search import build
 from gapless.search.build import delete_rows
 from gapless.search.collection import Collection

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_samples import collection_of, embedding_set, unit_rows
 
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
 from gapless.search.filters import KEYWORDS, prepare_filter
 
 TYPES = ["CT", "MR", "x-ray", None, "it's"]

@@ -10,8 +10,8 @@ import time
 import pytest
 from fakes import tiny_bert, tiny_modalities, tiny_model
 
-from gapless import cli
-from gapless.data.readers.phantom import write_phantom
+from gapless.cli import main as cli
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.search.collection import Collection
 
 

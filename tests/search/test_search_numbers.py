@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from search_samples import collection_of, embedding_set, unit_rows, write
 
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.search.build import delete_rows
 from gapless.search.indices import update_indices
 from gapless.search.kinds import is_number, kind_of

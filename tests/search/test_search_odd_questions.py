@@ -16,14 +16,13 @@ import pytest
 from small_service import open_searcher, pixels_of, png_of
 
 from gapless.cli import main
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.search.query_length import QueryCut
 from gapless.search.searcher import Searcher
 
 pytest.importorskip("fastapi", reason="needs the extra 'web'")
-from starlette.testclient import TestClient
-
 from gapless.search.app import create_app
+from starlette.testclient import TestClient
 
 HALF = "left \udc9d effusion"
 LONG = "left pleural effusion with a small nodule " * 40

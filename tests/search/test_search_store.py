@@ -8,9 +8,9 @@ import pytest
 from fakes import tiny_model
 from search_samples import brute_force, embedding_set, keyed, unit_rows, write
 
-from gapless.cli import main
-from gapless.data.readers.phantom import write_phantom
-from gapless.errors import DataRefused, UsageError
+from gapless.cli.main import main
+from gapless.core.errors import DataRefused, UsageError
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.search.build import delete_rows
 from gapless.search.collection import Collection
 from gapless.search.indices import update_indices

@@ -40,7 +40,7 @@ def results(cider: float = 0.3, **changes: Any) -> dict[str, Any]:
         "missing": {},
         "notice": "Research use, not for diagnosis.",
         "versions": {"gapless": "0.0"},
-        "data": {"source": "fake", "groups": 13, "rows": {"test": 40}, "leakage": {"test_groups_in_train_share": 0.0}},
+        "data": {"source": "fake", "groups": 13, "rows": {"test": 40}, "leakage": {"test_rows_in_train_share": 0.0}},
         "mode": "text",
         "aligner": "runs/clip",
         "seed": 0,

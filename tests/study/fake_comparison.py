@@ -118,7 +118,7 @@ def write_comparison(path: Path, seeds: int = 3, **changes: Any) -> dict[str, An
             "fingerprint": "0123456789abcdef",
             "rows": {"train": 800, "validation": 100, "test": 160},
             "groups": 120,
-            "leakage": {"test_groups_in_train_share": 0.0},
+            "leakage": {"test_rows_in_train_share": 0.0},
         },
         "table": table,
         "random": {"grouping/v_measure": 0.013, "grouping/ami": 0.0},

@@ -100,7 +100,7 @@ def test_an_inline_drawing_has_no_address_and_the_colours_of_the_page() -> None:
 def test_names_are_drawn_as_they_are(name: str) -> None:
     svg = inline_svg(latent_figure([panel(name)]), name)
     assert "<script" not in svg
-    curves_figure({name: [history("clip", 0, {key.removeprefix("eval/"): 0.5 for key in figures.CURVES})]})
+    curves_figure({name: [history("clip", 0, dict.fromkeys(figures.EVALUATED_CURVES, 0.5))]})
 
 
 def test_differences_are_split_by_unit() -> None:

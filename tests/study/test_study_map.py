@@ -16,8 +16,8 @@ import torch
 from fake_comparison import embeddings
 from PIL import Image
 
-from gapless.data.manifest import Manifest
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
+from gapless.manifest.manifest import Manifest
 from gapless.study.map import sampled_rows, write_map
 
 NUM_PAIRS = 60

@@ -8,7 +8,7 @@ import pytest
 from fake_comparison import write_comparison, write_run
 from page_reader import Page
 
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
 from gapless.study.reliability import reliability_notes
 from gapless.study.report import write_report
 

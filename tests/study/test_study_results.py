@@ -8,7 +8,7 @@ import pytest
 from fake_comparison import write_comparison, write_run
 from safetensors.numpy import save_file
 
-from gapless.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.study.results import read_history, read_latent, read_studies
 from gapless.study.table import paper_table
 

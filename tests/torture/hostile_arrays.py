@@ -10,7 +10,7 @@ from typing import Any
 from torture import hostile_files as files
 from torture.hostile_offer import Home, Offer
 
-from gapless.files import sha256_of
+from gapless.core.files import sha256_of
 
 
 def arrays(home: Home) -> Iterator[Offer]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from torture import hostile_files as files
 from torture.hostile_offer import Home, Offer
 
-from gapless.files import sha256_of
+from gapless.core.files import sha256_of
 
 FILE, OUT = object(), object()  # in a command: the offered file, and where it may write
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import gapless
 
 SOURCE = Path(gapless.__file__).parent
-GEOMETRY, LOSS = "tests/test_geometry.py", "tests/losses/test_losses_gap_closing.py"
+GEOMETRY, LOSS = "tests/core/test_core_geometry.py", "tests/losses/test_losses_gap_closing.py"
 TILED, CACHED = "tests/losses/test_losses_tiled.py", "tests/losses/test_losses_cached.py"
 GATHERED = "tests/losses/test_losses_gathered.py"
 AGREEMENT, INVARIANCES = "tests/metrics/test_metrics_agreement.py", "tests/metrics/test_metrics_invariances.py"
 GROUPING, UNCERTAINTY = "tests/metrics/test_metrics_grouping.py", "tests/metrics/test_metrics_uncertainty.py"
-CAPTIONING = "tests/metrics/test_metrics_captioning.py"
-BATCHES, RULES = "tests/data/test_data_batches.py", "tests/train/test_train_rules.py"
+CAPTIONING = "tests/captioning/test_captioning_scores.py"
+BATCHES, RULES = "tests/inference/test_inference_batches.py", "tests/training/test_training_rules.py"
 
 
 @dataclass(frozen=True)
@@ -43,62 +43,68 @@ MUTANTS = (
     # --- losses ---------------------------------------------------------------------------------------------------
     Mutant(
         "cached accumulation with other dropout the second time",
-        "losses/cached.py",
+        "losses/engine/cached.py",
         "micro_batch, use_reentrant=False)",
         "micro_batch, use_reentrant=False, preserve_rng_state=False)",
         CACHED,
     ),
     Mutant(
         "similarities in half precision",
-        "geometry.py",
+        "core/geometry.py",
         "return x if x.dtype in (torch.float32, torch.float64) else x.float()",
         "return x",
         LOSS,
     ),
     Mutant(
-        "zero rows become NaN", "geometry.py", "is_zero = norm_squared == 0", "is_zero = norm_squared < 0", GEOMETRY
+        "zero rows become NaN",
+        "core/geometry.py",
+        "is_zero = norm_squared == 0",
+        "is_zero = norm_squared < 0",
+        GEOMETRY,
     ),
     Mutant(
         "uniformity of one row is accepted",
-        "geometry.py",
+        "core/geometry.py",
         "if num_rows < 2 or (can_read_values(points) and not num_pairs):",
         "if num_rows < 1:",
         GEOMETRY,
     ),
     Mutant(
         "the kernel underflows",
-        "geometry.py",
+        "core/geometry.py",
         "torch.logsumexp(exponents.masked_fill(same, -math.inf), dim=1)",
         "exponents.masked_fill(same, -math.inf).exp().sum(dim=1).log()",
         GEOMETRY,
     ),
-    Mutant("another width of the kernel", "geometry.py", "UNIFORMITY_SCALE = 2.0", "UNIFORMITY_SCALE = 1.0", GEOMETRY),
+    Mutant(
+        "another width of the kernel", "core/geometry.py", "UNIFORMITY_SCALE = 2.0", "UNIFORMITY_SCALE = 1.0", GEOMETRY
+    ),
     Mutant(
         "centroids are not normalised",
-        "geometry.py",
+        "core/geometry.py",
         "return unit_norm(centroid) if normalise else centroid",
         "return centroid",
         LOSS,
     ),
     Mutant(
         "identical captions are pushed apart",
-        "geometry.py",
-        "index = torch.arange(num_rows, device=points.device) if groups is None else groups",
+        "core/geometry.py",
+        "index = torch.arange(num_rows, device=points.device) if positives is None else positives",
         "index = torch.arange(num_rows, device=points.device)",
         GEOMETRY,
     ),
     Mutant(
         "duplicate captions are negatives",
         "losses/contrastive.py",
-        "positives = torch.logsumexp(logits.masked_fill(other_group, -math.inf), dim=1)",
-        "positives = logits.diagonal()",
+        "of_positives = torch.logsumexp(logits.masked_fill(is_negative, -math.inf), dim=1)",
+        "of_positives = logits.diagonal()",
         LOSS,
     ),
     Mutant(
         "one direction of the contrast alone",
         "losses/contrastive.py",
-        "return (_cross_entropy(logits, groups) + _cross_entropy(logits.T, groups)) / 2",
-        "return _cross_entropy(logits, groups)",
+        "return (_cross_entropy(logits, positives) + _cross_entropy(logits.T, positives)) / 2",
+        "return _cross_entropy(logits, positives)",
         LOSS,
     ),
     Mutant(
@@ -145,14 +151,14 @@ MUTANTS = (
     ),
     Mutant(
         "exponentials without a shift overflow",
-        "losses/tile_loops.py",
+        "losses/engine/tile_loops.py",
         "{torch.float32: 64.0,",
         "{torch.float32: 640.0,",
         TILED,
     ),
     Mutant(
         "weight decay on the temperature",
-        "train/trainer.py",
+        "training/trainer.py",
         'if not name.endswith("logit_scale")]',
         "]",
         RULES,
@@ -167,7 +173,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last, uneven block is dropped",
-        "geometry.py",
+        "core/geometry.py",
         "for start in range(0, num_rows, size):",
         "for start in range(0, max(1, num_rows - size + 1), size):",
         AGREEMENT,
@@ -216,14 +222,14 @@ MUTANTS = (
     ),
     Mutant(
         "captions too short are not penalised",
-        "metrics/captioning.py",
+        "captioning/metrics.py",
         "torch.where(ratio < 1,",
         "torch.where(ratio < 0,",
         CAPTIONING,
     ),
     Mutant(
         "an evaluation draws one of several captions",
-        "data/batches.py",
+        "inference/pairs.py",
         "if self.training_seed is None or len(captions) == 1:",
         "if len(captions) == 1:",
         BATCHES,
@@ -231,7 +237,7 @@ MUTANTS = (
     # --- several processes: the slow ones ---------------------------------------------------------------------------
     Mutant(
         "embeddings gathered without a gradient",
-        "losses/gathered.py",
+        "losses/engine/gathered.py",
         "_all_gather(x.contiguous(), 0",
         "_all_gather(x.detach().contiguous(), 0",
         GATHERED,
@@ -239,8 +245,8 @@ MUTANTS = (
     Mutant(
         "uniformity of each rank's own batch",
         "losses/gap_closing.py",
-        "return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)",
-        "return centroid_uniformity(modalities, groups, self.normalise_centroids)",
+        "return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)",
+        "return centroid_uniformity(modalities, positives, self.normalise_centroids)",
         GATHERED,
     ),
 )

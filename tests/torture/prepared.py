@@ -81,7 +81,7 @@ def child(words: Sequence[str], log: str) -> None:
             function_named(words[0])(*words[1:])
             code = 0
         else:
-            from gapless.cli import main
+            from gapless.cli.main import main
 
             code = main(words)
     except KeyboardInterrupt:
@@ -96,15 +96,6 @@ def serve() -> None:
     import pyarrow.dataset  # noqa: F401
     import torch
     import transformers.models.auto  # noqa: F401
-
-    import gapless.data.readers.phantom
-    import gapless.data.readers.table
-    import gapless.embed
-    import gapless.models.captioner
-    import gapless.models.foreign
-    import gapless.train.captioning
-    import gapless.train.captions
-    import gapless.verbs.verb  # noqa: F401
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from gapless.errors import GaplessError
+from gapless.core.errors import GaplessError
 
 # A fork copies what threads hold, and tqdm's lock is one for all processes: who is killed with it stops the others.
 tqdm.monitor_interval = 0

@@ -10,10 +10,10 @@ from typing import Any
 from fakes import tiny_modalities
 from transformers.utils import logging
 
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
-from gapless.train.recipes import Recipe, apply_method
-from gapless.train.run import Run, train
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.recipes import Recipe, apply_method
+from gapless.training.run import Run, train
 
 logging.disable_progress_bar()
 

@@ -12,11 +12,11 @@ from ledger import record
 from processes import exit_code, forked
 from small_runs import small_phantom, small_run
 
-from gapless.errors import DataRefused, GaplessError
-from gapless.train.callbacks import ProgressBar
-from gapless.train.checkpoint import checkpoints_of, fault_of
-from gapless.train.run import train
-from gapless.train.trainer import AlignerTrainer
+from gapless.core.errors import DataRefused, GaplessError
+from gapless.training.callbacks import ProgressBar
+from gapless.training.checkpoint import checkpoints_of, fault_of
+from gapless.training.run import train
+from gapless.training.trainer import AlignerTrainer
 
 WEIGHTS = "model/model.safetensors"
 BEST_AT = 2

@@ -15,8 +15,8 @@ from faults import KINDS, SHORT, Faults
 from ledger import record
 from processes import exit_code, forked
 
-from gapless.files import PARTIAL_MARK
-from gapless.train.checkpoint import checkpoints_of, newest_valid, publish, remove_unfinished, rotate, step_of
+from gapless.core.files import PARTIAL_MARK
+from gapless.training.checkpoint import checkpoints_of, newest_valid, publish, remove_unfinished, rotate, step_of
 
 PHASES = IDLE, WRITING, PUBLISHING, ROTATING = range(4)
 PHASE_NAMES = ("between", "writing", "publishing", "rotating")

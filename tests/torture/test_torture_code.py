@@ -22,9 +22,9 @@ from torture.hostile_offer import Home, Offer
 from torture.hostile_offers import offers
 from torture.ledger import record
 
-from gapless.cli import main
-from gapless.files import write_text
-from gapless.models.captioner import assemble_captioner
+from gapless.captioning.captioner import assemble_captioner
+from gapless.cli.main import main
+from gapless.core.files import write_text
 from gapless.models.tokenizers import train_tokenizer
 
 SECONDS = 60  # of one offer, on a busy machine; the median is some hundredths

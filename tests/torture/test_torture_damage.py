@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from small_runs import small_phantom, small_run
 from transformers.trainer_utils import rotate_checkpoints
 
-from gapless.files import entries_below
-from gapless.train.checkpoint import checkpoints_of, fault_of, newest_valid, rotate, seal
-from gapless.train.run import train
+from gapless.core.files import entries_below
+from gapless.training.checkpoint import checkpoints_of, fault_of, newest_valid, rotate, seal
+from gapless.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from ledger import record
 from processes import exit_code, forked
 from small_runs import small_phantom, small_run
 
-from gapless.data.readers.phantom import write_phantom
-from gapless.files import entries_below
-from gapless.train.checkpoint import checkpoints_of, newest_valid
-from gapless.train.run import train
-from gapless.train.trainer import RunTrainer
+from gapless.core.files import entries_below
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.checkpoint import checkpoints_of, newest_valid
+from gapless.training.run import train
+from gapless.training.trainer import RunTrainer
 
 REPORTED, SAVED, SILENT, LOST = range(10, 14)
 OUTCOMES = {REPORTED: "reported", SAVED: "saved", SILENT: "silent", LOST: "lost"}

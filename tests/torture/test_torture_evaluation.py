@@ -18,10 +18,10 @@ from ledger import record
 from processes import exit_code, forked
 from small_runs import small_phantom, small_run
 
-from gapless.cli import main
-from gapless.data.readers.phantom import write_phantom
-from gapless.train.run import train
-from gapless.train.trainer import AlignerTrainer
+from gapless.cli.main import main
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.run import train
+from gapless.training.trainer import AlignerTrainer
 
 WEIGHTS = "model/model.safetensors"
 HOW_OFTEN: dict[str, dict[str, Any]] = {

@@ -23,13 +23,13 @@ from fakes import CAPTIONS, tiny_modalities, tiny_model
 from torture.ledger import record
 from torture.prepared import Prepared
 
-from gapless.cli import main
-from gapless.data.embeddings import read_embeddings
-from gapless.data.manifest import Manifest
-from gapless.errors import DataRefused, UsageError
-from gapless.models.captioner import assemble_captioner
+from gapless.captioning.caption_files import read_captions
+from gapless.captioning.captioner import assemble_captioner
+from gapless.cli.main import main
+from gapless.core.errors import DataRefused, UsageError
+from gapless.embeddings.store import read_embeddings
+from gapless.manifest.manifest import Manifest
 from gapless.search.collection import Collection
-from gapless.train.captions import read_captions
 
 DECODER = {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
 NUM_PAIRS = 120

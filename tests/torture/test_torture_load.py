@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from fakes import CAPTIONS
-from search.small_service import caption_of, pixels_of, png_of, write_collection_of_images
+from small_service import caption_of, pixels_of, png_of, write_collection_of_images
 from torture.ledger import record
 
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")

@@ -30,7 +30,9 @@ NAMESPACES += (
     b"http://www.w3.org/2000/xmlns/",
     b"http://www.w3.org/1998/Math/MathML",
 )
-ALL_AT_ONCE = "import json, sys; from gapless.cli import main; sys.exit(max(main(c) for c in json.loads(sys.argv[1])))"
+ALL_AT_ONCE = (
+    "import json, sys; from gapless.cli.main import main; sys.exit(max(main(c) for c in json.loads(sys.argv[1])))"
+)
 
 
 def environment(attempts: Path) -> dict[str, str]:

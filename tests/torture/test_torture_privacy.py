@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data.dicom_samples import dicom_bytes
+from dicom_samples import dicom_bytes
 from fakes import CAPTIONS
 from PIL import Image
 from pydicom.dataset import Dataset
 from torture.ledger import record
 
-from gapless.cli import main
+from gapless.cli.main import main
 from gapless.search.collection import Collection
 
 pytest.importorskip("fastapi", reason="needs the extra 'web'")
 from starlette.testclient import TestClient
 
-from gapless.search.app import create_app
 from gapless.search.searcher import Searcher
+from gapless.server.app import create_app
 
 NUM_FILES = 24
 NAMES = (

@@ -15,9 +15,9 @@ from processes import exit_code, forked
 from small_runs import BATCHES_IN_EPOCH, EPOCHS, STEPS_IN_EPOCH, small_phantom, small_run
 from transformers import Trainer
 
-from gapless.train.callbacks import EpochBeforeCheckpoint, ProgressBar
-from gapless.train.run import train
-from gapless.train.trainer import RunTrainer
+from gapless.training.callbacks import EpochBeforeCheckpoint, ProgressBar
+from gapless.training.run import train
+from gapless.training.trainer import RunTrainer
 
 STOPS = ("start", "mid-epoch", "mid-accumulation", "last batch", "epoch end")
 

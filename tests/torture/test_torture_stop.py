@@ -17,11 +17,11 @@ from ledger import record
 from processes import exit_code, forked
 from small_runs import small_phantom, small_run
 
-from gapless.cli import main
-from gapless.data.readers.phantom import write_phantom
-from gapless.errors import UsageError
-from gapless.train.checkpoint import checkpoints_of, newest_valid, step_of
-from gapless.train.run import Run, differences, resumed, train
+from gapless.cli.main import main
+from gapless.core.errors import UsageError
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.checkpoint import checkpoints_of, newest_valid, step_of
+from gapless.training.run import Run, differences, resumed, train
 
 ALIGNER = ("train", "phantom-small", "--config", "tiny.yaml", "--method", "gapless")
 CAPTIONER = (

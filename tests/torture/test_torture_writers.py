@@ -15,12 +15,12 @@ from fakes import tiny_modalities, tiny_model
 from ledger import record
 from processes import exit_code, forked
 
-from gapless import writers
-from gapless.cli import main
-from gapless.data.readers.phantom import write_phantom
-from gapless.errors import UsageError
-from gapless.train.checkpoint import newest_valid
-from gapless.writers import LOCK_FILE, only_writer
+from gapless.cli.main import main
+from gapless.core import locks as writers
+from gapless.core.errors import UsageError
+from gapless.core.locks import LOCK_FILE, only_writer
+from gapless.manifest.readers.phantom import write_phantom
+from gapless.training.checkpoint import newest_valid
 
 TOLD = 2  # the exit code of a usage error
 TRAINING = ("--training.num_train_epochs=2", "--training.per_device_train_batch_size=16", "--training.use_cpu=true")

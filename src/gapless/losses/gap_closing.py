@@ -8,6 +8,7 @@ loss.clamp_logit_scale()
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -15,18 +16,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gapless.geometry import (
+from gapless.core.geometry import (
     at_least_fp32,
-    can_read_values,
+    at_one_precision,
     log_mean_gaussian_kernel,
     pair_centroids,
     pairwise_squared_distance,
 )
+from gapless.core.shapes import Embeddings, Positives, Scalar
+from gapless.losses.checks import check_batch, check_enough
 from gapless.losses.contrastive import symmetric_info_nce
-from gapless.losses.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
+from gapless.losses.engine.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
+from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.schedules import Schedule, weight_at
-from gapless.losses.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
-from gapless.shapes import Embeddings, Groups, Scalar
 
 MAX_LOGIT_SCALE = 100.0
 # Batches up to this size take the plain functions: as fast there (docs/performance.md), and fewer kernels to launch.
@@ -61,7 +63,7 @@ def align_true_pairs(a: Embeddings, b: Embeddings) -> Scalar:
 
 
 def centroid_uniformity(
-    embeddings: Sequence[Embeddings], groups: Groups | None = None, normalise_centroids: bool = True
+    embeddings: Sequence[Embeddings], positives: Positives | None = None, normalise_centroids: bool = True
 ) -> Scalar:
     """L_CU: how evenly the centroids of the pairs spread over the sphere.
 
@@ -69,7 +71,7 @@ def centroid_uniformity(
 
     Args:
         embeddings: one [pair, dim] unit-norm matrix per modality.
-        groups: [pair] integers; pairs of centroids of one group are left out.
+        positives: [pair] integers; pairs of centroids that share one are left out.
         normalise_centroids: True is the authors' published code, False the paper's text. The text also writes
             `1/N sum_i sum_{j != i}` instead of the mean over pairs: that is this value plus log(N - 1), a constant
             with no gradient.
@@ -80,7 +82,7 @@ def centroid_uniformity(
     Reference: Grassucci et al., arXiv 2602.20046; Wang and Isola, arXiv 2005.10242.
     """
     return log_mean_gaussian_kernel(
-        pair_centroids([at_least_fp32(rows) for rows in embeddings], normalise=normalise_centroids), groups
+        pair_centroids([at_least_fp32(rows) for rows in embeddings], normalise=normalise_centroids), positives
     )
 
 
@@ -145,27 +147,37 @@ class GapClosingLoss(nn.Module):
         if isinstance(self.logit_scale, nn.Parameter):
             self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
-    def forward(self, embeddings: Mapping[str, Tensor], groups: Tensor | None = None) -> GapLossTerms:
+    def forward(
+        self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None, groups: Tensor | None = None
+    ) -> GapLossTerms:
         """The terms of one batch.
 
         Args:
-            embeddings: at least two modalities by name, each a unit-norm [pair, dim] matrix, rows aligned.
-            groups: [pair] integers; rows that share one (same caption, same image) are positives of each other and
-                are not pushed apart. None: every row is its own group.
+            embeddings: at least two modalities by name, each a unit-norm [pair, dim] matrix, rows aligned. Precisions
+                may differ: the terms are in float64 where one modality is, otherwise in fp32.
+            positives: [pair] integers; rows that share one (same caption, same image) are positives of each other and
+                are not pushed apart. None: no row has another positive than its own.
+            groups: the former name of `positives`; it still works, and warns.
 
         Raises:
-            ValueError: one modality, no anchor, shapes that differ, fewer than 2 rows or groups; on the CPU also
-                rows that are not finite. (On an accelerator that check would wait for the device: the total is NaN.)
+            ValueError: one modality, no anchor, shapes or devices that differ, no floating-point tensors, positives
+                that are not one integer a row, fewer than 2 rows; on the CPU also rows that are not finite or far from
+                norm 1 (rows of zeros pass), and rows that are all positives of each other. (On an accelerator those
+                three would wait for the device.)
         """
-        check_batch(embeddings, self.anchor, groups)
+        if groups is not None:
+            positives = _renamed(positives, groups)
+        check_batch(embeddings, self.anchor, positives)
+        positives = None if positives is None else positives.long()  # torch cannot sort every kind of integer
         ranks = Ranks.current() if self.gather else None
-        check_enough(embeddings[self.anchor], groups, ranks)
+        check_enough(embeddings[self.anchor], positives, ranks)
         with torch.autocast(embeddings[self.anchor].device.type, enabled=False):
-            contrastive = self._contrastive(embeddings, groups, ranks)
+            embeddings = dict(zip(embeddings, at_one_precision(*embeddings.values()), strict=True))
+            contrastive = self._contrastive(embeddings, positives, ranks)
             with nullcontext() if self._alignment_weight != 0 else torch.no_grad():
                 alignment = self._alignment(embeddings, ranks)
             with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
-                uniformity = self._uniformity(embeddings, groups, ranks)
+                uniformity = self._uniformity(embeddings, positives, ranks)
             # A term of weight 0 is reported, but its forward pass is all that it costs.
             total = contrastive
             if self._alignment_weight != 0:
@@ -177,25 +189,25 @@ class GapClosingLoss(nn.Module):
     def _others(self, embeddings: Mapping[str, Tensor]) -> list[Tensor]:
         return [rows for name, rows in embeddings.items() if name != self.anchor]
 
-    def _contrastive(self, embeddings: Mapping[str, Tensor], groups: Tensor | None, ranks: Ranks | None) -> Tensor:
+    def _contrastive(self, embeddings: Mapping[str, Tensor], positives: Tensor | None, ranks: Ranks | None) -> Tensor:
         anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
         if ranks is not None:
-            return mean_of(gathered_symmetric_info_nce(others, anchor, scale, groups, ranks))
+            return mean_of(gathered_symmetric_info_nce(others, anchor, scale, positives, ranks))
         info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
-        return mean_of([info_nce(rows, anchor, scale, groups) for rows in others])
+        return mean_of([info_nce(rows, anchor, scale, positives) for rows in others])
 
     def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
         alignment = mean_of([align_true_pairs(rows, embeddings[self.anchor]) for rows in self._others(embeddings)])
         return alignment if ranks is None else ranks.average(alignment)
 
-    def _uniformity(self, embeddings: Mapping[str, Tensor], groups: Tensor | None, ranks: Ranks | None) -> Tensor:
+    def _uniformity(self, embeddings: Mapping[str, Tensor], positives: Tensor | None, ranks: Ranks | None) -> Tensor:
         modalities = list(embeddings.values())
         if ranks is not None:
-            return gathered_centroid_uniformity(modalities, groups, self.normalise_centroids, ranks)
+            return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)
         if is_small(modalities[0]):
-            return centroid_uniformity(modalities, groups, self.normalise_centroids)
+            return centroid_uniformity(modalities, positives, self.normalise_centroids)
         centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
-        return tiled_log_mean_gaussian_kernel(centroids, groups)
+        return tiled_log_mean_gaussian_kernel(centroids, positives)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GapClosingLoss":
         # model.half() and model.bfloat16() come through here; a temperature in half precision moves in steps of 0.8 %.
@@ -216,39 +228,17 @@ def mean_of(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).mean()
 
 
+def _renamed(positives: Tensor | None, groups: Tensor) -> Tensor:
+    if positives is not None:
+        raise TypeError("the loss was given positives= and groups=, which is the former name of positives=")
+    warnings.warn(
+        "groups= of the loss is called positives= now: rows that count as the same. "
+        "What must not be split (patients, articles) is no business of the loss; it goes to measure(groups=...)",
+        FutureWarning,
+        stacklevel=5,  # past the two calls of nn.Module
+    )
+    return groups
+
+
 def is_small(rows: Tensor) -> bool:
     return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)
-
-
-def check_batch(embeddings: Mapping[str, Tensor], anchor: str, groups: Tensor | None) -> None:
-    """Refuse what the loss cannot use, with a sentence that shows what arrived."""
-    shapes = {name: tuple(rows.shape) for name, rows in embeddings.items()}
-    if len(shapes) < 2:
-        raise ValueError(f"expected at least two modalities, got {sorted(shapes)}")
-    if anchor not in shapes:
-        raise ValueError(f"the anchor {anchor!r} is not among the modalities {sorted(shapes)}")
-    if len(set(shapes.values())) > 1 or len(shapes[anchor]) != 2:
-        raise ValueError(f"expected [pair, dim] matrices of one shape, got {shapes}")
-    num_rows = shapes[anchor][0]
-    if groups is not None and (tuple(groups.shape) != (num_rows,) or groups.is_floating_point()):
-        raise ValueError(f"expected {num_rows} integer groups, got {groups.dtype} {tuple(groups.shape)}")
-    if not can_read_values(embeddings[anchor]):
-        return
-    for name, rows in embeddings.items():
-        finite = rows.detach().sum(dim=1).isfinite()
-        if not finite.all():
-            bad = (~finite).nonzero().flatten().tolist()
-            raise ValueError(f"{len(bad)} row(s) of {name!r} are not finite, the first is row {bad[0]} of the batch")
-
-
-def check_enough(rows: Tensor, groups: Tensor | None, ranks: Ranks | None) -> None:
-    """Refuse a (global) batch that has nothing to tell apart."""
-    if ranks is not None:
-        ranks.check_batches(rows, groups)
-    num_rows = len(rows) * (1 if ranks is None else ranks.num_ranks)
-    if num_rows < 2:
-        raise ValueError(f"the loss compares pairs with each other and needs at least 2, got {num_rows}")
-    if groups is None or ranks is not None or not can_read_values(rows):
-        return
-    if bool((groups == groups[0]).all()):
-        raise ValueError(f"all {num_rows} rows belong to one group ({int(groups[0])}): nothing to tell apart")

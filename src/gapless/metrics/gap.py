@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.geometry import blocks
+from gapless.core.geometry import blocks
 from gapless.metrics.uncertainty import Figure, GroupSums
 
 NUM_FOLDS = 5

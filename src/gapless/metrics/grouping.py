@@ -4,18 +4,16 @@ Rows of all modalities are stacked, so that a gap shows: clusters that follow th
 Splits are by group: rows of one article or patient, in any modality, are never on both sides.
 """
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused
-from gapless.geometry import blocks, unit_norm
+from gapless.core.errors import DataRefused
+from gapless.core.geometry import blocks, unit_norm
 from gapless.metrics.gap import group_folds
 from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure
 
@@ -34,28 +32,6 @@ class GroupingFigures:
     over_seeds: dict[str, Seeds]
     figures: dict[str, Figure]
     counts: dict[str, int]
-
-
-def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
-    """[pair] integers 0..L-1 for the labels of any kind; -1 where one is missing (None, NaN, empty text).
-
-    Raises:
-        ValueError: another number of labels than rows.
-        DataRefused: labels of fewer than two classes.
-    """
-    values = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
-    if len(values) != num_rows:
-        raise ValueError(f"{name}: expected {num_rows} labels, one per row, got {len(values)}")
-    known = sorted({str(value) for value in values if not _is_missing(value)})
-    if len(known) < 2:
-        found = f"only {known[0]!r}" if known else "no label"
-        raise DataRefused(f"{name}: grouping needs labels of at least two classes, found {found} in {num_rows} rows")
-    code = {value: position for position, value in enumerate(known)}
-    return torch.tensor([-1 if _is_missing(value) else code[str(value)] for value in values])
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def sample_rows(groups: GroupSums, usable: Tensor, maximum: int, seed: int) -> Tensor:

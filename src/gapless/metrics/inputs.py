@@ -1,25 +1,32 @@
 """The door of the figures: what arrives is checked once, here, and leaves as unit-norm rows."""
 
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused
-from gapless.geometry import at_least_fp32, blocks, unit_norm
+from gapless.core.captions import caption_codes
+from gapless.core.errors import DataRefused
+from gapless.core.geometry import at_least_fp32, blocks, unit_norm
+from gapless.core.values import names_of, refuse_missing
 
 ROWS_AT_ONCE = 8192
+MIN_ROWS = 2  # figures compare rows with each other
+FLOAT64_BYTES = 8
 
 
 def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[str, Tensor]:
-    """Unit-norm [pair, dim] rows of each modality on the CPU; fp16 and bf16 raised to fp32, float64 kept.
+    """Unit-norm [pair, dim] rows of each modality on the CPU, all in one precision.
+
+    fp16 and bf16 are raised to fp32; where one modality is float64 (or wider), all are float64.
 
     Args:
-        embeddings: modality name -> [pair, dim] tensor, array or memory map of floats, rows aligned.
+        embeddings: modality name -> [pair, dim] tensor, array or memory map of floats, rows aligned. Arrays may have
+            any byte order, order in memory or strides; a masked value counts as NaN.
         minimum: modalities needed.
 
     Raises:
@@ -34,37 +41,47 @@ def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[st
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"expected [pair, dim] matrices of one shape, got {listed}")
-    if next(iter(shapes.values()))[0] < 2:
-        raise ValueError(f"figures need at least 2 rows, got {next(iter(shapes.values()))[0]}")
-    return {name: _unit_rows(name, value) for name, value in rows.items()}
+    num_rows, dim = next(iter(shapes.values()))
+    if num_rows < 2:
+        raise ValueError(f"figures need at least 2 rows, got {num_rows}")
+    if dim < 1:
+        raise ValueError(f"expected rows of at least 1 number, got shape {(num_rows, dim)}")
+    is_wide = any(value.dtype.itemsize >= FLOAT64_BYTES for value in rows.values())
+    dtype = torch.float64 if is_wide else torch.float32
+    return {name: _unit_rows(name, value, dtype) for name, value in rows.items()}
 
 
-def _as_rows(name: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind != "f":
-            raise ValueError(f"{name}: expected floating-point rows, got {value.dtype}")
-        value = _borrowed(value)
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+def _as_rows(name: str, value: Any) -> np.ndarray | Tensor:
+    is_float = value.dtype.kind == "f" if isinstance(value, np.ndarray) else False
+    if isinstance(value, Tensor):
+        value, is_float = value.detach(), value.is_floating_point()
+    if not is_float:
         raise ValueError(f"{name}: expected floating-point rows, got {getattr(value, 'dtype', type(value).__name__)}")
     if value.ndim != 2:
         raise ValueError(f"{name}: expected a [pair, dim] matrix, got shape {tuple(value.shape)}")
-    return value.detach()
+    rows: np.ndarray | Tensor = value
+    return rows
 
 
-def _borrowed(array: np.ndarray) -> Tensor:
-    """A tensor over the array's own memory; also over a read-only map, which nothing here writes to."""
+def _block(value: np.ndarray | Tensor, part: slice) -> Tensor:
+    """Some rows on the CPU, in fp32 or float64."""
+    if isinstance(value, Tensor):
+        return at_least_fp32(value[part].cpu())
+    rows = value[part]
+    if isinstance(rows, np.ma.MaskedArray):
+        rows = rows.filled(np.nan)
+    dtype = np.float64 if rows.dtype.itemsize >= FLOAT64_BYTES else np.float32
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        return torch.from_numpy(np.ascontiguousarray(rows, dtype=dtype))
 
 
-def _unit_rows(name: str, value: Tensor) -> Tensor:
+def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
     """Normalised block by block, so that a memory-mapped half-precision file is never held twice."""
-    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    result = torch.empty(value.shape, dtype=dtype)
+    result = torch.empty(tuple(value.shape), dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
-        rows = at_least_fp32(value[part].cpu())
+        rows = _block(value, part).to(dtype)
         largest = rows.abs().amax(dim=1, keepdim=True)
         broken.append(~torch.isfinite(largest.squeeze(1)))
         zero.append(largest.squeeze(1) == 0)
@@ -72,6 +89,13 @@ def _unit_rows(name: str, value: Tensor) -> Tensor:
     refuse_rows(name, "hold NaN or infinite values", torch.cat(broken))
     refuse_rows(name, "are all zeros and have no direction", torch.cat(zero))
     return result
+
+
+def check_counts(**counts: tuple[Any, int]) -> None:
+    """Refuse (ValueError) what is no whole number of at least so much."""
+    for name, (value, least) in counts.items():
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
 
 
 def refuse_rows(name: str, what: str, bad: Tensor) -> None:
@@ -83,27 +107,39 @@ def refuse_rows(name: str, what: str, bad: Tensor) -> None:
 
 
 def group_index(groups: Any, num_rows: int) -> Tensor:
-    """Groups of any hashable kind as [pair] integers 0..G-1; None makes every row its own group."""
+    """Groups as [pair] integers 0..G-1; None makes every row its own group.
+
+    Groups are names (`gapless.core.values.name_of`): 1000.0 and 1000 are one, 007 and 7 are two.
+
+    Raises:
+        ValueError: another number of groups than rows.
+        DataRefused: rows without a group, counted; cells that are lists or mappings.
+    """
     if groups is None:
         return torch.arange(num_rows)
-    return torch.from_numpy(_codes("groups", groups, num_rows))
+    groups = groups.cpu().numpy() if isinstance(groups, Tensor) else groups
+    if type(groups) is np.ndarray and groups.dtype.kind in "iu" and groups.shape == (num_rows,):
+        return torch.from_numpy(np.unique(groups, return_inverse=True)[1].astype(np.int64))  # in numeric order
+    names = names_of("groups", groups)
+    refuse_missing("groups", "group", names)
+    return _codes("groups", names, num_rows)
 
 
-def caption_classes(captions: Sequence[str], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the normalised captions are equal; an empty caption equals no other."""
-    texts = [normalise_caption(text) or f"\0{row}" for row, text in enumerate(captions)]
-    return torch.from_numpy(_codes("captions", texts, num_rows))
+def item_classes(positives: Any, num_rows: int) -> Tensor:
+    """[pair] integers, equal where rows show the same item; a row without a name is an item of its own."""
+    names = names_of("positives", positives)
+    return _codes("positives", [name or f"\0{row}" for row, name in enumerate(names)], num_rows)
 
 
-def normalise_caption(text: str) -> str:
-    """Case, white space, Unicode form and a final full stop do not make another caption."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").rstrip()
+def caption_classes(captions: Sequence[Any], num_rows: int) -> Tensor:
+    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other."""
+    if len(captions) != num_rows:
+        raise ValueError(f"expected {num_rows} captions, one per row, got {len(captions)}")
+    return torch.tensor(caption_codes(captions), dtype=torch.long)
 
 
-def _codes(what: str, values: Any, num_rows: int) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.cpu().numpy()
-    values = values if isinstance(values, np.ndarray) else np.array([str(value) for value in values])
-    if values.shape != (num_rows,):
-        raise ValueError(f"expected {num_rows} {what}, one per row, got shape {values.shape}")
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+def _codes(what: str, names: Sequence[str], num_rows: int) -> Tensor:
+    if len(names) != num_rows:
+        raise ValueError(f"expected {num_rows} {what}, one per row, got {len(names)}")
+    code: dict[str, int] = {name: number for number, name in enumerate(sorted(set(names)))}
+    return torch.tensor([code[name] for name in names], dtype=torch.int64)

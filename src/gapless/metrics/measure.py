@@ -1,16 +1,20 @@
 """`measure`: every figure of any embeddings, on one pass over the similarities of each pair of modalities."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
 from torch import Tensor
 
-from gapless.errors import unknown_name
-from gapless.geometry import pair_centroids
+from gapless.core.errors import unknown_name
+from gapless.core.geometry import pair_centroids
 from gapless.metrics import gap
-from gapless.metrics.grouping import GroupingFigures, grouping, label_codes, mean_over_labels
-from gapless.metrics.inputs import caption_classes, check_embeddings, group_index
+from gapless.metrics.catalogue import PairInputs, further_figures
+from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
+from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
+from gapless.metrics.labels import label_codes
+from gapless.metrics.positives import item_figures
 from gapless.metrics.retrieval import (
     RECALL_AT,
     expected_rank,
@@ -23,6 +27,7 @@ from gapless.metrics.similarity import BLOCK_SIZE, PairScan, kernel_sums, scan_p
 from gapless.metrics.uncertainty import (
     Figure,
     GroupSums,
+    Interval,
     bootstrap,
     bootstrap_difference,
     combine,
@@ -30,8 +35,8 @@ from gapless.metrics.uncertainty import (
     median_figure,
 )
 
-Part = Literal["gap", "retrieval", "mixed", "probe", "grouping"]
-PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping")
+Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
+PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping", "further")
 NUM_NEIGHBOURS = 10
 MAX_GROUPING_PAIRS = 20_000
 
@@ -44,6 +49,7 @@ def measure(
     groups: Any = None,
     *,
     captions: Sequence[str] | None = None,
+    positives: Any = None,
     anchor: str | None = None,
     include: Sequence[str] = PARTS,
     num_bootstrap: int = 0,
@@ -60,9 +66,13 @@ def measure(
             `grouping/*` is left out.
         groups: [pair] what must not be split and what the bootstrap resamples; default: every pair its own group.
         captions: [pair] texts; adds `lenient_R@K`, where rows of one normalised caption are positives of each other.
+        positives: [pair] what each row shows, such as the image's name where an image has several captions; adds
+            `lenient_R@K`, where rows of one item are positives of each other, whatever their captions, and copies of a
+            row inside its item count once. A row without a value is an item of its own.
         anchor: with 3 modalities or more, only pairs with this one; default: all pairs.
         include: parts to compute. "gap" and "retrieval" are quick; "mixed" is `mixed/*` and `gap/mixing@10`; "probe" is
-            `gap/separability_auc`; "grouping" needs labels.
+            `gap/separability_auc`; "grouping" needs labels; "further" is the figures that other files
+            and packages add.
         num_bootstrap: replicates of the interval; 0 gives plain numbers.
         seed: of the bootstrap, the folds and k-means.
         max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
@@ -70,14 +80,21 @@ def measure(
 
     Returns:
         key of DESIGN section 5 -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
-        with "n" and "gallery_size".
+        with "n" and "gallery_size". Bounds are None where no interval exists; with a single group nothing can be held
+        out, and `gap/separability_auc` is NaN.
 
     Raises:
         ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
-        DataRefused: NaN, infinite or zero rows, labels of one class.
+        DataRefused: NaN, infinite or zero rows, rows without a group, labels that are no classes.
     """
+    check_counts(
+        num_bootstrap=(num_bootstrap, 0),
+        seed=(seed, 0),
+        max_grouping_pairs=(max_grouping_pairs, 1),
+        block_size=(block_size, 1),
+    )
     figures, fixed, num_groups = _figures(
-        embeddings, labels, groups, captions, anchor, include, seed, max_grouping_pairs, block_size
+        embeddings, labels, groups, captions, positives, anchor, include, seed, max_grouping_pairs, block_size
     )
     result: Figures = {key: figure.value for key, figure in figures.items()} | fixed
     if num_bootstrap:
@@ -92,11 +109,12 @@ def measure_difference(
     groups: Any = None,
     *,
     captions: Sequence[str] | None = None,
+    positives: Any = None,
     anchor: str | None = None,
     include: Sequence[str] = ("gap", "retrieval", "mixed"),
     num_bootstrap: int = 1000,
     seed: int = 0,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Interval]:
     """Figures of one method minus those of another, each the mean over its runs, with paired 95 % intervals.
 
     All runs embed the same rows; both methods see the same draws of groups. `embeddings` and `baseline` hold one
@@ -105,13 +123,14 @@ def measure_difference(
     Returns:
         key -> {"value", "low", "high"}; the difference is significant at 5 % when the interval leaves 0 out.
     """
+    check_counts(num_bootstrap=(num_bootstrap, 1), seed=(seed, 0))
     sides: list[dict[str, Figure]] = []
     num_groups = 0
     for runs in (embeddings, baseline):
         measured = []
         for run in runs:
             found, _, num_groups = _figures(
-                run, labels, groups, captions, anchor, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
+                run, labels, groups, captions, positives, anchor, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
             )
             measured.append(found)
         sides.append({key: combine([found[key] for found in measured]) for key in measured[0]})
@@ -141,6 +160,7 @@ def _figures(
     labels: Any,
     groups: Any,
     captions: Sequence[str] | None,
+    positives: Any,
     anchor: str | None,
     include: Sequence[str],
     seed: int,
@@ -155,6 +175,7 @@ def _figures(
     index = group_index(groups, num_rows)
     sums = GroupSums(index, int(index.max()) + 1)
     classes = None if captions is None else caption_classes(captions, num_rows)
+    items = None if positives is None else item_classes(positives, num_rows)
     named: dict[str, Any] = {}
     if "grouping" in include and labels is not None:
         named = dict(labels) if isinstance(labels, Mapping) else {"": labels}
@@ -163,11 +184,13 @@ def _figures(
     pairwise: dict[str, list[Figure]] = {}
     for first, second in _pairs(list(rows), anchor):
         for key, figure in _pair_figures(
-            rows, first, second, sums, classes, include, seed, block_size, figures
+            rows, first, second, sums, classes if items is None else None, include, seed, block_size, figures
         ).items():
             pairwise.setdefault(key, []).append(figure)
             if len(rows) > 2:
                 figures[_key(key, first, second, len(rows))] = figure
+    if items is not None and "retrieval" in include:
+        figures |= item_figures(rows, _pairs(list(rows), anchor), items, sums)
     figures |= {key: combine(parts) for key, parts in pairwise.items()}
     if "gap" in include:
         for name, one in rows.items():
@@ -216,7 +239,10 @@ def _pair_figures(
     a, b = rows[first], rows[second]
     result: dict[str, Figure] = {}
     if "probe" in include:
-        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed)
+        can_hold_out = groups.num_groups > 1
+        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed) if can_hold_out else Figure(math.nan)
+    if "further" in include:
+        result |= _further_figures(PairInputs(a, b, groups.index, seed), groups)
     if not {"gap", "retrieval", "mixed"} & set(include):
         return result
     scan = scan_pair(
@@ -241,6 +267,23 @@ def _pair_figures(
     if "mixed" in include:
         result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
     return result
+
+
+def _further_figures(inputs: PairInputs, groups: GroupSums) -> dict[str, Figure]:
+    """The figures that bring a function of their own (`catalogue.FigureEntry.compute`)."""
+    found = {}
+    for entry in further_figures():
+        assert entry.compute is not None
+        value = entry.compute(inputs)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            found[entry.key] = Figure(float(value))
+        elif value.shape == (len(inputs.first),):
+            found[entry.key] = mean_figure(value, groups)
+        else:
+            raise ValueError(
+                f"the figure {entry.key} gave shape {tuple(value.shape)}, expected a number or one per row"
+            )
+    return found
 
 
 def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:

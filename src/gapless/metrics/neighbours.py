@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gapless.geometry import blocks
+from gapless.core.geometry import blocks
 from gapless.metrics.strips import Strips
 
 SPARE = 2  # kept beyond k, so that nearly every tie at the k-th place is seen whole

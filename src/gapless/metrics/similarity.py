@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gapless.geometry import blocks, pairwise_cosine
+from gapless.core.geometry import blocks, pairwise_cosine
 from gapless.metrics.neighbours import Nearest
 from gapless.metrics.strips import Strips
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 32
+UNDEFINED_SHARE = 0.05  # of the replicates; with more the quantiles would be those of the lucky draws
 
-Interval = dict[str, float]
+Interval = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def bootstrap(
     """95 % percentile intervals of all figures that can be resampled, under the same draws; the same for the same seed.
 
     Returns:
-        key -> {"value", "low", "high"}.
+        key -> {"value", "low", "high"}; the bounds are None where no interval exists: with a single group, or where
+        more than one draw in twenty leaves the figure undefined (a draw of one row alone has no pair of rows).
     """
     resampled = {key: figure for key, figure in figures.items() if figure.replicates is not None}
     collected: dict[str, list[Tensor]] = {key: [] for key in resampled}
@@ -109,12 +111,20 @@ def bootstrap(
         for key, figure in resampled.items():
             assert figure.replicates is not None
             collected[key].append(figure.replicates(draws))
-    tail = (1 - CONFIDENCE) / 2
-    result = {}
+    result: dict[str, Interval] = {}
     for key, parts in collected.items():
-        low, high = np.nanquantile(torch.cat(parts).numpy(), [tail, 1 - tail])
-        result[key] = {"value": resampled[key].value, "low": float(low), "high": float(high)}
+        low, high = _bounds(torch.cat(parts).numpy()) if num_groups > 1 else (None, None)
+        result[key] = {"value": resampled[key].value, "low": low, "high": high}
     return result
+
+
+def _bounds(replicates: np.ndarray) -> tuple[float | None, float | None]:
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < (1 - UNDEFINED_SHARE) * len(replicates):
+        return None, None
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def bootstrap_difference(

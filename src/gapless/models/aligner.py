@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_object
-from gapless.geometry import unit_norm
-from gapless.losses.cached import cached_embeddings, split_batch
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.files import read_object
+from gapless.core.geometry import unit_norm
+from gapless.losses.engine.cached import cached_embeddings, split_batch
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.schedules import Schedule
-from gapless.models.adapter import build_head
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
+from gapless.models.heads import build_head
 from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.preprocessing import Preprocessor, build_preprocessor
+from gapless.models.spec import ModalitySpec, TextInput, modality_spec
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
 
@@ -35,7 +36,7 @@ class GaplessConfig(PretrainedConfig):
     """What a model is made of.
 
     Args:
-        modalities: name -> {"input": ..., "encoder": ..., "head": [...]}; see `preprocessing`, `encoders`, `adapter`.
+        modalities: name -> {"input": ..., "encoder": ..., "head": [...]}, the mappings of `spec.modality_spec`.
         embedding_dim: size of the shared space; None for separate encoders that have none yet.
         loss: keyword arguments of `GapClosingLoss`.
     """
@@ -53,6 +54,14 @@ class GaplessConfig(PretrainedConfig):
         self.embedding_dim = embedding_dim
         self.loss = dict(loss or {})
         super().__init__(**kwargs)
+
+    def specs(self) -> dict[str, ModalitySpec]:
+        """The modalities as typed specifications.
+
+        Raises:
+            UsageError: a part, key or value that does not fit; the sentence names it.
+        """
+        return {name: modality_spec(name, spec) for name, spec in self.modalities.items()}
 
 
 @dataclass
@@ -78,14 +87,11 @@ class GaplessModel(PreTrainedModel):
             raise UsageError("a model needs at least one modality")
         self.encoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
-        for name, spec in config.modalities.items():
-            encoder: Any = (encoders or {}).get(name) or build_encoder(spec["encoder"])
+        self.specs = config.specs()
+        for name, spec in self.specs.items():
+            encoder: Any = (encoders or {}).get(name) or build_encoder(spec.encoder)
             self.encoders[name] = encoder
-            self.heads[name] = build_head(
-                spec.get("head", [{"kind": "linear", "size": config.embedding_dim}]),
-                encoder.output_size,
-                config.embedding_dim,
-            )
+            self.heads[name] = build_head(spec.head, encoder.output_size, config.embedding_dim)
         has_pairs = len(config.modalities) > 1 and config.embedding_dim is not None
         self.loss = build_loss(config.loss) if has_pairs else None
         self.tokenizers: dict[str, Any] = {}
@@ -102,8 +108,8 @@ class GaplessModel(PreTrainedModel):
     def train(self, mode: bool = True) -> "GaplessModel":
         """Frozen encoders stay in evaluation mode: no dropout, no moving statistics."""
         super().train(mode)
-        for name, spec in self.config.modalities.items():
-            if not spec["encoder"].get("trainable", True):
+        for name, spec in self.specs.items():
+            if not spec.encoder.trainable:
                 self.encoders[name].eval()
         return self
 
@@ -121,27 +127,28 @@ class GaplessModel(PreTrainedModel):
         """
         encoder: Any = self.encoders[modality]
         if not encoder.has_tokens:
-            kind = self.config.modalities[modality]["encoder"]["kind"]
-            raise UsageError(f"the {modality} encoder ({kind}) gives no patch tokens; do without them")
+            raise UsageError(
+                f"the {modality} encoder ({self.specs[modality].encoder.kind}) gives no patch tokens; do without them"
+            )
         with torch.set_grad_enabled(self.encoder_learns(modality)):
             features, tokens = encoder.pooled_and_tokens(**inputs)
         return unit_norm(self.heads[modality](features).float()), tokens
 
     def encoder_learns(self, modality: str) -> bool:
-        return torch.is_grad_enabled() and bool(self.config.modalities[modality]["encoder"].get("trainable", True))
+        return torch.is_grad_enabled() and self.specs[modality].encoder.trainable
 
     def embed_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """`embed` of every modality of a batch."""
         return {name: self.embed(name, inputs) for name, inputs in batch.items()}
 
     def forward(
-        self, batch: Mapping[str, Mapping[str, Tensor]], groups: Tensor | None = None, return_loss: bool = True
+        self, batch: Mapping[str, Mapping[str, Tensor]], positives: Tensor | None = None, return_loss: bool = True
     ) -> GaplessOutput:
         """Embeddings of a batch of pairs and, with `return_loss`, the loss on them.
 
         Args:
             batch: modality -> the encoder's inputs, rows aligned over the modalities.
-            groups: [pair] integers; rows of one group are not negatives of each other.
+            positives: [pair] integers; rows that share one are positives of each other.
         """
         if self.training and self.micro_batch_size:
             embeddings = cached_embeddings(self.embed_all, split_batch(batch, self.micro_batch_size))
@@ -149,7 +156,7 @@ class GaplessModel(PreTrainedModel):
             embeddings = self.embed_all(batch)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
-        terms = self.loss(embeddings, groups=groups)
+        terms = self.loss(embeddings, positives=positives)
         named = {name: value.detach() for name, value in terms._asdict().items()}
         return GaplessOutput(loss=terms.total, terms=named, embeddings=embeddings)
 
@@ -183,9 +190,9 @@ class GaplessModel(PreTrainedModel):
         return torch.cat(rows)
 
     def preprocessor(self, modality: str) -> Preprocessor:
-        if modality not in self.config.modalities:
+        if modality not in self.specs:
             raise unknown_name("modality", modality, self.modalities)
-        return build_preprocessor(self.config.modalities[modality]["input"], self.tokenizers.get(modality))
+        return build_preprocessor(self.specs[modality].input, self.tokenizers.get(modality))
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -229,13 +236,19 @@ def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:
 
 
 def text_modalities(config: GaplessConfig) -> list[str]:
-    return [name for name, spec in config.modalities.items() if spec["input"]["kind"] == "text"]
+    return [name for name, spec in config.specs().items() if isinstance(spec.input, TextInput)]
+
+
+def has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
+    """Whether the text encoder brings open_clip's tokenizer, which needs no file."""
+    spec = config.specs()[modality].input
+    return isinstance(spec, TextInput) and spec.tokenizer == "open_clip"
 
 
 def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality: str) -> Any:
-    spec = config.modalities[modality]["input"]
-    if spec.get("tokenizer") == "open_clip":
-        return OpenClipTokenizer(spec["max_length"])
+    spec = config.specs()[modality].input
+    if isinstance(spec, TextInput) and spec.tokenizer == "open_clip":
+        return OpenClipTokenizer(spec.max_length)
     if Path(source).exists():
         return saved_tokenizer(tokenizer_home(Path(source), modality))
     return saved_tokenizer(str(source), subfolder=str(tokenizer_home("", modality)))
@@ -252,7 +265,7 @@ def check_complete(directory: Path) -> None:
         raise DataRefused(f"{directory} holds another kind of model ({kind}), not an aligner with its modalities")
     missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
     for modality in text_modalities(config):
-        if config.modalities[modality]["input"].get("tokenizer") != "open_clip":
+        if not has_own_tokenizer(config, modality):
             home = tokenizer_home("", modality)
             missing += [str(home / n) for n in ("tokenizer_config.json",) if not (directory / home / n).exists()]
     if missing:
@@ -261,15 +274,17 @@ def check_complete(directory: Path) -> None:
 
 def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None) -> GaplessModel:
     """A new model; encoders with a `pretrained` entry get those weights, the others fresh ones."""
+    config.specs()  # refuse what cannot be, before weights are read
     encoders = {}
-    for spec in config.modalities.values():
-        spec["encoder"] = dict(spec["encoder"])
-    for name, spec in config.modalities.items():
-        if spec["encoder"].get("pretrained"):
-            spec["encoder"], encoders[name] = load_pretrained_encoder(spec["encoder"])
+    for described in config.modalities.values():
+        described["encoder"] = dict(described["encoder"])
+    for name, described in config.modalities.items():
+        if described["encoder"].get("pretrained"):
+            described["encoder"], encoders[name] = load_pretrained_encoder(described["encoder"])
     model = GaplessModel(config, encoders)
     model.tokenizers = dict(tokenizers or {})
     for name in text_modalities(config):
-        if config.modalities[name]["input"].get("tokenizer") == "open_clip":
-            model.tokenizers[name] = OpenClipTokenizer(config.modalities[name]["input"]["max_length"])
+        spec = model.specs[name].input
+        if isinstance(spec, TextInput) and spec.tokenizer == "open_clip":
+            model.tokenizers[name] = OpenClipTokenizer(spec.max_length)
     return model

@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapless.metrics.catalogue import known, label_of
 from gapless.models.aligner import GaplessModel
 
 UNKNOWN = "not recorded"
-ROWS = {
-    "gap/centroid_distance_unbiased": "centroid distance, unbiased (lower is closed)",
-    "gap/centroid_distance": "centroid distance (lower is closed)",
-    "gap/true_pair_cosine": "cosine of true pairs (higher is closed)",
-    "gap/mixing@10": "mixing@10 (0.5 is closed)",
-    "retrieval/mean/R@1": "retrieval R@1, mean of directions",
-    "retrieval/mean/R@10": "retrieval R@10, mean of directions",
-    "grouping/v_measure": "V-measure of k-means on both modalities",
-}
+SHOWN = (
+    "gap/centroid_distance_unbiased",
+    "gap/centroid_distance",
+    "gap/true_pair_cosine",
+    "gap/margin",
+    "gap/mixing@10",
+    "retrieval/mean/R@1",
+    "retrieval/mean/R@10",
+    "grouping/v_measure",
+)
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,17 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 
 def figures_table(facts: CardFacts) -> str:
     after = facts.results.get("figures", {})
-    rows = [key for key in ROWS if value_of(after.get(key)) is not None]
+    rows = [key for key in SHOWN if value_of(after.get(key)) is not None]
     lines = [f"| figure | {facts.before_label} | this model |", "| --- | ---: | ---: |"]
-    lines += [f"| {ROWS[key]} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
+    lines += [f"| {row_name(key)} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
     note = "" if facts.before else "\n\nWhat it was before has not been measured."
     return "\n".join(lines) + note
+
+
+def row_name(key: str) -> str:
+    """The figure's name with which way is better, and its value when the gap is closed."""
+    hint = known(key).hint
+    return f"{label_of(key)} ({hint})" if hint else label_of(key)
 
 
 def source_of(source: Any) -> str:
@@ -146,10 +154,9 @@ def made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
     }
     lines = [f"- {name}: {value}" for name, value in told.items() if value not in (None, "")]
-    for name, spec in model.config.modalities.items():
-        encoder = spec["encoder"]
-        kind = (encoder.get("config") or {}).get("model_type") or encoder["kind"]
-        lines.append(f"- {name}: {kind}{'' if encoder.get('trainable', True) else ', frozen'}")
+    for name, spec in model.specs.items():
+        kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
+        lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
 
 

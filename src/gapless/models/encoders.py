@@ -1,6 +1,6 @@
 """Encoders: one per modality, all taken from the field; this file only says how each is built and pooled.
 
-An encoder is described by a plain dictionary, which is saved in the model's configuration:
+An encoder is described by a specification (`spec.EncoderSpec`), in the model's configuration as a mapping:
 
     {"kind": "transformers", "config": {"model_type": "bert", ...}, "pooling": "mean", "trainable": true}
     {"kind": "open_clip", "tower": "visual", "config": {...}, "trainable": false}
@@ -10,7 +10,7 @@ timm models are transformers models of type `timm_wrapper`. Weights come from `p
 new model is assembled; a saved model carries its weights itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -20,13 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import UsageError, missing_extra, unknown_name
-from gapless.files import write_json
+from gapless.core.errors import UsageError, missing_extra
+from gapless.core.files import write_json
 from gapless.models.loading import SAFE, network_or_usage
-
-EncoderSpec = Mapping[str, Any]
-
-POOLINGS = ("cls", "mean", "pooler", "image_embeds", "text_embeds")
+from gapless.models.spec import (
+    EncoderSpec,
+    OpenClipEncoderSpec,
+    TransformersEncoderSpec,
+    VectorEncoderSpec,
+    encoder_spec,
+)
 
 
 class Encoder(nn.Module):
@@ -42,18 +45,18 @@ class TransformersEncoder(Encoder):
 
     has_tokens = True
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: TransformersEncoderSpec) -> None:
         super().__init__()
         import transformers
 
-        self.pooling = spec.get("pooling", "pooler")
-        if self.pooling not in POOLINGS:
-            raise unknown_name("pooling", self.pooling, POOLINGS)
-        config = dict(spec["config"])
-        model_type = config.pop("model_type")
+        self.pooling = spec.pooling
+        config = dict(spec.config or {})
+        model_type = config.pop("model_type", "")
+        if not model_type:
+            raise UsageError("the config of a transformers encoder has no model_type (bert, vit, resnet, ...)")
         if model_type == "timm_wrapper":
             check_torchvision("timm")
-        architecture = spec.get("architecture", "AutoModel")
+        architecture = spec.architecture
         model_class: Any = getattr(transformers, architecture, None)
         if architecture != "AutoModel" and not is_architecture(model_class):
             raise UsageError(f"unknown transformers architecture {architecture!r}")
@@ -81,16 +84,16 @@ def is_architecture(found: Any) -> bool:
 class OpenClipEncoder(Encoder):
     """One tower of an open_clip model; `config` is open_clip's own `model_cfg`."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: OpenClipEncoderSpec) -> None:
         super().__init__()
         check_torchvision("open_clip_torch")
         from open_clip.model import CLIP, CustomTextCLIP
 
-        config = deepcopy(dict(spec["config"]))
+        config = deepcopy(dict(spec.config or {}))
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
         with local_text_config(config):
             model = (CustomTextCLIP if custom else CLIP)(**config)
-        self.tower = spec["tower"]
+        self.tower = spec.tower
         for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
             if hasattr(model, name):
                 delattr(model, name)
@@ -130,28 +133,25 @@ TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", 
 class VectorEncoder(Encoder):
     """Ready features: the identity."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: VectorEncoderSpec) -> None:
         super().__init__()
-        self.output_size = int(spec["size"])
+        self.output_size = spec.size
 
     def forward(self, values: Tensor) -> Tensor:
         return values
 
 
-ENCODERS: dict[str, Callable[[EncoderSpec], Encoder]] = {
-    "transformers": TransformersEncoder,
-    "open_clip": OpenClipEncoder,
-    "vector": VectorEncoder,
+ENCODERS: dict[type[Any], Callable[[Any], Encoder]] = {
+    TransformersEncoderSpec: TransformersEncoder,
+    OpenClipEncoderSpec: OpenClipEncoder,
+    VectorEncoderSpec: VectorEncoder,
 }
 
 
 def build_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder that `spec` describes, with fresh weights, frozen unless `trainable`."""
-    kind = spec.get("kind", "")
-    if kind not in ENCODERS:
-        raise unknown_name("encoder kind", kind, tuple(ENCODERS))
-    encoder = ENCODERS[kind](spec)
-    encoder.requires_grad_(spec.get("trainable", True))
+    encoder = ENCODERS[type(spec)](spec)
+    encoder.requires_grad_(spec.trainable)
     return encoder
 
 
@@ -224,7 +224,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encod
     except OSError as error:
         raise network_or_usage(source, error) from None
     spec["config"] = {**spec.get("config", {}), **model.config.to_diff_dict(), "model_type": model.config.model_type}
-    encoder = build_encoder(spec)
+    encoder = build_encoder(encoder_spec(spec))
     encoder.model.load_state_dict(model.state_dict())
     return spec, encoder
 
@@ -232,7 +232,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encod
 def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:
     """One tower of what `load_open_clip` gave, and its description."""
     described = {key: value for key, value in spec.items() if key != "pretrained"} | {"config": config}
-    encoder = build_encoder(described)
+    encoder = build_encoder(encoder_spec(described))
     weights = model.state_dict()
     own: dict[str, Tensor] = encoder.model.state_dict()
     encoder.model.load_state_dict({key: weights.get(key, value) for key, value in own.items()})

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gapless.errors import GaplessError, NeedsNetwork, UsageError, missing_extra
-from gapless.files import new_directory, write_json, write_text
+from gapless.core.errors import GaplessError, NeedsNetwork, UsageError, missing_extra
+from gapless.core.files import new_directory, write_json, write_text
 from gapless.models.aligner import GaplessModel
+from gapless.models.spec import ImageInput, TextInput
 from gapless.models.tokenizers import tokenizer_home
 
 ONNX_TOLERANCE = 1e-4
@@ -87,22 +88,22 @@ def require(package: str) -> None:
 def sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
     """Preprocessed inputs of made-up rows."""
     preprocessor = model.preprocessor(modality)
-    spec = model.config.modalities[modality]["input"]
+    spec = model.specs[modality].input
     random = np.random.default_rng(num_rows)
     raws: list[Any]
-    if spec["kind"] == "image":
+    if isinstance(spec, ImageInput):
         raws = list(random.integers(0, 256, (num_rows, 48, 64), dtype=np.uint8))
-    elif spec["kind"] == "text":
+    elif isinstance(spec, TextInput):
         raws = [SAMPLE_TEXTS[row % len(SAMPLE_TEXTS)] for row in range(num_rows)]
     else:
-        raws = list(random.standard_normal((num_rows, spec["size"])).astype(np.float32))
+        raws = list(random.standard_normal((num_rows, spec.size)).astype(np.float32))
     return preprocessor.collate([preprocessor.prepare(raw) for raw in raws])
 
 
 def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
     """Trace with free batch, and free length where the texts are padded to the longest of the batch."""
-    spec = tower.model.config.modalities[tower.modality]["input"]
-    is_padded_freely = spec["kind"] == "text" and spec.get("padding", True) is True and "tokenizer" not in spec
+    spec = tower.model.specs[tower.modality].input
+    is_padded_freely = isinstance(spec, TextInput) and spec.padding is True and spec.tokenizer is None
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
     with quiet_exporter():
         torch.onnx.export(

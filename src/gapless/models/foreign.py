@@ -13,17 +13,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
-from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_json, read_object
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
-from gapless.models.encoders import POOLINGS, load_open_clip, open_clip_parts, open_clip_tower
+from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
 from gapless.models.loading import loading, network_or_usage, saved_tokenizer
 from gapless.models.preprocessing import image_input_of, image_processor_config
+from gapless.models.spec import Pooling
 from gapless.models.tokenizers import OpenClipTokenizer
 
 # model type -> modality -> (architecture of the tower, pooling)
@@ -116,8 +117,8 @@ def load_pair(sources: dict[str, str]) -> GaplessModel:
     modalities, tokenizers = {}, {}
     for name, source in sources.items():
         directory, _, pooling = source.partition("@")
-        if pooling and pooling not in POOLINGS:
-            raise unknown_name("pooling", pooling, POOLINGS)
+        if pooling and pooling not in get_args(Pooling):
+            raise unknown_name("pooling", pooling, get_args(Pooling))
         modalities[name], tokenizer = transformers_modality(directory, name, pooling)
         if tokenizer is not None:
             tokenizers[name] = tokenizer

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from gapless.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, listed, one_line
+from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, listed, one_line
 
 SAFE = ".safetensors"
 M = TypeVar("M")

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gapless.data.pixels import load_image
-from gapless.errors import DataRefused, UsageError, unknown_name
-from gapless.files import read_json
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_json
+from gapless.images.pixels import load_image
+from gapless.models.spec import ImageInput, InputSpec, TextInput, VectorInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-FITS = ("pad", "crop", "stretch")
 
 
 class Preprocessor(Protocol):
@@ -36,17 +36,15 @@ class ImagePreprocessor:
     and cuts the centre, "stretch" ignores the aspect. `resample` is Pillow's number of the filter.
     """
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.size = int(spec.get("size", 224))
-        self.channels = int(spec.get("channels", 3))
-        self.fit = spec.get("fit", "pad")
-        if self.fit not in FITS:
-            raise unknown_name("image fit", self.fit, FITS)
-        self.edge = int(spec.get("resize", self.size))
-        self.filter = Image.Resampling(spec.get("resample", Image.Resampling.BICUBIC))
-        default_mean, default_std = (IMAGENET_MEAN, IMAGENET_STD) if self.channels == 3 else ((0.5,), (0.25,))
-        self.mean = torch.tensor(spec.get("mean", default_mean)).view(-1, 1, 1)
-        self.std = torch.tensor(spec.get("std", default_std)).view(-1, 1, 1)
+    def __init__(self, spec: ImageInput) -> None:
+        self.size = spec.size
+        self.channels = spec.channels
+        self.fit = spec.fit
+        self.edge = spec.size if spec.resize is None else spec.resize
+        self.filter = Image.Resampling(Image.Resampling.BICUBIC if spec.resample is None else spec.resample)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.channels == 3 else ((0.5,), (0.25,))
+        self.mean = torch.tensor(mean if spec.mean is None else spec.mean).view(-1, 1, 1)
+        self.std = torch.tensor(std if spec.std is None else spec.std).view(-1, 1, 1)
 
     def prepare(self, raw: Any) -> np.ndarray:
         """An 8-bit array, [size, size] for one channel and [size, size, 3] for three."""
@@ -77,9 +75,9 @@ class ImagePreprocessor:
 class TextPreprocessor:
     """The tokenizer of the text encoder, cut at `max_length` tokens, padded to the longest of the batch."""
 
-    def __init__(self, spec: Mapping[str, Any], tokenizer: Any) -> None:
-        self.max_length = int(spec.get("max_length", 128))
-        self.padding = spec.get("padding", True)
+    def __init__(self, spec: TextInput, tokenizer: Any) -> None:
+        self.max_length = spec.max_length
+        self.padding = spec.padding
         self.tokenizer = tokenizer
 
     def prepare(self, raw: Any) -> str:
@@ -100,8 +98,8 @@ class TextPreprocessor:
 class VectorPreprocessor:
     """Rows of `size` finite numbers."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.size = int(spec["size"])
+    def __init__(self, spec: VectorInput) -> None:
+        self.size = spec.size
 
     def prepare(self, raw: Any) -> np.ndarray:
         values = np.asarray(raw, dtype=np.float32)
@@ -113,16 +111,15 @@ class VectorPreprocessor:
         return {"values": torch.from_numpy(np.stack(prepared))}
 
 
-def build_preprocessor(spec: Mapping[str, Any], tokenizer: Any = None) -> Preprocessor:
-    """The preprocessor that a modality's `input` description names: image, text or vector."""
-    kind = spec.get("kind", "")
-    if kind == "image":
-        return ImagePreprocessor(spec)
-    if kind == "text":
-        return TextPreprocessor(spec, tokenizer)
-    if kind == "vector":
-        return VectorPreprocessor(spec)
-    raise unknown_name("input kind", kind, ("image", "text", "vector"))
+def build_preprocessor(spec: InputSpec, tokenizer: Any = None) -> Preprocessor:
+    """The preprocessor of an image, a text or a vector."""
+    match spec:
+        case ImageInput():
+            return ImagePreprocessor(spec)
+        case TextInput():
+            return TextPreprocessor(spec, tokenizer)
+        case VectorInput():
+            return VectorPreprocessor(spec)
 
 
 def image_input_of(directory: str | Path) -> dict[str, Any]:

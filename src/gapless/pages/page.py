@@ -3,18 +3,10 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gapless.files import strict_json
+from gapless.core.files import strict_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-# The figures that stand beside a map, and what they are called there.
-HEADLINES = {
-    "gap/centroid_distance": "centroid distance",
-    "gap/true_pair_cosine": "true-pair cosine",
-    "gap/separability_auc": "separability (0.5 = closed)",
-    "gap/mixing@10": "mixing (0.5 = closed)",
-}
 
 
 @cache

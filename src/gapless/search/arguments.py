@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
 
 INVISIBLE = ("Z", "C")  # Unicode categories: separators; control and format characters
 

@@ -21,14 +21,16 @@ import torch
 from safetensors.numpy import load_file
 from torch.utils.data import Subset
 
-from gapless.data.embedding_set import EmbeddingSet
-from gapless.data.embeddings import INDEX_FILE, Shard
-from gapless.data.manifest import Manifest
-from gapless.data.thumbnails import thumbnail
-from gapless.embed import Source
-from gapless.errors import UsageError
-from gapless.files import check_new_directory, read_json
-from gapless.geometry import unit_norm
+from gapless.core.errors import UsageError
+from gapless.core.files import check_new_directory, read_json
+from gapless.core.geometry import unit_norm
+from gapless.core.locks import LOCK_FILE, only_writer
+from gapless.core.values import name_of
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.store import INDEX_FILE, Shard
+from gapless.images.thumbnails import thumbnail
+from gapless.inference.embed import Source
+from gapless.manifest.manifest import Manifest
 from gapless.search.changes import Changes, changes_of, check_label_kinds
 from gapless.search.collection import (
     METADATA_KEY,
@@ -43,8 +45,6 @@ from gapless.search.collection import (
 from gapless.search.engine import reading
 from gapless.search.snapshot import check_unit_norm
 from gapless.search.tombstones import forget, remember
-from gapless.values import name_of
-from gapless.writers import LOCK_FILE, only_writer
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most

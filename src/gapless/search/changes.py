@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gapless.errors import DataRefused, listed
+from gapless.core.errors import DataRefused, listed
+from gapless.core.values import name_of
 from gapless.search.collection import Collection, key_of
 from gapless.search.engine import reading
 from gapless.search.kinds import is_number
 from gapless.search.tombstones import deleted_rows, key_digest
-from gapless.values import name_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gapless.errors import DataRefused, UsageError, missing_extra, unknown_name
+from gapless.core.errors import DataRefused, UsageError, missing_extra, unknown_name
 from gapless.search.arguments import checked_count, checked_key
 from gapless.search.engine import reading
 from gapless.search.filter_terms import literal

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gapless.errors import DataRefused, GaplessError, UsageError
+from gapless.core.errors import DataRefused, GaplessError, UsageError
 
 # Words of Lance (Rust) for files that are cut, missing or overwritten; seen by damaging every file of a collection.
 DAMAGE = re.compile(

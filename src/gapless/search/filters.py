@@ -15,7 +15,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from gapless.errors import UsageError, listed
+from gapless.core.errors import UsageError, listed
 from gapless.search.arguments import is_unicode
 from gapless.search.filter_terms import (
     Mismatch,

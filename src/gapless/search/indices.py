@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gapless.errors import unknown_name
+from gapless.core.errors import unknown_name
 from gapless.search.collection import Collection, indexed
 from gapless.search.engine import reading
 

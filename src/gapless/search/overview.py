@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapless.errors import UsageError
+from gapless.core.errors import UsageError
+from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.measure import measure
 from gapless.metrics.projection import principal_plane
-from gapless.pages.page import HEADLINES
 from gapless.pages.palette import modality_mark
 from gapless.search.collection import Collection, Pairs, key_of
 
@@ -72,7 +72,7 @@ def map_of(pairs: Pairs, max_pairs: int) -> dict[str, Any]:
             for n in range(len(pairs.ids))
         ],
         "labels": list(pairs.labels),
-        "headlines": {name: number for key, name in HEADLINES.items() if (number := figures.get(key)) is not None},
+        "headlines": {headline_of(key): number for key in GAP_HEADLINES if (number := figures.get(key)) is not None},
         "figures": figures,
     }
 

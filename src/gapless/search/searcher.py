@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gapless.data.pixels import load_image
-from gapless.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.images.pixels import load_image
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.search.arguments import checked_count, checked_image, checked_weight, checked_words
@@ -128,7 +128,7 @@ class Searcher:
     @property
     def query_modalities(self) -> list[str]:
         """What a query may be: the modalities that the model embeds by itself, so not vectors of another encoder."""
-        inputs = {name: self.model.config.modalities[name]["input"]["kind"] for name in self.model.modalities}
+        inputs = {name: spec.input.kind for name, spec in self.model.specs.items()}
         return [name for name, kind in inputs.items() if kind != "vector"]
 
     def _check_modality(self, modality: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gapless.errors import DataRefused
+from gapless.core.errors import DataRefused
 from gapless.search.kinds import Kind, kind_of
 
 MEMORY_BYTES = 4 << 30  # vectors up to this size are held in memory; larger ones are read at each exact search

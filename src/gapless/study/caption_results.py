@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gapless.errors import DataRefused
-from gapless.files import read_json, read_object
-from gapless.train.caption_names import KIND
+from gapless.captioning.names import KIND
+from gapless.core.errors import DataRefused
+from gapless.core.files import read_json, read_object
 
 Form = Callable[[Any], bool]
 

@@ -8,15 +8,15 @@ from gapless.study.table import Cell, Column, Table, best_of, number_of
 OWN_ENCODERS = "its own encoders"  # the judge of a run that was given no other
 
 COLUMNS = [
-    *(Column(f"caption/BLEU-{n}", "overlap %", f"BLEU-{n}", percent=True) for n in (1, 2, 3, 4)),
-    Column("caption/METEOR", "overlap %", "METEOR", percent=True),
-    Column("caption/ROUGE-L", "overlap %", "ROUGE-L", percent=True),
-    Column("caption/CIDEr", "consensus", "CIDEr", decimals=3),
-    *(Column(f"caption/retrieval/R@{k}", "own image found %", f"R@{k}", percent=True) for k in (1, 5, 10)),
-    Column("caption/distinct-1", "variety %", "distinct-1", percent=True, has_direction=False),
-    Column("caption/distinct-2", "variety %", "distinct-2", percent=True, has_direction=False),
-    Column("caption/unique", "variety %", "unique", percent=True, has_direction=False),
-    Column("caption/length", "length", "tokens", has_direction=False),
+    *(Column(f"caption/BLEU-{n}", "overlap %") for n in (1, 2, 3, 4)),
+    Column("caption/METEOR", "overlap %"),
+    Column("caption/ROUGE-L", "overlap %"),
+    Column("caption/CIDEr", "consensus"),
+    *(Column(f"caption/retrieval/R@{k}", "own image found %") for k in (1, 5, 10)),
+    Column("caption/distinct-1", "variety %"),
+    Column("caption/distinct-2", "variety %"),
+    Column("caption/unique", "variety %"),
+    Column("caption/length", "length"),
 ]
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gapless.captioning.names import NEAREST, SAMPLES
 from gapless.study.caption_results import read_results, samples_at
 from gapless.study.caption_table import COLUMNS, caption_table, data_of, interval_of
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
-from gapless.train.caption_names import NEAREST, SAMPLES
 
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
 HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")

@@ -3,6 +3,7 @@
 Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,17 @@ import numpy as np
 from safetensors.torch import load_file
 from transformers import set_seed
 
-from gapless.data.manifest import Manifest
-from gapless.errors import UsageError, unknown_name
-from gapless.files import check_new_directory, read_json, write_json, write_text
+from gapless.core.errors import UsageError, unknown_name
+from gapless.core.files import check_new_directory, read_json, write_json, write_text
+from gapless.core.locks import only_writer
+from gapless.manifest.manifest import Manifest
 from gapless.metrics.measure import measure_difference
+from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
-from gapless.train.evaluate import EMBEDDINGS, embed_split, evaluate_run, measured_on, write_latent
-from gapless.train.recipes import METHODS, Recipe, apply_method
-from gapless.train.run import Run, all_captions, differences, new_model, train
-from gapless.writers import only_writer
+from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
+from gapless.training.recipes import METHODS, Recipe, apply_method
+from gapless.training.run import Run, all_captions, differences, new_model, train
 
 PLAN = "plan.json"
 COMPARISON = "compare.json"
@@ -46,11 +48,12 @@ def compare(
 
     Raises:
         UsageError: an unknown method, or an output directory that holds another comparison.
+        DataRefused: a split of one row.
     """
     for method in methods:
         if method not in METHODS:
             raise unknown_name("method", method, tuple(METHODS))
-    manifest.select(split)
+    comparable_rows(manifest, split)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
         raise UsageError(
@@ -148,7 +151,8 @@ def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
 
     def number(figure: Any) -> float:
-        return float(figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure)
+        value = figure["value" if "value" in figure else "mean"] if isinstance(figure, dict) else figure
+        return math.nan if value is None else float(value)
 
     return {key: number(figure) for key, figure in figures.items()}
 
@@ -166,7 +170,7 @@ def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | N
 
 def differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}

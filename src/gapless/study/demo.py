@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.data.manifest import Manifest
-from gapless.data.readers.phantom import write_phantom
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.phantom import write_phantom
 from gapless.study.compare import compare
 from gapless.study.report import write_report
-from gapless.train.recipes import phantom_small
+from gapless.training.recipes import phantom_small
 
 
 def run_demo(out: Path, seed: int = 0) -> tuple[dict[str, Any], Path]:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gapless.metrics.catalogue import entry_of, known, label_of
 from gapless.metrics.projection import principal_plane
 from gapless.pages.palette import FAINT, INK, modality_style
 from gapless.study.ink import FALSE_COLOUR, TRUE_COLOUR, method_legend, method_style, new_figure, style
@@ -21,16 +22,9 @@ Item = TypeVar("Item")
 
 MAX_DRAWN = 256
 PANELS_ABREAST = 3
-CURVES = {
-    "loss/total": "total loss",
-    "loss/contrastive": "contrastive term",
-    "loss/alignment": "alignment term",
-    "loss/uniformity": "uniformity term",
-    "eval/gap/centroid_distance": "centroid distance",
-    "eval/gap/true_pair_cosine": "true-pair cosine",
-    "eval/retrieval/mean/R@10": "mean R@10, %",
-    "logit_scale": "logit scale",
-}
+LOSS, EVALUATION = "loss/", "eval/"  # prefixes in metrics.jsonl
+EVALUATED_CURVES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10")
+OTHER_CURVES = {"loss/total": "total loss", "logit_scale": "logit scale"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,8 @@ class Panel:
 
     @property
     def subtitle(self) -> str:
-        names = {"gap/centroid_distance": "centroid distance", "gap/true_pair_cosine": "true-pair cosine"}
-        return " · ".join(f"{name} {self.figures[key]:z.2f}" for key, name in names.items() if key in self.figures)
+        shown = ("gap/centroid_distance", "gap/true_pair_cosine")
+        return " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in shown if key in self.figures)
 
 
 def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -167,14 +161,28 @@ def curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
         for record in history
         if isinstance(record.get(key), int | float) and isinstance(record.get("step"), int | float)
     ]
-    scale = 100 if "/R@" in key else 1
+    entry = entry_of(key.removeprefix(EVALUATION))
+    scale = 100 if entry is not None and entry.is_percent else 1
     return [step for step, _ in found], [value * scale for _, value in found]
 
 
 def curves_present(histories: Histories) -> list[str]:
-    """The keys of CURVES that at least one history holds at two steps."""
+    """What at least one history holds at two steps: the loss and its terms, evaluated figures, the temperature."""
     runs = [history for histories_of in histories.values() for history in histories_of]
-    return [key for key in CURVES if any(len(curve(history, key)[0]) > 1 for history in runs)]
+    written = {key: None for history in runs for record in history for key in record if key.startswith(LOSS)}
+    terms = [key for key in written if key not in OTHER_CURVES]
+    keys = ["loss/total", *terms, *(EVALUATION + key for key in EVALUATED_CURVES), "logit_scale"]
+    return [key for key in keys if any(len(curve(history, key)[0]) > 1 for history in runs)]
+
+
+def curve_title(key: str) -> str:
+    """What a curve shows: a term as its loss names it, a figure as the catalogue does."""
+    if key in OTHER_CURVES:
+        return OTHER_CURVES[key]
+    if key.startswith(LOSS):
+        return f"{key.removeprefix(LOSS)} term"
+    figure = key.removeprefix(EVALUATION)
+    return label_of(figure) + (", %" if known(figure).is_percent else "")
 
 
 def draw_curve(axes: Axes, histories: Histories, key: str) -> None:
@@ -183,7 +191,7 @@ def draw_curve(axes: Axes, histories: Histories, key: str) -> None:
         for history in runs:
             steps, values = curve(history, key)
             axes.plot(steps, values, color=colour, linestyle=dash, linewidth=1.3, alpha=0.9)
-    axes.set_title(CURVES[key], loc="left")
+    axes.set_title(curve_title(key), loc="left")
     axes.set_xlabel("step")
     axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
     axes.margins(x=0.02)
@@ -194,7 +202,7 @@ def curves_figure(histories: Histories, keys: Sequence[str] | None = None, with_
 
     Args:
         histories: per method, the records of metrics.jsonl of each of its runs.
-        keys: which of CURVES; all that the histories hold by default.
+        keys: which of `curves_present`; all of them by default.
     """
     wanted = curves_present(histories) if keys is None else list(keys)
     columns, rows = grid_of(len(wanted), 4)
@@ -244,8 +252,8 @@ def difference_parts(
         column for column in columns if any(is_interval(found.get(column.key)) for found in differences.values())
     ]
     parts = {
-        "difference": [column for column in present if not column.percent and not column.key.endswith("_deg")],
-        "difference in degrees": [column for column in present if column.key.endswith("_deg")],
+        "difference": [column for column in present if column.entry.unit not in ("fraction", "degrees")],
+        "difference in degrees": [column for column in present if column.entry.unit == "degrees"],
         "difference in percentage points": [column for column in present if column.percent],
     }
     return {unit: found for unit, found in parts.items() if found}

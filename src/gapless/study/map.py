@@ -15,13 +15,14 @@ import torch
 from tqdm.auto import tqdm
 
 from gapless import __version__
-from gapless.data.manifest import Manifest
-from gapless.data.thumbnails import thumbnail
-from gapless.errors import DataRefused, missing_extra
-from gapless.files import write_text
-from gapless.geometry import unit_norm
+from gapless.core.errors import DataRefused, missing_extra
+from gapless.core.files import write_text
+from gapless.core.geometry import unit_norm
+from gapless.images.thumbnails import thumbnail
+from gapless.manifest.manifest import Manifest
+from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.projection import principal_plane
-from gapless.pages.page import HEADLINES, json_for_page, render_page
+from gapless.pages.page import json_for_page, render_page
 from gapless.pages.palette import modality_mark
 from gapless.study.figures import Panel, cosine_figure
 from gapless.study.ink import inline_svg
@@ -160,7 +161,7 @@ def render(
         "map.html",
         title=title,
         facts=facts_of(results, len(pairs)),
-        headlines=[(name, figure_text(figures[key])) for key, name in HEADLINES.items() if has(figures, key)],
+        headlines=[(headline_of(key), figure_text(figures[key])) for key in GAP_HEADLINES if has(figures, key)],
         figures=[(key, figure_text(figures[key])) for key in sorted(figures) if has(figures, key)],
         modalities=modalities,
         label_names=label_names,

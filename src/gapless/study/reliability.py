@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 
 from gapless.study.table import SEEDS_FOR_A_CLAIM
 
+# What results record: the rows whose group or image is in train, as the audit counts them. Results that were written
+# before hold the share of groups instead.
+LEAKAGE_KEYS = {"_rows_in_train_share": "rows", "_groups_in_train_share": "groups"}
+
 
 class Note(NamedTuple):
     """`state` is "good", "warn" or "unknown"."""
@@ -47,14 +51,22 @@ def seeds_note(comparison: Mapping[str, Any]) -> Note:
 
 def leakage_note(comparison: Mapping[str, Any]) -> Note:
     leakage = (comparison.get("data") or {}).get("leakage") or {}
-    shares = {key: value for key, value in leakage.items() if key.endswith("_groups_in_train_share")}
+    shares = {
+        f"{name.removesuffix(suffix)} {what}": share
+        for suffix, what in LEAKAGE_KEYS.items()
+        for name, share in leakage.items()
+        if name.endswith(suffix)
+    }
     if not shares:
-        return Note("unknown", "Leakage", "Whether train and test share groups was not recorded.")
-    found = {key.removesuffix("_groups_in_train_share"): value for key, value in shares.items() if value}
-    if found:
-        parts = ", ".join(f"{share:.1%} of the {split} groups" for split, share in found.items())
-        return Note("warn", "Leakage", f"{parts} also occur in train: the figures are higher than on unseen groups.")
-    return Note("good", "Leakage", "No group (article, patient, case) of the test split occurs in train.")
+        return Note("unknown", "Leakage", "Whether train and test share groups or images was not recorded.")
+    leaking = ", ".join(f"{share:.1%} of the {what}" for what, share in shares.items() if share)
+    if leaking:
+        return Note("warn", "Leakage", f"{leaking} also occur in train: the figures are higher than on unseen groups.")
+    if any(name.endswith("_rows_in_train_share") for name in leakage):
+        text = "No row of the test split has its group (article, patient, case) or its image in train."
+    else:
+        text = "No group (article, patient, case) of the test split occurs in train; images were not compared."
+    return Note("good", "Leakage", text)
 
 
 def interval_note(comparison: Mapping[str, Any]) -> Note:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gapless.metrics.catalogue import entry_of
 from gapless.study.table import Cell, Table, number_of
 
 ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-", "─": "-"}
@@ -85,15 +86,19 @@ def aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
 
 
 def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) -> str:
-    """Every figure of one model on its own line, families apart, intervals beside."""
+    """Every figure of one model on its own line with which way is better, families apart, intervals beside."""
     say = to_ascii if ascii_only else str
     width = max((len(key) for key in figures), default=0)
+    texts = {key: figure_text(figure) for key, figure in figures.items()}
+    text_width = max(map(len, texts.values()), default=0)
     lines, family = [], None
     for key in sorted(figures):
         if family is not None and key.split("/")[0] != family:
             lines.append("")
         family = key.split("/")[0]
-        lines.append(say(f"{key:<{width}}  {figure_text(figures[key])}").rstrip())
+        entry = entry_of(key)
+        hint = entry.hint if entry is not None else ""
+        lines.append(say(f"{key:<{width}}  {texts[key]:<{text_width}}  {hint}").rstrip())
     return "\n".join(lines)
 
 

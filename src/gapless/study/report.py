@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gapless import __version__
-from gapless.files import new_directory, write_bytes, write_text
+from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
@@ -84,6 +84,9 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
         UsageError: a path without results; `figures` in use.
         DataRefused: a result file that cannot be read.
     """
+    check_file(out)
+    if figures is not None:
+        check_new_directory(figures)
     captions = [path for path in paths if is_caption_results(path)]
     others = [path for path in paths if path not in captions]
     studies = read_studies(others) if others or not captions else []

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from gapless.errors import DataRefused, UsageError
-from gapless.files import read_json
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_json
 
 LATENT = "latent.safetensors"
 LATENT_UNTRAINED = "latent_untrained.safetensors"
 RESULT_FILES = ("results.json", "measure.json")
+NUMBERS = ("value", "mean", "low", "high", "sd")
 SHARED_BY_RUNS = ("n", "gallery_size", "split", "recipe", "versions", "data", "command", "budget", "seconds")
 
 
@@ -85,9 +86,15 @@ def read_studies(paths: Sequence[Path]) -> list[Study]:
 def read_comparison(path: Path) -> Study:
     """A directory that `gapless compare` wrote."""
     comparison = read_json(path / "compare.json")
-    missing = [key for key in ("methods", "table") if not isinstance(comparison, dict) or key not in comparison]
+    kinds = {"methods": list, "table": dict}
+    missing = [key for key, kind in kinds.items() if not isinstance(comparison, dict) or not comparison.get(key)]
     if missing:
         raise DataRefused(f"{path / 'compare.json'} has no {' and no '.join(missing)}; write it with gapless compare")
+    wrong = [key for key, kind in kinds.items() if not isinstance(comparison[key], kind)]
+    if wrong:
+        raise DataRefused(f"{path / 'compare.json'}: {wrong[0]} is a {type(comparison[wrong[0]]).__name__}")
+    for figures in comparison["table"].values():
+        check_figures(path / "compare.json", figures)
     runs = {
         method: [read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
         for method in comparison["methods"]
@@ -113,7 +120,20 @@ def results_of(path: Path) -> dict[str, Any]:
     results = read_json(path)
     if not isinstance(results, dict):
         raise DataRefused(f"{path} holds a {type(results).__name__}, not an object with figures")
-    return results if "figures" in results else {"figures": results}
+    figures = results.get("figures", results)
+    check_figures(path, figures)
+    return results if "figures" in results else {"figures": figures}
+
+
+def check_figures(path: Path, figures: Any) -> None:
+    """Refuse a file in which nothing, or something else than numbers, stands under the names of figures."""
+    named = {key: value for key, value in figures.items() if "/" in key} if isinstance(figures, Mapping) else {}
+    if not named:
+        raise DataRefused(f"{path} holds no figures; name what gapless measure or evaluate wrote")
+    for key, value in named.items():
+        numbers = [value.get(part) for part in NUMBERS] if isinstance(value, Mapping) else [value]
+        if not all(number is None or isinstance(number, int | float) for number in numbers):
+            raise DataRefused(f"{path}: {key} is no number, but {str(value)[:60]!r}")
 
 
 def study_of_runs(runs: Sequence[Run]) -> Study:

@@ -9,40 +9,57 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from gapless.metrics.catalogue import FigureEntry, further_figures, known, label_of
+
 SEEDS_FOR_A_CLAIM = 3  # DESIGN: a claimed difference has at least 3 seeds and an interval
+GAP_COLUMNS = (
+    "gap/centroid_distance",
+    "gap/centroid_distance_unbiased",
+    "gap/true_pair_cosine",
+    "gap/true_pair_angle_deg",
+)
 RECALLS = ("R@1", "R@5", "R@10")
+GROUPING_COLUMNS = ("grouping/v_measure", "grouping/ami", "grouping/knn_accuracy")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of the table; `label` stands under the heading of its `group`."""
+    """One figure of the table, under the heading of its `group`; what the figure is, its catalogue entry says."""
 
     key: str
     group: str
-    label: str
-    percent: bool = False
-    lower_is_better: bool = False
-    decimals: int = 1
-    has_direction: bool = True
+
+    @property
+    def entry(self) -> FigureEntry:
+        return known(self.key)
+
+    @property
+    def label(self) -> str:
+        """The column's name under its heading."""
+        return self.entry.short or self.key.rsplit("/", 1)[1]
+
+    @property
+    def percent(self) -> bool:
+        return self.entry.is_percent
 
     @property
     def arrow(self) -> str:
-        """Which way is better; nothing where neither is."""
-        return ("↓" if self.lower_is_better else "↑") if self.has_direction else ""
+        return self.entry.arrow
+
+    @property
+    def has_direction(self) -> bool:
+        return self.entry.better != "neither"
 
     @property
     def short_name(self) -> str:
         """The column's name where there is no heading above it."""
-        names = {"distance": "centroid distance", "unbiased": "unbiased distance", "cosine": "true-pair cosine"}
         if self.key.startswith("retrieval/"):
             return f"{self.group.removesuffix(' %').removesuffix(' recall')} {self.label}"
-        return names.get(self.label, self.label)
+        return label_of(self.key)
 
     def shown(self, number: float | None) -> str:
         """The number as printed; a dash where there is none."""
-        if number is None or not math.isfinite(number):
-            return "–"
-        return f"{number * (100 if self.percent else 1):z.{self.decimals}f}"
+        return self.entry.shown(number)
 
 
 @dataclass(frozen=True)
@@ -109,27 +126,21 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
 
 def columns_for(keys: Iterable[str]) -> list[Column]:
     """The paper's columns; retrieval between image and text, or between the first two modalities there are."""
-    gap = [
-        Column("gap/centroid_distance", "modality gap", "distance", lower_is_better=True, decimals=3),
-        Column("gap/centroid_distance_unbiased", "modality gap", "unbiased", lower_is_better=True, decimals=3),
-        Column("gap/true_pair_cosine", "modality gap", "cosine", decimals=3),
-        Column("gap/true_pair_angle_deg", "modality gap", "angle°", lower_is_better=True),
-    ]
+    keys = list(keys)
+    gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
     parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
     found = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
     first = "image_to_text" if "image_to_text" in found else found[0]
     a, _, b = first.partition("_to_")
     directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
     retrieval = [
-        Column(f"retrieval/{direction}/{recall}", heading, recall, percent=True)
+        Column(f"retrieval/{direction}/{recall}", heading)
         for direction, heading in directions.items()
         for recall in RECALLS
     ]
-    grouping = [
-        Column(f"grouping/{key}", "grouping %", label, percent=True)
-        for key, label in {"v_measure": "V-measure", "ami": "AMI", "knn_accuracy": "kNN"}.items()
-    ]
-    return gap + retrieval + grouping
+    grouping = [Column(key, "grouping %") for key in GROUPING_COLUMNS]
+    further = [Column(entry.key, entry.family) for entry in further_figures() if entry.key in keys]
+    return gap + retrieval + grouping + further
 
 
 def number_of(figure: Any) -> float | None:
@@ -145,7 +156,7 @@ def best_of(column: Column, methods: Sequence[str], table: Mapping[str, Any]) ->
     present = [mean for mean in means if mean is not None and math.isfinite(mean)]
     if len({column.shown(mean) for mean in present}) < 2:
         return None
-    return column.shown(min(present) if column.lower_is_better else max(present))
+    return column.shown(min(present) if column.entry.better == "lower" else max(present))
 
 
 def excludes_zero(interval: Mapping[str, Any] | None) -> bool:

@@ -1,0 +1,260 @@
+"""`gapless data audit`: what is in the data before anything is trained on it.
+
+report = audit(["manifest"])
+print(format_audit(report))
+refuse(report, fail_on=("leakage",))
+"""
+
+import math
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gapless.audit.leakage import leakage
+from gapless.audit.notes import copy_notes, group_notes, split_notes
+from gapless.audit.row_sets import NO_SET, Codes, set_figures
+from gapless.audit.text import LEAKAGE
+from gapless.core.captions import normalised_caption
+from gapless.core.errors import DataRefused
+from gapless.images.duplicates import perceptual_hashes
+from gapless.images.near_copies import near_sets
+from gapless.manifest.manifest import INFO_FILE, Manifest
+from gapless.manifest.readers.roco import roco_articles, roco_coverage
+from gapless.manifest.split import assign_splits
+
+TOKEN_LIMITS = (77, 128)
+SMALL_SIDE = 224
+# Six letters a token: within 3 % of CLIP's tokenizer over 3,000 ROCO captions (and 2 marks at the ends).
+LETTERS_PER_TOKEN = 6
+
+_WORDS = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
+_SIDES = re.compile(r"\b(left|right|lt|rt|bilateral|left-sided|right-sided)\b", re.IGNORECASE)
+_ABBREVIATED_SIDES = re.compile(r"\b(?:[LR](?:UL|LL|ML|UQ|LQ|MCA|CA|AD|CX)|RIGHT|LEFT)\b")
+
+
+def audit(
+    sources: str | Path | Sequence[str | Path],
+    near_duplicates: bool = True,
+    count_tokens: Callable[[str], int] | None = None,
+) -> dict[str, Any]:
+    """Look at one manifest, or at several as if they were trained and tested together.
+
+    Args:
+        sources: manifests; or one ROCO tree, of which only the text files are read.
+        near_duplicates: decode every image to compare perceptual hashes; exact copies are found without.
+        count_tokens: how a tokenizer counts a caption; by default an estimate.
+
+    Returns:
+        A dictionary for JSON; shares are fractions in [0, 1]. See `format_audit` for the text.
+    """
+    paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    if len(paths) == 1 and not (paths[0] / INFO_FILE).exists() and paths[0].is_dir() and _is_roco(paths[0]):
+        return _audit_roco(paths[0])
+    manifests = [Manifest.read(path) for path in paths]
+    columns = _Columns(manifests)
+    if not len(columns.splits):
+        raise DataRefused(f"{paths[0]} has no rows, so there is nothing to look at; build the manifest again")
+    groups, images = columns.groups.tolist(), [None if code == NO_SET else code for code in columns.images.tolist()]
+    report: dict[str, Any] = {
+        "sources": [str(path) for path in paths],
+        "rows": _counted(columns.splits),
+        "groups": len(np.unique(columns.groups)),
+        "counts": _summed(manifest.info["counts"] for manifest in manifests),
+        "skipped": _summed(manifest.info["skipped"] for manifest in manifests),
+        "leakage": {
+            "group": leakage(groups, columns.splits),
+            LEAKAGE: leakage(groups, columns.splits, images),
+        },
+        "images": _sizes(columns),
+        "duplicates": set_figures(columns.images, columns.splits, columns.groups, columns.id_of),
+        "captions": _captions(columns, count_tokens or estimate_tokens),
+        "licences": columns.licences(),
+    }
+    if near_duplicates:
+        report["near_duplicates"] = _near_duplicates(columns)
+    if any("burned_in_text" in manifest.labels for manifest in manifests):
+        report["burned_in_text"] = _counted(columns.column("burned_in_text").to_pylist())
+    report["notes"] = [
+        *group_notes(columns.groups, columns.splits),
+        *split_notes(report["rows"]),
+        *copy_notes(report["duplicates"], report.get("near_duplicates")),
+    ]
+    return report
+
+
+class _Columns:
+    """The columns of several manifests, one after the other; what repeats is numbered, to keep a million rows small."""
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self.manifests = manifests
+        self._starts = np.cumsum([0, *map(len, manifests)])
+        names, codes = self._encoded("split")
+        self.splits: list[str] = [names[code] for code in codes]
+        self.groups: Codes = self._encoded("group")[1]
+        self.images: Codes = self._encoded("sha256")[1]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, null in the manifests that have none of this name."""
+        present = [manifest.table[name] for manifest in self.manifests if name in manifest.table.column_names]
+        kind = present[0].type if present else pa.string()
+        return pa.chunked_array(
+            [
+                chunk
+                for manifest in self.manifests
+                for chunk in (
+                    manifest.table[name].chunks
+                    if name in manifest.table.column_names
+                    else [pa.nulls(len(manifest), kind)]
+                )
+            ],
+            type=kind,
+        )
+
+    def _encoded(self, name: str) -> tuple[list[str], Codes]:
+        """(values, the number of each row's value): `NO_SET` for null."""
+        encoded = self.column(name).dictionary_encode().unify_dictionaries()
+        if not len(encoded):
+            return [], np.empty(0, np.int64)
+        codes = [chunk.indices.fill_null(NO_SET).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        return encoded.chunk(0).dictionary.to_pylist(), np.concatenate(codes).astype(np.int64)
+
+    def id_of(self, row: int) -> str:
+        manifest, row = self._place(row)
+        return str(manifest.table["id"][row].as_py())
+
+    def image_path(self, row: int) -> Path:
+        manifest, row = self._place(row)
+        return manifest.image_path(row)
+
+    def _place(self, row: int) -> tuple[Manifest, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.manifests[number], row - int(self._starts[number])
+
+    def licences(self) -> dict[str, int]:
+        """Rows under each licence: that of the image, or of the whole manifest."""
+        total: Counter[str] = Counter()
+        for manifest in self.manifests:
+            if "licence" in manifest.table.column_names:
+                total.update(_counted(manifest.table["licence"].to_pylist()))
+            else:
+                total[manifest.info.get("licence") or "unknown"] += len(manifest)
+        return dict(total.most_common())
+
+
+def _counted(values: Iterable[str | None]) -> dict[str, int]:
+    counted = Counter("unknown" if value is None else value for value in values)
+    return dict(counted.most_common())
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def _sizes(columns: _Columns) -> dict[str, Any]:
+    width, height = (columns.column(name).to_numpy() for name in ("width", "height"))
+    short_side = np.minimum(width, height)
+    return {
+        "short_side": {
+            "min": int(short_side.min()),
+            "median": float(np.median(short_side)),
+            "max": int(short_side.max()),
+        },
+        "largest": f"{int(width.max())} x {int(height.max())}",
+        f"share_below_{SMALL_SIDE}": float((short_side < SMALL_SIDE).mean()),
+    }
+
+
+def _near_duplicates(columns: _Columns) -> dict[str, Any]:
+    """Sets of rows whose images look the same and are not byte for byte; an image is read once for all its rows."""
+    alone = columns.images == NO_SET
+    codes = np.where(alone, columns.images.max() + 1 + np.arange(len(alone)), columns.images)
+    _, first, image = np.unique(codes, return_index=True, return_inverse=True)
+    hashes = perceptual_hashes([columns.image_path(row) for row in first])
+    sets = np.full(len(first), NO_SET)
+    sets[hashes.usable] = near_sets(hashes.words[hashes.usable])
+    lonely = np.bincount(sets[hashes.usable], minlength=1)[sets] < 2
+    sets[lonely] = NO_SET
+    return {
+        **set_figures(sets[image], columns.splits, columns.groups, columns.id_of),
+        "not_compared": {"plain": int(hashes.plain[image].sum()), "unreadable": int(hashes.unreadable[image].sum())},
+    }
+
+
+def _captions(columns: _Columns, count_tokens: Callable[[str], int]) -> dict[str, Any]:
+    lengths, tokens, owners, keys = array("l"), array("l"), array("l"), array("q")
+    numbers: dict[str, int] = {}
+    num_with_side, row = 0, 0
+    for batch in columns.column("captions").chunks:
+        for captions in batch.to_pylist():
+            for text in captions:
+                lengths.append(len(text))
+                tokens.append(count_tokens(text))
+                owners.append(row)
+                key = normalised_caption(text)
+                keys.append(numbers.setdefault(key, len(numbers)) if key else NO_SET)
+                num_with_side += names_a_side(text)
+            row += 1
+    repeated = set_figures(
+        np.array(keys), [columns.splits[owner] for owner in owners], columns.groups[np.array(owners)], str
+    )
+    return {
+        "captions": len(lengths),
+        "length": {
+            "median": float(np.median(lengths)),
+            "p95": float(np.percentile(lengths, 95)),
+            "max": max(lengths),
+        },
+        "share_cut_at_tokens": {str(limit): float((np.array(tokens) > limit).mean()) for limit in TOKEN_LIMITS},
+        "tokens_are_estimated": count_tokens is estimate_tokens,
+        "duplicates": {
+            "share": repeated["rows"] / len(lengths),
+            "sets": repeated["sets"],
+            "sets_across_splits": repeated["sets_across_splits"],
+        },
+        "share_with_side": num_with_side / len(lengths),
+    }
+
+
+def names_a_side(text: str) -> bool:
+    """Whether a horizontal flip of the image could make the caption false."""
+    return bool(_SIDES.search(text) or _ABBREVIATED_SIDES.search(text))
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a sub-word tokenizer makes of a caption, its 2 end marks included."""
+    return 2 + sum(math.ceil(len(word) / LETTERS_PER_TOKEN) for word in _WORDS.findall(text))
+
+
+# ---- ROCO, from its text files --------------------------------------------------------------------------------------
+
+
+def _is_roco(path: Path) -> bool:
+    return any((path / inner / "train" / "radiology").is_dir() for inner in ("", "data"))
+
+
+def _audit_roco(path: Path) -> dict[str, Any]:
+    """Leakage of the official split, and of a disjoint one of the same sizes, measured on the articles."""
+    articles = roco_articles(path)
+    groups = [article for split in articles for article in articles[split]]
+    splits = [split for split in articles for _ in articles[split]]
+    shares = [len(articles.get(split, ())) / len(groups) for split in ("train", "validation", "test")]
+    assigned = assign_splits(groups, shares)
+    return {
+        "sources": [str(path)],
+        "rows": _counted(splits),
+        "groups": len(set(groups)),
+        "coverage": roco_coverage(path),
+        "leakage": {
+            "official": leakage(groups, splits),
+            "group-disjoint": leakage(groups, [assigned[group] for group in groups]),
+        },
+    }

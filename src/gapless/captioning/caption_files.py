@@ -1,0 +1,239 @@
+"""A captioner over many images: JSONL with a caption and its score per line, written whole, continued when interrupted.
+
+`OUT` appears when every line is there. Until then the lines are in `OUT.partial`, and the same command goes on after
+the last whole batch, so that the result has the bytes of an uninterrupted one. `OUT.json` beside it says how the
+captions were made. Every line carries the notice: a line that is copied elsewhere keeps it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+
+from gapless.captioning.captioner import IMAGE, Captioner
+from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from
+from gapless.core.errors import DataRefused, UsageError, listed
+from gapless.core.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
+from gapless.core.locks import only_writer
+from gapless.images.pixels import verify_image
+from gapless.inference.embed import prepared_batches
+from gapless.inference.pairs import PairDataset, Sample
+from gapless.manifest.manifest import Manifest
+from gapless.training.run import differences
+
+Line = dict[str, Any]
+
+
+class ImageFiles(Dataset[Sample]):
+    """Single image files; the id of a file is its path as given."""
+
+    def __init__(self, paths: Sequence[Path], model: Captioner) -> None:
+        self.ids = [str(path) for path in paths]
+        self.prepare = model.preprocessor(IMAGE).prepare
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> Sample:
+        return {"id": self.ids[row], IMAGE: self.prepare(Path(self.ids[row]))}
+
+    def described(self) -> list[dict[str, str]]:
+        """Which files, in their order, and what is in them."""
+        return [{"id": id, "sha256": sha256_of(Path(id))} for id in self.ids]
+
+
+def images_of(model: Captioner, rows: Manifest) -> PairDataset:
+    return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE).prepare})
+
+
+def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The images that can be decoded, and why each other one cannot."""
+    good, bad = [], {}
+    for path in paths:
+        try:
+            verify_image(path.read_bytes())
+            good.append(path)
+        except OSError as error:
+            bad[str(path)] = error.strerror or str(error)
+        except DataRefused as error:
+            bad[str(path)] = str(error)
+    return good, bad
+
+
+def generate_lines(
+    model: Captioner,
+    dataset: Dataset[Any],
+    settings: GenerationSettings,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> Any:
+    """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order."""
+    preprocessors = {IMAGE: model.preprocessor(IMAGE)}
+    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
+        with torch.inference_mode():
+            prefix = model.prefix(*model.features(batch[IMAGE]))
+        captions = captions_from(model, prefix, settings, key=ids[0])
+        yield [
+            {"id": id, "caption": text, "score": round(score, 6), "method": settings.method, "notice": NOTICE}
+            for id, (text, score) in zip(ids, captions, strict=True)
+        ]
+
+
+def write_captions(
+    model: Captioner,
+    dataset: PairDataset | ImageFiles,
+    out: Path,
+    settings: GenerationSettings,
+    about: Mapping[str, Any],
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> None:
+    """Caption every row into `out`.
+
+    Args:
+        about: of the model and the data; goes into `OUT.json`, and a continued file must match it.
+        batch_size: part of what a continued file must match, since rounding depends on it.
+
+    Raises:
+        UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
+    """
+    if not out.name:
+        raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
+    plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
+    beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
+    with only_writer(out.parent, f".{out.name}.lock"):
+        check_plan(out, beside, partial, plan)
+        if out.exists():
+            return
+        remove_leftovers(beside.parent, beside.name)
+        write_json(beside, plan)
+        done = whole_lines(partial, dataset.ids) // batch_size * batch_size
+        lines = partial.read_bytes().split(b"\n")[:done] if done else []
+        partial.write_bytes(b"".join(line + b"\n" for line in lines))
+        rest = Subset(dataset, range(done, len(dataset)))
+        with partial.open("a", encoding="utf-8") as stream:
+            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
+                stream.writelines(strict_json(line, ensure_ascii=False) + "\n" for line in batch)
+                stream.flush()
+        sync_path(partial)
+        partial.rename(out)
+        sync_path(out.parent)
+
+
+def beside_of(out: Path) -> Path:
+    """Where a caption file says how it was made."""
+    return out.with_name(f"{out.name}.json")
+
+
+def how_made(path: Path) -> dict[str, Any]:
+    """What stands beside a caption file; nothing beside one that is not ours."""
+    beside = beside_of(path)
+    return read_object(beside) if beside.exists() else {}
+
+
+def check_made_from(path: Path, fingerprint: str, split: str) -> None:
+    """Refuse captions that were generated from other rows: ids of two data sets may be the same."""
+    data = how_made(path).get("data")
+    if not isinstance(data, dict) or "fingerprint" not in data:
+        return
+    if (data["fingerprint"], data.get("split")) != (fingerprint, split):
+        raise DataRefused(
+            f"{path} was generated from the split {data.get('split')!r} of the data {data['fingerprint']}, and would "
+            f"be scored against {split!r} of {fingerprint}; give the same --data and --split, or generate anew"
+        )
+
+
+def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse an output that holds something else; an attempt of ours that wrote no line holds nothing."""
+    there = [path for path in (out, beside, partial) if path.exists()]
+    advice = f"choose another --out or remove {' and '.join(map(str, there))}"
+    if there and (out.is_dir() or not beside.exists()):
+        raise UsageError(f"{out} is in use; {advice}")
+    before = read_object(beside) if there else plan
+    if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
+        return
+    differing = differences(before, json.loads(json.dumps(plan)))
+    if differing:
+        raise UsageError(
+            f"{out} holds captions of another model, other data or settings; differing: {', '.join(differing[:5])}; "
+            f"{advice}"
+        )
+
+
+def has_line(partial: Path) -> bool:
+    return partial.exists() and b"\n" in partial.read_bytes()
+
+
+def whole_lines(partial: Path, ids: Sequence[str]) -> int:
+    """How many lines at the start of an interrupted file are whole and of these rows, in their order."""
+    if not partial.exists():
+        return 0
+    count = 0
+    for id, line in zip(ids, partial.read_bytes().split(b"\n")[:-1], strict=False):
+        try:
+            if json.loads(line)["id"] != id:
+                break
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+        count += 1
+    return count
+
+
+def read_captions(path: Path) -> dict[str, Line]:
+    """The lines of a caption file by id; ours, or anybody's with `id` and `caption`.
+
+    Raises:
+        UsageError: no such file. DataRefused: lines that are not captions, or ids that come more than once;
+            counted, the first ten named.
+    """
+    if not path.is_file():
+        partial = path.with_name(f"{path.name}.partial")
+        unfinished = "it is not finished: run the same 'gapless caption generate' again"
+        more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
+        raise UsageError(f"{path} does not exist; {more}")
+    found: dict[str, Line] = {}
+    broken: list[int] = []
+    twice: dict[str, None] = {}
+    try:
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataRefused(f"{path} is not UTF-8 text ({error})") from None
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        parsed = caption_line(text)
+        if parsed is None:
+            broken.append(number)
+            continue
+        id, line = parsed
+        if id in found:
+            twice[id] = None
+        else:
+            found[id] = line
+    if broken:
+        form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
+        raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {listed(broken)})")
+    if twice:
+        raise DataRefused(f"{path}: {len(twice)} ids come more than once ({listed(list(twice))})")
+    if not found:
+        raise DataRefused(f"{path} holds no captions")
+    return found
+
+
+def caption_line(text: str) -> tuple[str, Line] | None:
+    """A line and its id; None where it is no caption, or holds what could not be written again."""
+    try:
+        line = json.loads(text)
+        id = str(line["id"])
+        line["caption"].encode()  # fails for half of a surrogate pair
+        json.dumps(line.get("score"), allow_nan=False)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return id, line

@@ -1,0 +1,388 @@
+"""The captioner: a language decoder that attends to the aligned embedding of an image and to its patch tokens.
+
+    model = Captioner.from_pretrained("runs/caption/model")
+    ids = model.generate(prefix, num_beams=4)       # transformers' own generate; `captions.py` gives texts and scores
+
+One directory holds the aligner, the decoder and the tokenizer. Research use, not for diagnosis.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from gapless.captioning.decoders import (
+    build_decoder,
+    check_positions,
+    decoder_spec,
+    load_pretrained_decoder,
+    special_ids,
+)
+from gapless.captioning.prefix_cache import PrefixCache
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_object
+from gapless.core.geometry import unit_norm
+from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
+from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.preprocessing import Preprocessor
+from gapless.models.spec import ImageInput
+from gapless.models.tokenizers import tokenizer_home, train_tokenizer
+
+IMAGE, TEXT = "image", "text"
+CAPTION_TOKENIZER = "caption"  # its place beside the tokenizers of the modalities
+IGNORED = -100
+
+
+class CaptionerConfig(PretrainedConfig):
+    """What a captioner is made of.
+
+    Args:
+        aligner: the configuration of the aligner inside, as a dictionary.
+        decoder: `model_type` and the arguments of that transformers configuration.
+        num_slots: how many rows of the prefix the aligned embedding becomes.
+        num_patches: patch tokens of an image; 0 attends to the embedding alone.
+        patch_size: width of a patch token.
+        max_tokens: longest caption, its start and end included.
+        noise_std: sd per dimension of Gaussian noise on the embedding while training, which is then normalised again.
+        trains_aligner: whether the aligner learns too.
+    """
+
+    model_type = "gapless-captioner"
+
+    def __init__(
+        self,
+        aligner: Mapping[str, Any] | None = None,
+        decoder: Mapping[str, Any] | None = None,
+        num_slots: int = 4,
+        num_patches: int = 0,
+        patch_size: int = 0,
+        max_tokens: int = 64,
+        noise_std: float = 0.0,
+        trains_aligner: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.aligner_spec = dict(aligner or kwargs.pop("aligner_spec", {}))
+        self.decoder_spec = dict(decoder or kwargs.pop("decoder_spec", {}))
+        self.num_slots = num_slots
+        self.num_patches = num_patches
+        self.patch_size = patch_size
+        self.max_tokens = max_tokens
+        self.noise_std = noise_std
+        self.trains_aligner = trains_aligner
+        super().__init__(**kwargs)
+
+
+@dataclass
+class CaptionerOutput(ModelOutput):
+    """Loss, its unweighted terms, and per row the mean negative log-likelihood of a token."""
+
+    loss: Tensor | None = None
+    terms: dict[str, Tensor] | None = None
+    per_row: Tensor | None = None
+
+
+class Captioner(PreTrainedModel):
+    """An aligner and a decoder with cross-attention."""
+
+    config_class = CaptionerConfig
+    base_model_prefix = "captioner"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+
+    def __init__(
+        self, config: CaptionerConfig, aligner: GaplessModel | None = None, decoder: PreTrainedModel | None = None
+    ) -> None:
+        super().__init__(config)
+        if not config.aligner_spec or not config.decoder_spec:
+            raise UsageError("a captioner needs an aligner and a decoder")
+        self.aligner: Any = aligner or GaplessModel(GaplessConfig(**config.aligner_spec))
+        self.decoder: Any = decoder or build_decoder(config.decoder_spec)
+        check_positions(self.decoder, config.max_tokens)
+        self.gap_weight = 1.0
+        self.tokenizer: Any = None
+        embeddings: Any = self.decoder.get_input_embeddings()
+        width = int(embeddings.embedding_dim)
+        size = int(self.aligner.config.embedding_dim)
+        self.slots = nn.Linear(size, config.num_slots * width)
+        self.slot_norm = nn.LayerNorm(width)
+        if config.num_patches:
+            self.patches = nn.Sequential(
+                nn.LayerNorm(config.patch_size), nn.Linear(config.patch_size, width), nn.LayerNorm(width)
+            )
+            self.places = nn.Parameter(torch.zeros(config.num_patches, width))
+        self.aligner.requires_grad_(config.trains_aligner)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every module initialises itself when it is built; transformers must not do it again."""
+
+    def train(self, mode: bool = True) -> "Captioner":
+        """A frozen aligner stays in evaluation mode."""
+        super().train(mode)
+        if not self.config.trains_aligner:
+            self.aligner.train(False)
+        return self
+
+    def features(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The embedding [pair, dim] of preprocessed images and, where they are attended to, the patches' tokens."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trains_aligner):
+            if self.config.num_patches:
+                embedding, tokens = self.aligner.embed_with_tokens(IMAGE, inputs)
+                return embedding, tokens
+            return self.aligner.embed(IMAGE, inputs), None
+
+    def prefix(self, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """What the decoder attends to, [pair, slot and patch, width].
+
+        Args:
+            embedding: [pair, dim] unit-norm rows, of images or, for a decoder trained on text alone, of texts.
+            tokens: [pair, patch, size], when the captioner attends to patches.
+        """
+        if self.training and self.config.noise_std:
+            embedding = unit_norm(embedding + self.config.noise_std * torch.randn_like(embedding))
+        rows: Tensor = self.slot_norm(self.slots(embedding).unflatten(1, (self.config.num_slots, -1)))
+        if not self.config.num_patches:
+            return rows
+        if tokens is None:
+            raise UsageError("this captioner attends to patch tokens, and none were given")
+        return torch.cat([rows, self.patches(tokens) + self.places], dim=1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        batch: Mapping[str, Mapping[str, Tensor]] | None = None,
+        embedding: Tensor | None = None,
+        tokens: Tensor | None = None,
+        positives: Tensor | None = None,
+    ) -> CaptionerOutput:
+        """Teacher-forced loss of captions.
+
+        Args:
+            input_ids: [pair, token], start and end included.
+            attention_mask: [pair, token], 0 on padding.
+            batch: the encoders' inputs by modality; with texts and an aligner that learns, its loss is added.
+            embedding: ready embeddings in place of a batch.
+            tokens: ready patch tokens in place of a batch.
+            positives: [pair] integers; rows that share one are positives of each other in the aligner's loss.
+        """
+        if embedding is None:
+            assert batch is not None
+            embedding, tokens = self.features(batch[IMAGE])
+        losses, is_token = self.token_losses(self.prefix(embedding, tokens), input_ids, attention_mask)
+        caption = losses.sum() / is_token.sum()
+        per_row = losses.detach().sum(dim=1) / is_token.sum(dim=1)
+        if batch is None or TEXT not in batch or self.aligner.loss is None:
+            return CaptionerOutput(loss=caption, terms={"caption": caption.detach()}, per_row=per_row)
+        pairs = {IMAGE: embedding, TEXT: self.aligner.embed(TEXT, batch[TEXT])}
+        gap = self.aligner.loss(pairs, positives=positives)
+        total = caption + self.gap_weight * gap.total
+        terms = {**gap._asdict(), "caption": caption, "total": total}
+        return CaptionerOutput(loss=total, terms={name: term.detach() for name, term in terms.items()}, per_row=per_row)
+
+    def token_losses(self, prefix: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of every token after the start, 0 on padding, and which are no padding."""
+        logits = self.decoder(
+            input_ids=input_ids[:, :-1],
+            attention_mask=attention_mask[:, :-1],
+            encoder_hidden_states=prefix,
+            use_cache=False,
+        ).logits
+        is_token = attention_mask[:, 1:] != 0
+        targets = input_ids[:, 1:].masked_fill(~is_token, IGNORED)
+        # one row per token: over [pair, vocabulary, token] the same takes several times as long
+        losses = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape), is_token
+
+    @torch.no_grad()
+    def generate(self, prefix: Tensor, **options: Any) -> Any:
+        """`transformers`' generate of the decoder, with its cache, from what `prefix` gave.
+
+        Args:
+            prefix: [pair, slot and patch, width].
+            options: as `GenerationMixin.generate` takes them: `num_beams`, `do_sample`, `top_p`, ...
+
+        Returns:
+            token ids [pair, token], or an output object with `return_dict_in_generate=True`.
+        """
+        ids = self.special_ids()
+        start = torch.full((len(prefix), 1), ids["bos_token_id"], device=prefix.device)
+        return self.decoder.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            encoder_hidden_states=prefix,
+            past_key_values=PrefixCache(self.config.max_tokens),
+            **{"max_length": self.config.max_tokens, **ids, **options},
+        )
+
+    def special_ids(self) -> dict[str, int]:
+        """The ids of start, end and padding of the caption tokenizer, by `generate`'s names."""
+        return special_ids(self.tokenizer)
+
+    def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded.
+
+        A caption that is cut has an end too.
+        """
+        ids = self.special_ids()
+        plain = self.tokens_of(captions, self.config.max_tokens - 2)
+        rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
+        mask = [torch.ones_like(row) for row in rows]
+        pad = nn.utils.rnn.pad_sequence
+        return {
+            "input_ids": pad(rows, batch_first=True, padding_value=ids["pad_token_id"]),
+            "attention_mask": pad(mask, batch_first=True),
+        }
+
+    def tokens_of(self, captions: Sequence[str], limit: int) -> list[list[int]]:
+        """The first `limit` tokens of captions, without start and end.
+
+        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        """
+        found: list[list[int]] = self.tokenizer(
+            list(captions), add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=limit
+        )["input_ids"]
+        return found
+
+    def num_cut(self, captions: Sequence[str]) -> int:
+        """How many of these captions are longer than `max_tokens`, so that `encode_captions` cuts them."""
+        room = self.config.max_tokens - 2
+        return sum(len(row) > room for row in self.tokens_of(captions, room + 1))
+
+    def preprocessor(self, modality: str) -> Preprocessor:
+        found: Preprocessor = self.aligner.preprocessor(modality)
+        return found
+
+    def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            tokenizers = {**self.aligner.tokenizers, CAPTION_TOKENIZER: self.tokenizer}
+            for name, tokenizer in tokenizers.items():
+                if hasattr(tokenizer, "save_pretrained"):
+                    tokenizer.save_pretrained(tokenizer_home(Path(save_directory), name))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | PathLike[Any], *args: Any, **kwargs: Any
+    ) -> "Captioner":
+        """Load a directory that `save_pretrained` wrote.
+
+        Returns:
+            the model; with `output_loading_info=True`, the model and that information, as transformers does.
+
+        Raises:
+            UsageError: a directory that holds no captioner. DataRefused: one that lacks a part, or some of the weights.
+        """
+        directory = Path(pretrained_model_name_or_path)
+        check_captioner(directory)
+        with loading(directory):
+            check_description(directory)
+            loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
+            model, info = loaded
+            for modality in text_modalities(model.aligner.config):
+                model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
+            model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
+        model.aligner.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
+        return as_asked(model, info, kwargs)
+
+
+def check_captioner(directory: Path) -> None:
+    """Refuse a directory without a captioner, or with a part of one."""
+    if not (directory / "config.json").exists():
+        raise UsageError(f"{directory} is not a model: it lacks config.json")
+    kind = read_object(directory / "config.json").get("model_type")
+    if kind != CaptionerConfig.model_type:
+        raise UsageError(
+            f"{directory} is a model without a captioner (model type {kind!r}); train one with 'gapless caption train'"
+        )
+    home = tokenizer_home("", CAPTION_TOKENIZER)
+    missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
+    missing += [str(home)] if not (directory / home / "tokenizer_config.json").exists() else []
+    if missing:
+        raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
+
+
+def check_description(directory: Path) -> None:
+    """Refuse what no captioner was saved with: it would fail when it captions."""
+    config = CaptionerConfig.from_pretrained(directory)
+    for name, kinds in (("max_tokens", int), ("noise_std", int | float)):
+        if not isinstance(getattr(config, name), kinds):
+            raise DataRefused(f"{directory} is a damaged model: {name} is {getattr(config, name)!r}")
+    try:
+        with torch.device("meta"):  # its weights are not needed to see whether it can be
+            check_positions(build_decoder(config.decoder_spec), config.max_tokens)
+    except UsageError as error:
+        raise DataRefused(f"{directory} is a damaged model: {error}") from None
+
+
+def assemble_captioner(
+    aligner: GaplessModel,
+    decoder: Mapping[str, Any],
+    captions: Iterable[str],
+    *,
+    use_patches: bool,
+    max_tokens: int,
+    vocab_size: int,
+    **options: Any,
+) -> Captioner:
+    """A new captioner around an aligner.
+
+    The tokenizer is that of a pretrained decoder, else that of the aligner's texts where it can decode, else one
+    trained on the captions.
+
+    Args:
+        decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.
+        captions: of the training rows.
+        vocab_size: of a tokenizer that is trained here.
+        options: further fields of `CaptionerConfig`.
+
+    Raises:
+        UsageError: an aligner without images, a decoder that is unknown or cannot be built.
+    """
+    if IMAGE not in aligner.modalities or not isinstance(aligner.specs[IMAGE].input, ImageInput):
+        raise UsageError(f"a captioner needs a model that takes images; this one takes {', '.join(aligner.modalities)}")
+    module = None
+    described = {name: value for name, value in decoder.items() if name != "pretrained"}
+    if decoder.get("pretrained"):
+        further = sorted(described.keys() - {"model_type"})  # which is there by default
+        if further:
+            raise UsageError(f"a pretrained decoder takes no further arguments, got {', '.join(further)}")
+        spec, module, tokenizer = load_pretrained_decoder(str(decoder["pretrained"]))
+    else:
+        tokenizer = next((found for found in aligner.tokenizers.values() if hasattr(found, "batch_decode")), None)
+        tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
+        spec = decoder_spec(described, tokenizer, max_tokens)
+    patches = probe_patches(aligner) if use_patches else (0, 0)
+    config = CaptionerConfig(
+        aligner=aligner.config.to_dict(),
+        decoder=spec,
+        num_patches=patches[0],
+        patch_size=patches[1],
+        max_tokens=max_tokens,
+        **options,
+    )
+    model = Captioner(config, aligner, module)
+    model.tokenizer = tokenizer
+    return model
+
+
+@torch.no_grad()
+def probe_patches(aligner: GaplessModel) -> tuple[int, int]:
+    """How many tokens the image encoder gives and how wide they are, found out with a black image."""
+    preprocessor = aligner.preprocessor(IMAGE)
+    spec = aligner.specs[IMAGE].input
+    assert isinstance(spec, ImageInput)
+    size = spec.size
+    black = preprocessor.collate([preprocessor.prepare(np.zeros((size, size), dtype=np.uint8))])
+    was_training = aligner.training
+    aligner.train(False)
+    _, tokens = aligner.embed_with_tokens(IMAGE, {name: value.to(aligner.device) for name, value in black.items()})
+    aligner.train(was_training)
+    return tokens.shape[1], tokens.shape[2]

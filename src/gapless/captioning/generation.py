@@ -1,0 +1,155 @@
+"""From a captioner's prefix to texts with scores: greedy, beam search or sampling, through transformers' `generate`."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gapless.captioning.captioner import Captioner
+from gapless.core.errors import UsageError, unknown_name
+
+NOTICE = "Research use, not for diagnosis."
+LIMITS = {
+    "num_beams": (1, 64),
+    "length_penalty": (-10, 10),
+    "temperature": (0.01, 100),
+}  # beyond, it fails or is no number
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How a caption is chosen.
+
+    Args:
+        method: greedy, beam or sample.
+        num_beams: of beam search; memory grows with it.
+        length_penalty: of beam search; above 1 prefers longer captions.
+        temperature: of sampling; near 0 it is greedy, and below what is allowed no number.
+        top_p: sampling draws from the likeliest tokens that hold this much probability.
+        no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
+        seed: of sampling.
+    """
+
+    method: str = "beam"
+    num_beams: int = 4
+    length_penalty: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 0.9
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("generation method", self.method, METHODS)
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+        if not 0 < self.top_p <= 1 or self.no_repeat_ngram_size < 0:
+            raise UsageError(
+                f"top_p is in (0, 1] and no_repeat_ngram_size at least 0; got {self.top_p}, {self.no_repeat_ngram_size}"
+            )
+
+
+METHODS: dict[str, Callable[[GenerationSettings], dict[str, Any]]] = {
+    "greedy": lambda settings: {"do_sample": False, "num_beams": 1},
+    "beam": lambda settings: {
+        "do_sample": False,
+        "num_beams": settings.num_beams,
+        "length_penalty": settings.length_penalty,
+    },
+    "sample": lambda settings: {
+        "do_sample": True,
+        "num_beams": 1,
+        "temperature": float(settings.temperature),  # transformers takes no whole number
+        "top_p": settings.top_p,
+        "top_k": 0,
+    },
+}
+
+
+class Caption(NamedTuple):
+    """A generated text; `score` is the mean log-probability of its tokens under the model, its end included."""
+
+    text: str
+    score: float
+
+
+def options_of(settings: GenerationSettings) -> dict[str, Any]:
+    """The arguments of transformers' `generate`."""
+    options = METHODS[settings.method](settings)
+    return options | ({"no_repeat_ngram_size": settings.no_repeat_ngram_size} if settings.no_repeat_ngram_size else {})
+
+
+@torch.inference_mode()
+def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
+    """Captions of a batch.
+
+    Args:
+        prefix: [pair, slot and patch, width], of `Captioner.prefix`.
+        key: sampling draws from (seed, key), so that a batch drawn again gives the same captions.
+    """
+    options = options_of(settings)
+    with torch.random.fork_rng(enabled=options["do_sample"]):
+        if options["do_sample"]:
+            digest = hashlib.blake2b(f"{settings.seed}/{key}".encode(), digest_size=8).digest()
+            torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+        ids, is_token, losses = generated(model, prefix, options)
+    scores = -losses.sum(dim=1) / is_token.sum(dim=1)
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+
+
+def generated(model: Captioner, prefix: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids [pair, token]; and of those after the start which count, and their negative log-likelihoods, else 0."""
+    end = model.special_ids()["eos_token_id"]
+    if options["num_beams"] > 1:  # tokens of a beam change rows from step to step: one more pass over the winners
+        ids = model.generate(prefix, **options)
+        losses, is_token = model.token_losses(prefix, ids, up_to_end(ids, end))
+        return ids, is_token, losses
+    with TokenScores(model.decoder) as seen:
+        ids = model.generate(prefix, **options)
+    is_token = up_to_end(ids, end)[:, 1:] != 0
+    return ids, is_token, (-seen.of(ids)).masked_fill(~is_token, 0.0)
+
+
+class TokenScores:
+    """Log-probabilities of the tokens that are generated one after the other, without another pass over them.
+
+    A decoder under `generate` is fed the token that was chosen after its last logits, before any filter of sampling:
+    one column is kept, never the logits of all steps.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.columns: list[Tensor] = []
+        self.last: Tensor | None = None
+
+    def __enter__(self) -> "TokenScores":
+        self.handle = self.decoder.register_forward_hook(self.see, with_kwargs=True)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.handle.remove()
+
+    def see(self, module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        self.keep(kwargs["input_ids"][:, -1:])
+        self.last = output.logits[:, -1].float().log_softmax(dim=-1)
+
+    def keep(self, chosen: Tensor) -> None:
+        if self.last is not None:
+            self.columns.append(self.last.gather(1, chosen))
+
+    def of(self, ids: Tensor) -> Tensor:
+        """[pair, token - 1]: of every token after the start; what follows the end has no meaning."""
+        self.keep(ids[:, -1:])
+        return torch.cat(self.columns, dim=1)
+
+
+def up_to_end(ids: Tensor, end: int) -> Tensor:
+    """[pair, token]: 1 up to the end token, which counts; the start and the padding may be the same token."""
+    is_end = ids[:, 1:] == end
+    after = is_end.cumsum(dim=1) - is_end.long()
+    return torch.cat([torch.ones_like(ids[:, :1]), (after == 0).long()], dim=1)

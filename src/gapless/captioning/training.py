@@ -1,0 +1,268 @@
+"""Training a captioner around a trained aligner: a run directory like any other.
+
+Three modes. `frozen`: the decoder learns from the embeddings and patches of a fixed encoder. `joint`: the aligner
+learns with it, under the captioning loss and its own. `text`: the decoder learns from *text* embeddings alone and is
+given *image* embeddings only when it captions, which works as far as the gap is closed.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import TrainingArguments, set_seed
+
+from gapless.captioning.captioner import IMAGE, TEXT, Captioner, assemble_captioner
+from gapless.captioning.data import dataset_of, divided
+from gapless.core.errors import UsageError, unknown_name
+from gapless.inference.embed import Collator, check_modalities
+from gapless.inference.pairs import Sample
+from gapless.manifest.manifest import Manifest
+from gapless.models.aligner import GaplessModel
+from gapless.models.encoders import num_parameters
+from gapless.models.foreign import fingerprint_of
+from gapless.training.callbacks import LossRules
+from gapless.training.run import (
+    Request,
+    all_captions,
+    check_enough,
+    claimed,
+    resumed,
+    train_and_save,
+    training_arguments,
+    write_request,
+)
+from gapless.training.trainer import RunTrainer
+
+logger = logging.getLogger(__name__)
+
+MODES = ("frozen", "joint", "text")
+SELECT_BY = "eval_caption/loss"
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """What a captioner needs besides aligner, data and seed.
+
+    Args:
+        mode: frozen, joint or text.
+        decoder: `pretrained` (a directory or hub name), or `model_type` (bert or gpt2) and any argument of that
+            transformers configuration.
+        use_patches: attend to the patch tokens of the image beside its embedding; never in mode text.
+        num_slots: rows of the prefix that the embedding becomes.
+        max_tokens: longest caption.
+        noise_std: sd per dimension of Gaussian noise on the embedding while training.
+        gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
+        augment_images: small shifts and intensity changes while training; never a flip.
+        held_back: share of the train groups that choose the epoch where the manifest has no validation split.
+        vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
+        training: arguments of `transformers.TrainingArguments`, by their own names.
+    """
+
+    mode: str = "frozen"
+    decoder: Mapping[str, Any] = field(default_factory=lambda: {"model_type": "bert"})
+    use_patches: bool = True
+    num_slots: int = 4
+    max_tokens: int = 64
+    noise_std: float = 0.0
+    gap_weight: float = 1.0
+    augment_images: bool = False
+    held_back: float = 0.1
+    vocab_size: int = 4096
+    training: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "num_train_epochs": 12,
+            "per_device_train_batch_size": 64,
+            "per_device_eval_batch_size": 128,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "warmup_steps": 0.1,
+            "lr_scheduler_type": "cosine",
+            "max_grad_norm": 1.0,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "load_best_model_at_end": True,
+            "logging_steps": 10,
+        }
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise unknown_name("mode", self.mode, MODES)
+        for name, minimum in (("num_slots", 1), ("max_tokens", 3), ("noise_std", 0), ("gap_weight", 0)):
+            if getattr(self, name) < minimum:
+                raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        if not 0 <= self.held_back < 1:
+            raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")
+
+
+@dataclass(frozen=True)
+class CaptionRun(Request):
+    """The training of a captioner; `aligner` is where it came from and the fingerprint of its weights."""
+
+    aligner: Mapping[str, str]
+    seed: int
+    settings: CaptionSettings
+    data_fingerprint: str
+
+    @classmethod
+    def around(
+        cls, aligner: GaplessModel, source: str, seed: int, settings: CaptionSettings, manifest: Manifest
+    ) -> "CaptionRun":
+        described = {"source": source, "fingerprint": fingerprint_of(aligner)}
+        return cls(described, seed, settings, manifest.fingerprint)
+
+
+class CaptionCollator:
+    """Samples to the captioner's keyword arguments: tokens of the captions, and ready features or encoders' inputs.
+
+    With texts among the latter the aligner's loss is added, and equal captions are not negatives of each other in it.
+    """
+
+    def __init__(self, model: Captioner) -> None:
+        self.encode_captions = model.encode_captions
+        self.preprocessors = {name: model.preprocessor(name) for name in model.aligner.modalities}
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        first = samples[0]
+        inputs: dict[str, Any] = self.encode_captions([sample["caption"] for sample in samples])
+        for name in ("embedding", "tokens"):
+            if name in first:
+                inputs[name] = torch.stack([sample[name] for sample in samples])
+        raw = {name: preprocessor for name, preprocessor in self.preprocessors.items() if name in first}
+        found = Collator(raw, mask_duplicates=TEXT in raw)(samples)
+        return inputs | (found if raw else {"ids": found["ids"]})
+
+
+class CaptionTrainer(RunTrainer):
+    """A captioner under its loss; the epoch is chosen by the loss on validation rows, every group weighing the same."""
+
+    def __init__(
+        self,
+        model: Captioner,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        run: Path,
+        label: str,
+        evaluation: Dataset[Any] | None,
+        groups: Sequence[str],
+    ) -> None:
+        super().__init__(model, args, train_dataset, run, label, CaptionCollator(model), evaluation)
+        self.captioner = model
+        self.groups = groups
+        if model.config.trains_aligner and model.aligner.loss is not None:
+            # the aligner is trained already: its weights stand where its own training left them
+            self.add_callback(LossRules(model.aligner.loss, progress=1.0))
+
+    @torch.no_grad()
+    def evaluation_figures(self) -> dict[str, Any]:
+        """Mean negative log-likelihood of a token: mean over a row, over the rows of a group, over groups."""
+        assert self.evaluation is not None
+        loader = DataLoader(
+            self.evaluation,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data_collator,
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.captioner.train(False)
+        losses = []
+        for inputs in loader:
+            inputs.pop("ids")
+            losses.append(self.captioner(**self._prepare_inputs(inputs)).per_row.cpu())
+        self.captioner.train(True)
+        by_group: dict[str, list[float]] = {}
+        for group, value in zip(self.groups, torch.cat(losses).tolist(), strict=True):
+            by_group.setdefault(group, []).append(value)
+        return {"caption/loss": sum(sum(values) / len(values) for values in by_group.values()) / len(by_group)}
+
+
+def train_captioner(
+    run: CaptionRun, aligner: GaplessModel, manifest: Manifest, out: Path, resume: bool = False
+) -> dict[str, str]:
+    """Train a captioner and write its run directory.
+
+    Args:
+        aligner: what `run.aligner` describes; in mode joint it is changed.
+        resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
+
+    Returns:
+        the checkpoints that a resume passed over, each with the reason.
+
+    Raises:
+        UsageError: an unknown name, an output directory in use or being written by another process, a setting that
+            differs on resume, a model without images or, in mode joint, without a weight that can learn.
+        DataRefused: fewer rows than a batch.
+    """
+    settings, seed = run.settings, run.seed
+    train_rows, validation_rows = divided(manifest, settings.held_back)
+    arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
+    check_enough(train_rows, arguments)
+    check_modalities(aligner, manifest)
+    if settings.mode == "joint":
+        check_learns(aligner)
+    with claimed(out, arguments, resume):
+        checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+        set_seed(seed)
+        captions = all_captions(train_rows)
+        model = new_captioner(aligner, settings, captions)
+        if arguments.process_index == 0:
+            warn_of_cut(model, captions)
+        model.to(arguments.device)  # type: ignore[arg-type]
+        modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
+        train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
+        evaluation = dataset_of(model, validation_rows, settings.mode, (IMAGE,)) if len(validation_rows) else None
+        write_request(run, arguments, out)
+        trainer = CaptionTrainer(
+            model,
+            arguments,
+            train_data,
+            run=out,
+            label=f"{settings.mode} seed {seed}",
+            evaluation=evaluation,
+            groups=validation_rows.table["group"].to_pylist(),
+        )
+        train_and_save(trainer, out, checkpoint, resume)
+    return passed_over
+
+
+def check_learns(aligner: GaplessModel) -> None:
+    """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
+    trainable = [encoder for name, encoder in aligner.encoders.items() if aligner.encoder_learns(name)]
+    if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
+        raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
+
+
+def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
+    """Say how many train captions do not fit, on stderr: the captioner learns to end where they are cut."""
+    cut = model.num_cut(captions)
+    if cut:
+        longest = model.config.max_tokens
+        logger.warning(f"{cut:,} of {len(captions):,} captions are longer than max_tokens {longest} and are cut")
+
+
+def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+    """`TrainingArguments`; the epoch is chosen by the validation loss where there is one."""
+    best = {"metric_for_best_model": SELECT_BY, "greater_is_better": False}
+    chosen = {**best, **settings.training} | ({} if has_evaluation else {"load_best_model_at_end": False})
+    return training_arguments(replace(settings, training=chosen), out, seed, has_evaluation)
+
+
+def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: Iterable[str]) -> Captioner:
+    """A fresh captioner of these settings."""
+    model = assemble_captioner(
+        aligner,
+        settings.decoder,
+        captions,
+        use_patches=settings.use_patches and settings.mode != "text",
+        max_tokens=settings.max_tokens,
+        vocab_size=settings.vocab_size,
+        num_slots=settings.num_slots,
+        noise_std=settings.noise_std,
+        trains_aligner=settings.mode == "joint",
+    )
+    model.gap_weight = settings.gap_weight
+    return model

@@ -1,0 +1,78 @@
+"""`gapless VERB ...`: the only printer and the only exit codes.
+
+0 done, 1 failure, 2 wrong usage or configuration, 3 data refused, 4 needs the network while offline, 130 interrupted.
+With `--json` stdout holds one JSON object and nothing else; logs and progress go to stderr.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from gapless.cli import captions, closing, data, embeddings, search, serving, training
+from gapless.cli.overview import as_options, find_verb, help_asked
+from gapless.cli.verb import Verb
+from gapless.core.errors import GaplessError
+
+VERBS: dict[str, Verb] = {
+    **data.VERBS,
+    **training.VERBS,
+    **embeddings.VERBS,
+    **closing.VERBS,
+    **captions.VERBS,
+    **search.VERBS,
+    **serving.VERBS,
+}
+
+
+def quiet_libraries() -> None:
+    """Bars and notes of the libraries would stand between ours; set before they are imported."""
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_VERBOSITY": "error",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def run(argv: Sequence[str]) -> None:
+    text = help_asked(argv, VERBS)
+    if text is not None:
+        print(text)
+        return
+    if argv[0] == "--version":
+        from gapless import __version__
+
+        print(__version__)
+        return
+    name, rest = find_verb(as_options(argv), VERBS)
+    quiet_libraries()
+    from gapless.cli.options import parse
+    from gapless.core.files import strict_json
+
+    args = parse(name, VERBS[name], rest)
+    outcome = VERBS[name].run(args)
+    for note in outcome.notes:
+        print(f"gapless: {note}", file=sys.stderr)
+    print(strict_json(outcome.value, sort_keys=True) if args.json else outcome.text)
+    if outcome.refusal is not None:
+        raise outcome.refusal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        run(argv)
+    except KeyboardInterrupt:
+        print("gapless: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        known = isinstance(error, GaplessError)
+        message = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
+        print(f"gapless: {message}", file=sys.stderr)
+        return error.exit_code if isinstance(error, GaplessError) else 1
+    return 0

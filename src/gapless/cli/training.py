@@ -1,0 +1,173 @@
+"""`gapless demo, train, evaluate, compare, report`."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
+
+
+def add_recipe_arguments(parser: Parser, default: str) -> None:
+    """The fields of a recipe as options; `recipe_defaults` then puts the named recipe's values in."""
+    from gapless.training.recipes import METHODS, RECIPES, Recipe, get_recipe
+
+    parser.add_class_arguments(Recipe)
+    parser.set_defaults(flat(get_recipe(default)))
+    parser.epilog = f"recipes: {', '.join(RECIPES)}. methods: {', '.join(METHODS)}."
+
+
+def flat(recipe: Any) -> dict[str, Any]:
+    """A recipe as defaults for the parser: the loss by dotted keys, everything else whole."""
+    values = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name != "loss"}
+    return values | {f"loss.{f.name}": getattr(recipe.loss, f.name) for f in fields(recipe.loss)}
+
+
+def recipe_defaults(args: Arguments) -> dict[str, Any]:
+    from gapless.training.recipes import apply_method, get_recipe
+
+    recipe = get_recipe(args.recipe)
+    return flat(apply_method(recipe, args.method) if "method" in args else recipe)
+
+
+def recipe_from(args: Arguments) -> Any:
+    from gapless.training.recipes import LossConfig, Recipe, get_recipe
+
+    own = {f.name: getattr(args, f.name) for f in fields(Recipe) if f.name != "loss"}
+    own["modalities"] = merged(own["modalities"], get_recipe(args.recipe).modalities)
+    return Recipe(**own, loss=LossConfig(**{f.name: getattr(args.loss, f.name) for f in fields(LossConfig)}))
+
+
+def merged(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`--modalities.image.input.size 96` changes one entry of the recipe's; a whole modality replaces the recipe's."""
+    result = {}
+    for name, spec in given.items():
+        dotted = {key: value for key, value in spec.items() if "." in key} if isinstance(spec, Mapping) else {}
+        base: Any = deepcopy(dict(recipe.get(name, {}))) if dotted else {}
+        base |= {key: value for key, value in spec.items() if key not in dotted}
+        for key, value in dotted.items():
+            *parents, last = key.split(".")
+            place = base
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        result[name] = base
+    return result
+
+
+def train_arguments(parser: Parser) -> None:
+    parser.add_argument("recipe", help="a name below")
+    parser.add_argument("--data", type=Path, required=True, help="manifest directory")
+    parser.add_argument("--out", type=Path, required=True, help="run directory to write")
+    parser.add_argument("--method", default="gapless", help="a name below; single --loss options override it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", choices=["latest"], default=None, help="continue from the newest whole checkpoint")
+    add_recipe_arguments(parser, "phantom-small")
+
+
+def train(args: Arguments) -> Outcome:
+    from gapless.manifest.manifest import Manifest
+    from gapless.training import run as training
+
+    settings = recipe_from(args)
+    manifest = Manifest.read(args.data)
+    run = training.Run(args.recipe, args.method, args.seed, settings, manifest.fingerprint)
+    passed_over = training.train(run, manifest, args.out, resume=args.resume == "latest")
+    notes = "".join(f"passed over {name}: {fault}\n" for name, fault in passed_over.items())
+    return Outcome({"run": str(args.out), "passed_over": passed_over}, f"{notes}{args.out}")
+
+
+def evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--data", type=Path, required=True, help="manifest directory")
+    parser.add_argument("--out", type=Path, default=None, help="where to write; default: the run")
+    parser.add_argument("--split", default="test", help="which rows are the gallery")
+    parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals")
+
+
+def evaluate(args: Arguments) -> Outcome:
+    from gapless.manifest.manifest import Manifest
+    from gapless.study.renderings import figures_to_terminal
+    from gapless.training.evaluate import evaluate_run
+
+    results = evaluate_run(
+        args.run, Manifest.read(args.data), args.split, num_bootstrap=args.num_bootstrap, out=args.out
+    )
+    return Outcome(results, figures_to_terminal(results["figures"], ascii_only()))
+
+
+def compare_arguments(parser: Parser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="manifest directory")
+    parser.add_argument("--recipe", default="phantom-small", help="a name below")
+    parser.add_argument("--methods", default="clip,clip-fixed,gapless", help="names below, separated by commas")
+    parser.add_argument("--baseline", default="clip", help="the method that differences are taken from")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method, with seeds 0, 1, ...")
+    parser.add_argument("--split", default="test", help="which rows are the gallery")
+    parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write; finished runs in it are kept")
+    add_recipe_arguments(parser, "phantom-small")
+
+
+def compare(args: Arguments) -> Outcome:
+    from gapless.manifest.manifest import Manifest
+    from gapless.study.compare import compare as run_comparison
+
+    return comparison_outcome(
+        run_comparison(
+            args.recipe,
+            recipe_from(args),
+            Manifest.read(args.data),
+            methods=args.methods.split(","),
+            seeds=range(args.seeds),
+            out=args.out,
+            baseline=args.baseline,
+            split=args.split,
+            num_bootstrap=args.num_bootstrap,
+        ),
+        args.out,
+    )
+
+
+def comparison_outcome(comparison: dict[str, Any], out: Path) -> Outcome:
+    from gapless.study.renderings import to_terminal
+    from gapless.study.table import paper_table
+
+    return Outcome(comparison, f"{to_terminal(paper_table(comparison), terminal_width(), ascii_only())}\n{out}")
+
+
+def demo_arguments(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory to write")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def demo(args: Arguments) -> Outcome:
+    from gapless.study.demo import run_demo
+
+    comparison, report = run_demo(args.out, args.seed)
+    outcome = comparison_outcome(comparison, report)
+    return Outcome({**outcome.value, "report": str(report)}, outcome.text)
+
+
+def report_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "source", type=Path, nargs="+", help="directories of `compare`, `evaluate` or `measure`, caption runs"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--figures", type=Path, default=None, help="new directory for the figures as SVG, PDF and PNG")
+
+
+def report(args: Arguments) -> Outcome:
+    from gapless.study.report import write_report
+
+    written = [str(path) for path in write_report(args.source, args.out, args.figures)]
+    return Outcome({"report": str(args.out), "written": written}, "\n".join(written))
+
+
+VERBS = {
+    "demo": Verb("phantom data -> clip and gapless -> table and report", demo_arguments, demo),
+    "train": Verb("train one model on a manifest", train_arguments, train, recipe_defaults),
+    "evaluate": Verb("measure a run on a split", evaluate_arguments, evaluate),
+    "compare": Verb("methods x seeds at equal budget -> the table", compare_arguments, compare, recipe_defaults),
+    "report": Verb("one HTML file from finished directories", report_arguments, report),
+}

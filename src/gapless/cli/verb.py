@@ -1,0 +1,60 @@
+"""The form of a verb and of what it gives back."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from shutil import get_terminal_size
+from typing import Any
+
+from gapless.core.errors import GaplessError
+
+Arguments = Any
+Parser = Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb gives back: the object that `--json` prints, and the text that a person reads."""
+
+    value: dict[str, Any]
+    text: str
+    refusal: GaplessError | None = None  # raised after the outcome is printed
+    notes: Sequence[str] = ()  # sentences for stderr, also with `--json`
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its line in the help, what it takes, what it does.
+
+    `late_defaults` gives defaults that depend on other options (a recipe's values on its name); `late_arguments` adds
+    options that the words themselves name (one per modality).
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[Arguments], Outcome]
+    late_defaults: Callable[[Arguments], dict[str, Any]] | None = None
+    late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
+
+
+# What the numbers of every verb can be, by the option's name: the least and the largest; `options` checks them once.
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("num_bootstrap", "workers", "ann_above", "num_validation", "num_test"), (0, math.inf)),
+    **dict.fromkeys(("noise_std", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("batch_size", "micro_batch_size", "shard_size", "k", "seeds", "num_pairs"), (1, math.inf)),
+    **dict.fromkeys(("embedding_dim", "hidden", "vocab_size", "num_slots", "max_tokens", "image_size"), (1, math.inf)),
+    **dict.fromkeys(("num_epochs", "max_steps", "steps_per_epoch", "num_evaluations", "patience"), (1, math.inf)),
+    **dict.fromkeys(("dropout", "input_dropout", "warmup_share", "validation_share", "max_bad"), (0, 1)),
+    "image_weight": (0, 1),
+    "seed": (0, 2**32 - 1),  # what NumPy takes
+    "port": (0, 65535),
+}
+
+
+def terminal_width() -> int:
+    return get_terminal_size((110, 40)).columns
+
+
+def ascii_only() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16")

@@ -1,0 +1,258 @@
+"""Trained heads on frozen embeddings: the aligner with `vector` encoders and its own trainer, on cached rows."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from gapless.closing.closed_forms import CLOSED_FORMS, Map
+from gapless.core.errors import UsageError, unknown_name
+from gapless.embeddings.dataset import VectorPairs
+from gapless.models.aligner import GaplessModel
+from gapless.training.recipes import METHODS, LossConfig, Recipe, ramped
+from gapless.training.run import new_model, training_arguments
+from gapless.training.trainer import AlignerTrainer
+
+MIN_BATCH = 64
+HEADS = ("auto", "residual", "mlp", "linear")
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """How the heads of `close_gap(method="adapter")` look and train.
+
+    Args:
+        head: residual keeps the frozen space and starts as the identity, mlp and linear go to a space of their own;
+            auto takes residual where all dims are the same, else mlp.
+        start: a closed form (center, procrustes) fitted before the trained layers, or identity.
+        hidden: width of the residual or mlp.
+        embedding_dim: size of the shared space of mlp and linear.
+        dropout: of the hidden layer, while training.
+        input_dropout: of the rows before the trained layers, while training; not on a residual head's identity path.
+        anchor: the modality that every other one is contrasted with; default: text, or the last one.
+        loss: the gap-closing loss.
+        num_epochs: passes over the rows, unless they take more than `max_steps`.
+        max_steps: optimizer steps at most; what bounds the time on many rows.
+        batch_size: pairs of a step, at most; also the pool of negatives.
+        steps_per_epoch: at least so many, by smaller batches (down to 64 pairs), so that few rows get enough steps.
+        learning_rate: of AdamW, cosine with warm-up.
+        weight_decay: on matrices alone.
+        warmup_share: of the steps.
+        num_evaluations: on the validation part, evenly over the steps.
+        patience: evaluations without a better `select_by` before training stops.
+        select_by: the figure whose best weights are kept; higher is better. With a schedule in the loss, neither this
+            nor `patience` looks at anything before the schedule has ended.
+        validation_share: of the rows, whole groups, at most 2,000 rows.
+    """
+
+    head: str = "auto"
+    start: str = "identity"
+    hidden: int = 1024
+    embedding_dim: int = 512
+    dropout: float = 0.1
+    input_dropout: float = 0.0
+    anchor: str | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    num_epochs: int = 30
+    max_steps: int = 400
+    batch_size: int = 1024
+    steps_per_epoch: int = 6
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_share: float = 0.1
+    num_evaluations: int = 20
+    patience: int = 5
+    select_by: str = "retrieval/mean/MRR"
+    validation_share: float = 0.1
+
+
+def adapter_settings(loss: str = "gapless") -> AdapterSettings:
+    """The settings of a method of `METHODS`.
+
+    `gapless` is more than a loss here. Heads on frozen rows soon know their training pairs by heart, and alignment has
+    nothing left to pull; strong dropout leaves it some distance, and bears twice the weight (docs/method.md).
+    """
+    if loss not in METHODS:
+        raise unknown_name("loss", loss, METHODS)
+    settings = AdapterSettings()
+    if loss == "gapless":
+        closing = replace(ramped(settings.loss, alignment=16.0), mask_duplicates=True)
+        return replace(settings, loss=closing, dropout=0.5, input_dropout=0.2)
+    return replace(settings, loss=METHODS[loss](settings.loss))
+
+
+def loss_name(settings: AdapterSettings) -> str | None:
+    """The method of `METHODS` whose loss this is; None for one of its own."""
+    names = ("gapless", *METHODS)
+    return next((name for name in names if adapter_settings(name).loss == settings.loss), None)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Checked rows, which of them train, and integers that are equal where rows count as the same."""
+
+    embeddings: Mapping[str, Tensor]
+    ids: Sequence[str]
+    train: np.ndarray
+    validation: np.ndarray
+    positives: np.ndarray
+
+    def part(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return {name: matrix[rows] for name, matrix in self.embeddings.items()}
+
+    def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
+        arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None)
+
+
+def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory: Path) -> GaplessModel:
+    """Train the heads with the aligner's own trainer and keep the best weights by the validation part."""
+    assert settings.anchor is not None
+    if settings.start not in ("identity", *CLOSED_FORMS):
+        raise unknown_name("start", settings.start, ("identity", *CLOSED_FORMS))
+    maps = fitted_maps(pairs, settings.start, settings.anchor) if settings.start != "identity" else {}
+    heads, size = adapter_heads(pairs, settings, {name: m.rotation.shape[1] for name, m in maps.items()})
+    recipe = Recipe(
+        modalities=vector_modalities(pairs, heads),
+        anchor=settings.anchor,
+        embedding_dim=size,
+        loss=settings.loss,
+        training=adapter_training(settings, len(pairs.train)),
+    )
+    set_seed(seed)
+    model = new_model(recipe, [])
+    load_maps(model, maps)
+    trainer = AlignerTrainer(
+        model,
+        training_arguments(recipe, directory, seed, has_evaluation=True),
+        pairs.dataset(pairs.train, masked=settings.loss.mask_duplicates),
+        run=directory,
+        label="close",
+        evaluation=pairs.dataset(pairs.validation),
+    )
+    best = KeepBest(model, settings.select_by, settings.patience, settled_at(settings.loss))
+    trainer.add_callback(best)
+    trainer.train()
+    best.restore()
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)  # none are kept: minutes are soon repeated
+    return model.cpu().train(False)
+
+
+def adapter_heads(
+    pairs: Pairs, settings: AdapterSettings, started: Mapping[str, int]
+) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """The layers of each modality's head, and the size of the shared space."""
+    if settings.head not in HEADS:
+        raise unknown_name("head", settings.head, HEADS)
+    sizes = {name: started.get(name, matrix.shape[1]) for name, matrix in pairs.embeddings.items()}
+    one_size = len(set(sizes.values())) == 1
+    kind = settings.head if settings.head != "auto" else ("residual" if one_size else "mlp")
+    if kind == "residual" and not one_size:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise UsageError(
+            f"a residual head keeps the dims, and they differ ({listed}); use head mlp or start procrustes"
+        )
+    size = next(iter(sizes.values())) if kind == "residual" else settings.embedding_dim
+    layer: dict[str, Any] = {"kind": kind, "size": size}
+    if kind != "linear":
+        layer |= {"hidden": settings.hidden, "dropout": settings.dropout}
+    last: list[dict[str, Any]] = [layer]
+    if kind == "residual":
+        layer["input_dropout"] = settings.input_dropout
+    elif settings.input_dropout:
+        last.insert(0, {"kind": "dropout", "rate": settings.input_dropout})
+    heads: dict[str, list[dict[str, Any]]] = {}
+    for name in sizes:
+        first: list[dict[str, Any]] = [{"kind": "unit_norm"}]
+        heads[name] = [*first, {"kind": "affine", "size": sizes[name]}, *first] if started else first
+        heads[name] = [*heads[name], *map(dict, last)]
+    return heads, size
+
+
+def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]:
+    """The settings as `TrainingArguments` name them; batches are even, so that an epoch drops only a few rows."""
+    num_batches = max(ceil(num_rows / settings.batch_size), min(settings.steps_per_epoch, num_rows // MIN_BATCH), 1)
+    num_steps = min(settings.max_steps, settings.num_epochs * num_batches)
+    evaluate_every = max(1, num_steps // settings.num_evaluations)
+    return {
+        "max_steps": num_steps,
+        "per_device_train_batch_size": num_rows // num_batches,
+        "per_device_eval_batch_size": 4096,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": settings.warmup_share,
+        "lr_scheduler_type": "cosine",
+        "eval_strategy": "steps",
+        "eval_steps": evaluate_every,
+        "logging_steps": evaluate_every,
+        "save_strategy": "no",
+    }
+
+
+def settled_at(loss: LossConfig) -> float:
+    """The training progress from which the loss's weights no longer change."""
+    scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
+    return max((points[-1][0] for points in scheduled), default=0.0)
+
+
+class KeepBest(TrainerCallback):
+    """Keeps the weights of the best evaluation in memory (heads are small), and stops when it gets no better.
+
+    Nothing is chosen before `settled` of the training: where the weights of the loss still rise, the best retrieval is
+    that of a model whose gap has not been closed yet.
+    """
+
+    def __init__(self, model: GaplessModel, key: str, patience: int, settled: float = 0.0) -> None:
+        self.settled = settled
+        self.model = model
+        self.key = key
+        self.patience = patience
+        self.best = -float("inf")
+        self.weights: dict[str, Tensor] = {}
+        self.num_worse = 0
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        value = metrics.get(f"eval_{self.key}")
+        if value is None:
+            raise unknown_name("figure to select by", self.key, [key.removeprefix("eval_") for key in metrics])
+        if state.global_step < self.settled * state.max_steps:
+            return
+        if value > self.best:
+            self.best, self.num_worse = value, 0
+            self.weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.num_worse += 1
+            control.should_training_stop |= self.num_worse >= self.patience
+
+    def restore(self) -> None:
+        if self.weights:
+            self.model.load_state_dict(self.weights)
+
+
+def vector_modalities(pairs: Pairs, heads: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        name: {
+            "input": {"kind": "vector", "size": matrix.shape[1]},
+            "encoder": {"kind": "vector", "size": matrix.shape[1]},
+            "head": heads[name],
+        }
+        for name, matrix in pairs.embeddings.items()
+    }
+
+
+def fitted_maps(pairs: Pairs, method: str, anchor: str) -> dict[str, Map]:
+    """A closed form on the training part."""
+    return CLOSED_FORMS[method](pairs.part(pairs.train), anchor)
+
+
+def load_maps(model: GaplessModel, maps: Mapping[str, Any]) -> None:
+    for name, fitted in maps.items():
+        model.heads[name].get_submodule("1").load_state_dict(fitted._asdict())

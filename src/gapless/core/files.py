@@ -1,0 +1,232 @@
+"""Writing that is whole or absent: every output file and directory of gapless goes through here."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.core.locks import LOCK_FILE
+
+PARTIAL_MARK = ".partial-"
+SYNCS_AT_ONCE = 16
+MAX_YAML_VALUES = 1_000_000
+
+
+def sync_path(path: Path) -> None:
+    """Flush a file's content, or a directory's entries, to the disk, so that a rename survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def entries_below(directory: Path) -> list[Path]:
+    """Every file and directory below, sorted; a folder that cannot be read is an error (`Path.rglob` leaves it out)."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = os.walk(directory, onerror=refuse)
+    return sorted(Path(folder, name) for folder, folders, names in found for name in (*folders, *names))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all (temporary file, fsync, rename, directory fsync)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
+    try:
+        with os.fdopen(handle, "wb") as stream, held(Path(name)):
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.chmod(name, 0o666 & ~current_umask())
+            os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_path(path.parent)
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def strict_json(value: Any, **options: Any) -> str:
+    """JSON as the standard has it, for everything that leaves gapless: NaN and infinite numbers become null.
+
+    Args:
+        options: of `json.dumps`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # a number that is not finite
+        return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any) -> str:
+    """Strict JSON with sorted keys, indented, with a final newline."""
+    return strict_json(value, indent=2, sort_keys=True) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json_text(value))
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid JSON ({one_line(error)})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file whose outermost value is an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no JSON object, but a {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of names and plain values; tags, which may name code, are refused.
+
+    Raises:
+        DataRefused: not valid, not a mapping, or values that grow without bounds by aliases of aliases.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+        check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
+        value = {} if (loaded := yaml.safe_load(text)) is None else loaded
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise DataRefused(f"{path} holds no names with values, but a {type(value).__name__}")
+    return value
+
+
+def check_size_of_yaml(root: Any) -> None:
+    """Refuse (ValueError) more than a million values, counted as if every alias were written out."""
+    sizes: dict[int, float] = {}
+
+    def size(node: Any) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = float("inf")  # of a node that holds itself
+            held = node.value if isinstance(getattr(node, "value", None), list) else []
+            parts = [part for entry in held for part in (entry if isinstance(entry, tuple) else (entry,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(root) > MAX_YAML_VALUES:
+        raise ValueError("its aliases stand for more than a million values")
+
+
+def check_directory(path: Path) -> None:
+    """Refuse what is no directory and cannot become one: a file, or what lies below a file."""
+    there = next((place for place in (path, *path.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{path} cannot be made: {there} is a file")
+
+
+def check_file(path: Path) -> None:
+    """Refuse an output file that cannot be written: its place is a directory, or lies below a file."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; name a file to write")
+    check_directory(path.parent)
+
+
+def check_new_directory(path: Path) -> None:
+    """Refuse an output directory that already holds something, or that lies below a file."""
+    if not path.exists():
+        check_directory(path)
+    if path.exists() and (not path.is_dir() or any(entry.name != LOCK_FILE for entry in path.iterdir())):
+        raise UsageError(f"{path} is in use; choose another --out or remove it")
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A temporary sibling to fill; it becomes `path` when the block ends well, and is removed when it does not."""
+    check_new_directory(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}"))
+    try:
+        with held(partial):
+            yield partial
+            # One after the other, thousands of images would take many seconds; together the disk commits them at once.
+            with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+                list(pool.map(sync_path, [partial, *entries_below(partial)]))
+            partial.chmod(0o777 & ~current_umask())
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_path(path.parent)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Lock a file or directory that is being written, so that `remove_leftovers` of another process leaves it alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # no locks here: then nothing is taken for a leftover either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written in a directory; what a living one is writing stays.
+
+    Args:
+        name: of the file or directory that was being written; by default any.
+    """
+    for entry in list(directory.iterdir()) if directory.is_dir() else []:
+        begins = f".{name}{PARTIAL_MARK}" if name is not None else "."
+        if not entry.name.startswith(begins) or PARTIAL_MARK not in entry.name:
+            continue
+        with suppress(OSError):
+            handle = os.open(entry, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+            finally:
+                os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,77 @@
+"""Which process may write: a directory, or one output in it, has one writer at a time."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from gapless.core.errors import UsageError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None = None) -> Iterator[None]:
+    """Hold a directory, made if need be, for this process alone; one that is left empty is removed.
+
+    The lock ends with the process, whatever ends it. On a file system that has no locks nobody is kept out.
+
+    Args:
+        lock_file: a name of its own holds one output of a directory in which others may be written.
+        named: what a refusal calls it; by default the directory.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = directory / lock_file
+    with lock.open("a") as stream, not_inherited(stream):
+        try:
+            with suppress_missing_locks():
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(stream.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:  # held by another process, or removed by one that has just finished
+            what = named or directory
+            raise UsageError(f"another process is writing {what}; wait until it is done, or choose another --out")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                directory.rmdir()
+
+
+_held: set[IO[str]] = set()  # lock files of this process
+
+
+def _close_inherited() -> None:
+    for stream in _held:
+        stream.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+@contextmanager
+def not_inherited(stream: IO[str]) -> Iterator[None]:
+    """A forked process, such as a worker that loads data, would share the lock and outlive the one that holds it."""
+    _held.add(stream)
+    try:
+        yield
+    finally:
+        _held.discard(stream)
+
+
+@contextmanager
+def suppress_missing_locks() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise

@@ -1,0 +1,200 @@
+"""Plain arrays from files of common formats, never unpickled; big ones stay on the disk where the format can."""
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.core.values import cells_of
+
+SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
+BOMB_BYTES = 1 << 30
+BOMB_RATIO = 100
+
+
+# what the readers of these formats raise on files that are damaged, or made to break them
+DAMAGE = (
+    *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
+    *(zipfile.BadZipFile, SafetensorError, pa.ArrowException),
+)
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """What one file holds: matrices by name, and columns of one cell per row (ids, groups, labels) by name."""
+
+    matrices: dict[str, np.ndarray]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def read_array_file(path: Path) -> ArrayFile:
+    """Every array of a .npy, .npz, .safetensors or .parquet file.
+
+    Matrices come in the byte order of this machine, long doubles as float64.
+
+    Raises:
+        UsageError: no such file, another format.
+        DataRefused: a damaged file, objects (refused unread), rows of different lengths, integers.
+    """
+    found = read_columns(path)
+    for name, matrix in found.matrices.items():
+        if matrix.dtype.kind != "f":
+            raise DataRefused(f"{path}: {name} holds {matrix.dtype} numbers; embeddings are floating point")
+        found.matrices[name] = _native(matrix)
+    return found
+
+
+def read_columns(path: Path) -> ArrayFile:
+    """As `read_array_file`, with matrices of any numbers as they lie in the file."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f"{path} is of no known format; known: {', '.join(SUFFIXES)}")
+    try:
+        return reader(path)
+    except (DataRefused, UsageError):
+        raise
+    except DAMAGE as error:
+        raise DataRefused(f"{path} cannot be read as {path.suffix} ({one_line(error)})") from None
+
+
+def _native(matrix: np.ndarray) -> np.ndarray:
+    """PyTorch knows neither the other byte order nor long doubles."""
+    kind = matrix.dtype.newbyteorder("=")
+    kind = np.dtype(np.float64) if kind.itemsize > np.dtype(np.float64).itemsize else kind
+    return matrix if matrix.dtype == kind else matrix.astype(kind)
+
+
+def read_matrix(path: Path, modality: str) -> ArrayFile:
+    """One modality's matrix: the only one of the file, or the one of its name."""
+    found = read_array_file(path)
+    if len(found.matrices) == 1:
+        return ArrayFile({modality: next(iter(found.matrices.values()))}, found.columns)
+    if modality in found.matrices:
+        return ArrayFile({modality: found.matrices[modality]}, found.columns)
+    held = ", ".join(found.matrices) or "none"
+    raise DataRefused(f"{path}: expected one [row, dim] matrix or one named {modality!r}, found {held}")
+
+
+def _sorted_out(path: Path, arrays: Mapping[str, np.ndarray]) -> ArrayFile:
+    found = ArrayFile({})
+    for name, value in arrays.items():
+        if value.ndim == 2:
+            found.matrices[name] = value
+        elif value.ndim == 1:
+            found.columns[name] = cells_of(value)
+        else:
+            raise DataRefused(f"{path}: {name} has shape {value.shape}, expected [row, dim] or [row]")
+    return found
+
+
+def _read_npy(path: Path) -> ArrayFile:
+    with path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dtype = read_header(stream)[2]
+    if dtype.hasobject:
+        raise DataRefused(f"{path} holds Python objects, which are refused unread; save a plain float array")
+    return _sorted_out(path, {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)})
+
+
+def _read_npz(path: Path) -> ArrayFile:
+    arrays = {}
+    refuse_bombs(path)
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            try:
+                arrays[name] = archive[name]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                message = f"{path}: {name} holds Python objects, which are refused unread; save plain arrays"
+                raise DataRefused(message) from None
+            if not isinstance(arrays[name], np.ndarray):
+                raise DataRefused(f"{path}: the member {name!r} is no array")
+    return _sorted_out(path, arrays)
+
+
+def refuse_bombs(path: Path) -> None:
+    """Refuse a member that would swell: floating-point numbers do not pack a hundred to one."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+                raise DataRefused(
+                    f"{path}: the member {member.filename!r} would grow from {member.compress_size:,} bytes to "
+                    f"{member.file_size:,}; save the array without compression"
+                )
+
+
+def _read_safetensors(path: Path) -> ArrayFile:
+    import torch
+
+    arrays = {}
+    with safe_open(path, framework="pt") as archive:
+        for name in archive.keys():  # noqa: SIM118 (no mapping)
+            tensor = archive.get_tensor(name)
+            arrays[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        metadata = archive.metadata() or {}
+    found = _sorted_out(path, arrays)
+    if "ids" in metadata:
+        found.columns["ids"] = json.loads(metadata["ids"])
+    return found
+
+
+def _read_parquet(path: Path) -> ArrayFile:
+    table = pq.read_table(path, memory_map=True)
+    found = ArrayFile({})
+    for name in table.column_names:
+        column = table[name]
+        kind = column.type
+        if _is_list_of(kind, pa.types.is_floating):
+            found.matrices[name] = _matrix_of(path, name, column)
+        else:
+            found.columns[name] = column.to_pylist()
+    whole = [name for name in found.columns if _is_list_of(table[name].type, pa.types.is_integer)]
+    if whole and not found.matrices:  # beside embeddings they are a column like others, codes of findings for instance
+        raise DataRefused(f"{path}: {whole[0]} holds {table[whole[0]].type} numbers; embeddings are floating point")
+    return found
+
+
+def _is_list_of(kind: Any, is_of: Callable[[Any], bool]) -> bool:
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(is_list and is_of(kind.value_type))
+
+
+def _matrix_of(path: Path, name: str, column: Any) -> np.ndarray:
+    """A list column as a matrix; every row must hold the same number of values, none missing."""
+    if column.null_count:
+        first = next(row for row, value in enumerate(column.is_null().to_pylist()) if value)
+        raise DataRefused(f"{path}: {name} has {column.null_count} rows without a value (first row {first})")
+    parts = []
+    dim = None
+    start = 0
+    for chunk in column.chunks:
+        lengths = pa.compute.list_value_length(chunk).to_numpy(zero_copy_only=False)
+        if dim is None and len(lengths):
+            dim = int(lengths[0])
+        uneven = np.flatnonzero(lengths != dim)
+        if len(uneven):
+            row = start + int(uneven[0])
+            raise DataRefused(
+                f"{path}: {name} has rows of different lengths (row {row}: {lengths[uneven[0]]}, not {dim})"
+            )
+        values = chunk.flatten()
+        if values.null_count:
+            raise DataRefused(f"{path}: {name} has {values.null_count} missing numbers inside its rows")
+        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), -1))
+        start += len(chunk)
+    if not parts or dim == 0:
+        raise DataRefused(f"{path}: {name} holds no values")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

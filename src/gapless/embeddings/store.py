@@ -1,0 +1,250 @@
+"""Embeddings on disk: what `embed` writes, and what everything that takes embeddings reads, plain arrays included.
+
+    writer = EmbeddingsWriter(out, num_rows=len(rows), info={"model": fingerprint})
+    for shard in writer.pending():
+        writer.write(shard, {"image": z, "text": w}, rows={"id": ids, "group": groups, "captions": texts})
+    writer.finish()
+    read_embeddings(out).embeddings["image"]          # [pair, dim]
+
+A directory holds `plan.json` (what is being written), one `shard-00000.safetensors`, `.parquet` and `.json` (checksums,
+written last) per shard, and `embeddings.json` once all shards are there. Shards are fixed ranges of rows, so that
+an interrupted run, or several processes, write the rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from gapless.core import files
+from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.embeddings.array_files import DAMAGE, ArrayFile
+from gapless.embeddings.array_sets import set_of, set_of_file, with_files
+from gapless.embeddings.combined import end_to_end, join
+from gapless.embeddings.embedding_set import EmbeddingSet, check_rows, refuse_rows
+
+FORMAT = "gapless-embeddings"
+VERSION = 1
+PLAN_FILE = "plan.json"
+INDEX_FILE = "embeddings.json"
+SHARD_SIZE = 8192
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A range of rows that is written, or redone, as a whole."""
+
+    index: int
+    start: int
+    stop: int
+
+    def file(self, directory: Path, suffix: str) -> Path:
+        return directory / f"shard-{self.index:05d}.{suffix}"
+
+
+class EmbeddingsWriter:
+    """Writes a directory of embeddings shard by shard; what is there is kept, so that a run resumes.
+
+    Args:
+        path: the directory; one that holds the same plan is continued.
+        num_rows: rows in all.
+        info: what must be the same for a run to continue another: the model's and the data's fingerprint, the source.
+        dtype: float32, or float16 for half the disk.
+        shard_size: rows of a shard.
+
+    Raises:
+        UsageError: the directory holds something else, or embeddings of another model, data or precision.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        num_rows: int,
+        info: Mapping[str, Any],
+        dtype: str = "float32",
+        shard_size: int = SHARD_SIZE,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UsageError(f"embeddings are stored as {' or '.join(DTYPES)}, not {dtype}")
+        if num_rows < 1 or shard_size < 1:
+            raise UsageError(f"expected at least 1 row and 1 row per shard, got {num_rows} and {shard_size}")
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self.shards = [
+            Shard(index, start, min(start + shard_size, num_rows))
+            for index, start in enumerate(range(0, num_rows, shard_size))
+        ]
+        plan = {
+            "format": FORMAT,
+            "version": VERSION,
+            "num_rows": num_rows,
+            "dtype": dtype,
+            "shard_size": shard_size,
+            "info": dict(info),
+        }
+        if not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        # Processes that start together may all write the one plan, so one that is being written is no other content.
+        is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN_FILE}") for entry in path.iterdir())
+        if (path / PLAN_FILE).exists():
+            self._check_same(files.read_json(path / PLAN_FILE), plan)
+        else:
+            if not is_free:
+                files.check_new_directory(path)
+            files.write_json(path / PLAN_FILE, plan)
+        self.plan = plan
+
+    def _check_same(self, there: Any, plan: dict[str, Any]) -> None:
+        for key, value in plan.items():
+            held = there.get(key) if isinstance(there, dict) else None
+            if held != value:
+                raise UsageError(
+                    f"{self.path} holds other embeddings ({key} is {held!r}, not {value!r}); choose another --out"
+                )
+
+    def pending(self, part: int = 0, num_parts: int = 1) -> list[Shard]:
+        """Shards not yet written; of `num_parts` processes, number `part` takes every num_parts-th."""
+        return [
+            shard
+            for shard in self.shards
+            if shard.index % num_parts == part and not shard.file(self.path, "json").exists()
+        ]
+
+    def write(self, shard: Shard, embeddings: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Any]]) -> None:
+        """One shard whole: matrices, the rows' columns, and last its checksums, which make it count.
+
+        Args:
+            embeddings: modality -> [row, dim] finite floats.
+            rows: `id` and any of `group`, `split`, `captions`, label columns; one value per row.
+
+        Raises:
+            DataRefused: NaN or infinite values, or values beyond the range of the stored precision.
+        """
+        count = shard.stop - shard.start
+        lengths = {name: len(values) for name, values in {**embeddings, **rows}.items()}
+        if set(lengths.values()) != {count} or "id" not in rows:
+            raise ValueError(f"shard {shard.index} takes {count} rows of every matrix and an id column, got {lengths}")
+        stored = {}
+        for name, matrix in embeddings.items():
+            with np.errstate(over="ignore"):
+                stored[name] = np.ascontiguousarray(matrix, dtype=self.dtype)
+            bad = ~np.isfinite(stored[name]).all(axis=1)
+            refuse_rows(name, "hold NaN, infinite values or values too large for the precision", bad, rows["id"])
+        table = pa.table({name: pa.array(list(values)) for name, values in rows.items()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        files.write_bytes(shard.file(self.path, "safetensors"), save(stored))
+        files.write_bytes(shard.file(self.path, "parquet"), sink.getvalue().to_pybytes())
+        summary = {
+            "rows": count,
+            "dims": {name: int(matrix.shape[1]) for name, matrix in stored.items()},
+            "sha256": {suffix: files.sha256_of(shard.file(self.path, suffix)) for suffix in ("safetensors", "parquet")},
+        }
+        files.write_json(shard.file(self.path, "json"), summary)
+
+    def finish(self) -> bool:
+        """Write the index when every shard is there; False while some are missing (other processes write them)."""
+        if self.pending():
+            return False
+        shards = [files.read_json(shard.file(self.path, "json")) for shard in self.shards]
+        for shard, summary in zip(self.shards, shards, strict=True):
+            if summary["dims"] != shards[0]["dims"]:
+                raise DataRefused(f"{self.path}: shard {shard.index} has {summary['dims']}, not {shards[0]['dims']}")
+        files.remove_leftovers(self.path)
+        files.write_json(self.path / INDEX_FILE, {**self.plan, "dims": shards[0]["dims"], "shards": shards})
+        return True
+
+
+def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> EmbeddingSet:
+    """Embeddings directories and files (.npz, .safetensors, .parquet with a matrix per modality), read as one.
+
+    Sets of the same modalities are put end to end; sets of other modalities are joined by id, whatever their order.
+    What only one of them knows of the rows is used; `notes` says what is not.
+
+    Args:
+        beside: `labels`, `groups`, `positives` of `with_files`.
+
+    Raises:
+        UsageError: nothing there, an unfinished directory, sets that overlap in some modalities only.
+        DataRefused: damage, ids that repeat or do not match, groups that are missing or disagree, row counts that
+            differ, rows of NaN or zeros.
+    """
+    if not paths:
+        raise UsageError("no embeddings given")
+    by_modalities: dict[tuple[str, ...], list[EmbeddingSet]] = {}
+    for path in map(Path, paths):
+        found = _read_directory(path) if path.is_dir() else set_of_file(path)
+        by_modalities.setdefault(tuple(sorted(found.modalities)), []).append(found)
+    whole = with_files(reduce(join, [end_to_end(parts) for parts in by_modalities.values()]), **beside)
+    check_rows(whole)
+    return whole
+
+
+def _read_directory(path: Path) -> EmbeddingSet:
+    if not (path / INDEX_FILE).is_file():
+        if not (path / PLAN_FILE).is_file():
+            raise UsageError(f"{path} is no embeddings directory ({INDEX_FILE} is missing); 'gapless embed' writes one")
+        plan = files.read_object(path / PLAN_FILE)
+        num_shards = -(-plan["num_rows"] // plan["shard_size"])
+        done = len(list(path.glob("shard-*.json")))
+        raise UsageError(f"{path} is unfinished ({done} of {num_shards} shards); run the same 'gapless embed' again")
+    index = files.read_object(path / INDEX_FILE)
+    if index.get("format") != FORMAT or index.get("version") != VERSION:
+        raise UsageError(f"{path} is no embeddings directory that this gapless reads ({index.get('version')!r})")
+    try:
+        check_index(path, index)
+        return _read_shards(path, index)
+    except DAMAGE as error:
+        if isinstance(error, DataRefused):
+            raise
+        raise DataRefused(f"{path} is damaged ({one_line(error)}); embed again") from None
+
+
+def check_index(path: Path, index: Mapping[str, Any]) -> None:
+    """Refuse an index that speaks of other rows or numbers than the shards can hold, before memory is asked for."""
+    dims, shards = index["dims"], index["shards"]
+    counts = [index["num_rows"], *dims.values(), *(summary["rows"] for summary in shards)]
+    if index["dtype"] not in DTYPES or not all(type(count) is int and count >= 0 for count in counts):
+        raise DataRefused(f"{path} is damaged: {INDEX_FILE} describes no rows of numbers; embed again")
+    row_bytes = sum(dims.values()) * np.dtype(index["dtype"]).itemsize
+    start = 0
+    for number, summary in enumerate(shards):
+        shard = Shard(number, start, start + summary["rows"])
+        file = shard.file(path, "safetensors")
+        if file.is_file() and file.stat().st_size < summary["rows"] * row_bytes:
+            raise DataRefused(f"{path} is damaged: {file.name} is too small for its rows; embed again")
+        start = shard.stop
+    if start != index["num_rows"]:
+        raise DataRefused(f"{path} is damaged: its shards hold {start} rows, not {index['num_rows']}; embed again")
+
+
+def _read_shards(path: Path, index: Mapping[str, Any]) -> EmbeddingSet:
+    num_rows = index["num_rows"]
+    matrices = {name: np.empty((num_rows, dim), dtype=index["dtype"]) for name, dim in index["dims"].items()}
+    tables = []
+    start = 0
+    for number, summary in enumerate(index["shards"]):
+        shard = Shard(number, start, start + summary["rows"])
+        for suffix, expected in summary["sha256"].items():
+            file = shard.file(path, suffix)
+            if not file.is_file():
+                raise DataRefused(f"{path} is damaged: {file.name} is missing; embed again")
+            if files.sha256_of(file) != expected:
+                raise DataRefused(f"{file} is damaged (its checksum differs); embed again")
+        with safe_open(shard.file(path, "safetensors"), framework="np") as archive:
+            for name, matrix in matrices.items():
+                matrix[shard.start : shard.stop] = archive.get_tensor(name)
+        tables.append(pq.read_table(shard.file(path, "parquet")))
+        start = shard.stop
+    table = pa.concat_tables(tables, promote_options="default")
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    return replace(set_of(ArrayFile(matrices, columns), path), info=index["info"])

@@ -1,0 +1,72 @@
+"""Perceptual hashes: what a picture looks like in 256 bits, the same when it is re-encoded, resized or brightened."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gapless.core.errors import missing_extra
+from gapless.images.near_copies import HASH_BITS, MAX_BITS
+from gapless.images.pixels import ImageRefused, load_image
+
+HASH_SIDE = 16
+# Half the bits of a picture's hash are set. Of an image that is one grey all over, or stripes of one direction, nearly
+# all coefficients are zero and hardly a bit is: such hashes are near to each other, whatever the images show.
+MIN_SET_BITS = 2 * MAX_BITS
+FILES_AT_ONCE = 32
+
+
+class ImageHashes(NamedTuple):
+    """Hashes of images, [image, 4] words of 64 bits, and which of them say something."""
+
+    words: NDArray[np.uint64]
+    plain: NDArray[np.bool_]
+    unreadable: NDArray[np.bool_]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        return ~(self.plain | self.unreadable)
+
+
+def perceptual_hashes(paths: Sequence[Path]) -> ImageHashes:
+    """The perceptual hash of each image, on all cores; zeros where it cannot be read."""
+    words = np.zeros((len(paths), HASH_BITS // 64), np.uint64)
+    unreadable = np.zeros(len(paths), np.bool_)
+    with tqdm(total=len(paths), desc="hashing images", unit="image", disable=None) as progress:
+        for row, hashed in enumerate(_hash_in_order(paths)):
+            unreadable[row] = hashed is None
+            words[row] = 0 if hashed is None else hashed
+            progress.update()
+    return ImageHashes(words, ~unreadable & (np.bitwise_count(words).sum(axis=1) < MIN_SET_BITS), unreadable)
+
+
+def _hash_in_order(paths: Sequence[Path]) -> Iterator[NDArray[np.uint64] | None]:
+    from gapless.core.pool import map_in_order
+
+    chunks = (paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE))
+    for hashes in map_in_order(_hash_files, chunks, len(paths)):
+        yield from hashes
+
+
+def _hash_files(paths: Sequence[Path]) -> list[NDArray[np.uint64] | None]:
+    return [hash_file(path) for path in paths]
+
+
+def hash_file(path: Path) -> NDArray[np.uint64] | None:
+    """ImageHash's perceptual hash, [4] words of 64 bits; None for an image that cannot be read."""
+    try:
+        import imagehash
+    except ImportError:
+        raise missing_extra("imagehash", "audit") from None
+    from PIL import Image
+
+    try:
+        pixels = load_image(path)
+    except ImageRefused:
+        return None
+    bits = imagehash.phash(Image.fromarray(pixels), hash_size=HASH_SIDE).hash
+    words: NDArray[np.uint64] = np.packbits(bits).view(np.uint64)
+    return words

@@ -1,0 +1,26 @@
+"""What every reader of images refuses before it decodes, and the one exception that says so."""
+
+from gapless.core.errors import DataRefused
+
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 30  # a sparse file can be huge and cost its sender nothing
+
+
+class ImageRefused(DataRefused):
+    """One image that cannot be used; `reason` is one of a few phrases that can be counted, `detail` says the rest."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+
+    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, str]]:
+        return ImageRefused, (self.reason, self.detail)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image that has no pixels, or more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise ImageRefused("empty image", f"{width} x {height}")
+    if width * height > max_pixels:
+        raise ImageRefused("too many pixels", f"{width} x {height} is above {max_pixels}")

@@ -1,0 +1,248 @@
+"""The only inference loop: a model over the rows of a manifest, or over embeddings where its encoders take vectors."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from gapless.core.captions import caption_number
+from gapless.core.errors import DataRefused, UsageError
+from gapless.embeddings.dataset import VectorPairs
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
+from gapless.inference.pairs import PairDataset, Sample
+from gapless.manifest.manifest import Manifest
+from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import fingerprint_of
+from gapless.models.preprocessing import Preprocessor
+from gapless.models.spec import VectorInput
+
+
+class Collator:
+    """Samples to the model's keyword arguments; the ids travel along for messages.
+
+    A batch that comes collated, as from `VectorPairs`, passes through.
+    """
+
+    def __init__(self, preprocessors: Mapping[str, Preprocessor], mask_duplicates: bool = False) -> None:
+        self.preprocessors = dict(preprocessors)
+        self.mask_duplicates = mask_duplicates
+
+    def __call__(self, samples: Sequence[Sample] | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(samples, dict):
+            return samples
+        batch = {
+            name: preprocessor.collate([sample[name] for sample in samples])
+            for name, preprocessor in self.preprocessors.items()
+        }
+        inputs: dict[str, Any] = {"batch": batch, "ids": [sample["id"] for sample in samples]}
+        if self.mask_duplicates:
+            numbers = [caption_number(sample["caption"], sample["id"]) for sample in samples]
+            inputs["positives"] = torch.tensor(numbers)
+        return inputs
+
+
+def preprocessors_of(model: GaplessModel) -> dict[str, Preprocessor]:
+    return {name: model.preprocessor(name) for name in model.modalities}
+
+
+def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
+    """Refuse a manifest that lacks a modality of the model."""
+    missing = [name for name in model.modalities if name not in manifest.modalities]
+    if missing:
+        raise UsageError(
+            f"the model takes {', '.join(model.modalities)}, but {manifest.path} has no {', '.join(missing)}"
+        )
+
+
+def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
+    """The rows as they are: first caption, no augmentation."""
+    check_modalities(model, manifest)
+    return PairDataset(manifest, {name: p.prepare for name, p in preprocessors_of(model).items()})
+
+
+@torch.no_grad()
+def prepared_batches(
+    model: PreTrainedModel,
+    dataset: Dataset[Any],
+    preprocessors: Mapping[str, Preprocessor],
+    batch_size: int = 256,
+    num_workers: int = 0,
+    progress: str | None = None,
+    batches: Sequence[Sequence[int]] | None = None,
+) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
+    """Ids and the encoders' inputs on the model's device, batch by batch, in the dataset's order; the model evaluates.
+
+    Args:
+        progress: a label for the progress bar on stderr; None shows none.
+        batches: the rows of each batch; by default all rows, `batch_size` at a time.
+    """
+    how: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
+    loader = DataLoader(
+        dataset,
+        **how,
+        num_workers=num_workers,
+        collate_fn=Collator(preprocessors),
+        generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
+    )
+    was_training = model.training
+    model.train(False)
+    try:
+        for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
+            yield (
+                inputs["ids"],
+                {
+                    name: {key: value.to(model.device) for key, value in tensors.items()}
+                    for name, tensors in inputs["batch"].items()
+                },
+            )
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def embedding_batches(
+    model: GaplessModel,
+    dataset: Dataset[Any],
+    batch_size: int = 256,
+    num_workers: int = 0,
+    progress: str | None = None,
+    batches: Sequence[Sequence[int]] | None = None,
+) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+    """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; arguments as in `prepared_batches`."""
+    preprocessors = preprocessors_of(model)
+    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress, batches):
+        embeddings = model(batch=batch, return_loss=False).embeddings
+        yield ids, {name: rows.float().cpu() for name, rows in embeddings.items()}
+
+
+def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
+    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]."""
+    parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
+    return {name: torch.cat([part[name] for part in parts]) for name in model.modalities}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `write_embeddings` reads: inputs, the columns that go along, and what is known of the data."""
+
+    dataset: Dataset[Any]
+    columns: Mapping[str, Sequence[Any]]
+    data: Mapping[str, Any]
+    notes: Sequence[str] = ()  # sentences on what was found and is not used
+
+    @classmethod
+    def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
+        """The rows of a manifest; of several captions the first one is embedded."""
+        table = manifest.table
+        columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
+        columns["captions"] = manifest.first_captions
+        data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
+        return cls(evaluation_dataset(model, manifest), columns, data)
+
+    @classmethod
+    def of_embeddings(cls, model: GaplessModel, embeddings: EmbeddingSet) -> "Source":
+        """Rows that are vectors already.
+
+        Raises:
+            UsageError: the model takes other modalities, or raw inputs. DataRefused: vectors of another size.
+        """
+        missing = [name for name in model.modalities if name not in embeddings.embeddings]
+        sizes = {name: spec.input.size for name, spec in model.specs.items() if isinstance(spec.input, VectorInput)}
+        raw = [name for name in model.modalities if name not in sizes]
+        if missing or raw:
+            raise UsageError(
+                f"the model takes {', '.join(model.modalities)}"
+                + (f" ({', '.join(raw)} as raw inputs: give it a manifest)" if raw else "")
+                + f", and the embeddings hold {', '.join(embeddings.modalities)}"
+            )
+        for name in model.modalities:
+            size, found = sizes[name], embeddings.embeddings[name].shape[1]
+            if size != found:
+                raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
+        matrices = {name: embeddings.embeddings[name] for name in model.modalities}
+        return cls(
+            VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info), embeddings.notes
+        )
+
+
+def columns_of(embeddings: EmbeddingSet) -> dict[str, list[Any]]:
+    """What is known of the rows: `id`, and `group`, `split`, `captions`, `positives` and labels where there are any."""
+    optional = {
+        "group": embeddings.groups,
+        "split": embeddings.splits,
+        "captions": embeddings.captions,
+        "positives": embeddings.positives,
+    }
+    known = {name: values for name, values in optional.items() if values is not None}
+    return {"id": embeddings.ids, **known, **embeddings.labels}
+
+
+def write_embeddings(
+    model: GaplessModel,
+    source: Source,
+    out: Path,
+    *,
+    names: Sequence[str] = (),
+    dtype: str = "float32",
+    shard_size: int = SHARD_SIZE,
+    part: int = 0,
+    num_parts: int = 1,
+    batch_size: int = 256,
+    num_workers: int = 0,
+) -> bool:
+    """Embed the rows into a directory, shard by shard; shards that are there are kept.
+
+    Args:
+        names: where the model was loaded from; goes into the directory with its fingerprint.
+        dtype: float32 or float16, as stored.
+        part: of `num_parts` processes that share the work, which one this is.
+
+    Returns:
+        whether the directory is whole; False while other parts are missing.
+
+    Raises:
+        UsageError: the directory holds something else, or embeddings of another model or data.
+    """
+    writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
+    write_shards(model, source, writer, writer.pending(part, num_parts), batch_size, num_workers, progress="embed")
+    return writer.finish()
+
+
+def planned_writer(
+    model: GaplessModel, source: Source, out: Path, *, names: Sequence[str], dtype: str, shard_size: int
+) -> EmbeddingsWriter:
+    """The directory that is to hold the embeddings of these rows by this model."""
+    info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
+    return EmbeddingsWriter(out, num_rows=len(source.columns["id"]), info=info, dtype=dtype, shard_size=shard_size)
+
+
+def write_shards(
+    model: GaplessModel,
+    source: Source,
+    writer: EmbeddingsWriter,
+    shards: Sequence[Shard],
+    batch_size: int = 256,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> None:
+    """Embed and write these shards, one after the other.
+
+    No batch reaches over the end of a shard: rounding depends on what is in a batch, and a shard is to have the same
+    bits whether or not the run was interrupted before it.
+    """
+    batches = [
+        range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
+    ]
+    embedded = embedding_batches(model, source.dataset, batch_size, num_workers, progress, batches)
+    for shard in shards:
+        parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
+        embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        own = slice(shard.start, shard.stop)
+        writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})

@@ -1,0 +1,151 @@
+"""The inference loop on many machines: Ray Data hands out shards, each worker holds the model and writes whole shards.
+
+The directory is what one process would have written: shards are the same ranges of rows, made by the same code. All
+machines see the model, the data and the output under the same paths (a shared file system).
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, missing_extra
+from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
+from gapless.inference.embed import Source, planned_writer, write_shards
+from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import fingerprint_of, load_model
+
+CONNECT_SECONDS = 10
+ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs."""
+
+    names: Sequence[str]
+    fingerprint: str
+    source: Source
+    writer: EmbeddingsWriter
+    batch_size: int
+    directory: str
+
+
+class ShardWorker:
+    """Loads the model once, then embeds and writes the shards that it is handed."""
+
+    def __init__(self, job: Job) -> None:
+        os.chdir(job.directory)  # relative names mean what they mean where the command was given
+        self.job = job
+
+    @cached_property
+    def model(self) -> GaplessModel:
+        job = self.job
+        model = load_model(job.names)
+        if fingerprint_of(model) != job.fingerprint:
+            raise UsageError(f"{' '.join(job.names)} is another model on a worker than where the command was given")
+        model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+        return model
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """An error of ours goes back as its exit code and sentence: Ray would wrap it in tracebacks."""
+        job = self.job
+        shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
+        try:
+            write_shards(self.model, job.source, job.writer, shards, job.batch_size)
+        except GaplessError as error:
+            return {"exit_code": [error.exit_code], "said": [str(error)]}
+        return {"exit_code": [0], "said": [""]}
+
+
+def write_embeddings_on_ray(
+    address: str,
+    model: GaplessModel,
+    source: Source,
+    out: Path,
+    *,
+    names: Sequence[str],
+    dtype: str = "float32",
+    shard_size: int = SHARD_SIZE,
+    batch_size: int = 256,
+) -> bool:
+    """`write_embeddings` on a Ray cluster: one worker per GPU of it, or per core where there is none.
+
+    Args:
+        address: of the cluster, "auto" for the one that this machine belongs to, "local" for this machine alone.
+        model: here only for its fingerprint; the workers load it from `names`.
+
+    Raises:
+        UsageError: no Ray at the address, a worker that finds another model. DataRefused: as `write_embeddings`.
+    """
+    with ray_cluster(address) as ray:
+        writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
+        pending = [shard.index for shard in writer.pending()]
+        if pending:
+            job = Job(names, fingerprint_of(model), source, writer, batch_size, str(Path.cwd()))
+            hand_out(ray, job, pending)
+    return writer.finish()
+
+
+def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
+    """Embed these shards on the cluster."""
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    num_workers = int(ray.cluster_resources()["GPU" if has_gpus else "CPU"])
+    done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+        ShardWorker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(shards))),
+        num_cpus=1,
+        num_gpus=1 if has_gpus else 0,
+    )
+    for answer in tqdm(done.iter_rows(), total=len(shards), desc="embed on Ray", unit="shard", disable=None):
+        if answer["exit_code"]:
+            raise ERRORS[answer["exit_code"]](answer["said"])
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[Any]:
+    """A connection to a cluster that is quiet and reports to nobody; it ends with the block."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise missing_extra("ray", "ray") from None
+    check_reachable(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise no_cluster(address, error) from None
+    try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise no_cluster(address, error) from None
+
+
+def no_cluster(address: str, error: Exception) -> UsageError:
+    said = " ".join(str(error).split())[:120]
+    return UsageError(f"no Ray cluster at {address!r} ({said}); give HOST:PORT of its head node, 'auto' or 'local'")

@@ -1,0 +1,88 @@
+"""What the loss refuses: each a ValueError that shows what arrived and says what to do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapless.core.geometry import at_least_fp32, can_read_values
+from gapless.losses.engine.gathered import Ranks
+
+# Rows that were never normalised are further from norm 1 than this, at least one of a batch. Rows that are parameters
+# themselves, or points of a finite difference, are nearer, and the formulas hold for them.
+NORM_TOLERANCE = 0.25
+
+
+def check_batch(embeddings: Mapping[str, Tensor], anchor: str, positives: Tensor | None) -> None:
+    """Refuse embeddings and positives that do not fit together, and rows that are not normalised.
+
+    Raises:
+        ValueError: see `GapClosingLoss.forward`.
+    """
+    if len(embeddings) < 2:
+        raise ValueError(f"expected at least two modalities, got {sorted(embeddings)}")
+    for name, rows in embeddings.items():
+        if not isinstance(rows, Tensor) or not rows.is_floating_point():
+            raise ValueError(f"{name!r}: expected a tensor of floating-point rows, got {_kind_of(rows)}")
+    shapes = {name: tuple(rows.shape) for name, rows in embeddings.items()}
+    if anchor not in shapes:
+        raise ValueError(f"the anchor {anchor!r} is not among the modalities {sorted(shapes)}")
+    if len(set(shapes.values())) > 1 or len(shapes[anchor]) != 2 or shapes[anchor][1] == 0:
+        raise ValueError(f"expected [pair, dim] matrices of one shape, got {shapes}")
+    devices = {name: str(rows.device) for name, rows in embeddings.items()}
+    if len(set(devices.values())) > 1:
+        raise ValueError(f"expected all modalities on one device, got {devices}")
+    check_positives(positives, shapes[anchor][0])
+    if can_read_values(*embeddings.values()):
+        for name, rows in embeddings.items():
+            check_rows(name, rows.detach())
+
+
+def check_positives(positives: Tensor | None, num_rows: int) -> None:
+    """Refuse what is not one integer for each row."""
+    if positives is None:
+        return
+    is_tensor = isinstance(positives, Tensor)
+    if not is_tensor or positives.is_floating_point() or positives.is_complex() or positives.dtype == torch.bool:
+        raise ValueError(
+            f"positives: expected a tensor of {num_rows} integers, one for each row, got {_kind_of(positives)}"
+        )
+    if tuple(positives.shape) != (num_rows,):
+        raise ValueError(f"positives: expected {num_rows} integers, one for each row, got {tuple(positives.shape)}")
+
+
+def check_rows(name: str, rows: Tensor) -> None:
+    """Refuse rows with NaN or infinite values, and rows far from norm 1; rows of zeros pass."""
+    norms = torch.linalg.vector_norm(at_least_fp32(rows), dim=1)
+    is_good = ((norms - 1).abs() <= NORM_TOLERANCE) | (norms == 0)
+    if is_good.all():
+        return
+    finite = rows.isfinite().all(dim=1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(f"{len(bad)} row(s) of {name!r} are not finite, the first is row {bad[0]} of the batch")
+    bad = (~is_good).nonzero().flatten().tolist()
+    raise ValueError(
+        f"{len(bad)} row(s) of {name!r} are not of norm 1, the first is row {bad[0]} of the batch with "
+        f"{float(norms[bad[0]]):.3g}: give the loss torch.nn.functional.normalize(rows, dim=1)"
+    )
+
+
+def check_enough(rows: Tensor, positives: Tensor | None, ranks: Ranks | None) -> None:
+    """Refuse a (global) batch that has nothing to tell apart."""
+    if ranks is not None:
+        ranks.check_batches(rows, positives)
+    num_rows = len(rows) * (1 if ranks is None else ranks.num_ranks)
+    if num_rows < 2:
+        raise ValueError(f"the loss compares pairs with each other and needs at least 2, got {num_rows}")
+    if positives is None or ranks is not None or not can_read_values(rows, positives):
+        return
+    if bool((positives == positives[0]).all()):
+        raise ValueError(
+            f"all {num_rows} rows are positives of each other ({int(positives[0])}): nothing to tell apart"
+        )
+
+
+def _kind_of(value: Any) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

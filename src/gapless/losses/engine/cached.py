@@ -1,0 +1,66 @@
+"""A large contrastive batch in the memory of a small one (GradCache, feature-cached accumulation).
+
+    micro_batches = split_batch(batch, 64)
+    embeddings = cached_embeddings(encode, micro_batches)       # all rows, no activations kept
+    loss(embeddings).total.backward()                           # encodes each micro-batch again, one at a time
+
+Plain gradient accumulation contrasts every micro-batch with itself only; this has the gradient of the large batch, for
+one more forward pass of the encoders. A micro-batch is one checkpoint of `torch.utils.checkpoint`, which replays
+random state and autocast; the graph stays one graph, so DDP synchronises once and loss scaling works as ever.
+
+Batch normalisation sees micro-batches, and updates its running statistics twice: use encoders without it, or frozen.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gapless.core.geometry import blocks
+
+
+def cached_embeddings(encode: Callable[[Any], Mapping[str, Tensor]], micro_batches: Sequence[Any]) -> dict[str, Tensor]:
+    """The embeddings of all micro-batches together, at the memory of one.
+
+    Args:
+        encode: micro-batch -> modality -> [row, dim]. Called once now and, where there is a gradient, once more in
+            the backward pass, with the same random state.
+        micro_batches: what `encode` takes, at least one.
+
+    Returns:
+        modality -> [pair, dim], rows in the order of the micro-batches.
+
+    Reference: Gao et al., arXiv 2101.06983.
+    """
+    if not micro_batches:
+        raise ValueError("expected at least one micro-batch, got none")
+    parts = [checkpoint(encode, micro_batch, use_reentrant=False) for micro_batch in micro_batches]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def split_batch(batch: Any, micro_batch_size: int) -> list[Any]:
+    """Consecutive slices of every tensor in nested mappings; the last one may be smaller.
+
+    >>> split_batch({"text": {"ids": torch.arange(3)}}, 2)
+    [{'text': {'ids': tensor([0, 1])}}, {'text': {'ids': tensor([2])}}]
+    """
+    if micro_batch_size < 1:
+        raise ValueError(f"a micro-batch needs at least 1 row, got {micro_batch_size}")
+    sizes = set(_lengths(batch))
+    if len(sizes) != 1:
+        raise ValueError(f"expected tensors of one length, got lengths {sorted(sizes)}")
+    return [_rows(batch, rows) for rows in blocks(sizes.pop(), micro_batch_size)]
+
+
+def _lengths(batch: Any) -> list[int]:
+    if isinstance(batch, Mapping):
+        return [length for value in batch.values() for length in _lengths(value)]
+    return [len(batch)]
+
+
+def _rows(batch: Any, rows: slice) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: _rows(value, rows) for name, value in batch.items()}
+    return batch[rows]

@@ -1,0 +1,314 @@
+"""From a reader's raw rows to a manifest: the one pipeline that every reader shares.
+
+Every image is opened once and verified, on all cores; every row is kept or skipped with a reason; the manifest is
+written whole or not at all; a run that was interrupted continues where it was.
+"""
+
+import hashlib
+import itertools
+import logging
+import re
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gapless.core import files
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.locks import only_writer
+from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
+from gapless.core.values import is_missing, name_of
+from gapless.images.pixels import MAX_PIXELS
+from gapless.manifest.journal import Journal, directory_beside
+from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
+from gapless.manifest.read_back import Identities, check_copies, check_files
+from gapless.manifest.rows import RawRow, forget_links
+from gapless.manifest.split import one_group_sentence
+from gapless.manifest.verify import CheckOptions, is_stored
+from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
+
+MAX_BAD = 0.01
+NUM_NAMED = 10
+STORED_IMAGES = "images"
+TEXT_LABEL = "burned_in_text"
+# Arabic, Syriac and Kaithi signs that enclose a number: of class Cf, and drawn.
+_DRAWN_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # none that could be another id's hash
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a manifest is and how strictly it is made.
+
+    Args:
+        source: what is read, for people.
+        labels: names of the label columns that the rows carry.
+        signals: names of the columns of further modalities, each a list of numbers.
+        image_root: where image names start; None copies the images into the manifest (DICOM as PNG).
+        licence: of the whole data set, when known.
+        with_licence: whether the rows carry a licence each.
+        max_bad: the largest share of bad rows.
+        workers: processes that verify; None uses all cores when there is enough to do.
+        max_pixels, frame: see `load_image`.
+        burned_in_text: "ignore"; "flag" it in the label `burned_in_text`; or "leave out" such rows, which are not bad.
+        details: further entries of `manifest.json`.
+    """
+
+    source: str
+    labels: Sequence[str] = ()
+    signals: Sequence[str] = ()
+    image_root: Path | None = None
+    licence: str | None = None
+    with_licence: bool = False
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+    frame: int = 0
+    burned_in_text: str = "ignore"
+    details: Mapping[str, Any] | None = None
+
+
+def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
+    """Verify raw rows and write them as a manifest.
+
+    Raises:
+        UsageError: `out` is in use, a label has the name of a fixed column, or an option is out of range.
+        DataRefused: no row is left, or more than `max_bad` of the rows are bad; their list is then in
+            `<out>.skipped.jsonl`.
+    """
+    out = Path(out)
+    if not 0 <= options.max_bad <= 1:
+        raise UsageError(f"--max-bad is a share between 0 and 1, got {options.max_bad}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, got {options.workers}")
+    files.check_new_directory(out)
+    forget_links()
+    refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
+    with (
+        only_writer(directory_beside(out), named=str(out)),
+        Journal.beside(out, options) as journal,
+        files.new_directory(out) as partial,
+    ):
+        books = _write_rows(rows, partial, options, journal)
+        if problem := books.refusal(options.max_bad):
+            journal.discard()
+            listed = (partial / SKIPPED_FILE).read_bytes()
+            if not listed:
+                raise DataRefused(problem)
+            files.write_bytes(refused_list, listed)
+            raise DataRefused(f"{problem}; all are listed in {refused_list}")
+        journal.move_images(partial)
+        if options.image_root is None:
+            check_copies(partial)
+        else:
+            check_files(partial, options.image_root.resolve(), books.identities)
+        journal.discard()
+    refused_list.unlink(missing_ok=True)
+    if sentence := one_group_sentence(books.groups):
+        logger.warning(f"{out}: {sentence}")
+    return Manifest.read(out)
+
+
+def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, journal: Journal) -> "_Books":
+    with ManifestWriter(
+        directory, labels=options.labels, signals=options.signals, with_licence=options.with_licence
+    ) as writer:
+        books = _Books(writer, leaves_out_text=options.burned_in_text == "leave out")
+        for row, result in _checked(rows, options, journal):
+            books.enter(row, result)
+        image_root = "." if options.image_root is None else str(options.image_root.resolve())
+        writer.finish(source=options.source, image_root=image_root, licence=options.licence, **(options.details or {}))
+    return books
+
+
+class _Books:
+    """Counts what is kept and skipped: rows read = rows kept + rows skipped."""
+
+    def __init__(self, writer: ManifestWriter, leaves_out_text: bool) -> None:
+        self.writer = writer
+        self.leaves_out_text = leaves_out_text
+        self.bad: Counter[str] = Counter()
+        self.named: list[str] = []
+        self.expected = 0
+        self.identities = Identities()
+        self.groups: Counter[str] = Counter()  # rows of each group that the data name
+
+    def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
+        if "reason" not in result:
+            finished = _finished_row(row, result)
+            flag = finished.get(TEXT_LABEL)
+            if self.leaves_out_text and flag in ("declared", "suspected"):
+                self.writer.skip(row.origin, "burned-in text", str(flag))
+                self.expected += 1
+            else:
+                self.writer.keep(finished)
+                self.identities.add(result)
+                if row.group is not None:
+                    self.groups[finished["group"]] += 1
+            return
+        reason, detail = result["reason"], result.get("detail", "")
+        self.writer.skip(row.origin, reason, detail)
+        if row.expected:
+            self.expected += 1
+            return
+        self.bad[reason] += 1
+        if len(self.named) < NUM_NAMED:
+            self.named.append(f"{row.origin} ({reason}{': ' + detail if detail else ''})")
+
+    def refusal(self, max_bad: float) -> str | None:
+        num_bad, kept = self.bad.total(), self.writer.kept
+        considered = kept + num_bad
+        if kept and num_bad <= max_bad * considered:
+            return None
+        if considered + self.expected == 0:
+            return "there is not a single row to read"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.bad.most_common())
+        first = f"; the first: {'; '.join(self.named)}" if self.named else ""
+        if not kept and not num_bad:
+            return f"none of {self.expected} rows is selected"
+        return (
+            f"{num_bad} of {considered} rows ({num_bad / considered:.1%}) are bad, more than the {max_bad:.1%} that "
+            f"--max-bad allows: {reasons}{first}"
+        )
+
+
+def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
+    # No look at the pixels takes back what a header declares, and none declares an image clean.
+    suspected = {TEXT_LABEL: "suspected"} if result.get("text") and row.labels[TEXT_LABEL] == "unknown" else {}
+    return {
+        "id": row.id,
+        "group": f"image-{result['sha256'][:24]}" if row.group is None else _name(row.group),
+        "split": "train" if row.split is None else split_named(clean_text(row.split)),
+        "image": row.image_name if result["image"] is None else f"{STORED_IMAGES}/{result['image']}",
+        "captions": clean_captions(row.captions),
+        "licence": row.licence,
+        "width": result["width"],
+        "height": result["height"],
+        "sha256": result["sha256"],
+        **{label: _name(value or "") or None for label, value in row.labels.items()},
+        **suspected,
+        **{name: list(values) for name, values in row.signals.items()},
+    }
+
+
+def clean_captions(captions: Iterable[str]) -> list[str]:
+    """Each caption as one clean line, without those that say that there is none ("nan", "None", "-", ...)."""
+    return [text for text in map(clean_text, captions) if not is_missing(text)]
+
+
+def clean_text(text: str) -> str:
+    """One line with single spaces; words stay as they are.
+
+    Characters that nobody sees (soft hyphens, zero-width spaces and joiners, byte order marks, all of Unicode's class
+    Cf but the few that are drawn) are removed, so that no word falls into two. Spaces of every kind, line breaks and
+    control characters become one space.
+    """
+    if not text.isprintable():
+        text = "".join(map(_visible, text))
+    return " ".join(text.split())
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in _DRAWN_FORMATS:
+        return character
+    return "" if unicodedata.category(character) == "Cf" else " "
+
+
+def _name(text: str) -> str:
+    """What names a group or a class; without what nobody sees, and with accents composed."""
+    return name_of(unicodedata.normalize("NFC", clean_text(text)))
+
+
+def find_fault(row: RawRow) -> tuple[str, str] | None:
+    """What is wrong with a row before its image is opened."""
+    if row.fault is not None:
+        return row.fault
+    if not _is_unicode(row):
+        return "not UTF-8", ""
+    if not clean_captions(row.captions):
+        return "empty caption", ""
+    if row.split is not None and is_missing(clean_text(row.split)):
+        return "empty split", "its cell names no split"
+    if row.split is not None and split_named(clean_text(row.split)) is None:
+        return "unknown split", repr(row.split)
+    if row.group is not None and not _name(row.group):
+        return "empty group", "its cell does not say what it belongs to"
+    if row.image is None:
+        return "missing image", "no image is named"
+    return None
+
+
+def _is_unicode(row: RawRow) -> bool:
+    texts = (row.id, row.image_name, row.group or "", row.licence or "", *row.captions, *map(str, row.labels.values()))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:  # lone surrogates, which no file format holds
+        return False
+    return True
+
+
+def _checked(
+    rows: Iterable[RawRow], options: BuildOptions, journal: Journal
+) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
+    """Each row with its result, in the order of the rows."""
+    check = CheckOptions(
+        store=journal.images if options.image_root is None else None,
+        max_pixels=options.max_pixels,
+        frame=options.frame,
+        find_text=options.burned_in_text != "ignore",
+    )
+    rows = iter(rows)
+    head = list(itertools.islice(rows, MIN_IMAGES_FOR_WORKERS))
+    num_workers = options.workers
+    if num_workers is None:
+        num_workers = available_cores() if len(head) == MIN_IMAGES_FOR_WORKERS else 1
+    waiting: deque[list[tuple[RawRow, Mapping[str, Any] | None]]] = deque()
+
+    def work() -> Iterator[list[tuple[Any, str]]]:
+        for chunk in _judged(itertools.chain(head, rows), journal, check):
+            waiting.append(chunk)
+            yield [(row.image, stored_name(row.id)) for row, result in chunk if result is None]
+
+    with tqdm(desc="verifying images", unit="image", disable=None, mininterval=0.5) as progress:
+        for results in check_in_order(work(), check, num_workers):
+            journal.add(results)
+            fresh = iter(results)
+            chunk = waiting.popleft()
+            for row, result in chunk:
+                yield row, result if result is not None else next(fresh)
+            progress.update(len(chunk))
+
+
+def _judged(
+    rows: Iterable[RawRow], journal: Journal, check: CheckOptions
+) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
+    """Chunks of rows with what is known without opening the image: a fault, or the result of an interrupted run."""
+    seen: set[str] = set()
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+        judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
+        for row in chunk:
+            result: Mapping[str, Any] | None = None
+            if fault := find_fault(row):
+                result = {"reason": fault[0], "detail": fault[1]}
+            elif row.id in seen:
+                result = {"reason": "duplicate id", "detail": row.id}
+            elif row.image is not None:
+                known = journal.find(stored_name(row.id), row.image)
+                result = known if known is not None and is_stored(known, check) else None
+            if not (result and "reason" in result):
+                seen.add(row.id)
+            judged.append((row, result))
+        yield judged
+
+
+def stored_name(id: str) -> str:
+    """A file name for a row's stored image: the id when it is a plain word, else its hash; in 256 folders."""
+    digest = hashlib.sha256(id.encode()).hexdigest()
+    return f"{digest[:2]}/{id if _SAFE_NAME.fullmatch(id) else digest[:24]}"

@@ -1,0 +1,141 @@
+"""What a build has verified so far, beside the manifest to be, so that an interrupted run continues.
+
+`.<name>.resume/` holds `journal.jsonl` and the copied images; it is removed when the manifest is written or refused.
+A line of the journal says which row it is of (by the name of the row's copy, which no two rows share), by which key
+its image is known (its bytes, or its file with its times), and what was found. Refusals are not kept: what was missing
+or could not be decoded may be there after the interruption.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from gapless.core import files
+from gapless.manifest.rows import ImageSource
+
+JOURNAL_FILE = "journal.jsonl"
+VERSION = 2
+ENTRIES = frozenset({"name", "key", "image", "bytes", "width", "height", "sha256"})
+# Another version of these may decode an image to other pixels, or one that could not be decoded.
+DECODERS = ("gapless", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls")
+
+logger = logging.getLogger(__name__)
+
+
+class _Options(Protocol):
+    @property
+    def image_root(self) -> Path | None: ...
+    @property
+    def max_pixels(self) -> int: ...
+    @property
+    def frame(self) -> int: ...
+    @property
+    def burned_in_text(self) -> str: ...
+
+
+class Journal:
+    """Results by the name of their row's copy; appended to a file as they come."""
+
+    def __init__(self, directory: Path, header: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.images = directory / "images"
+        self._known = self._read(header)
+        directory.mkdir(parents=True, exist_ok=True)
+        if not self._known:
+            shutil.rmtree(self.images, ignore_errors=True)
+        self._rewrite(header)
+        self._stream = (directory / JOURNAL_FILE).open("a", encoding="utf-8")
+
+    @classmethod
+    def beside(cls, out: Path, options: _Options) -> "Journal":
+        header = {
+            "version": VERSION,
+            "image_root": None if options.image_root is None else str(options.image_root.resolve()),
+            "max_pixels": options.max_pixels,
+            "frame": options.frame,
+            "find_text": options.burned_in_text != "ignore",
+            "decoders": {name: found for name in DECODERS if (found := _version_of(name))},
+        }
+        return cls(directory_beside(out), header)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        # Only an interruption is worth continuing: after an error there is something to change first.
+        if kind is not None and issubclass(kind, Exception):
+            self.discard()
+
+    def _read(self, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        try:
+            first, *lines = (self.directory / JOURNAL_FILE).read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError):
+            return {}
+        if _parsed(first) != header:
+            if any(lines):
+                logger.warning(
+                    f"{self.directory} holds the work of an interrupted run of another version or with other options: "
+                    "it is dropped, and every image is verified again"
+                )
+            return {}
+        results = [_parsed(line) for line in lines]  # the line that was being written is not whole
+        return {result["name"]: result for result in results if result.keys() >= ENTRIES}
+
+    def _rewrite(self, header: Mapping[str, Any]) -> None:
+        """Write the file without a truncated last line; otherwise the next one would be appended to it."""
+        lines = [header, *self._known.values()]
+        files.write_text(self.directory / JOURNAL_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def find(self, name: str, source: ImageSource) -> Mapping[str, Any] | None:
+        """The result of a row whose image was verified before the interruption and has not changed since.
+
+        Args:
+            name: of the row's copy.
+            source: its image.
+        """
+        result = self._known.get(name)
+        return result if result is not None and result["key"] == source.key() else None
+
+    def add(self, results: Sequence[Mapping[str, Any]]) -> None:
+        self._stream.writelines(json.dumps(result) + "\n" for result in results if "reason" not in result)
+        self._stream.flush()
+
+    def move_images(self, directory: Path) -> None:
+        """Hand the stored images over to the finished manifest."""
+        if self.images.exists():
+            self.images.rename(directory / self.images.name)
+
+    def discard(self) -> None:
+        shutil.rmtree(self.images, ignore_errors=True)
+        (self.directory / JOURNAL_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # the lock of this run is still in it; who holds it removes both
+            self.directory.rmdir()
+
+
+def directory_beside(out: Path) -> Path:
+    """Where the work of an interrupted build of `out` lies."""
+    return out.parent / f".{out.name}.resume"
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,266 @@
+"""`gapless data dicom`: a folder of DICOM files and a table of reports.
+
+The pictures are written as PNG without any metadata, under running numbers: no file name, no header value beyond the
+allow-list of `dicom_header.ALLOWED_HEADER`, no identifier reaches the manifest. The report is the user's own text.
+"""
+
+import hashlib
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.values import name_of, text_of
+from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
+from gapless.images.pixels import ImageRefused, is_dicom
+from gapless.manifest.build import MAX_BAD, TEXT_LABEL, BuildOptions, build_manifest
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
+from gapless.manifest.readers.passed_over import PassedOver, leftover
+from gapless.manifest.readers.table import TableFile, TableKeys
+from gapless.manifest.rows import FileSource, RawRow, faulty_row
+from gapless.tables.table_format import Cells, TextOptions
+from gapless.tables.tables import check_columns, read_lines, texts_of
+
+logger = logging.getLogger(__name__)
+
+LABELS = (*ALLOWED_HEADER, TEXT_LABEL)
+BY_PATH = "path"
+_INDEX = "DICOMDIR"
+
+
+@dataclass(frozen=True)
+class _Report:
+    """A line of the report table."""
+
+    origin: str
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of the folder: what its header says, and its content's digest; or why it cannot be read."""
+
+    name: str
+    header: Header | None
+    digest: str = ""
+    fault: tuple[str, str] = ("", "")
+
+
+def read_dicom(
+    source: str | Path,
+    out: str | Path,
+    reports: str | Path,
+    image_key: str = "image",
+    caption_key: str | Sequence[str] = "report",
+    match: str = BY_PATH,
+    group_key: str | None = None,
+    group_by: str = BY_PATIENT,
+    label_keys: Sequence[str] = (),
+    split_key: str | None = None,
+    allow_burned_in_text: bool = True,
+    licence: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+    max_bad: float = MAX_BAD,
+    workers: int | None = None,
+) -> Manifest:
+    """Build a manifest from DICOM files and their reports.
+
+    Args:
+        source: the folder; every file in it and below is read.
+        out: the manifest's directory; must be new.
+        reports: a table (CSV, TSV, JSONL, Parquet), or `SPLIT=FILE`.
+        image_key: its column that tells the file: the path below `source`, or the value named by `match`.
+        caption_key: its column, or columns, with the report.
+        match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
+        group_key: its column of what must not be split, by default what `group_by` says; under a name that tells
+            nothing.
+        group_by: "patient": files that share a PatientID or a study are one group, also over several steps; "study":
+            only those that share a study, for files whose PatientID is a placeholder.
+        label_keys: its columns to keep as labels.
+        split_key: its column with train / validation / test; by default the split of `reports`, else train.
+        allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
+        licence: of the whole data set.
+        encoding, separator: of the table of reports, as in `read_table`.
+        max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
+        workers: processes that verify; None uses all cores.
+    """
+    root, table = Path(source), TableFile.parse(reports, TextOptions(encoding, separator))
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a directory")
+    if match not in (BY_PATH, *JOIN_ELEMENTS):
+        raise unknown_name("match", match, (BY_PATH, *JOIN_ELEMENTS))
+    if group_by not in GROUPINGS:
+        raise unknown_name("group_by", group_by, GROUPINGS)
+    captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
+    keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys))
+    check_columns(table.path, keys.named(), table.text)
+    passed_over = PassedOver("files")
+    options = BuildOptions(
+        source="DICOM files",
+        labels=(*LABELS, *keys.labels),
+        licence=licence,
+        max_bad=max_bad,
+        workers=workers,
+        frame=-1,
+        burned_in_text="flag" if allow_burned_in_text else "leave out",
+        details={"passed_over": passed_over.counts},
+    )
+    return build_manifest(_rows(root, table, keys, match, group_by, passed_over), out, options)
+
+
+def _rows(
+    root: Path, table: TableFile, keys: TableKeys, match: str, group_by: str, passed_over: PassedOver
+) -> Iterator[RawRow]:
+    reports, odd = _reports(table, keys, match)
+    yield from odd
+    names = sorted_names(root, table.path, passed_over)
+    # Every header comes first: the last file of a folder may be what joins two studies.
+    files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
+    passed_over.say()
+    groups = _patient_groups(files, group_by, keys.group is None)
+    by_column: dict[str, str] = {}
+    used: set[str] = set()
+    for number, file in enumerate(files):
+        id = f"image-{number + 1:07d}"
+        if file.header is None:
+            yield faulty_row(file.name, *file.fault, id)
+            continue
+        key = _path_key(file.name) if match == BY_PATH else identifier(file.header.keys[match])
+        report = reports.get(key)
+        if report is None:
+            yield faulty_row(file.name, "no report", _no_report(file.name, key, match), id)
+            continue
+        used.add(key)
+        group = groups[number]
+        try:
+            if keys.group is not None:
+                group = _column_group(name_of(report.cells.get(keys.group)), file.digest, by_column)
+            yield _row(root, file.name, file.header, report, keys, table, id, group)
+        except ValueError as error:
+            yield faulty_row(file.name, "malformed row", str(error)[:200], id)
+    for key, report in reports.items():
+        if key not in used:
+            yield faulty_row(report.origin, "missing image", "no file of the folder has this report")
+    if keys.group is not None and len(by_column) == 1 and len(used) > 1:
+        logger.warning("the column %r names one group for all images, which no split can part", keys.group)
+
+
+def _row(
+    root: Path, name: str, header: Header, report: _Report, keys: TableKeys, table: TableFile, id: str, group: str
+) -> RawRow:
+    """Raises ValueError for a cell that is no text."""
+    return RawRow(
+        origin=name,
+        id=id,
+        image=FileSource(root, name),
+        image_name=id,
+        captions=[text for key in keys.captions for text in texts_of(report.cells.get(key))],
+        split=text_of(report.cells.get(keys.split)) if keys.split else table.split,
+        group=group,
+        labels={
+            **header.labels,
+            TEXT_LABEL: header.burned_in_text,
+            **{label: name_of(report.cells.get(label)) or None for label in keys.labels},
+        },
+    )
+
+
+def _no_report(name: str, key: str, match: str) -> str:
+    if match == BY_PATH:
+        return f"{name} is not in the table"
+    return f"the table has no line for its {match}" if key else f"the file has no {match}"
+
+
+def _reports(table: TableFile, keys: TableKeys, match: str) -> tuple[dict[str, _Report], list[RawRow]]:
+    reports: dict[str, _Report] = {}
+    odd = []
+    key_of = _path_key if match == BY_PATH else identifier
+    for origin, cells, fault in read_lines(table.path, table.text):
+        try:
+            key = key_of(cells.get(keys.image)) if cells is not None else ""
+        except ValueError as error:
+            cells, key, fault = None, "", str(error)[:200]
+        if cells is None or not key:
+            odd.append(faulty_row(origin, "malformed row", fault or f"column {keys.image!r} is empty"))
+        elif key in reports:
+            odd.append(faulty_row(origin, "duplicate report", "an earlier line has the same key"))
+        else:
+            reports[key] = _Report(origin, cells)
+    return reports, odd
+
+
+def _path_key(value: object) -> str:
+    """One spelling of a path below the folder: Windows' backslashes, `./`, the decomposed letters of macOS."""
+    text = unicodedata.normalize("NFC", text_of(value).replace("\\", "/"))
+    return str(PurePosixPath(text)) if text else ""
+
+
+def sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
+    """Every file that may be an image, by its path below `root`, in an order that no file system changes.
+
+    Links to files are listed; links to folders are not followed, since they may lead in a circle.
+    """
+    names = []
+    for folder, subfolders, files in os.walk(root, onerror=_refuse_folder):
+        kept = []
+        for name in sorted(subfolders):
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            reason = "a link to a folder, which is not followed" if path.is_symlink() else leftover(f"{relative}/-")
+            if reason is not None:
+                passed_over.add(reason, relative)
+            else:
+                kept.append(name)
+        subfolders[:] = kept
+        for name in sorted(files):
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            if path.exists() and path.samefile(table):
+                continue
+            if reason := "an index of DICOM files" if name == _INDEX else leftover(relative):
+                passed_over.add(reason, relative)
+            else:
+                names.append(relative)
+    return names
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataRefused(f"{error.filename} cannot be read ({error.strerror}): its files would be missing")
+
+
+def _read_file(root: Path, name: str) -> _File:
+    try:
+        content = FileSource(root, name).read()
+        if not is_dicom(content):
+            return _File(name, None, fault=("not a DICOM file", ""))
+        return _File(name, read_header(content), hashlib.sha256(content).hexdigest())
+    except ImageRefused as error:
+        return _File(name, None, fault=(error.reason, error.detail))
+
+
+def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Mapping[int, str]:
+    """File number -> a name for its patient or study, from the bytes of its first file: the same in every run, and
+    telling nothing (a checksum of a number could be found by trying all numbers).
+    """
+    readable = [number for number, file in enumerate(files) if file.header is not None]
+    keys = [header.keys for file in files if (header := file.header) is not None]
+    labels = group_files(keys, group_by)
+    if is_used:
+        for sentence in doubts(keys, labels, group_by):
+            logger.warning("%s", sentence)
+    first: dict[int, str] = {}
+    for number, label in zip(readable, labels, strict=True):
+        first.setdefault(label, f"{group_by}-{files[number].digest[:16]}")
+    return {number: first[label] for number, label in zip(readable, labels, strict=True)}
+
+
+def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
+    """A name that tells nothing for what the group column says; "" where it says nothing."""
+    return names.setdefault(value, f"group-{digest[:16]}") if value else ""

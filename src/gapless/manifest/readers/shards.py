@@ -1,0 +1,280 @@
+"""`gapless data shards`: tar shards in the WebDataset convention.
+
+Members that share a name up to the first dot of its last part are one sample: `0001.jpg`, `0001.txt` (the caption),
+`0001.json` (caption, group, labels, split). Only plain local tar files are opened: no `pipe:`, no address, no pickle,
+no link, no name that climbs.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from gapless.core.errors import UsageError, listed
+from gapless.core.values import name_of, text_of
+from gapless.images.pixels import ImageRefused
+from gapless.manifest.build import MAX_BAD, BuildOptions, build_manifest
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.passed_over import PassedOver
+from gapless.manifest.readers.shard_files import Shard, find_shards
+from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Member, Sample, read_samples
+from gapless.manifest.rows import RawRow, faulty_row, file_identity
+from gapless.tables.tables import texts_of
+
+CAPTION_SUFFIXES = ("txt", "text", "caption")
+CAPTION_KEY = "caption"
+# How many samples of each shard are looked at for a key that the JSON members may not all have.
+SHARD_HEAD = 1000
+
+
+@dataclass(frozen=True)
+class MemberSource:
+    """A stretch of a tar file, read where it lies by whichever process needs it."""
+
+    path: Path
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            content = stream.read(self.size)
+        if len(content) != self.size:
+            raise ImageRefused("unreadable image", f"{self.name}: the shard ends inside it")
+        return content
+
+    def key(self) -> str:
+        return f"{self.path.absolute()}|{file_identity(self.path)}|{self.name}|{self.offset}|{self.size}"
+
+
+@dataclass(frozen=True)
+class _Keys:
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    group: str | None
+    labels: tuple[str, ...]
+    split: str | None
+    licence: str | None
+
+    def named(self) -> list[str]:
+        """The keys that some JSON member must have."""
+        return [key for key in (self.group, *self.labels, self.split, self.licence) if key is not None]
+
+
+class _BadSample(Exception):
+    """Why a sample is no row: (reason, detail)."""
+
+
+def read_shards(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    image_keys: str | Sequence[str] = (),
+    caption_key: str | Sequence[str] = (),
+    group_key: str | None = None,
+    label_keys: Sequence[str] = (),
+    split_key: str | None = None,
+    licence_key: str | None = None,
+    licence: str | None = None,
+    max_bad: float = MAX_BAD,
+    workers: int | None = None,
+) -> Manifest:
+    """Build a manifest from tar shards; the images are copied into it.
+
+    Args:
+        sources: `FILE` or `SPLIT=FILE`, uncompressed tar files; FILE may be a pattern (`{000..127}`, `*`).
+        out: the manifest's directory; must be new.
+        image_keys: suffix of the member to read as the image ("png", "seg.png"), or several of which a sample has
+            one; by default the only picture of a sample.
+        caption_key: key of the caption in a sample's JSON, or the suffix of a text member, or several of them; by
+            default the `.txt` member, and `caption` of the JSON where a sample has no text.
+        group_key: key in a sample's JSON of what must not be split; by default each image is its own group.
+        label_keys: keys to keep as labels.
+        split_key: key with train / validation / test; by default the source's split, else train.
+        licence_key: key with each image's licence.
+        licence: of the whole data set.
+        max_bad: the largest share of bad rows.
+        workers: processes that verify; None uses all cores.
+
+    Raises:
+        UsageError: a missing file, one named twice, a `pipe:` or an address, no tar, a key that no sample has, `out` in
+            use.
+        DataRefused: a damaged shard, or too many bad rows.
+    """
+    shards = find_shards([sources] if isinstance(sources, str | Path) else list(sources))
+    images, captions = ((key,) if isinstance(key, str) else tuple(key) for key in (image_keys, caption_key))
+    keys = _Keys(
+        tuple(_image_suffix(key) for key in images),
+        tuple(key.removeprefix(".") for key in captions),
+        group_key,
+        tuple(label_keys),
+        split_key,
+        licence_key,
+    )
+    _check_keys(shards, keys)
+    passed_over = PassedOver("members")
+    options = BuildOptions(
+        source=", ".join(shard.path.name for shard in shards),
+        labels=keys.labels,
+        licence=licence,
+        with_licence=licence_key is not None,
+        max_bad=max_bad,
+        workers=workers,
+        details={"passed_over": passed_over.counts},
+    )
+    return build_manifest(_rows(shards, keys, passed_over), out, options)
+
+
+def _image_suffix(key: str) -> str:
+    suffix = key.removeprefix(".").lower()
+    if suffix.rpartition(".")[2] not in IMAGE_SUFFIXES:
+        raise UsageError(f"--image-key is the suffix of an image ({', '.join(IMAGE_SUFFIXES)}), got {key!r}")
+    return suffix
+
+
+def _check_keys(shards: Sequence[Shard], keys: _Keys) -> None:
+    """Refuse a key that no sample has, before any image is read; most often the first sample has them all."""
+    missing = {*keys.named(), *keys.captions}
+    known: dict[str, None] = {}
+    for shard in shards:
+        if not missing:
+            return
+        with shard.path.open("rb") as stream:
+            for sample in islice(read_samples(shard.path, PassedOver("members")), SHARD_HEAD):
+                try:
+                    cells = _cells(sample, stream)
+                except _BadSample:
+                    continue
+                known.update(dict.fromkeys(cells))
+                texts = {key for key in keys.captions if _text_member(sample, key) is not None}
+                missing -= cells.keys() | texts
+                if not missing:
+                    return
+    if missing and shards:
+        has = f"they have {listed([repr(key) for key in known], 40)}" if known else "there is no JSON member with keys"
+        raise UsageError(f"no sample has the key {sorted(missing)[0]!r} in its JSON member; {has}")
+
+
+def _rows(shards: Sequence[Shard], keys: _Keys, passed_over: PassedOver) -> Iterator[RawRow]:
+    last: Sample | None = None
+    for shard in shards:
+        samples = read_samples(shard.path, passed_over)
+        if not samples:
+            passed_over.add("empty, a shard without a sample", shard.path.name)
+        with shard.path.open("rb") as stream:
+            for sample in samples:
+                origin = f"{shard.name}{shard.path.suffix}:{sample.number} ({sample.prefix[:80]})"
+                id = f"{shard.name}/{sample.prefix}"
+                try:
+                    yield _row(sample, shard, keys, stream, origin, id, passed_over)
+                except _BadSample as fault:
+                    reason, detail = fault.args
+                    if sample is samples[0] and last is not None and last.prefix == sample.prefix:
+                        detail += "; the shard before ends with the same name: a sample must lie in one shard"
+                    yield faulty_row(origin, reason, detail, id)
+        last = samples[-1] if samples else None
+    passed_over.say()
+
+
+def _row(
+    sample: Sample, shard: Shard, keys: _Keys, stream: Any, origin: str, id: str, passed_over: PassedOver
+) -> RawRow:
+    """Raises _BadSample."""
+    if sample.fault is not None:
+        raise _BadSample(*sample.fault)
+    image_suffix = _image_of(sample, keys.images)
+    image = sample.members[image_suffix]
+    cells = _cells(sample, stream)
+    captions, text_suffixes = _captions(sample, cells, keys.captions, stream)
+    for suffix in sample.members.keys() - {image_suffix, "json", *text_suffixes}:
+        passed_over.add(f"not used, .{suffix}", f"{shard.path.name}: {sample.members[suffix].name}")
+    try:
+        return RawRow(
+            origin=origin,
+            id=id,
+            image=MemberSource(shard.path, image.name, image.offset, image.size),
+            image_name=id,
+            captions=captions,
+            split=text_of(cells.get(keys.split)) if keys.split else shard.split,
+            group=name_of(cells.get(keys.group)) if keys.group else None,
+            labels={key: name_of(cells.get(key)) or None for key in keys.labels},
+            licence=(text_of(cells.get(keys.licence)) or None) if keys.licence else None,
+        )
+    except ValueError as error:
+        raise _BadSample("malformed row", str(error)[:200]) from None
+
+
+def _image_of(sample: Sample, wanted: Sequence[str]) -> str:
+    """The suffix of the one image member."""
+    pictures = [suffix for suffix in sample.members if suffix in (wanted or IMAGE_SUFFIXES)]
+    if len(pictures) == 1:
+        return pictures[0]
+    if not pictures:
+        suffixes = f"no member {' or '.join(f'.{suffix}' for suffix in wanted)}" if wanted else "no image"
+        raise _BadSample("missing image", f"{suffixes} among {sample.listed()}")
+    both = " and ".join(f".{suffix}" for suffix in pictures)
+    raise _BadSample("two images", f"{both}: name the one to read, as in --image-key {pictures[0]}")
+
+
+def _captions(
+    sample: Sample, cells: Mapping[str, Any], keys: Sequence[str], stream: Any
+) -> tuple[list[str], list[str]]:
+    """(the captions, the suffixes of the text members that they are from)."""
+    texts: list[str] = []
+    suffixes: list[str] = []
+    try:
+        if not keys:
+            suffixes = [suffix for suffix in sample.members if suffix in CAPTION_SUFFIXES]
+            texts = [_text(sample.members[suffix], stream) for suffix in suffixes]
+            return (texts if any(map(str.strip, texts)) else texts_of(cells.get(CAPTION_KEY))), suffixes
+        for key in keys:
+            suffix = _text_member(sample, key)
+            if key in cells:
+                texts += texts_of(cells[key])
+            elif suffix is not None:
+                texts.append(_text(sample.members[suffix], stream))
+                suffixes.append(suffix)
+    except ValueError as error:
+        raise _BadSample("malformed row", str(error)[:200]) from None
+    return texts, suffixes
+
+
+def _text_member(sample: Sample, key: str) -> str | None:
+    """The suffix of the text member that a caption key names: "txt", or "report" for `0001.report.txt`."""
+    named = (suffix for suffix in (key.lower(), f"{key.lower()}.txt") if suffix in sample.members)
+    return next((suffix for suffix in named if suffix.rpartition(".")[2] in CAPTION_SUFFIXES), None)
+
+
+def _cells(sample: Sample, stream: Any) -> Mapping[str, Any]:
+    """The object of a sample's JSON member; empty without one. Raises _BadSample."""
+    member = sample.members.get("json")
+    if member is None or sample.fault is not None:
+        return {}
+    text = _text(member, stream)
+    try:
+        cells = json.loads(text, object_pairs_hook=_unique)
+        if not isinstance(cells, dict):
+            raise ValueError(f"expected a JSON object, got {type(cells).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise _BadSample("malformed row", f"{member.name[:80]}: {error}"[:200]) from None
+    return cells
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; Python would keep the last of two without a word."""
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return cells
+
+
+def _text(member: Member, stream: Any) -> str:
+    stream.seek(member.offset)
+    content = stream.read(member.size)
+    try:
+        return str(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _BadSample("malformed row", f"{member.name[:80]}: not UTF-8 ({error.reason})") from None

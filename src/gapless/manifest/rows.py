@@ -1,0 +1,172 @@
+"""What a reader yields: raw rows, and where the bytes of their images are.
+
+A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from gapless.images.pixels import ImageRefused, read_file
+from gapless.manifest.image_paths import hint_for
+
+# A path that is longer cannot be a file of ours; the cap keeps a broken table from being echoed whole.
+MAX_NAME_LENGTH = 1024
+
+
+class ImageSource(Protocol):
+    """Where one image's bytes are; small and picklable, because worker processes do the reading."""
+
+    def read(self) -> bytes:
+        """The encoded image. Raises ImageRefused when it is missing or must not be read."""
+        ...
+
+    def key(self) -> str:
+        """Changes whenever the bytes may have changed; an interrupted run continues by it.
+
+        A name and a length are not enough: in Parquet all images may be called `image.png` and have one length.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file below `root`, named by the data; names that lead out of the root are refused."""
+
+    root: Path
+    name: str
+
+    def read(self) -> bytes:
+        return read_file(contained_path(self.root, self.name), self.name)
+
+    def key(self) -> str:
+        path = os.path.abspath(self.root / self.name)
+        try:
+            return f"{path}|{file_identity(path)}"
+        except (OSError, ValueError):
+            return f"{path}|missing"
+
+
+@dataclass(frozen=True)
+class BytesSource:
+    """Bytes that the reader already holds (a Parquet cell)."""
+
+    content: bytes
+    name: str
+
+    def read(self) -> bytes:
+        return self.content
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the bytes; kept, so that neither the check nor another process computes it again."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def key(self) -> str:
+        return f"{self.name}|{self.sha256}"
+
+
+def file_identity(path: str | Path) -> str:
+    """A text that changes when a file is replaced or written to, also when its size and its time are put back.
+
+    The time of the last change of the inode (ctime) is set by the system alone.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as a reader found it, not verified.
+
+    Args:
+        origin: where it stands in the source (`train.jsonl:17`), for messages.
+        split: any usual spelling ("dev", "val", ...); None is train, an empty text a cell that names no split.
+        group: what must not be split; None puts it with the rows of the same image, and with no others.
+        fault: (reason, detail) when the reader already knows that the row is unusable.
+        expected: True when a fault is the user's wish (a licence that is not selected) and not bad data.
+    """
+
+    origin: str
+    id: str
+    image: ImageSource | None = None
+    image_name: str = ""
+    captions: Sequence[str] = ()
+    split: str | None = None
+    group: str | None = None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    licence: str | None = None
+    signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+    expected: bool = False
+
+
+def select_licences(rows: Iterable[RawRow], licences: Sequence[str]) -> Iterator[RawRow]:
+    """Leave out, by the user's wish, rows under other licences; an empty list keeps all, faulty rows stay as they are.
+
+    "CC BY" and "cc-by" are one licence; "CC BY" and "CC BY-NC" are two.
+    """
+    wanted = {licence_key(licence) for licence in licences}
+    for row in rows:
+        if wanted and row.fault is None and licence_key(row.licence or "") not in wanted:
+            fault = ("licence not selected", row.licence or "unknown")
+            yield RawRow(row.origin, row.id, fault=fault, expected=True)
+        else:
+            yield row
+
+
+def licence_key(licence: str) -> str:
+    """A licence's name without the differences of spelling."""
+    return " ".join(re.split(r"[\s_-]+", licence.strip().upper()))
+
+
+def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawRow:
+    """A row that is counted and listed, never kept."""
+    return RawRow(origin=origin, id=id, fault=(reason, detail))
+
+
+def contained_path(root: Path, name: str) -> Path:
+    """`root / name`, refused when it leads out of the root by its name or through a link.
+
+    `root` itself may be a link: it is the user's choice; the names are the data's.
+    """
+    if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
+        raise ImageRefused("bad image name", repr(name[:80]))
+    if ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise ImageRefused("path outside the image root", name)
+    real_root = _resolved(str(root))
+    folder, file = os.path.split(os.path.join(real_root, name))
+    path = os.path.join(_resolved(folder), file)
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path, strict=True)
+            status = os.stat(path)
+    except OSError:
+        hint = hint_for(Path(real_root), name)
+        raise ImageRefused("missing image", f"{name}: {hint}" if hint else name) from None
+    if not path.startswith(real_root.rstrip(os.sep) + os.sep):
+        raise ImageRefused("path outside the image root", name)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageRefused("not a file", name)
+    return Path(path)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: str) -> str:
+    """Cached: every image of a folder would otherwise resolve the same links again."""
+    return os.path.realpath(folder)
+
+
+def forget_links() -> None:
+    """Resolve the links of all folders anew; they may have changed since the last build in this process."""
+    _resolved.cache_clear()

@@ -1,0 +1,175 @@
+"""Splits that share no group, and how much others share.
+
+split_manifest("manifest", "manifest-split", stratify="region")
+"""
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gapless.core import files
+from gapless.core.errors import UsageError, listed, unknown_name
+from gapless.manifest.manifest import SPLITS, Manifest, ManifestWriter
+from gapless.manifest.read_back import check_present
+
+FRACTIONS = (0.8, 0.1, 0.1)
+# One group with more than this share of the rows, and not of a handful of rows, is said aloud.
+CROWD_SHARE = 0.5
+MIN_CROWD = 10
+
+logger = logging.getLogger(__name__)
+
+
+def split_manifest(
+    manifest: str | Path | Manifest,
+    out: str | Path,
+    fractions: Sequence[float] = FRACTIONS,
+    stratify: str | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Write the same rows with a new split; the images stay where they are.
+
+    Groups that share an identical image count as one, since they would leak as much.
+
+    Args:
+        manifest: the rows.
+        out: directory of the new manifest.
+        fractions: shares of train, validation and test.
+        stratify: a label column whose values each split should hold in equal shares.
+        seed: another seed is another split.
+
+    Returns:
+        The new manifest; the same for any order of the rows.
+    """
+    source = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    if stratify is not None and stratify not in source.labels:
+        raise unknown_name("label", stratify, source.labels)
+    table = source.table
+    groups = join_groups(table["group"].to_pylist(), table["sha256"].to_pylist())
+    strata = table[stratify].to_pylist() if stratify else None
+    assigned = assign_splits(groups, fractions, strata, seed)
+    check_present(table, source.image_root)
+    info = source.info
+    signals = [name for name in source.modalities if name not in ("image", "text")]
+    image_root = source.image_root.resolve()
+    with (
+        files.new_directory(Path(out)) as partial,
+        ManifestWriter(
+            partial, labels=source.labels, signals=signals, with_licence="licence" in table.column_names
+        ) as writer,
+    ):
+        for row, group in zip(_rows(source), groups, strict=True):
+            writer.keep({**row, "split": assigned[group]})
+        writer.finish(
+            source=str(info["source"]),
+            image_root=str(image_root),
+            licence=info.get("licence"),
+            split={"fractions": list(fractions), "stratify": stratify, "seed": seed, "of": source.fingerprint},
+        )
+    made = Manifest.read(out)
+    _warn_of_empty_splits(made, fractions, groups)
+    return made
+
+
+def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Sequence[str]) -> None:
+    sentence = one_group_sentence(Counter(groups))
+    empty = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
+    empty = [split for split in empty if split not in made.rows_per_split()]
+    if not sentence and empty:
+        num_groups = len(set(groups))
+        sentence = f"{len(groups)} rows in {num_groups} groups are too few for every split"
+    if sentence:
+        logger.warning(f"{made.path}: {sentence}{f'; no rows in {listed(empty)}' if empty else ''}")
+
+
+def one_group_sentence(sizes: Mapping[str, int]) -> str | None:
+    """What to say when one group holds all rows, or most of them: such data cannot be split. The group is not quoted.
+
+    Args:
+        sizes: rows of each group.
+    """
+    total = sum(sizes.values())
+    largest = max(sizes.values(), default=0)
+    if total > 1 and largest == total:
+        return f"all {total} rows share one group, so that none can be held out from the others; is the group right?"
+    if largest >= MIN_CROWD and largest > CROWD_SHARE * total:
+        return f"one group holds {largest} of {total} rows, and a split cannot part them; is the group right?"
+    return None
+
+
+def _rows(manifest: Manifest) -> Iterable[dict[str, Any]]:
+    for batch in manifest.table.to_batches(max_chunksize=2048):
+        yield from batch.to_pylist()
+
+
+def assign_splits(
+    groups: Sequence[str],
+    fractions: Sequence[float] = FRACTIONS,
+    strata: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
+    """A split for every group, drawn by hash.
+
+    Groups are taken in the order of the hash of (seed, group), stratum by stratum, and each goes to the split that is
+    furthest behind its share, in the stratum and overall.
+
+    Args:
+        groups: one per row.
+        fractions: shares of train, validation and test; must add up to 1.
+        strata: one value per row; a group counts to its most frequent one.
+        seed: another seed is another split.
+
+    Returns:
+        group -> "train", "validation" or "test". Depends on the rows, not on their order.
+    """
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(f"fractions must be three numbers >= 0 that add up to 1, got {list(fractions)}")
+    sizes = Counter(groups)
+    stratum_of = _stratum_of_groups(groups, strata)
+    members: dict[str, list[str]] = defaultdict(list)
+    for group in sizes:
+        members[stratum_of[group]].append(group)
+    order = {group: hashlib.sha256(f"{seed}/{group}".encode()).digest() for group in sizes}
+    behind_overall = [0.0, 0.0, 0.0]
+    assigned = {}
+    for stratum in sorted(members, key=lambda name: (-sum(sizes[group] for group in members[name]), name)):
+        behind = [0.0, 0.0, 0.0]
+        for group in sorted(members[stratum], key=order.__getitem__):
+            for index, fraction in enumerate(fractions):
+                behind[index] += fraction * sizes[group]
+                behind_overall[index] += fraction * sizes[group]
+            usable = [index for index, fraction in enumerate(fractions) if fraction > 0]
+            best = max(usable, key=lambda index: (behind[index] + behind_overall[index], -index))
+            behind[best] -= sizes[group]
+            behind_overall[best] -= sizes[group]
+            assigned[group] = SPLITS[best]
+    return assigned
+
+
+def _stratum_of_groups(groups: Sequence[str], strata: Sequence[str | None] | None) -> dict[str, str]:
+    if strata is None:
+        return dict.fromkeys(groups, "")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, stratum in zip(groups, strata, strict=True):
+        counts[group][stratum or ""] += 1
+    return {group: min(count, key=lambda name: (-count[name], name)) for group, count in counts.items()}
+
+
+def join_groups(groups: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Groups, with those that share a key (an image's checksum) under one name: the smallest of theirs."""
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    first_with: dict[str, str] = {}
+    for group, key in zip(groups, keys, strict=True):
+        a, b = root(group), root(first_with.setdefault(key, group))
+        parent[max(a, b)] = min(a, b)
+    return [root(group) for group in groups]

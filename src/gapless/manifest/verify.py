@@ -1,0 +1,113 @@
+"""Opening an image once, in whichever process: read, decode, hash, and store a copy when the manifest keeps one."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gapless.images.burned_in import suspects_text
+from gapless.images.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image, verify_image
+from gapless.manifest.rows import BytesSource, ImageSource
+
+_SUFFIXES = {
+    b"\xff\xd8": ".jpg",
+    b"\x89PNG": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II": ".tif",
+    b"MM": ".tif",
+    b"RIFF": ".webp",
+    b"\x00\x00\x00\x0cjP": ".jp2",
+    b"\xffO\xffQ": ".j2k",
+    b"P": ".pnm",
+}
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How every image of one build is checked; an interrupted build continues only with the same ones.
+
+    Args:
+        store: where copies of the images go; None leaves them where they are.
+        max_pixels: see `load_image`.
+        frame: see `load_image`.
+        find_text: look for burned-in text in DICOM images; their results then say `text`.
+    """
+
+    store: Path | None = None
+    max_pixels: int = MAX_PIXELS
+    frame: int = 0
+    find_text: bool = False
+
+
+def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
+    """Verify one image.
+
+    Returns:
+        `image` (the stored copy's name) and `bytes` (its length), both None when none is stored, `width`, `height`,
+        `sha256`; or `reason` and `detail` of a refusal.
+    """
+    try:
+        content = original = source.read()
+        found = {}
+        if options.store is not None and is_dicom(content):
+            pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
+            content = encode_png(pixels)
+            found = {"text": suspects_text(pixels)} if options.find_text else {}
+        height, width = verify_image(content, max_pixels=options.max_pixels, frame=options.frame)
+        stored = None
+        if options.store is not None:
+            stored = name + _suffix(content)
+            _store(options.store / stored, content)
+    except ImageRefused as error:
+        return {"reason": error.reason, "detail": error.detail}
+    except MemoryError:
+        return {"reason": "too many pixels", "detail": "not enough memory to decode"}
+    if isinstance(source, BytesSource) and content is original:
+        digest = source.sha256
+    else:
+        digest = hashlib.sha256(content).hexdigest()
+    length = None if stored is None else len(content)
+    return {"image": stored, "bytes": length, "width": width, "height": height, "sha256": digest, **found}
+
+
+def check_images(work: Sequence[tuple[ImageSource, str]], options: CheckOptions) -> list[dict[str, Any]]:
+    """Verify a chunk; each result also carries the `name` and `key` by which an interrupted run knows the row.
+
+    The key is taken before the image is read: a file that changes in between is then verified again.
+    """
+    return [{"name": name, "key": source.key(), **check_image(source, name, options)} for source, name in work]
+
+
+def is_stored(result: Mapping[str, Any], options: CheckOptions) -> bool:
+    """Whether the copy that a result speaks of (if any) is still there, whole as far as its length tells."""
+    if options.store is None or "reason" in result:
+        return True
+    try:
+        return (options.store / str(result["image"])).stat().st_size == int(result["bytes"])
+    except OSError:
+        return False
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Lossless, and without any metadata."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def _suffix(content: bytes) -> str:
+    return next((suffix for magic, suffix in _SUFFIXES.items() if content.startswith(magic)), ".img")
+
+
+def _store(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A killed run leaves no torn copy under the final name; new_directory syncs the files at the end.
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

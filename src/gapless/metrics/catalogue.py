@@ -1,0 +1,198 @@
+"""The catalogue of figures: what each key means, once, for every table, report, card, curve, page and document.
+
+    entry_of("retrieval/image_to_text/R@10").label      # "R@10, image to text"
+    entry_of("gap/centroid_distance").better            # "lower"
+
+Nothing else in gapless states a figure's name, unit, direction or value when the gap is closed. A further figure is one
+entry with a function, added by a module of this room or by another package (entry-point group `gapless.figures`).
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+from torch import Tensor
+
+from gapless.core.registry import Registry
+
+Better = Literal["higher", "lower", "neither"]
+Unit = Literal["", "fraction", "degrees", "rank", "tokens"]
+# What a placeholder of a key stands for in the keys of a file.
+_PLACEHOLDERS = {
+    "<modality>": r"(?P<modality>[^/]+)",
+    "<direction>": r"(?P<direction>[^/]+_to_[^/]+|mean)",
+    "<k>": r"(?P<k>[0-9]+)",
+}
+# The figures that say in a few numbers how the modalities lie to each other; they stand beside every map.
+GAP_HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "gap/separability_auc", "gap/mixing@10")
+ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": ""}
+
+
+@dataclass(frozen=True)
+class PairInputs:
+    """What the function of a further figure is given: one pair of modalities.
+
+    Args:
+        first, second: [pair, dim] unit-norm rows, row i of both one pair.
+        groups: [pair] integers from 0: what must not be split.
+        seed: of whatever is drawn.
+    """
+
+    first: Tensor
+    second: Tensor
+    groups: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """One figure.
+
+    Args:
+        key: as in every JSON file; `<modality>`, `<direction>` (image_to_text, mean) and `<k>` stand for what varies.
+        label: what people call it, standing alone.
+        meaning: the formula, or one sentence.
+        low, high: the range; infinite where there is no bound.
+        better: which way is better.
+        family: the heading that it stands under.
+        short: its name under that heading; default the label.
+        unit: "fraction" is printed as percent.
+        decimals: in tables.
+        closed: its value when the gap is closed, as text; "" where closing does not fix it.
+        misleads: how it misleads.
+        cost: what it takes to compute.
+        needs: what must be given beside the embeddings.
+        source: paper, or "" for what is standard.
+        compute: the function of a further figure. It gives one number for a pair of modalities, or a number for each
+            row ([pair]), whose mean is the figure and gets an interval. None for those that `measure` computes
+            together in one pass.
+    """
+
+    key: str
+    label: str
+    meaning: str
+    low: float
+    high: float
+    better: Better
+    family: str
+    short: str = ""
+    unit: Unit = ""
+    decimals: int = 3
+    closed: str = ""
+    misleads: str = ""
+    cost: str = ""
+    needs: str = ""
+    source: str = ""
+    compute: Callable[[PairInputs], float | Tensor] | None = None
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better; nothing where neither is."""
+        return ARROWS[self.better]
+
+    @property
+    def is_percent(self) -> bool:
+        return self.unit == "fraction"
+
+    @property
+    def decimals_shown(self) -> int:
+        """Decimals in a table: percent, degrees, ranks and lengths need one at most."""
+        return 1 if self.unit else self.decimals
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the key in a file, with the names of a pair or of a label where there are several."""
+        escaped = re.escape(self.key)
+        for placeholder, group in _PLACEHOLDERS.items():
+            escaped = escaped.replace(re.escape(placeholder), group)
+        if self.key.startswith("grouping/"):
+            escaped = escaped.replace("grouping/", r"grouping/(?:(?P<label>[^/]+)/)?", 1)
+        return re.compile(rf"{escaped}(?:/(?P<pair>[^/]+-[^/]+))?")
+
+    def shown(self, number: float | None) -> str:
+        """The number as tables print it, rates in percent; a dash where there is none."""
+        if number is None or not math.isfinite(number):
+            return "–"
+        return f"{number * (100 if self.is_percent else 1):z.{self.decimals_shown}f}"
+
+    @property
+    def hint(self) -> str:
+        """How to read it, in a few characters: its arrow, or its value when closed."""
+        closed = f"{self.closed} when closed" if self.closed else ""
+        return ", ".join(part for part in (self.arrow, closed) if part)
+
+
+FIGURES: Registry[FigureEntry] = Registry("figure", "gapless.metrics", "gapless.figures")
+
+
+def further_figures() -> tuple[FigureEntry, ...]:
+    """The entries that bring a function of their own."""
+    return tuple(entry for entry in FIGURES.values() if entry.compute is not None)
+
+
+@lru_cache(maxsize=4096)
+def entry_of(key: str) -> FigureEntry | None:
+    """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none."""
+    for entry in FIGURES.values():
+        if entry.key == key:
+            return entry
+    return next((entry for entry in FIGURES.values() if entry.pattern.fullmatch(key)), None)
+
+
+def known(key: str) -> FigureEntry:
+    """The entry of a key that code names; a missing one is a fault of gapless itself."""
+    entry = entry_of(key)
+    assert entry is not None, f"{key} is not in the catalogue of figures"
+    return entry
+
+
+def label_of(key: str) -> str:
+    """What people call the figure of a key, with what varies in it; the key itself where the catalogue has none."""
+    entry = entry_of(key)
+    if entry is None:
+        return key
+    found: dict[str, Any] = {}
+    if (match := entry.pattern.fullmatch(key)) is not None:
+        found = {name: text for name, text in match.groupdict().items() if text}
+    label = entry.label
+    for name in ("modality", "direction", "k"):
+        label = label.replace(f"<{name}>", found.get(name, "").replace("_to_", " to "))
+    extra = [found[name] for name in ("label", "pair") if name in found]
+    return f"{label} ({', '.join(extra)})" if extra else label
+
+
+def headline_of(key: str) -> str:
+    """`mixing (0.5 when closed)`: the name of a figure with how to read it, where closing has a value for it."""
+    closed = known(key).closed
+    return f"{label_of(key)} ({closed} when closed)" if closed else label_of(key)
+
+
+def range_text(entry: FigureEntry) -> str:
+    """`0 to 2`, `0 or more`, `any`."""
+    low, high = entry.low, entry.high
+    if math.isinf(low):
+        return "any" if math.isinf(high) else f"up to {high:g}"
+    return f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"
+
+
+def markdown_table(family: str) -> str:
+    """The figures of a family as the table that docs/figures.md shows; a test holds the page against it."""
+    rows = [
+        (
+            f"`{entry.key}`",
+            entry.label.replace("<direction>", "a direction").replace("<modality>", "a modality").replace("<k>", "k"),
+            entry.meaning,
+            range_text(entry),
+            {"higher": "high", "lower": "low", "neither": "–"}[entry.better],
+            entry.closed or "–",
+            entry.misleads or "–",
+        )
+        for entry in FIGURES.values()
+        if entry.family == family
+    ]
+    head = ("key", "name", "meaning", "range", "better", "closed", "how it misleads")
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -1,0 +1,123 @@
+"""Recall where several rows show one item, as benchmarks with five captions per image count it.
+
+An item's image stands in five rows, once for each caption. Any caption of the image is right for the image, and the one
+image is right for the caption. So copies of a row inside its item count once, in the gallery and among the queries:
+otherwise five copies of one wrong image would fill the first five places.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gapless.core.geometry import blocks, pairwise_cosine
+from gapless.metrics.retrieval import RECALL_AT, lenient_hit_at_k
+from gapless.metrics.similarity import LenientCounts, tie_tolerance
+from gapless.metrics.uncertainty import Figure, GroupSums, ratio_figure
+
+ROWS_AT_ONCE = 1024
+
+
+def item_figures(
+    rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], items: Tensor, groups: GroupSums
+) -> dict[str, Figure]:
+    """`lenient_R@K` in every direction, where rows of one item are positives of each other."""
+    distinct = {name: distinct_rows(one, items) for name, one in rows.items()}
+    return {
+        f"retrieval/{a}_to_{b}/{key}": figure
+        for pair in pairs
+        for a, b in (pair, pair[::-1])
+        for key, figure in item_recalls(rows[a], rows[b], distinct[a], distinct[b], items, groups).items()
+    }
+
+
+def item_recalls(
+    queries: Tensor, gallery: Tensor, query_rows: Tensor, gallery_rows: Tensor, items: Tensor, groups: GroupSums
+) -> dict[str, Figure]:
+    """`lenient_R@K` of one direction, in [0, 1], higher is better.
+
+    Args:
+        queries: [pair, dim] unit-norm rows of the queries' modality.
+        gallery: [pair, dim] unit-norm rows of the other one.
+        query_rows: which rows ask, from `distinct_rows(queries, items)`.
+        gallery_rows: which rows are found, from `distinct_rows(gallery, items)`.
+        items: [pair] integers, equal where rows show the same item.
+        groups: what the bootstrap resamples.
+    """
+    counts = item_counts(queries[query_rows], gallery[gallery_rows], items[query_rows], items[gallery_rows])
+    asked = torch.zeros(len(items), dtype=torch.float64)
+    asked[query_rows] = 1.0
+    figures = {}
+    for k in RECALL_AT:
+        hits = torch.zeros_like(asked)
+        hits[query_rows] = lenient_hit_at_k(counts, k)
+        figures[f"lenient_R@{k}"] = ratio_figure(hits, asked, groups)
+    return figures
+
+
+def distinct_rows(rows: Tensor, items: Tensor) -> Tensor:
+    """Indices of the rows without those that repeat an earlier one of their item, ascending.
+
+    Two rows are one where their cosine is 1 but for rounding.
+    """
+    tolerance = tie_tolerance(rows)
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    for members in _members(items):
+        left = members
+        while len(left) > 1:  # the first one that is left keeps its place, and its copies go
+            others = left[1:]
+            is_copy = rows[others] @ rows[left[0]] >= 1 - tolerance
+            kept[others[is_copy]] = False
+            left = others[~is_copy]
+    return kept.nonzero().flatten()
+
+
+def item_counts(queries: Tensor, gallery: Tensor, asked: Tensor, held: Tensor) -> LenientCounts:
+    """How many of the gallery score above, and level with, the best positive of each query.
+
+    Args:
+        queries: [query, dim] unit-norm rows.
+        gallery: [candidate, dim] unit-norm rows.
+        asked: [query] the item of each query.
+        held: [candidate] the item of each candidate; every item of a query is among them.
+    """
+    tolerance = tie_tolerance(queries)
+    best, positives = _best_positives(queries, gallery, asked, held, tolerance)
+    above, reached = torch.zeros_like(positives), torch.zeros_like(positives)
+    for part in blocks(len(queries), ROWS_AT_ONCE):
+        for columns in blocks(len(gallery), ROWS_AT_ONCE):
+            scores = queries[part] @ gallery[columns].T
+            above[part] += (scores > best[part, None] + tolerance).sum(dim=1)
+            reached[part] += (scores >= best[part, None] - tolerance).sum(dim=1)
+    return LenientCounts(above, (reached - above - positives).clamp_min(0), positives)
+
+
+def _best_positives(
+    queries: Tensor, gallery: Tensor, asked: Tensor, held: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """The best score among each query's positives, and how many of them reach it."""
+    best = queries.new_full((len(queries),), -torch.inf)
+    positives = torch.ones(len(queries), dtype=torch.float64)
+    order = held.argsort()
+    start = torch.searchsorted(held[order], asked)
+    count = torch.searchsorted(held[order], asked, right=True) - start
+    alone = (count == 1).nonzero().flatten()
+    best[alone] = pairwise_cosine(queries[alone], gallery[order[start[alone]]])
+    several = (count > 1).nonzero().flatten()
+    for own in _members(asked[several]):
+        rows = several[own]
+        candidates = order[start[rows[0]] : start[rows[0]] + count[rows[0]]]
+        for part in rows.split(ROWS_AT_ONCE):
+            scores = [queries[part] @ gallery[some].T for some in candidates.split(ROWS_AT_ONCE)]
+            best[part] = torch.stack([one.amax(dim=1) for one in scores]).amax(dim=0)
+            level = best[part, None] - tolerance
+            positives[part] = sum(((one >= level).sum(dim=1) for one in scores), torch.zeros(len(part))).double()
+    return best, positives
+
+
+def _members(classes: Tensor) -> list[Tensor]:
+    """The indices of each class, ascending."""
+    if not len(classes):
+        return []
+    order = classes.argsort(stable=True)
+    return list(order.split(torch.unique(classes, return_counts=True)[1].tolist()))

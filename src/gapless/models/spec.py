@@ -1,0 +1,315 @@
+"""What a model is made of, as typed and frozen specifications: modality, input, encoder, head.
+
+    spec = modality_spec("image", {
+        "input": {"kind": "image", "size": 224},
+        "encoder": {"kind": "transformers", "config": {"model_type": "vit"}, "pooling": "cls"},
+        "head": [{"kind": "linear", "size": 512}],
+    })
+    spec.input.size, spec.encoder.trainable, spec.head[0].size
+
+A configuration file, a recipe and the command line give mappings; here they become dataclasses, once. A key that
+nothing reads is refused with the nearest right one, so that no misspelt option is passed over in silence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gapless.core.errors import UsageError, unknown_name
+
+Pooling = Literal["cls", "mean", "pooler", "image_embeds", "text_embeds"]
+
+
+# ---- inputs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image as a square of normalised floats.
+
+    Args:
+        size: side of the square, in pixels.
+        channels: 1 (grey) or 3.
+        fit: "pad" shows the whole image on black, "crop" brings the shorter side to `resize` and cuts the centre,
+            "stretch" ignores the aspect.
+        resize: the shorter side before a crop; default `size`.
+        resample: Pillow's number of the filter; default bicubic.
+        mean, std: per channel, of values in [0, 1]; default ImageNet's, or 0.5 and 0.25 for one channel.
+    """
+
+    kind: ClassVar[str] = "image"
+    size: int = 224
+    channels: Literal[1, 3] = 3
+    fit: Literal["pad", "crop", "stretch"] = "pad"
+    resize: int | None = None
+    resample: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """A text as the tokens of its encoder's tokenizer.
+
+    Args:
+        max_length: tokens that are kept.
+        padding: True pads to the longest text of the batch, "max_length" to `max_length`.
+        tokenizer: "open_clip" for open_clip's own; None for the one that is saved with the model.
+    """
+
+    kind: ClassVar[str] = "text"
+    max_length: int = 128
+    padding: bool | Literal["max_length"] = True
+    tokenizer: Literal["open_clip"] | None = None
+
+
+@dataclass(frozen=True)
+class VectorInput:
+    """A row of `size` finite numbers."""
+
+    kind: ClassVar[str] = "vector"
+    size: int
+
+
+# ---- encoders -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TransformersEncoderSpec:
+    """A model of transformers (timm's are of type `timm_wrapper`).
+
+    Args:
+        config: the keyword arguments of its configuration, `model_type` among them.
+        pooling: how token features become one row.
+        architecture: the class; default `AutoModel`.
+        pretrained: a local directory or hub name whose weights a new model starts from; a saved model has none.
+        trainable: whether it learns; a frozen encoder stays in evaluation mode.
+    """
+
+    kind: ClassVar[str] = "transformers"
+    config: Mapping[str, Any] | None = None
+    pooling: Pooling = "pooler"
+    architecture: str = "AutoModel"
+    pretrained: str | None = None
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class OpenClipEncoderSpec:
+    """One tower of an open_clip model; `config` is open_clip's own `model_cfg`, the rest as for transformers."""
+
+    kind: ClassVar[str] = "open_clip"
+    tower: Literal["visual", "text"]
+    config: Mapping[str, Any] | None = None
+    pretrained: str | None = None
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class VectorEncoderSpec:
+    """Ready features of `size` numbers, taken as they are."""
+
+    kind: ClassVar[str] = "vector"
+    size: int
+    trainable: bool = True
+
+
+# ---- layers of a head -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """The usual CLIP projection to `size`."""
+
+    kind: ClassVar[str] = "linear"
+    size: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class MlpLayer:
+    """Linear, layer norm, GELU, dropout, linear: to `size` by way of `hidden`."""
+
+    kind: ClassVar[str] = "mlp"
+    hidden: int
+    size: int
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ResidualLayer:
+    """`x + up(gelu(down(x)))`, the identity at the start; `size` is the input's and may be left out."""
+
+    kind: ClassVar[str] = "residual"
+    hidden: int
+    size: int | None = None
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class AffineLayer:
+    """`(x - offset) @ rotation`, a fitted map; `size` defaults to the input's."""
+
+    kind: ClassVar[str] = "affine"
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class UnitNormLayer:
+    """Each row over its norm."""
+
+    kind: ClassVar[str] = "unit_norm"
+
+
+@dataclass(frozen=True)
+class LayerNormLayer:
+    """`torch.nn.LayerNorm`."""
+
+    kind: ClassVar[str] = "layer_norm"
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    """`torch.nn.Dropout` of this rate."""
+
+    kind: ClassVar[str] = "dropout"
+    rate: float
+
+
+InputSpec = ImageInput | TextInput | VectorInput
+EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec
+LayerSpec = LinearLayer | MlpLayer | ResidualLayer | AffineLayer | UnitNormLayer | LayerNormLayer | DropoutLayer
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality of a model; `head` None stands for one linear layer to the shared space."""
+
+    input: InputSpec
+    encoder: EncoderSpec
+    head: tuple[LayerSpec, ...] | None = None
+
+
+# ---- from mappings --------------------------------------------------------------------------------------------------
+
+Spec = TypeVar("Spec")
+
+
+def modality_spec(name: str, mapping: Mapping[str, Any]) -> ModalitySpec:
+    """The typed specification of a modality.
+
+    Raises:
+        UsageError: an unknown kind or key (the nearest right one is named), a missing or unfit value.
+    """
+    where = f"modality {name!r}"
+    _check_mapping(mapping, where)
+    _check_keys(mapping, [field.name for field in fields(ModalitySpec)], where)
+    missing = [part for part in ("input", "encoder") if part not in mapping]
+    if missing:
+        raise UsageError(f"{where} has no {' and no '.join(missing)}; see docs/train.md")
+    head = mapping.get("head")
+    if head is not None and (isinstance(head, str | Mapping) or not isinstance(head, Sequence)):
+        raise UsageError(f"{where}: head is a list of layers, got {head!r}")
+    return ModalitySpec(
+        input=input_spec(mapping["input"], f"the input of {where}"),
+        encoder=encoder_spec(mapping["encoder"], f"the encoder of {where}"),
+        head=None
+        if head is None
+        else tuple(layer_spec(layer, f"head layer {number} of {where}") for number, layer in enumerate(head, 1)),
+    )
+
+
+def input_spec(mapping: Mapping[str, Any], where: str = "the input") -> InputSpec:
+    """`{"kind": "image", "size": 224}` as an `ImageInput`; likewise text and vector."""
+    spec: InputSpec = _of_kind(InputSpec, "input kind", mapping, where)
+    return spec
+
+
+def encoder_spec(mapping: Mapping[str, Any], where: str = "the encoder") -> EncoderSpec:
+    """`{"kind": "vector", "size": 64}` as a `VectorEncoderSpec`; likewise transformers and open_clip."""
+    spec: EncoderSpec = _of_kind(EncoderSpec, "encoder kind", mapping, where)
+    return spec
+
+
+def layer_spec(mapping: Mapping[str, Any], where: str = "the head layer") -> LayerSpec:
+    """`{"kind": "linear", "size": 512}` as a `LinearLayer`; likewise the other layers."""
+    spec: LayerSpec = _of_kind(LayerSpec, "head layer", mapping, where)
+    return spec
+
+
+def _of_kind(kinds: Any, what: str, mapping: Mapping[str, Any], where: str) -> Any:
+    by_name = {kind.kind: kind for kind in get_args(kinds)}
+    _check_mapping(mapping, where)
+    name = mapping.get("kind", "")
+    if name not in by_name:
+        raise unknown_name(f"{what} in {where}", str(name), by_name)
+    return _filled(by_name[name], {key: value for key, value in mapping.items() if key != "kind"}, f"{where} ({name})")
+
+
+def _filled(spec: type[Spec], values: Mapping[str, Any], where: str) -> Spec:
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(spec)}  # type: ignore[arg-type]
+    _check_keys(values, list(known), where)
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    if missing:
+        raise UsageError(f"{where} has no {' and no '.join(missing)}")
+    hints = get_type_hints(spec)
+    return spec(**{key: _checked(value, hints[key], f"{key} of {where}") for key, value in values.items()})
+
+
+def _check_mapping(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} is a mapping of keys to values, got {value!r}")
+
+
+def _check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{where} has an unknown key {key!r}{meant} (known: {', '.join(known) or 'none'})")
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """The value as its type asks: whole numbers of at least 1, finite floats, lists as tuples."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for option in options:
+        fits, converted = _as_type(value, option)
+        if fits:
+            return converted
+    expected = " or ".join(_type_text(option) for option in options)
+    raise UsageError(f"{where} must be {expected}, got {value!r}")
+
+
+def _as_type(value: Any, option: Any) -> tuple[bool, Any]:
+    origin = get_origin(option)
+    if option is type(None):
+        return value is None, None
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(option)), value
+    if option is bool:
+        return isinstance(value, bool), value
+    if option is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0, value
+    if option is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and value == value and abs(value) != float("inf"), float(value) if is_number else value
+    if origin is tuple:
+        return _as_numbers(value)
+    return isinstance(value, origin or option), value
+
+
+def _as_numbers(value: Any) -> tuple[bool, Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False, value
+    parts = [_as_type(one, float) for one in value]
+    return all(fits for fits, _ in parts), tuple(number for _, number in parts)
+
+
+def _type_text(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    names = {type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return names.get(option, "a list of numbers" if get_origin(option) is tuple else "a mapping")

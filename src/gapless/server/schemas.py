@@ -1,0 +1,113 @@
+"""What the API takes and gives; the OpenAPI document is made of these."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gapless.core.errors import UsageError
+from gapless.search.collection import Hit
+
+MAX_HITS = 200
+Words = Annotated[str, Field(max_length=2_000)]
+Name = Annotated[str, Field(max_length=1_000)]
+
+
+class Query(BaseModel):
+    """What to look for, and where. Exactly one of: words and an uploaded image (either or both), `vector`, `like`."""
+
+    # strict: "3" and true are no numbers, 2.5 is no number of hits
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    text: Words | None = Field(None, description="words to search with")
+    image_weight: float = Field(0.5, ge=0, le=1, description="with words and an image: 0 is words alone, 1 image alone")
+    vector: Annotated[list[float], Field(max_length=65_536)] | None = Field(
+        None, description="an embedding of the collection's model instead of words; any length but 0"
+    )
+    like: Name | None = Field(None, description="the row of a hit: more like this one")
+    k: int = Field(24, ge=1, le=MAX_HITS, description="how many hits")
+    modality: Name | None = Field(None, description="only rows of this modality; null searches all together")
+    labels: Annotated[dict[Name, Name | int | float], Field(max_length=20)] = Field(
+        default_factory=dict, description="only rows with these values of these labels"
+    )
+    where: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None, description="a filter in SQL: modality_type = 'CT' AND age > 60"
+    )
+    hybrid: bool = Field(False, description="also search the captions for the words; the two rankings become one")
+
+    @property
+    def condition(self) -> str | None:
+        """The filter; one of spaces is none."""
+        return self.where if self.where and self.where.strip() else None
+
+    def check_inputs(self, has_image: bool) -> None:
+        """Exactly one way of asking.
+
+        Raises:
+            UsageError: none, or several.
+        """
+        given = [self.text is not None or has_image, self.vector is not None, self.like is not None]
+        if sum(given) != 1:
+            raise UsageError("ask with words, an image or both, or with 'vector', or with 'like': one of these")
+        if self.hybrid and self.text is None:
+            raise UsageError("a hybrid search needs words")
+
+
+class FoundRow(BaseModel):
+    """A row of the collection; `row` is its key, opaque."""
+
+    row: str
+    id: str
+    modality: str
+    score: float = Field(description="cosine in [-1, 1], higher is nearer; the fused score of a hybrid search")
+    caption: str | None
+    labels: dict[str, str | None]
+    group: str | None
+    has_thumbnail: bool
+
+    @classmethod
+    def of(cls, hit: Hit) -> "FoundRow":
+        return cls(**asdict(hit))
+
+
+class CutWords(BaseModel):
+    """Words that are more than the model reads."""
+
+    tokens: int = Field(description="of the whole query")
+    read: int = Field(description="so many of them the model read, from the start")
+
+
+class Answer(BaseModel):
+    hits: list[FoundRow]
+    cut: CutWords | None = Field(None, description="null where the model read all words of the query")
+    milliseconds: float = Field(description="inside the service, from the query's last byte to the hits")
+
+
+class Failure(BaseModel):
+    """Every refusal: one sentence."""
+
+    error: str
+
+
+class Label(BaseModel):
+    values: list[tuple[str, int]] = Field(description="values with their number of rows, the most frequent first")
+    num_values: int = Field(description="how many there are; of very many only the first are listed")
+    kind: str = Field(description="number where every value is one (a filter compares numbers then), else text")
+
+
+class Description(BaseModel):
+    """The collection and what it can be asked."""
+
+    rows: int
+    modalities: list[str]
+    labels: dict[str, Label]
+    queries: list[str] = Field(description="what the model embeds: text, image")
+    fields: list[str] = Field(description="what `where` may name")
+    embedding_dim: int
+    fingerprint: str = Field(description="of the model")
+
+
+class Health(BaseModel):
+    status: str
+    rows: int
+    version: str

@@ -1,0 +1,66 @@
+"""What the readers of every table format take and give: rows with their origin, and counts of their lines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gapless.core.errors import UsageError
+
+Cells = Mapping[str, Any]
+Line = tuple[str, Cells | None, str]  # origin, cells, what is wrong when there are none
+
+# What may stand between the cells of a row, and how a command line says it.
+SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a table of text is read, where it does not say so itself.
+
+    Args:
+        encoding: a name that Python knows; None is UTF-8, or what the file's byte-order mark says.
+        separator: one character, or its name ("tab"); None is found from the header.
+    """
+
+    encoding: str | None = None
+    separator: str | None = None
+
+    def separator_character(self) -> str | None:
+        """The one character.
+
+        Raises:
+            UsageError: more than one, or a quotation mark or line end.
+        """
+        if self.separator is None:
+            return None
+        character = SEPARATORS.get(self.separator, self.separator)
+        if len(character) != 1 or character in '"\r\n':
+            raise UsageError(f"--separator is one character or one of {', '.join(SEPARATORS)}, got {self.separator!r}")
+        return character
+
+
+# Everything is found from the file.
+DETECT = TextOptions()
+
+
+@dataclass
+class LineCount:
+    """Where the lines of one table went: lines = header + rows + continued + blank.
+
+    Args:
+        file: the table's name.
+        rows: kept or skipped; a row over several lines counts once, its further lines are `continued`.
+        blank: lines without content, or with separators only.
+    """
+
+    file: str
+    lines: int = 0
+    header: int = 0
+    rows: int = 0
+    continued: int = 0
+    blank: int = 0
+
+    def check(self) -> None:
+        """AssertionError when a line was lost; that would be an error of the reader, not of the file."""
+        parts = self.header + self.rows + self.continued + self.blank
+        assert parts == self.lines, f"{self.file}: {self.lines} lines, but {parts} of them accounted for"

@@ -1,0 +1,192 @@
+"""What happens around the steps of `transformers.Trainer`: the temperature rule, schedules, metrics.jsonl, progress."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gapless.core.errors import DataRefused
+from gapless.core.files import strict_json, write_text
+from gapless.losses.gap_closing import GapClosingLoss
+
+HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+
+
+class LossRules(TrainerCallback):
+    """Moves the scheduled weights before a step and clamps the temperature after it.
+
+    Args:
+        progress: where schedules stand throughout, in [0, 1]; None follows the training.
+    """
+
+    def __init__(self, loss: GapClosingLoss, progress: float | None = None) -> None:
+        self.loss = loss
+        self.progress = progress
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        reached = min(1.0, state.global_step / max(1, state.max_steps))
+        self.loss.set_progress(reached if self.progress is None else self.progress)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.loss.clamp_logit_scale()
+
+
+def closes_epoch(state: TrainerState) -> bool:
+    """Whether the step just done is the last of its epoch, or of the training."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+
+
+class EpochBeforeCheckpoint(TrainerCallback):
+    """A checkpoint of the last step of an epoch waits for the epoch's own log and evaluation.
+
+    Saved before them, as transformers does, it would resume into the next epoch, and they would never be made.
+    """
+
+    def __init__(self) -> None:
+        self.is_waiting = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save and closes_epoch(state):
+            control.should_save, self.is_waiting = False, True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_waiting:
+            control.should_save, self.is_waiting = True, False
+
+
+class StopRequest(TrainerCallback):
+    """SIGTERM, which schedulers send some time before they kill: the step is finished, saved, and training ends.
+
+    Only where one process trains: several would have to agree on the step, at a price at every step.
+    """
+
+    def __init__(self) -> None:
+        self.was_made = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals reach the main thread alone; in any other nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda number, frame: self.make())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def make(self) -> None:
+        self.was_made = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.was_made:
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Transformers ends the epoch wherever training stops; what belongs to its end comes when it is reached."""
+        if control.should_training_stop and self.was_made and not closes_epoch(state):
+            control.should_log = control.should_evaluate = control.should_save = False
+
+
+def ignore_stop_request(number: int, start: Callable[[int], None] | None = None) -> None:
+    """Start of a loader's worker: a scheduler signals all processes, and the trainer needs its workers to finish.
+
+    Args:
+        number: of the worker.
+        start: what else it is to do.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if start is not None:
+        start(number)
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log to `metrics.jsonl`; after a resume, lines past the resumed step are dropped first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        *lines, _ = self.path.read_text(errors="replace").split("\n")  # the last one is empty, or torn
+        kept = [line for number, line in enumerate(lines, start=1) if self.step_of(number, line) <= state.global_step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept if state.global_step > 0))
+
+    def step_of(self, number: int, line: str) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            raise DataRefused(
+                f"{self.path} is damaged at line {number}; put it back, or remove it and lose the figures so far"
+            ) from None
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        record = {key.replace("eval_", "eval/", 1): value for key, value in logs.items() if key not in HIDDEN_LOGS}
+        if set(record) - {"epoch"}:
+            with self.path.open("a") as stream:
+                stream.write(strict_json({"step": state.global_step, **record}) + "\n")
+
+
+class ProgressBar(TrainerCallback):
+    """Steps, time left and the last figures, on stderr."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.label,
+                unit="step",
+                mininterval=0.5,
+                disable=None,
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        shown = {
+            "loss": "loss",
+            "eval_gap/centroid_distance": "gap",
+            "eval_retrieval/mean/R@10": "R@10",
+            "eval_caption/loss": "validation",
+        }
+        if self.bar is not None:
+            self.last = {**getattr(self, "last", {}), **{shown[k]: f"{v:.3f}" for k, v in logs.items() if k in shown}}
+            self.bar.set_postfix(self.last)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,190 @@
+"""Evaluation of a finished run: every figure of a split, written to `results.json` with what it was measured on."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from gapless.audit.leakage import share_in_train
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
+from gapless.inference.embed import embed_dataset, evaluation_dataset
+from gapless.manifest.manifest import Manifest
+from gapless.metrics.inputs import MIN_ROWS
+from gapless.metrics.labels import telling_label
+from gapless.metrics.measure import measure
+from gapless.models.aligner import GaplessModel
+
+PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
+MAX_LATENT_PAIRS = 512
+EMBEDDINGS = "embeddings.safetensors"
+POSITIVES = "positives"  # a column of this name says which rows show one item
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The configuration of a finished run."""
+    if not (directory / "config.yaml").exists():
+        raise UsageError(f"{directory} is not a run: it has no config.yaml")
+    if not (directory / "model" / "config.json").exists():
+        raise UsageError(f"{directory} has no finished model; continue it with --resume latest")
+    return read_config(directory, ("recipe", "method", "seed", "settings"))
+
+
+def read_config(directory: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A run's `config.yaml`, which must have these keys."""
+    config = read_yaml(directory / "config.yaml")
+    settings = config.get("settings")
+    missing = [key for key in keys if key not in config]
+    if not isinstance(settings, dict) or not isinstance(settings.get("training"), dict):
+        missing.append("settings.training")
+    if missing:
+        raise DataRefused(f"{directory / 'config.yaml'} is not that of a run: it lacks {', '.join(missing)}")
+    return config
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def evaluate_run(
+    directory: Path,
+    manifest: Manifest,
+    split: str = "test",
+    num_bootstrap: int = 1000,
+    extra: dict[str, Any] | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
+
+    Args:
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        extra: further entries of `results.json`.
+
+    Returns:
+        what `results.json` holds.
+
+    Raises:
+        UsageError: no finished run, no such split, or other figures in `out`.
+        DataRefused: a split of one row.
+    """
+    config = read_run(directory)
+    rows = comparable_rows(manifest, split)
+    out = directory if out is None else out
+    refuse_other_figures(out, split, manifest.fingerprint)
+    out.mkdir(parents=True, exist_ok=True)
+    embeddings = embed_split(GaplessModel.from_pretrained(directory / "model"), rows, f"embed {split}")
+    figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
+    results = {
+        "n": figures.pop("n"),
+        "gallery_size": figures.pop("gallery_size"),
+        "figures": figures,
+        "split": split,
+        "seed": config["seed"],
+        "method": config["method"],
+        "recipe": config["recipe"],
+        "budget": budget_of(directory, config),
+        "versions": versions(),
+        "data": describe(manifest, split),
+        **(extra or {}),
+    }
+    write_embeddings(out / EMBEDDINGS, embeddings, rows)
+    write_latent(out / "latent.safetensors", embeddings, rows)
+    write_json(out / "results.json", results)
+    return results
+
+
+def comparable_rows(manifest: Manifest, split: str) -> Manifest:
+    """The rows of a split that figures can be had of.
+
+    Raises:
+        DataRefused: a single row, which would be ranked among itself alone.
+    """
+    rows = manifest.select(split)
+    if len(rows) < MIN_ROWS:
+        raise DataRefused(
+            f"{manifest.path} has {len(rows)} row in split {split!r}, and figures compare at least {MIN_ROWS} rows "
+            "with each other; 'gapless data split' makes a split"
+        )
+    return rows
+
+
+def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | None = None) -> None:
+    """Figures of one split, one data set and one kind are not written over others, nor into a file."""
+    check_directory(out)
+    if not (out / "results.json").exists():
+        return
+    before = read_object(out / "results.json")
+    data = before.get("data")
+    of_data = data.get("fingerprint") if isinstance(data, dict) else None
+    if before.get("kind") != kind:
+        held = f"figures of {before.get('kind') or 'an aligner'}"
+    elif (before.get("split"), of_data) != (split, fingerprint):
+        held = f"the split {before.get('split')!r} or other data"
+    else:
+        return
+    raise UsageError(f"{out / 'results.json'} holds {held}; choose another --out")
+
+
+def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:
+    return embed_dataset(model, evaluation_dataset(model, rows), progress=progress)
+
+
+def measured_on(rows: Manifest) -> dict[str, Any]:
+    """What `measure` needs to know of a manifest's rows: groups, captions, the main label, and any `positives`."""
+    label = main_label(rows)
+    return {
+        "groups": rows.table["group"].to_pylist(),
+        "labels": None if label is None else rows.table[label].to_pylist(),
+        "captions": rows.first_captions,
+        "positives": rows.table[POSITIVES].to_pylist() if POSITIVES in rows.labels else None,
+    }
+
+
+def main_label(rows: Manifest) -> str | None:
+    """The label that figures of grouping are about: the first one that can be classes."""
+    columns = {label: rows.table[label].to_pylist() for label in rows.labels if label != POSITIVES}
+    return telling_label(columns, rows.table["group"].to_pylist())
+
+
+def describe(manifest: Manifest, split: str) -> dict[str, Any]:
+    """What the figures were measured on, and which share of the split's rows leaks from train."""
+    splits, groups = manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist()
+    images = manifest.table["sha256"].to_pylist() if "sha256" in manifest.table.column_names else [None] * len(groups)
+    share = share_in_train(groups, splits, images, split)
+    of_split = {group for group, name in zip(groups, splits, strict=True) if name == split}
+    return {
+        "source": manifest.info["source"],
+        "fingerprint": manifest.fingerprint,
+        "rows": manifest.rows_per_split(),
+        "groups": len(of_split),
+        "label": main_label(manifest.select(split)),
+        "leakage": {} if share is None else {f"{split}_rows_in_train_share": share},
+    }
+
+
+def budget_of(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """How much training the run had: steps, epochs, batch."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines() if (directory / "metrics.jsonl").exists() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return {
+        "steps": last.get("step"),
+        "epochs": last.get("epoch"),
+        "batch": config["settings"]["training"].get("per_device_train_batch_size"),
+    }
+
+
+def write_embeddings(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
+    """Modality -> [pair, dim], with the ids of the rows in the file's metadata."""
+    ids = json.dumps(rows.table["id"].to_pylist())
+    write_bytes(path, save({name: matrix.contiguous() for name, matrix in embeddings.items()}, metadata={"ids": ids}))
+
+
+def write_latent(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
+    """The first pairs of the split, for pictures."""
+    some = Manifest(rows.path, rows.info, rows.table.slice(0, MAX_LATENT_PAIRS))
+    write_embeddings(path, {name: matrix[:MAX_LATENT_PAIRS] for name, matrix in embeddings.items()}, some)

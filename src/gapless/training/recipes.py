@@ -1,0 +1,259 @@
+"""Recipes and methods: what is trained and with which loss. Both are frozen data; the tables at the end name them.
+
+A variant is a function that changes a few fields of another. An ablation is a weight of 0, never another code path.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gapless.core.errors import UsageError, unknown_name
+from gapless.models.spec import modality_spec
+
+Weight = float | list[list[float]]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss of a run.
+
+    Args:
+        temperature: start value, or the fixed value.
+        learn_temperature: train `logit_scale` (fp32, clamped to 100, no weight decay).
+        alignment_weight: weight of Align True Pairs; a number, or [[progress, weight], ...] with progress in [0, 1].
+        uniformity_weight: weight of Centroid Uniformity; likewise.
+        normalise_centroids: True is the authors' published code, False the paper's text.
+        mask_duplicates: pairs whose captions are the same are not negatives of each other.
+    """
+
+    temperature: float = 0.07
+    learn_temperature: bool = True
+    alignment_weight: Weight = 1.0
+    uniformity_weight: Weight = 1.0
+    normalise_centroids: bool = True
+    mask_duplicates: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run needs besides data, method and seed.
+
+    Args:
+        modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`.
+        anchor: the modality that every other one is contrasted with.
+        embedding_dim: size of the shared space.
+        vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
+        augment_images: small shifts and intensity changes while training; never a flip.
+        micro_batch_size: encode so many pairs at a time while the loss sees the whole batch (GradCache); None is off.
+        loss: the loss before a method changes it.
+        training: arguments of `transformers.TrainingArguments`, by their own names.
+    """
+
+    modalities: Mapping[str, Mapping[str, Any]]
+    anchor: str = "text"
+    embedding_dim: int = 512
+    vocab_size: int = 4096
+    augment_images: bool = False
+    micro_batch_size: int | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.anchor not in self.modalities:
+            raise unknown_name("anchor modality", self.anchor, self.modalities)
+        for name, spec in self.modalities.items():
+            modality_spec(name, spec)
+        for name, value in (("embedding_dim", self.embedding_dim), ("micro_batch_size", self.micro_batch_size or 1)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+
+
+def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:
+    """A small grey-level ResNet from a configuration."""
+    return {
+        "input": {"kind": "image", "size": image_size, "channels": 1},
+        "encoder": {
+            "kind": "transformers",
+            "config": {
+                "model_type": "resnet",
+                "num_channels": 1,
+                "embedding_size": widths[0],
+                "hidden_sizes": list(widths),
+                "depths": list(depths),
+                "layer_type": "basic",
+            },
+            "pooling": "pooler",
+        },
+    }
+
+
+def small_text_modality(hidden: int, layers: int, max_length: int) -> dict[str, Any]:
+    """A small BERT from a configuration; its vocabulary is that of the tokenizer trained with it."""
+    return {
+        "input": {"kind": "text", "max_length": max_length},
+        "encoder": {
+            "kind": "transformers",
+            "config": {
+                "model_type": "bert",
+                "hidden_size": hidden,
+                "num_hidden_layers": layers,
+                "num_attention_heads": max(1, hidden // 32),
+                "intermediate_size": 2 * hidden,
+                "max_position_embeddings": max_length,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+            },
+            "pooling": "mean",
+        },
+    }
+
+
+def phantom_small() -> Recipe:
+    """Image and text of the phantom, trained from scratch in a minute or two on two cores."""
+    return Recipe(
+        modalities={
+            "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
+            "text": small_text_modality(128, 2, 48),
+        },
+        vocab_size=2048,
+        training={
+            "num_train_epochs": 8,
+            "per_device_train_batch_size": 256,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "warmup_steps": 0.1,
+            "lr_scheduler_type": "cosine",
+            "max_grad_norm": 1.0,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "save_total_limit": 2,
+            "logging_steps": 5,
+        },
+    )
+
+
+def phantom_three() -> Recipe:
+    """`phantom-small` with the waveform as a third modality."""
+    base = phantom_small()
+    waveform = {
+        "input": {"kind": "vector", "size": 64},
+        "encoder": {"kind": "vector", "size": 64},
+        "head": [{"kind": "mlp", "hidden": 256, "size": base.embedding_dim}],
+    }
+    return replace(base, modalities={**base.modalities, "waveform": waveform})
+
+
+def table_small() -> Recipe:
+    """Any table of images and captions, both encoders from scratch at 64 pixels: for trying a data set on a laptop."""
+    base = phantom_small()
+    return replace(
+        base,
+        modalities={
+            "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
+            "text": small_text_modality(128, 2, 96),
+        },
+        vocab_size=4096,
+        augment_images=True,
+        training={**base.training, "num_train_epochs": 30, "per_device_train_batch_size": 128},
+    )
+
+
+def roco_eva_bert() -> Recipe:
+    """The paper's set-up: EVA-CLIP ViT-g and BERT-base into 512-d; needs a GPU and downloaded weights."""
+    return Recipe(
+        modalities={
+            "image": {
+                "input": {
+                    "kind": "image",
+                    "size": 224,
+                    "channels": 3,
+                    "mean": [0.48145466, 0.4578275, 0.40821073],
+                    "std": [0.26862954, 0.26130258, 0.27577711],
+                },
+                "encoder": {
+                    "kind": "transformers",
+                    "pretrained": "timm/eva_giant_patch14_clip_224.laion400m",
+                    "config": {"model_type": "timm_wrapper", "architecture": "eva_giant_patch14_clip_224"},
+                    "pooling": "pooler",
+                },
+            },
+            "text": {
+                "input": {"kind": "text", "max_length": 128},
+                "encoder": {
+                    "kind": "transformers",
+                    "pretrained": "bert-base-uncased",
+                    "config": {"model_type": "bert"},
+                    "pooling": "cls",
+                },
+            },
+        },
+        training={
+            "num_train_epochs": 20,
+            "per_device_train_batch_size": 64,
+            "learning_rate": 1e-5,
+            "weight_decay": 0.01,
+            "warmup_steps": 0.05,
+            "lr_scheduler_type": "cosine",
+            "bf16": True,
+            "gradient_checkpointing": True,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "save_total_limit": 2,
+            "dataloader_num_workers": 8,
+            "logging_steps": 50,
+        },
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "phantom-small": phantom_small,
+    "phantom-three": phantom_three,
+    "table-small": table_small,
+    "roco-eva-bert": roco_eva_bert,
+}
+
+
+def published(loss: LossConfig) -> LossConfig:
+    """The paper's loss: both terms at weight 1."""
+    return replace(loss, alignment_weight=1.0, uniformity_weight=1.0)
+
+
+def ramped(loss: LossConfig, alignment: float = 8.0) -> LossConfig:
+    """Contrast first, then close the gap: both weights wait for 30 % of the training, then rise to the end.
+
+    Weights 1 and 1 hardly move the cosine on small sets, and a large constant alignment collapses a model that starts
+    from scratch; docs/method.md has the figures.
+
+    Args:
+        alignment: the weight of Align True Pairs at the end; that of Centroid Uniformity is 1.
+    """
+    return replace(
+        loss,
+        alignment_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, alignment]],
+        uniformity_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, 1.0]],
+    )
+
+
+METHODS: dict[str, Callable[[LossConfig], LossConfig]] = {
+    "clip": lambda loss: replace(loss, alignment_weight=0.0, uniformity_weight=0.0),
+    "clip-fixed": lambda loss: replace(
+        loss, alignment_weight=0.0, uniformity_weight=0.0, learn_temperature=False, temperature=0.07
+    ),
+    "align-only": lambda loss: replace(published(loss), uniformity_weight=0.0),
+    "uniform-only": lambda loss: replace(published(loss), alignment_weight=0.0),
+    "gapless-published": published,
+    "gapless": ramped,
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, tuple(RECIPES))
+    return RECIPES[name]()
+
+
+def apply_method(recipe: Recipe, method: str) -> Recipe:
+    """The recipe with its loss as the method has it."""
+    if method not in METHODS:
+        raise unknown_name("method", method, tuple(METHODS))
+    return replace(recipe, loss=METHODS[method](recipe.loss))

@@ -1,0 +1,292 @@
+"""A run: one directory that training writes, `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from transformers import PreTrainedModel, TrainingArguments, set_seed
+
+from gapless.core.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
+from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
+from gapless.core.locks import only_writer
+from gapless.inference.embed import check_modalities, evaluation_dataset, preprocessors_of
+from gapless.inference.pairs import PairDataset
+from gapless.manifest.manifest import Manifest
+from gapless.metrics.inputs import MIN_ROWS
+from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
+from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.spec import TextInput
+from gapless.models.tokenizers import train_tokenizer
+from gapless.training.checkpoint import checkpoints_of, newest_valid
+from gapless.training.recipes import Recipe
+from gapless.training.trainer import AlignerTrainer, RunTrainer
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+class Settings(Protocol):
+    """What every kind of run has in its settings."""
+
+    @property
+    def training(self) -> Mapping[str, Any]: ...
+
+
+class Request:
+    """What was asked for, a frozen dataclass: it is written to `config.yaml`, and a resumed run must match it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists and dictionaries alone, as YAML and JSON write them."""
+        described: dict[str, Any] = plain(asdict(self))  # type: ignore[call-overload]
+        return described
+
+    def to_yaml(self) -> str:
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+@dataclass(frozen=True)
+class Run(Request):
+    """The training of an aligner."""
+
+    recipe: str
+    method: str
+    seed: int
+    settings: Recipe
+    data_fingerprint: str
+
+
+def plain(value: Any) -> Any:
+    """Tuples and mappings as YAML's own lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+    """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here."""
+    known = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
+    for name, value in settings.training.items():
+        if name not in known:
+            raise unknown_name("training argument", name, tuple(known))
+        if known[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"training.{name} must be a number, got {value!r}")
+    fixed = {
+        "output_dir": str(out / "checkpoints"),
+        "seed": seed,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": True,
+        "save_only_model": False,  # a checkpoint without its optimizer, or data seen again, is no exact resume
+        "ignore_data_skip": False,
+        "logging_nan_inf_filter": False,
+        "label_names": [],
+        "disable_tqdm": True,
+    }
+    for name in settings.training.keys() & fixed.keys():
+        if settings.training[name] != fixed[name]:
+            raise UsageError(f"training.{name} is always {fixed[name]!r} here, got {settings.training[name]!r}")
+    chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
+    if not has_evaluation:
+        chosen["eval_strategy"] = "no"
+    # YAML reads a bare `no` as False
+    chosen = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in chosen.items()}
+    try:
+        return TrainingArguments(**{**chosen, **fixed})
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"training: {error}") from None
+
+
+def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
+    """A fresh model of a recipe; the tokenizer is trained on `captions` where the text encoder brings none."""
+    loss = {k: v for k, v in asdict(settings.loss).items() if k != "mask_duplicates"}
+    config = GaplessConfig(
+        modalities=plain(settings.modalities),
+        embedding_dim=settings.embedding_dim,
+        loss={"anchor": settings.anchor, **loss},
+    )
+    specs, tokenizers = config.specs(), {}
+    for name in text_modalities(config):
+        spec = specs[name]
+        assert isinstance(spec.input, TextInput)
+        source = getattr(spec.encoder, "pretrained", None)
+        if source and spec.input.tokenizer != "open_clip":
+            tokenizers[name] = pretrained_tokenizer(source)
+        elif not source:
+            tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec.input.max_length)
+            encoder = config.modalities[name]["encoder"]
+            encoder["config"] = {**(encoder.get("config") or {}), "vocab_size": len(tokenizers[name])}
+    try:
+        return assemble(config, tokenizers)
+    except GaplessError:
+        raise
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UsageError(f"the recipe cannot be built ({type(error).__name__}: {error})") from None
+
+
+def pretrained_tokenizer(source: str) -> Any:
+    try:
+        return saved_tokenizer(source)
+    except (OSError, ValueError) as error:
+        raise network_or_usage(source, error) from None
+
+
+def all_captions(manifest: Manifest) -> list[str]:
+    if "captions" not in manifest.table.column_names:
+        return []
+    return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
+
+
+def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: str | None = None) -> dict[str, str]:
+    """Train one model and write its run directory.
+
+    Args:
+        resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
+        label: of the progress bar.
+
+    Returns:
+        the checkpoints that a resume passed over, each with the reason.
+
+    Raises:
+        UsageError: an unknown name, an output directory in use, a recipe that differs on resume.
+        DataRefused: fewer rows than a batch.
+    """
+    settings, seed = run.settings, run.seed
+    train_rows = manifest.select(TRAIN)
+    has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) >= MIN_ROWS
+    arguments = training_arguments(settings, out, seed, has_evaluation)
+    check_enough(train_rows, arguments)
+    with claimed(out, arguments, resume):
+        checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+        set_seed(seed)
+        model = new_model(settings, all_captions(train_rows))
+        model.micro_batch_size = settings.micro_batch_size
+        check_modalities(model, train_rows)
+        write_request(run, arguments, out)
+        if arguments.process_index == 0:
+            say_where_nothing_is_evaluated(manifest, settings)
+        trainer = AlignerTrainer(
+            model,
+            arguments,
+            PairDataset(
+                train_rows,
+                {name: p.prepare for name, p in preprocessors_of(model).items()},
+                training_seed=seed,
+                augment_images=settings.augment_images,
+            ),
+            run=out,
+            label=label or f"{run.method} seed {seed}",
+            evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
+            mask_duplicates=settings.loss.mask_duplicates,
+        )
+        train_and_save(trainer, out, checkpoint, resume)
+    return passed_over
+
+
+def say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
+    """A sentence on stderr where evaluations are asked for and the validation split has too few rows for one."""
+    count = manifest.rows_per_split().get(VALIDATION, 0)
+    if count < MIN_ROWS and settings.training.get("eval_strategy", "no") not in ("no", False):
+        present = "one validation row" if count else "no validation rows"
+        logger.warning(
+            f"nothing is evaluated during this training: {manifest.path} has {present}, "
+            f"and figures compare at least {MIN_ROWS} rows with each other; 'gapless data split' makes a split"
+        )
+
+
+@contextmanager
+def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[None]:
+    """The run's directory, new unless it is resumed, for this training alone.
+
+    Raises:
+        UsageError: it is in use, is no run where one is to be resumed, or another process is writing it.
+    """
+    if arguments.process_index > 0:  # of the processes that torchrun started, the first one speaks for all
+        yield
+        return
+    if resume:
+        check_is_run(out)
+    else:
+        check_new_directory(out)
+    with only_writer(out):
+        if not resume:
+            check_new_directory(out)  # again: another process may have made it
+        yield
+
+
+def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
+    if arguments.process_index == 0:  # of the processes that torchrun started
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "config.yaml", run.to_yaml())
+
+
+def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
+    """Train from a checkpoint or from the start, and write the model; a run that fails at once leaves nothing."""
+    is_writer = trainer.args.process_index == 0
+    alone = trainer.args.world_size == 1
+    try:
+        with trainer.stop_request.listening() if alone else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        if is_writer and not resume and not checkpoints_of(out / "checkpoints"):
+            shutil.rmtree(out)  # made by this call, and nothing in it could be resumed
+        raise
+    if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
+    if is_writer:
+        save_whole(trainer.whole_model, out / "model")
+    trainer.accelerator.wait_for_everyone()
+
+
+def save_whole(model: PreTrainedModel, directory: Path) -> None:
+    """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
+    for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_directory(directory) as partial:
+        model.save_pretrained(partial)
+
+
+def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
+    batch = arguments.train_batch_size * arguments.world_size
+    if batch < 2:
+        raise UsageError(f"training.per_device_train_batch_size must be at least 2, got {arguments.train_batch_size}")
+    if len(rows) < batch:
+        raise DataRefused(
+            f"{rows.path} has {len(rows)} {TRAIN} rows, fewer than one batch of {batch}; "
+            "lower training.per_device_train_batch_size"
+        )
+
+
+def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
+    """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
+    check_is_run(out)
+    try:
+        started = read_yaml(out / "config.yaml")
+    except DataRefused as error:
+        raise DataRefused(f"{error}; start a new run") from None
+    differing = differences(started, run.to_dict())
+    if differing:
+        raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")
+    return newest_valid(out / "checkpoints")
+
+
+def check_is_run(out: Path) -> None:
+    if not (out / "config.yaml").exists():
+        raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")
+
+
+def differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ; never a `source`, which can be spelt in many ways where a fingerprint tells."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [prefix.removesuffix(".")]
+    names = before.keys() | now.keys()
+    if "fingerprint" in names:
+        names -= {"source"}
+    return [key for name in sorted(names) for key in differences(before.get(name), now.get(name), f"{prefix}{name}.")]

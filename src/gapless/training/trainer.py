@@ -1,0 +1,289 @@
+"""Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence, Sized
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from gapless.core.errors import GaplessError, listed
+from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
+from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
+from gapless.inference.pairs import EpochSampler
+from gapless.metrics.measure import measure
+from gapless.models.aligner import GaplessModel
+from gapless.training.callbacks import (
+    EpochBeforeCheckpoint,
+    LossRules,
+    MetricsFile,
+    ProgressBar,
+    StopRequest,
+    ignore_stop_request,
+)
+from gapless.training.checkpoint import fault_of, publish, remove_unfinished, rotate
+
+METRICS_FILE = "metrics.jsonl"
+SUMS_FILE = "sums.json"
+
+
+def plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Sorted by name, so that sums that went through a file are logged in the order of those that did not."""
+    return {name: float(values[name]) for name in sorted(values)}
+
+
+def check_best(checkpoint: Path) -> None:
+    """The end of the training loads the best checkpoint: it must be there, and whole.
+
+    Raises:
+        GaplessError: it is not; training on would end with another model than was asked for.
+    """
+    fault = fault_of(checkpoint)
+    if fault is not None:
+        raise GaplessError(
+            f"{checkpoint} holds the best model so far and cannot be used ({fault}); "
+            "remove the checkpoints after it to go on from an older one, or start a new run"
+        )
+
+
+class RunTrainer(Trainer):
+    """Our part of the training loop, whatever is trained; everything else is `transformers.Trainer`.
+
+    The model's output has `loss` and unweighted `terms`; a batch has `ids`.
+
+    Args:
+        run: the run's directory; checkpoints go to `run/checkpoints`, logs to `run/metrics.jsonl`.
+        collator: samples to the model's keyword arguments and `ids`.
+        evaluation: what is measured during training, or None.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        run: Path,
+        label: str,
+        collator: Callable[[Any], dict[str, Any]],
+        evaluation: Dataset[Any] | None,
+    ) -> None:
+        # What is kept is ours to say: transformers goes by age, and removes the newest one at the end for the best.
+        self.num_kept, args.save_total_limit = args.save_total_limit, None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=evaluation,
+            data_collator=collator,
+        )
+        self.run = run
+        self.whole_model, self.evaluation = model, evaluation
+        self.sums: dict[str, Tensor | float] = {}  # of the loss and its terms since the last log
+        self.num_summed = 0
+        self.partial_directory: Path | None = None  # where a checkpoint is being written
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.stop_request, self.epoch_first = StopRequest(), EpochBeforeCheckpoint()
+        for callback in (self.stop_request, self.epoch_first, MetricsFile(run / METRICS_FILE), ProgressBar(label)):
+            self.add_callback(callback)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch; its terms are summed for the next log.
+
+        Raises:
+            GaplessError: a loss that is not finite; the rows of the batch are named.
+        """
+        ids = inputs.pop("ids")
+        try:
+            output = model(**inputs)
+        except ValueError as error:  # the loss refuses rows that are not finite where it can look at them
+            raise self.unusable(ids, str(error)) from None
+        if not torch.isfinite(output.loss):
+            raise self.unusable(ids, "the loss is not finite")
+        values = {"loss": output.loss.detach(), **{f"loss/{name}": value for name, value in output.terms.items()}}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double()
+        self.num_summed += 1
+        return (output.loss, output) if return_outputs else output.loss
+
+    def unusable(self, ids: Sequence[str], what: str) -> GaplessError:
+        shown = listed(ids)
+        return GaplessError(
+            f"stopped at step {self.state.global_step} on the batch of {shown}: {what}; "
+            "lower training.learning_rate, or look at these rows"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.num_summed:
+            # The loss too: that of transformers forgets at a resume what came before it.
+            logs |= {name: value / self.num_summed for name, value in plain_floats(self.sums).items()}
+            self.sums, self.num_summed = {}, 0
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The figures of the evaluation data, as `eval_<key>`."""
+        metrics = {f"eval_{key}": value for key, value in self.evaluation_figures().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluation_figures(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: encoders differ too much for the Trainer's rule of thumb."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
+        assert isinstance(self.train_dataset, Sized)
+        return EpochSampler(
+            len(self.train_dataset), self.args.seed if self.args.data_seed is None else self.args.data_seed
+        )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: Any = super().get_train_dataloader()
+        inner = loader.base_dataloader  # accelerate's shell around it starts no workers itself
+        inner.worker_init_fn = partial(ignore_stop_request, start=inner.worker_init_fn)
+        prepared: DataLoader[Any] = loader
+        return prepared
+
+    def _init_training_state(
+        self, max_steps: int, steps_in_epoch: int, num_epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> Any:
+        """After a resume the best checkpoint is looked for in this run: the path in the file is of another folder."""
+        found = super()._init_training_state(max_steps, steps_in_epoch, num_epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is None:
+            return found
+        recorded = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
+        if recorded is not None:
+            best = Path(str(self.args.output_dir)) / Path(recorded).name
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            if self.args.load_best_model_at_end:
+                check_best(best)
+        return found
+
+    def _load_best_model(self) -> None:
+        check_best(Path(str(self.state.best_model_checkpoint)))
+        super()._load_best_model()
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """A run that is resumed after its last step has nothing left to do, wherever in an epoch that was."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        is_last = self.control.should_training_stop and not self.epoch_first.is_waiting
+        if self.stop_request.was_made and is_last:
+            self._save_checkpoint(model, trial)  # once more, as save_strategy "best" has its own mind
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""
+        final = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if final.exists() and fault_of(final) is None:
+            return
+        partial = final.parent / f"{PARTIAL_MARK}{final.name}"
+        is_writer = self.is_world_process_zero()
+        if is_writer:
+            remove_unfinished(final.parent)
+        self.accelerator.wait_for_everyone()
+        self.partial_directory = partial
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if is_writer:
+                self.finish_checkpoint(partial / final.name, final)
+        finally:
+            self.partial_directory = None
+            if is_writer:
+                shutil.rmtree(partial, ignore_errors=True)  # empty, unless something failed
+        if is_writer:
+            self.rotate(final.parent)
+
+    def finish_checkpoint(self, written: Path, final: Path) -> None:
+        """What gapless adds to the files of transformers; then the checkpoint takes its place."""
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(final)
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        if (written / TRAINER_STATE_NAME).exists():  # transformers writes NaN where a loss was none
+            write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
+        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": plain_floats(self.sums)})
+        if (self.run / METRICS_FILE).exists():
+            sync_path(self.run / METRICS_FILE)
+        publish(written, final)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        held = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
+        self.num_summed = held["num_summed"]
+        self.sums = {name: math.nan if value is None else value for name, value in held["sums"].items()}
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.partial_directory or super()._get_output_dir(trial))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The model alone: the pickled arguments that transformers adds are never read here."""
+        if self.args.should_save:
+            self.whole_model.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
+
+    def rotate(self, directory: Path) -> None:
+        best = self.state.best_model_checkpoint
+        if self.num_kept:
+            rotate(directory, self.num_kept, None if best is None else Path(best).name)
+
+
+class AlignerTrainer(RunTrainer):
+    """An aligner with the gap-closing loss; the gap is measured during training.
+
+    Args:
+        evaluation: pairs to measure during training, or None.
+        mask_duplicates: pairs of one caption are not negatives of each other.
+    """
+
+    def __init__(
+        self,
+        model: GaplessModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        run: Path,
+        label: str = "train",
+        evaluation: Dataset[Any] | None = None,
+        mask_duplicates: bool = False,
+    ) -> None:
+        collator = Collator(preprocessors_of(model), mask_duplicates)
+        super().__init__(model, args, train_dataset, run, label, collator, evaluation)
+        assert model.loss is not None
+        self.aligner, self.loss = model, model.loss
+        self.add_callback(LossRules(self.loss))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.num_summed:
+            logs["logit_scale"] = float(self.loss.logit_scale.detach().exp())
+        super().log(logs, start_time)
+
+    def evaluation_figures(self) -> dict[str, Any]:
+        """The gap and retrieval figures of the evaluation pairs."""
+        assert self.evaluation is not None
+        embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
+        return measure(embeddings, include=("gap", "retrieval"))
