@@ -281,7 +281,7 @@ def test_bad_rows_are_refused_and_nothing_is_left(
     [
         ({"method": "whiten"}, "known: adapter, cca, center, procrustes"),
         ({"settings": replace(FAST, head="tree")}, "known: auto, linear, mlp, residual"),
-        ({"settings": replace(FAST, start="pca")}, "known: center, identity, procrustes"),
+        ({"settings": replace(FAST, start="pca")}, "known: cca, center, identity, procrustes"),
         ({"settings": replace(FAST, head="residual")}, "image 24, text 16"),
         ({"settings": replace(FAST, anchor="audio")}, "known: image, text"),
         ({"settings": replace(FAST, select_by="gap/x", max_steps=1)}, "known:"),
