@@ -1,4 +1,4 @@
-"""The formulas of the latent space, once: a loss and a metric call the same function.
+"""Formulas on embeddings that losses and metrics share.
 
 Everything is differentiable. Half-precision input is raised to fp32, float64 stays float64: similarities and
 exponentials in half precision tie and underflow.

@@ -1,7 +1,7 @@
-"""What a cell of a table, a label file or an array says, decided once for every reader and every file format.
+"""Reads the cells of tables, label files and arrays: one set of rules for every reader and file format.
 
-`is_missing` tells an absent value from a present one, `text_of` gives a cell as text, `name_of` gives what names
-something (a group, a label, an id), so that the same patient or class is the same text whichever format it came in.
+`is_missing` tells an absent value from a present one, `text_of` gives a cell as text, `name_of` gives a
+name (of a group, a class, a row) as text, so that one patient has the same name in every file format.
 """
 
 import re
@@ -80,7 +80,7 @@ def text_of(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """What names a group, a class or a row, as text: `text_of`, and "1000.0" is "1000" also when it came as text.
+    """The name of a group, a class or a row as text: `text_of`, and the text "1000.0" becomes "1000".
 
     Leading zeros stay: "007" and "7" are two names.
     """
@@ -133,7 +133,7 @@ def cells_of(column: Any) -> list[Any]:
 
 
 def names_of(what: str, column: Any) -> list[str]:
-    """What names the group, the class or the item of each row: `name_of` each cell, "" where it is missing.
+    """The name in each cell of a column (`name_of`); "" where it is missing.
 
     Raises:
         DataRefused: cells that are lists, mappings, or bytes that are no text.

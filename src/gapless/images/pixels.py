@@ -1,8 +1,8 @@
-"""From the bytes of an image file to an 8-bit array, the one way in this project.
+"""Decodes image files to 8-bit arrays.
 
     load_image(path_or_bytes) -> uint8 [height, width] or [height, width, 3]
 
-This module finds out who decodes: `pillow_images` for image files, `dicom` for DICOM.
+`pillow_images` decodes image files, `dicom` decodes DICOM.
 """
 
 import os

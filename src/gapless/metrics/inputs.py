@@ -1,4 +1,4 @@
-"""The door of the figures: what arrives is checked once, here, and leaves as unit-norm rows."""
+"""Validates embeddings and groups for the metrics, and returns unit-norm rows and integer codes."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _block(value: np.ndarray | Tensor, part: slice) -> Tensor:
 
 
 def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
-    """Normalised block by block, so that a memory-mapped half-precision file is never held twice."""
+    """Rows scaled to norm 1, block by block: a memory-mapped half-precision file is not copied as a whole."""
     result = torch.empty(tuple(value.shape), dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
@@ -92,7 +92,7 @@ def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Ten
 
 
 def check_counts(**counts: tuple[Any, int]) -> None:
-    """Refuse (ValueError) what is no whole number of at least so much."""
+    """Raise ValueError for a count that is not an integer of at least its minimum; `name=(count, minimum)`."""
     for name, (value, least) in counts.items():
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Embeddings in two dimensions, to look at."""
+"""Projection of embeddings to two dimensions, for plots."""
 
 from collections.abc import Mapping
 

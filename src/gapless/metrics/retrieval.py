@@ -1,4 +1,4 @@
-"""Ranks of the true pair turned into rates; ties count at their expectation, so permuting rows changes nothing."""
+"""Recall and ranks from rank counts; ties count at their expectation, so that the order of rows has no effect."""
 
 import torch
 from torch import Tensor

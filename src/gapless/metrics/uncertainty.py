@@ -13,7 +13,7 @@ from torch import Tensor
 
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 32
-UNDEFINED_SHARE = 0.05  # of the replicates; with more the quantiles would be those of the lucky draws
+UNDEFINED_SHARE = 0.05  # of the replicates; above it there is no interval, as the defined draws are a selection
 
 Interval = dict[str, float | None]
 

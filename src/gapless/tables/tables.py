@@ -1,4 +1,4 @@
-"""Files of tables, row by row: CSV, TSV, JSON and Parquet, where a broken row costs only itself, and their cells."""
+"""Reads table files row by row (CSV, TSV, JSON, Parquet) and interprets their cells; a broken row is skipped alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,7 +80,7 @@ def holds_bytes(path: Path, image_key: str) -> bool:
 
 
 def _format_of(path: Path) -> str:
-    """By the suffix, `.gz` aside; what begins as Parquet is Parquet under any name."""
+    """The format of a table file by its suffix without `.gz`; Parquet is recognised by its first bytes."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -97,7 +97,7 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 def _hint(path: Path, key: str, columns: Sequence[str]) -> str:
-    """What may be wrong with a header in which a column is not found."""
+    """A hint for the message about a missing column: what may be wrong with the header."""
     if columns and columns[0].startswith(("{", "[")):
         return "; it looks like JSON: name it .jsonl or .json"
     if any(key in name for name in columns) and _format_of(path) == TEXT:
@@ -135,7 +135,7 @@ def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
 
 
 def _path_in(content: bytes) -> str | None:
-    """The path that bytes hold: writers without a type for text store it as bytes. No image is one line of text."""
+    """The path in a cell of bytes, as writers without a text type store it; None for the bytes of an image."""
     if len(content) > MAX_PATH:
         return None
     try:
