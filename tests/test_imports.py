@@ -1,8 +1,10 @@
-"""What an import costs and needs: floors of the house, blocked packages, lazy names."""
+"""What an import costs and needs: the order of the rooms and their drawing, blocked packages, lazy names."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,8 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
+DRAWING = Path(__file__).parents[1] / "docs" / "architecture.md"
+LARGEST_SHARE = 1 / 7  # of all lines, in one room
 HEAVY = ("transformers", "torchvision", "datasets", "sklearn", "pyarrow", "PIL", "matplotlib", "jsonargparse")
 
 
@@ -73,6 +77,53 @@ def test_the_arrow_test_sees_an_arrow_that_points_up():
     tree = ast.parse("def f():\n    from gapless.training.run import train\n")
     assert violations("losses", imported_rooms(tree)) == {"training"}
     assert violations("metrics", imported_rooms(ast.parse("import gapless.images.pixels"))) == {"images"}
+
+
+def drawn_rooms(page: str) -> list[str]:
+    """The rooms of the drawing, from the top of the house to its ground: each begins an indented line of the block."""
+    block = page.split("```", 2)[1]
+    return re.findall(r"^  (\w+)/", block, re.MULTILINE)
+
+
+def test_the_drawing_has_the_rooms_of_the_tree():
+    rooms = drawn_rooms(DRAWING.read_text(encoding="utf-8"))
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert len(rooms) == len(set(rooms))
+    assert set(rooms) == folders
+
+
+def test_no_room_imports_from_a_room_above_it_in_the_drawing():
+    rooms = drawn_rooms(DRAWING.read_text(encoding="utf-8"))
+    wrong = upward_arrows(rooms, {room: imports_of(room) for room in rooms})
+    assert wrong == []
+
+
+def imports_of(room: str) -> set[str]:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (SOURCE / room).rglob("*.py")]
+    return set().union(*map(imported_rooms, trees)) - {room}
+
+
+def upward_arrows(rooms: list[str], imports: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """(room, other): the room imports from another that is drawn above it."""
+    return [(room, other) for place, room in enumerate(rooms) for other in rooms[:place] if other in imports[room]]
+
+
+def test_the_drawing_test_sees_a_wrong_order_and_a_missing_room():
+    page = (
+        "text\n```\nsrc/gapless/\n  core/   errors\n  metrics/  figures\n          more of them\n```\n  cli/ beside\n"
+    )
+    assert drawn_rooms(page) == ["core", "metrics"]
+    assert upward_arrows(["core", "metrics"], {"core": set(), "metrics": {"core"}}) == [("metrics", "core")]
+    assert upward_arrows(["metrics", "core"], {"core": set(), "metrics": {"core"}}) == []
+
+
+def test_no_room_holds_more_than_a_seventh_of_the_lines():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+    rooms: Counter[str] = Counter()
+    for path, count in lines.items():
+        rooms[room_of(path)] += count
+    too_large = {room: count for room, count in rooms.items() if count > LARGEST_SHARE * sum(lines.values())}
+    assert too_large == {}
 
 
 def run_python(code: str) -> str:

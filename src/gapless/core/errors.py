@@ -40,12 +40,20 @@ def one_line(error: BaseException, limit: int = 200) -> str:
 
 
 def listed(names: "Sequence[object]", limit: int = 10) -> str:
-    """The first `limit` names as text for a message; "..." stands for further ones."""
+    """The first `limit` names as text for a message; "..." stands for further ones.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b, ...'
+    """
     return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def unknown_name(kind: str, name: str, valid_names: "Iterable[str]") -> UsageError:
-    """The error for an unknown name; it lists the valid names, or the nearest ones when there are over 40."""
+    """The error for an unknown name; it lists the valid names, or the nearest ones when there are over 40.
+
+    >>> print(unknown_name("method", "clipp", ["gapless", "clip"]))
+    unknown method 'clipp'; known: clip, gapless
+    """
     valid = sorted(valid_names)
     if len(valid) > 40:
         near = get_close_matches(name, valid, n=5, cutoff=0.3)

@@ -75,6 +75,9 @@ def strict_json(value: Any, **options: Any) -> str:
 
     Args:
         options: of `json.dumps`.
+
+    >>> strict_json({"value": float("nan"), "n": 3})
+    '{"value": null, "n": 3}'
     """
     try:
         return json.dumps(value, allow_nan=False, **options)

@@ -42,6 +42,9 @@ def is_missing(value: Any) -> bool:
     """Whether a cell holds no value: None, NaN, NaT, pandas' NA, or a text of `MISSING_TEXTS` (spaces aside).
 
     A list, an array, a mapping and bytes are present unless they are empty.
+
+    >>> [is_missing(value) for value in (None, float("nan"), " n/a ", "", 0, "no finding")]
+    [True, True, True, True, False, False]
     """
     if value is None:
         return True
@@ -63,6 +66,9 @@ def text_of(value: Any) -> str:
 
     Raises:
         ValueError: bytes that are not UTF-8, or a mapping.
+
+    >>> [text_of(value) for value in (1000.0, True, b"left", ["a", 2], None)]
+    ['1000', 'true', 'left', 'a; 2', '']
     """
     if is_missing(value):
         return ""
@@ -83,6 +89,9 @@ def name_of(value: Any) -> str:
     """The name of a group, a class or a row as text: `text_of`, and the text "1000.0" becomes "1000".
 
     Leading zeros stay: "007" and "7" are two names.
+
+    >>> [name_of(value) for value in (1000.0, "1000.0", "007", None)]
+    ['1000', '1000', '007', '']
     """
     text = text_of(value)
     return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
@@ -137,6 +146,9 @@ def names_of(what: str, column: Any) -> list[str]:
 
     Raises:
         DataRefused: cells that are lists, mappings, or bytes that are no text.
+
+    >>> names_of("groups", [1.0, "1", None])
+    ['1', '1', '']
     """
     names = []
     for row, cell in enumerate(cells_of(column)):

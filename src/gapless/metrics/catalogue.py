@@ -136,7 +136,12 @@ def further_figures() -> tuple[FigureEntry, ...]:
 
 @lru_cache(maxsize=4096)
 def entry_of(key: str) -> FigureEntry | None:
-    """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none."""
+    """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none.
+
+    >>> entry = entry_of("gap/centroid_distance/image-text")
+    >>> entry.key, entry.better
+    ('gap/centroid_distance', 'lower')
+    """
     for entry in FIGURES.values():
         if entry.key == key:
             return entry
@@ -151,7 +156,11 @@ def required_entry(key: str) -> FigureEntry:
 
 
 def label_of(key: str) -> str:
-    """The label of a key, with its direction, modality and k filled in; the key itself where it has no entry."""
+    """The label of a key, with its direction, modality and k filled in; the key itself where it has no entry.
+
+    >>> label_of("retrieval/image_to_text/R@10")
+    'R@10, image to text'
+    """
     entry = entry_of(key)
     if entry is None:
         return key
@@ -166,13 +175,21 @@ def label_of(key: str) -> str:
 
 
 def headline_of(key: str) -> str:
-    """The label of a key with its value when the gap is closed, if it has one: `mixing (0.5 when closed)`."""
+    """The label of a key with its value when the gap is closed, if it has one: `mixing (0.5 when closed)`.
+
+    >>> headline_of("gap/mixing@10")
+    'mixing (0.5 when closed)'
+    """
     closed = required_entry(key).closed
     return f"{label_of(key)} ({closed} when closed)" if closed else label_of(key)
 
 
 def range_text(entry: FigureEntry) -> str:
-    """`0 to 2`, `0 or more`, `any`."""
+    """`0 to 2`, `0 or more`, `any`.
+
+    >>> range_text(required_entry("gap/centroid_distance"))
+    '0 to 2'
+    """
     low, high = entry.low, entry.high
     if math.isinf(low):
         return "any" if math.isinf(high) else f"up to {high:g}"

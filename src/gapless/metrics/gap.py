@@ -24,6 +24,11 @@ def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, 
     resample adds that length a second time, so its square is subtracted from the squared replicates.
 
     Reference: the cluster-robust variance of a mean (Liang and Zeger, Biometrika 1986).
+
+    >>> groups = GroupSums(torch.arange(2), 2)
+    >>> a, b = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    >>> round(centroid_distance(a, b, groups)[0].value, 4)
+    1.4142
     """
     difference = a - b
     num_rows = len(difference)
@@ -189,6 +194,9 @@ def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     """Angle of each pair of unit-norm rows in degrees, `2 atan2(||a - b||, ||a + b||)`; in [0, 180], 0 = coinciding.
 
     An arc cosine would lose precision near 0 and 180 degrees.
+
+    >>> angle_deg(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor([90.], dtype=torch.float64)
     """
     difference, total = (a - b).double().norm(dim=1), (a + b).double().norm(dim=1)
     return torch.rad2deg(2 * torch.atan2(difference, total))

@@ -32,6 +32,11 @@ def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[st
     Raises:
         ValueError: too few modalities, integers, other than two dimensions, shapes that differ, fewer than 2 rows.
         DataRefused: rows with NaN or infinite values, or rows of zeros, named and counted.
+
+    >>> rows = check_embeddings({"image": np.array([[3.0, 4.0], [0.0, 2.0]]), "text": np.eye(2)})
+    >>> rows["image"].float()
+    tensor([[0.6000, 0.8000],
+            [0.0000, 1.0000]])
     """
     if len(embeddings) < minimum:
         got = ", ".join(embeddings) or "none"
@@ -114,6 +119,9 @@ def group_index(groups: Any, num_rows: int) -> Tensor:
     Raises:
         ValueError: another number of groups than rows.
         DataRefused: rows without a group, counted; cells that are lists or mappings.
+
+    >>> group_index(["p2", "p1", "p2"], 3)
+    tensor([1, 0, 1])
     """
     if groups is None:
         return torch.arange(num_rows)
@@ -132,7 +140,11 @@ def item_classes(positives: Any, num_rows: int) -> Tensor:
 
 
 def caption_classes(captions: Sequence[Any], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other."""
+    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other.
+
+    >>> caption_classes(["No effusion.", "cyst", "no effusion", ""], 4)
+    tensor([0, 1, 0, 2])
+    """
     if len(captions) != num_rows:
         raise ValueError(f"expected {num_rows} captions, one per row, got {len(captions)}")
     return torch.tensor(caption_codes(captions), dtype=torch.long)

@@ -19,6 +19,9 @@ def label_codes(name: str, labels: Any, num_rows: int) -> Tensor:
     Raises:
         ValueError: another number of labels than rows.
         DataRefused: labels of fewer than two classes, of one class per row, lists or mappings.
+
+    >>> label_codes("region", ["chest", "head", None, "chest"], 4)
+    tensor([ 0,  1, -1,  0])
     """
     names = names_of(name, labels)
     if len(names) != num_rows:
@@ -46,6 +49,9 @@ def telling_label(labels: Mapping[str, Sequence[Any]], groups: Sequence[Any] | N
     Args:
         labels: name -> one value per row.
         groups: one per row, or None.
+
+    >>> telling_label({"id": ["a", "b", "c", "d"], "region": ["chest", "head", "chest", "head"]})
+    'region'
     """
     usable = {name: share for name, values in labels.items() if (share := _share_known(name, values, groups))}
     first = next((name for name, share in usable.items() if share >= SHARE_OF_ROWS), None)

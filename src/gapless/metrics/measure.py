@@ -87,6 +87,13 @@ def measure(
     Raises:
         ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
         DataRefused: NaN, infinite or zero rows, rows without a group, labels that are no classes.
+
+    >>> import torch
+    >>> image = torch.eye(4)
+    >>> text = torch.eye(4)[[0, 1, 3, 2]]
+    >>> figures = measure({"image": image, "text": text}, include=("gap", "retrieval"))
+    >>> figures["gap/true_pair_cosine"], figures["retrieval/image_to_text/R@1"]
+    (0.5, 0.5)
     """
     check_counts(
         num_bootstrap=(num_bootstrap, 0),
@@ -145,6 +152,10 @@ def per_pair(
 
     Returns:
         key -> [pair] float64; with 3 modalities or more the cosine's key carries the pair.
+
+    >>> import torch
+    >>> per_pair({"image": torch.eye(3), "text": torch.eye(3)[[0, 2, 1]]})["retrieval/image_to_text/rank"]
+    tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
     """
     rows = check_embeddings(embeddings)
     result = {}

@@ -59,6 +59,9 @@ def distinct_rows(rows: Tensor, items: Tensor) -> Tensor:
     """Indices of the rows without those that repeat an earlier one of their item, ascending.
 
     A row repeats another when their cosine is 1 up to rounding.
+
+    >>> distinct_rows(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
+    tensor([0, 2])
     """
     tolerance = tie_tolerance(rows)
     is_distinct = torch.ones(len(rows), dtype=torch.bool)

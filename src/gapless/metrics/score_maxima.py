@@ -15,6 +15,10 @@ class ScoreStrips:
     Args:
         scores: [query, gallery] when `dim` is 1, [gallery, query] when it is 0.
         dim: the gallery axis.
+
+    >>> import torch
+    >>> ScoreStrips(torch.arange(32.0)[None], dim=1).peaks
+    tensor([[30., 31.]])
     """
 
     def __init__(self, scores: Tensor, dim: int) -> None:

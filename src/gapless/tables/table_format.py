@@ -30,6 +30,9 @@ class TextOptions:
 
         Raises:
             UsageError: more than one, or a quotation mark or line end.
+
+        >>> TextOptions(separator="tab").separator_character()
+        '\t'
         """
         if self.separator is None:
             return None

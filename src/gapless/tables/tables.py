@@ -116,6 +116,9 @@ def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
 
     Raises:
         ValueError: a list of several, or a mapping of something else.
+
+    >>> image_cell("a.png", "rows.csv:2"), image_cell({"bytes": b"GIF8", "path": "a.gif"}, "rows.parquet:1")
+    ((None, 'a.png'), (None, 'a.gif'))
     """
     if isinstance(value, list | tuple):
         if len(value) > 1:
@@ -150,6 +153,9 @@ def texts_of(value: Any) -> list[str]:
 
     Raises:
         ValueError: a mapping, or bytes that are not UTF-8.
+
+    >>> texts_of(["left", "lung"]), texts_of(7), texts_of(None)
+    (['left', 'lung'], ['7'], [''])
     """
     items = value.tolist() if hasattr(value, "tolist") else value
     return [text_of(item) for item in items] if isinstance(items, list | tuple) else [text_of(items)]

@@ -92,7 +92,11 @@ def first_bytes(path: Path) -> bytes:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode."""
+    """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode.
+
+    >>> is_unicode("naïve"), is_unicode("\udcff")
+    (True, False)
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
