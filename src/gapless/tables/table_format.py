@@ -31,8 +31,8 @@ class TextOptions:
         Raises:
             UsageError: more than one, or a quotation mark or line end.
 
-        >>> TextOptions(separator="tab").separator_character()
-        '\t'
+        >>> TextOptions(separator="semicolon").separator_character()
+        ';'
         """
         if self.separator is None:
             return None

@@ -94,7 +94,7 @@ def first_bytes(path: Path) -> bytes:
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode.
 
-    >>> is_unicode("naïve"), is_unicode("\udcff")
+    >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
     (True, False)
     """
     try:
