@@ -1,4 +1,4 @@
-"""Sentences that explain the audit's figures to whoever trains on the data; of the data they quote only ids."""
+"""Sentences that explain the audit's figures; the only values of the data that they quote are ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

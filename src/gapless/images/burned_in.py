@@ -20,7 +20,7 @@ MAX_MARKS = 4000
 
 
 def suspects_text(pixels: Pixels) -> bool:
-    """Whether at least 4 marks stand on a line as letters do.
+    """Whether at least 4 marks are placed on a line like letters.
 
     Args:
         pixels: uint8, [height, width] or [height, width, 3].

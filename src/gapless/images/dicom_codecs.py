@@ -74,7 +74,7 @@ def decode_frame(decoder: Any, image: Any, number: int, **options: Any) -> tuple
         try:
             values, properties = decoder.as_array(image, index=number, decoding_plugin=plugin, **options)
             return values, properties
-        except Exception:  # the next codec may know this kind of frame
+        except Exception:  # the next codec may support this kind of frame
             continue
     name, advice = _SYNTAXES.get(str(decoder.UID), ("compressed", ""))
     if str(decoder.UID) == JPEG_EXTENDED and importlib.util.find_spec("libjpeg") is None:

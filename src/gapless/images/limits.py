@@ -7,7 +7,7 @@ MAX_BYTES = 1 << 30  # a sparse file can claim any size
 
 
 class ImageRefused(DataRefused):
-    """One image that cannot be used; `reason` is one of a few phrases that can be counted, `detail` says the rest."""
+    """One image that cannot be used; `reason` is one of a few phrases to count by, `detail` is free text."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason

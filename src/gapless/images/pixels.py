@@ -68,7 +68,7 @@ def verify_image(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0
 def read_file(path: Path, name: str) -> bytes:
     """The bytes of an image file, which messages call `name`."""
     try:
-        # not blocking: opening a pipe would wait for somebody who writes into it
+        # not blocking: opening a named pipe would otherwise wait for a writer
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):

@@ -122,7 +122,7 @@ class Journal:
 
 
 def directory_beside(out: Path) -> Path:
-    """Where the work of an interrupted build of `out` lies."""
+    """The directory with the results of an interrupted build of `out`."""
     return out.parent / f".{out.name}.resume"
 
 

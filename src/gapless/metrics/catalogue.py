@@ -21,7 +21,7 @@ from gapless.core.registry import Registry
 
 Better = Literal["higher", "lower", "neither"]
 Unit = Literal["", "fraction", "degrees", "rank", "tokens"]
-# What a placeholder of a key stands for in the keys of a file.
+# The pattern that each placeholder of an entry's key matches in the keys of a file.
 _PLACEHOLDERS = {
     "<modality>": r"(?P<modality>[^/]+)",
     "<direction>": r"(?P<direction>[^/]+_to_[^/]+|mean)",

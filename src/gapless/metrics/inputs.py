@@ -15,7 +15,7 @@ from gapless.core.geometry import at_least_fp32, blocks, unit_norm
 from gapless.core.values import names_of, refuse_missing
 
 ROWS_AT_ONCE = 8192
-MIN_ROWS = 2  # figures compare rows with each other
+MIN_ROWS = 2  # figures compare rows, so one row has none
 FLOAT64_BYTES = 8
 
 

@@ -34,7 +34,7 @@ COMPARTMENTS = {
 
 
 def finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[float, float]]:
-    """Where the finding lies: one place, or one on each side."""
+    """The places of the finding, [(x, y)]: one, or one on each side."""
     x, y, step, _, _ = COMPARTMENTS[figure.region, figure.projection]
     row = y + step * {"upper": -1, "middle": 0, "lower": 1}[figure.zone] + jitter[1]
     # The patient's left is the image's right; from the side there is only front and back.

@@ -103,7 +103,7 @@ def _array_rows(path: Path, lines: LineSource, options: TextOptions, count: Line
 
 
 def _parse(text: str) -> Any:
-    """Raises ValueError that says what is wrong."""
+    """The value of a JSON text; ValueError with the fault where it is not valid."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (json.JSONDecodeError, RecursionError) as error:
