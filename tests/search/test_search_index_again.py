@@ -9,7 +9,7 @@ import pytest
 from fakes import tiny_model
 from small_service import pixels_of, png_of
 
-from gapless.cli import main
+from gapless.cli.main import main
 from gapless.search.collection import Collection
 
 AGES = ["7", "60", "", "100", "9", "61"]

@@ -22,7 +22,7 @@ HEADLINES = (
 def close_arguments(parser: Parser) -> None:
     from gapless.closing.close import ADAPTER, CLOSE_METHODS
     from gapless.closing.trained_heads import AdapterSettings
-    from gapless.training.recipes import METHODS
+    from gapless.losses.base import METHODS
 
     parser.add_argument("source", nargs="*", type=Path, help="embeddings directories or files; several are read as one")
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
@@ -46,12 +46,12 @@ def close(args: Arguments) -> Outcome:
     from gapless.closing.close import close_gap
     from gapless.closing.trained_heads import AdapterSettings
     from gapless.core.files import check_new_directory, read_json
-    from gapless.training.recipes import LossConfig
+    from gapless.losses.gap_closing_methods import GapClosingSettings
 
     check_new_directory(args.out)
     rows = read_given(args, args.source)
     given = vars(args.adapter)
-    settings = AdapterSettings(**{**given, "loss": LossConfig(**vars(args.adapter.loss))})
+    settings = AdapterSettings(**{**given, "loss": GapClosingSettings(**vars(args.adapter.loss))})
     frozen, note = frozen_model(rows.info)
     close_gap(
         rows.embeddings,

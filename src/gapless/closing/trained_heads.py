@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gapless.closing.closed_forms import CLOSED_FORMS, Map
 from gapless.core.errors import UsageError, unknown_name
 from gapless.embeddings.dataset import VectorPairs
+from gapless.losses.base import METHODS, masks_duplicates
+from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import METHODS, LossConfig, Recipe, ramped
+from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
 
@@ -58,7 +60,7 @@ class AdapterSettings:
     dropout: float = 0.1
     input_dropout: float = 0.0
     anchor: str | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: GapClosingSettings = field(default_factory=GapClosingSettings)
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
@@ -73,18 +75,16 @@ class AdapterSettings:
 
 
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
-    """The settings of a method of `METHODS`.
+    """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
 
-    `gapless` is more than a loss here. Heads on frozen rows soon know their training pairs by heart, and alignment has
-    nothing left to pull; strong dropout leaves it some distance, and bears twice the weight (docs/method.md).
+    Small heads overfit frozen embeddings, after which the alignment gradient vanishes; dropout prevents it
+    (docs/method.md).
     """
     if loss not in METHODS:
         raise unknown_name("loss", loss, METHODS)
-    settings = AdapterSettings()
-    if loss == "gapless":
-        closing = replace(ramped(settings.loss, alignment=16.0), mask_duplicates=True)
-        return replace(settings, loss=closing, dropout=0.5, input_dropout=0.2)
-    return replace(settings, loss=METHODS[loss](settings.loss))
+    method = METHODS[loss]
+    settings = AdapterSettings(loss=method.settings if method.frozen_settings is None else method.frozen_settings)
+    return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
 
 
 def loss_name(settings: AdapterSettings) -> str | None:
@@ -131,7 +131,7 @@ def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory:
     trainer = AlignerTrainer(
         model,
         training_arguments(recipe, directory, seed, has_evaluation=True),
-        pairs.dataset(pairs.train, masked=settings.loss.mask_duplicates),
+        pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
         run=directory,
         label="close",
         evaluation=pairs.dataset(pairs.validation),
@@ -195,7 +195,7 @@ def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]
     }
 
 
-def settled_at(loss: LossConfig) -> float:
+def settled_at(loss: GapClosingSettings) -> float:
     """The training progress from which the loss's weights no longer change."""
     scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
     return max((points[-1][0] for points in scheduled), default=0.0)

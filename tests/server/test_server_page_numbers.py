@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import small_service
-from test_search_page import Visit, browser, serving, visits
+from test_server_page import Visit, browser, serving, visits
 
 __all__ = ["browser"]
 AGES = ["7", "70", "9"]  # by sample, in turns; as text "9" is above "60"
