@@ -5,9 +5,17 @@ from math import pi
 from pathlib import Path
 
 import torch
-from gapless.closing.base import ClosingPairs, ClosingSettings, FittedMethod
-from gapless.closing.layers import FittedLayer, activation_layer, affine_layer, linear_layer, unit_norm_layer, vector_model
 from torch import Tensor
+
+from gapless.closing.base import ClosingPairs, ClosingSettings, FittedMethod
+from gapless.closing.layers import (
+    FittedLayer,
+    activation_layer,
+    affine_layer,
+    linear_layer,
+    unit_norm_layer,
+    vector_model,
+)
 
 
 @dataclass(frozen=True)
