@@ -107,7 +107,8 @@ def inverse_root(covariance: Tensor, ridge: float) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     varies = values > ROUNDING * values[-1]
     scale = (values[varies] + ridge * values.mean()).rsqrt()
-    return vectors[:, varies] * scale
+    root: Tensor = vectors[:, varies] * scale
+    return root
 
 
 METHOD = CLOSING_METHODS.add(Cca.name, Cca())
