@@ -21,7 +21,7 @@ FLOORS = [
     {"tables"},
     {"phantom"},
     {"manifest"},
-    {"audit"},
+    {"auditing"},
     {"embeddings"},
     {"models"},
     {"inference"},

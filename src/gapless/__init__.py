@@ -1,16 +1,20 @@
 """gapless: medical multimodal embeddings whose modality gap is closed.
 
-`GapClosingLoss` trains them, `measure` says how large a gap is, `GaplessModel` uses them. The names are loaded when
-they are first used, so that `import gapless` costs little more than torch.
+`GapClosingLoss` trains them, `measure` says how large a gap is, `GaplessModel` uses them. Every verb of the command
+line is one function of the same name: `gapless.audit(...)` is `gapless data audit`. Each returns a frozen result whose
+`as_json()` is what the command prints with `--json`.
+
+The names are loaded when they are first used, so that `import gapless` costs nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["GapClosingLoss", "GaplessModel", "measure"]
+__all__ = ["GapClosingLoss", "GaplessModel", "audit", "measure"]
 
 if TYPE_CHECKING:
+    from gapless.auditing.audit import audit
     from gapless.losses.gap_closing import GapClosingLoss
     from gapless.metrics.measure import measure
     from gapless.models.aligner import GaplessModel
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "GapClosingLoss": "gapless.losses.gap_closing",
     "GaplessModel": "gapless.models.aligner",
+    "audit": "gapless.auditing.audit",
     "measure": "gapless.metrics.measure",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.audit.leakage import share_in_train
+from gapless.auditing.leakage import share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.inference.embed import embed_dataset, evaluation_dataset

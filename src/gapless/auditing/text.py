@@ -1,51 +1,10 @@
-"""The audit's report as text, and as a refusal."""
+"""The audit's report as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gapless.core.errors import DataRefused, UsageError, unknown_name
-
 LEAKAGE = "group or image"
-FAIL_ON = ("leakage", "duplicates", "near-duplicates")
 NEW_SPLIT = "'gapless data split' makes a split without"
-
-
-def refuse(report: Mapping[str, Any], fail_on: Sequence[str]) -> None:
-    """Raise when the report holds what the user will not accept.
-
-    Raises:
-        UsageError: an unknown name in `fail_on`, or near-duplicates that were not looked for.
-        DataRefused: naming what was found.
-    """
-    for name in fail_on:
-        if name not in FAIL_ON:
-            raise unknown_name("--fail-on", name, FAIL_ON)
-    if "near-duplicates" in fail_on and "near_duplicates" not in report:
-        raise UsageError("--fail-on near-duplicates needs a manifest, and --near_duplicates true")
-    found = {
-        "leakage": list(_leaks(report["leakage"])),
-        "duplicates": _straddling(report.get("duplicates"), "identical images", NEW_SPLIT),
-        "near-duplicates": _straddling(
-            report.get("near_duplicates"), "nearly identical images", "leave rows out or give them one group"
-        ),
-    }
-    problems = [problem for name in fail_on for problem in found[name]]
-    if problems:
-        raise DataRefused(f"the audit found {'; '.join(problems)}")
-
-
-def _leaks(leakage: Mapping[str, Any]) -> Iterable[str]:
-    kind = LEAKAGE if LEAKAGE in leakage else next(iter(leakage))
-    what = "its group or its image" if kind == LEAKAGE else "its group"
-    for pair, figures in leakage[kind].items():
-        if figures["rows"]:
-            held_out, _, other = pair.partition(" in ")
-            yield f"{figures['share']:.1%} of {held_out} has {what} in {other} ({NEW_SPLIT})"
-
-
-def _straddling(duplicates: Mapping[str, Any] | None, what: str, remedy: str) -> list[str]:
-    count = duplicates["sets_across_splits"] if duplicates else 0
-    return [f"{count} sets of {what} across splits ({remedy})"] if count else []
 
 
 def format_audit(report: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gapless.audit.row_sets import Codes, count_mixed
+from gapless.auditing.row_sets import Codes, count_mixed
 
 # From so many rows on, one image under many names is a placeholder rather than a mistake.
 MANY_COPIES = 20
