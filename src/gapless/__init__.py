@@ -11,19 +11,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["GapClosingLoss", "GaplessModel", "audit", "measure"]
+__all__ = [
+    "GapClosingLoss",
+    "GaplessModel",
+    "audit",
+    "compare",
+    "demo",
+    "embed",
+    "evaluate",
+    "measure",
+    "report",
+    "train",
+]
 
 if TYPE_CHECKING:
     from gapless.auditing.audit import audit
+    from gapless.inference.embed_data import embed
     from gapless.losses.gap_closing import GapClosingLoss
     from gapless.metrics.measure import measure
     from gapless.models.aligner import GaplessModel
+    from gapless.study.compare import compare
+    from gapless.study.demo import demo
+    from gapless.study.report import report
+    from gapless.training.evaluate import evaluate
+    from gapless.training.train import train
 
 _HOMES = {
     "GapClosingLoss": "gapless.losses.gap_closing",
     "GaplessModel": "gapless.models.aligner",
     "audit": "gapless.auditing.audit",
+    "compare": "gapless.study.compare",
+    "demo": "gapless.study.demo",
+    "embed": "gapless.inference.embed_data",
+    "evaluate": "gapless.training.evaluate",
     "measure": "gapless.metrics.measure",
+    "report": "gapless.study.report",
+    "train": "gapless.training.train",
 }
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from gapless.auditing.leakage import leakage
 from gapless.auditing.notes import copy_notes, group_notes, split_notes
-from gapless.auditing.row_sets import NO_SET, Codes, set_figures
 from gapless.auditing.report import AuditReport
+from gapless.auditing.row_sets import NO_SET, Codes, set_figures
 from gapless.auditing.text import LEAKAGE
 from gapless.core.captions import normalised_caption
 from gapless.core.errors import DataRefused

@@ -144,7 +144,9 @@ def all_captions(manifest: Manifest) -> list[str]:
     return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
 
 
-def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: str | None = None) -> dict[str, str]:
+def train_run(
+    run: Run, manifest: Manifest, out: Path, resume: bool = False, label: str | None = None
+) -> dict[str, str]:
     """Train one model and write its run directory.
 
     Args:
