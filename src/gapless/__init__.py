@@ -15,21 +15,33 @@ __all__ = [
     "GapClosingLoss",
     "GaplessModel",
     "audit",
+    "caption",
     "compare",
     "demo",
     "embed",
     "evaluate",
+    "evaluate_captions",
+    "export",
+    "index",
     "measure",
     "report",
+    "serve",
     "train",
+    "train_captioner",
 ]
 
 if TYPE_CHECKING:
     from gapless.auditing.audit import audit
+    from gapless.captioning.caption_images import caption
+    from gapless.captioning.evaluation import evaluate_captions
+    from gapless.captioning.runs import train_captioner
     from gapless.inference.embed_data import embed
     from gapless.losses.gap_closing import GapClosingLoss
     from gapless.metrics.measure import measure
     from gapless.models.aligner import GaplessModel
+    from gapless.models.export_model import export
+    from gapless.search.indexing import index
+    from gapless.server.serve import serve
     from gapless.study.compare import compare
     from gapless.study.demo import demo
     from gapless.study.report import report
@@ -40,13 +52,19 @@ _HOMES = {
     "GapClosingLoss": "gapless.losses.gap_closing",
     "GaplessModel": "gapless.models.aligner",
     "audit": "gapless.auditing.audit",
+    "caption": "gapless.captioning.caption_images",
     "compare": "gapless.study.compare",
     "demo": "gapless.study.demo",
     "embed": "gapless.inference.embed_data",
     "evaluate": "gapless.training.evaluate",
+    "evaluate_captions": "gapless.captioning.evaluation",
+    "export": "gapless.models.export_model",
+    "index": "gapless.search.indexing",
     "measure": "gapless.metrics.measure",
     "report": "gapless.study.report",
+    "serve": "gapless.server.serve",
     "train": "gapless.training.train",
+    "train_captioner": "gapless.captioning.runs",
 }
 
 

@@ -66,7 +66,6 @@ def score_captions(
     judge: GaplessModel | None = None,
     num_bootstrap: int = 1000,
     seed: int = 0,
-    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every score of a file of captions and of the baselines, in the form of `results.json`.
 
@@ -75,7 +74,6 @@ def score_captions(
             these figures are missing.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         seed: of the bootstrap and of the random caption.
-        about: of the captioner; goes along.
     """
     if judge is not None:
         check_judge(judge)
@@ -110,7 +108,6 @@ def score_captions(
         "notice": NOTICE,
         "versions": {**versions(), "pycocoevalcap": version("pycocoevalcap")},
         "data": describe(manifest, split),
-        **(about or {}),
     }
 
 

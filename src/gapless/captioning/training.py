@@ -180,7 +180,7 @@ class CaptionTrainer(RunTrainer):
         return {"caption/loss": sum(sum(values) / len(values) for values in by_group.values()) / len(by_group)}
 
 
-def train_captioner(
+def train_caption_run(
     run: CaptionRun, aligner: GaplessModel, manifest: Manifest, out: Path, resume: bool = False
 ) -> dict[str, str]:
     """Train a captioner and write its run directory.

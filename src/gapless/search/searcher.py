@@ -160,12 +160,10 @@ class Searcher:
         if hybrid and text is None:
             raise UsageError("a hybrid search needs words")
         checked_count(k)
-        self.collection.prepared(modality, where, labels)  # what is wrong with them is said before the model works
+        condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
-        return self.collection.search(
-            vector, k=k, modality=modality, where=where, labels=labels, words=words, exact=exact
-        )
+        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact)
 
 
 def opened(part: Part) -> Part:
