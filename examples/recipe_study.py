@@ -137,7 +137,7 @@ def closed(training: Rows, measured: Rows, settings: AdapterSettings, seed: int)
             seed=seed,
             out=Path(folder) / "closed",
             captions=training.captions,
-        )
+        ).model
     return {name: model.encode(name, matrix) for name, matrix in measured.features.items()}
 
 

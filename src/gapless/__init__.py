@@ -16,6 +16,7 @@ __all__ = [
     "GaplessModel",
     "audit",
     "caption",
+    "close",
     "compare",
     "demo",
     "embed",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gapless.captioning.caption_images import caption
     from gapless.captioning.evaluation import evaluate_captions
     from gapless.captioning.runs import train_captioner
+    from gapless.closing.close_embeddings import close
     from gapless.inference.embed_data import embed
     from gapless.losses.gap_closing import GapClosingLoss
     from gapless.metrics.measure import measure
@@ -53,6 +55,7 @@ _HOMES = {
     "GaplessModel": "gapless.models.aligner",
     "audit": "gapless.auditing.audit",
     "caption": "gapless.captioning.caption_images",
+    "close": "gapless.closing.close_embeddings",
     "compare": "gapless.study.compare",
     "demo": "gapless.study.demo",
     "embed": "gapless.inference.embed_data",

@@ -10,8 +10,9 @@ import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
 from transformers import TrainerState
 
+from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap, positives_of, split_rows
-from gapless.closing.closed_forms import fit_center, fit_procrustes
+from gapless.closing.procrustes import fit_procrustes
 from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json
@@ -45,7 +46,7 @@ def figures_of(model: GaplessModel, arrays: dict[str, np.ndarray]) -> dict[str, 
 
 def test_center_is_the_rows_minus_their_mean(tmp_path: Path) -> None:
     arrays = shared_latent(dims=(16, 16))
-    model = close_gap(arrays, method="center", out=tmp_path / "m")
+    model = close_gap(arrays, method="center", out=tmp_path / "m").model
     train, _ = split_rows(np.arange(240), None, 0.1, 0)
     unit = arrays["image"] / np.linalg.norm(arrays["image"], axis=1, keepdims=True)
     moved = unit - unit[train].mean(axis=0)
@@ -61,7 +62,7 @@ def test_procrustes_undoes_an_offset_and_a_rotation_it_never_saw() -> None:
     back = (turned.float() - maps["image"].offset) @ maps["image"].rotation
     wanted = target.float() - maps["text"].offset
     torch.testing.assert_close(back[100:], wanted[100:], atol=1e-5, rtol=0)
-    only_center = fit_center({"image": turned[:100].float(), "text": target[:100].float()}, "text")
+    only_center = fit_center({"image": turned[:100].float(), "text": target[:100].float()})
     not_back = (turned.float() - only_center["image"].offset) @ only_center["image"].rotation
     assert (not_back - wanted).abs().max() > 0.1  # the control: without the rotation it stays apart
 
@@ -81,7 +82,7 @@ def test_procrustes_is_the_best_orthogonal_map_among_many() -> None:
 @pytest.mark.parametrize("dims", [(24, 16), (16, 24)])
 def test_procrustes_takes_dims_that_differ(tmp_path: Path, dims: tuple[int, int]) -> None:
     arrays = shared_latent(dims=dims)
-    model = close_gap(arrays, method="procrustes", out=tmp_path / "m")
+    model = close_gap(arrays, method="procrustes", out=tmp_path / "m").model
     assert model.encode("image", arrays["image"]).shape == (240, dims[1])
     assert figures_of(model, arrays)["retrieval/mean/R@10"] > 0.3  # chance is 0.04
 
@@ -97,7 +98,7 @@ def test_the_adapter_closes_what_it_never_saw_and_is_read_back(tmp_path: Path) -
     seen = {name: rows[:240] for name, rows in whole.items()}
     unseen = {name: rows[240:] for name, rows in whole.items()}
     settings = replace(FAST, loss=METHODS["gapless-published"](FAST.loss))
-    model = close_gap(seen, settings=settings, out=tmp_path / "m")
+    model = close_gap(seen, settings=settings, out=tmp_path / "m").model
     figures = figures_of(model, unseen)
     assert figures["retrieval/mean/R@10"] > 0.35  # chance is 0.04
     assert figures["gap/true_pair_cosine"] > 0.5
@@ -114,7 +115,7 @@ def test_the_adapter_closes_what_it_never_saw_and_is_read_back(tmp_path: Path) -
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
     settings = replace(FAST, max_steps=4)
     weights = [
-        close_gap(shared_latent(), settings=settings, seed=seed, out=tmp_path / name).heads["image"].state_dict()
+        close_gap(shared_latent(), settings=settings, seed=seed, out=tmp_path / name).model.heads["image"].state_dict()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -126,9 +127,9 @@ def test_a_residual_head_starts_as_the_frozen_space(tmp_path: Path) -> None:
     arrays = shared_latent(dims=(16, 16))
     unit = unit_norm(torch.from_numpy(arrays["image"]))
     still = replace(FAST, max_steps=1, learning_rate=0.0)
-    residual = close_gap(arrays, settings=still, out=tmp_path / "residual")
+    residual = close_gap(arrays, settings=still, out=tmp_path / "residual").model
     torch.testing.assert_close(residual.encode("image", arrays["image"]), unit, atol=1e-6, rtol=0)
-    mlp = close_gap(arrays, settings=replace(still, head="mlp"), out=tmp_path / "mlp")
+    mlp = close_gap(arrays, settings=replace(still, head="mlp"), out=tmp_path / "mlp").model
     assert (mlp.encode("image", arrays["image"]) - unit).abs().max() > 0.1
     results = read_json(tmp_path / "residual" / "results.json")
     assert results["before"]["gap/true_pair_cosine"] == pytest.approx(results["figures"]["gap/true_pair_cosine"])
@@ -137,8 +138,8 @@ def test_a_residual_head_starts_as_the_frozen_space(tmp_path: Path) -> None:
 def test_training_can_start_from_a_closed_form(tmp_path: Path) -> None:
     arrays = shared_latent()
     still = replace(FAST, start="procrustes", max_steps=1, learning_rate=0.0)
-    started = close_gap(arrays, settings=still, out=tmp_path / "a")
-    fitted = close_gap(arrays, method="procrustes", out=tmp_path / "b")
+    started = close_gap(arrays, settings=still, out=tmp_path / "a").model
+    fitted = close_gap(arrays, method="procrustes", out=tmp_path / "b").model
     torch.testing.assert_close(
         started.encode("image", arrays["image"]), fitted.encode("image", arrays["image"]), atol=1e-5, rtol=0
     )
@@ -151,8 +152,8 @@ def test_the_frozen_model_goes_inside(tmp_path: Path) -> None:
     inputs = {"image": noise_images(36), "text": [f"{CAPTIONS[i % 6]} number {i}" for i in range(36)]}
     embeddings = {name: frozen.encode(name, raw) for name, raw in inputs.items()}
     settings = replace(FAST, max_steps=4, batch_size=16)
-    whole = close_gap(embeddings, settings=settings, frozen=frozen, out=tmp_path / "whole")
-    vectors = close_gap(embeddings, settings=settings, out=tmp_path / "vectors")
+    whole = close_gap(embeddings, settings=settings, frozen=frozen, out=tmp_path / "whole").model
+    vectors = close_gap(embeddings, settings=settings, out=tmp_path / "vectors").model
     again = GaplessModel.from_pretrained(tmp_path / "whole")
     for name, raw in inputs.items():
         expected = vectors.encode(name, embeddings[name])
@@ -199,7 +200,7 @@ def test_masked_duplicates_change_the_training(tmp_path: Path) -> None:
     plain = replace(FAST, max_steps=3)
     masked = replace(plain, loss=replace(plain.loss, mask_duplicates=True))
     heads = [
-        close_gap(arrays, np.repeat(np.arange(60), 4), settings, out=tmp_path / str(i)).heads["text"].state_dict()
+        close_gap(arrays, np.repeat(np.arange(60), 4), settings, out=tmp_path / str(i)).model.heads["text"].state_dict()
         for i, settings in enumerate((plain, masked))
     ]
     assert any(not torch.equal(heads[0][key], heads[1][key]) for key in heads[0])

@@ -61,10 +61,3 @@ def given_source(args: Arguments, sources: Sequence[Path]) -> Any:
 def given_beside(args: Arguments) -> dict[str, Any]:
     """The files of one value per row."""
     return {"labels": args.labels, "groups": args.groups, "positives": args.positives}
-
-
-def read_given(args: Arguments, sources: Sequence[Path]) -> Any:
-    """The embeddings that the options name."""
-    from gapless.embeddings.sources import read_rows
-
-    return read_rows(given_source(args, sources), **given_beside(args))
