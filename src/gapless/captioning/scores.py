@@ -19,7 +19,7 @@ from gapless.captioning.names import KIND, NEAREST, SAMPLES
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import write_json
 from gapless.images.thumbnails import thumbnail
-from gapless.inference.embed import prepared_batches
+from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.uncertainty import Figure, bootstrap
@@ -126,11 +126,8 @@ def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: 
 
 def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
     """[row, dim]: the images of a split in the judge's space."""
-    preprocessor = judge.preprocessor(IMAGE)
-    dataset = PairDataset(manifest.select(split), {IMAGE: preprocessor.prepare})
-    batches = prepared_batches(judge, dataset, {IMAGE: preprocessor}, progress=f"embed {split}")
-    with torch.no_grad():
-        return torch.cat([judge.embed(IMAGE, batch[IMAGE]).cpu() for _, batch in batches])
+    dataset = PairDataset(manifest.select(split), {IMAGE: judge.preprocessor(IMAGE).prepare})
+    return embed_dataset(judge, dataset, modalities=(IMAGE,), progress=f"embed {split}")[IMAGE]
 
 
 def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
