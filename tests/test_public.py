@@ -55,7 +55,7 @@ ROOMS = {
         Comparison Demo Measurement Report measure_embeddings write_map write_report
     """,
     "training": """
-        Evaluation LossConfig METHODS RECIPES Recipe Run TrainedRun train_run
+        Evaluation RECIPES Recipe Run TrainedRun train_run
     """,
 }
 LIGHT = ("GapClosingLoss", "GaplessModel", "measure")

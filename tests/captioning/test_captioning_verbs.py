@@ -358,7 +358,7 @@ def test_a_run_without_a_finished_model_is_named_everywhere(place, tmp_path, cap
     [
         (["--out", "file"], "cannot be made: file is a file"),
         (["--out", "file/sub/sub"], "cannot be made: file is a file"),
-        (["--seed", "-1", "--num_bootstrap", 20], "--seed is 0 or more"),
+        (["--seed", "-1", "--num_bootstrap", 20], "--seed lies between 0 and"),
         (["--judge", "vectors"], "this model takes image as vector, text as vector; give another one with --judge"),
         (["--judge", "images"], "this model takes image; give another one with --judge"),
     ],

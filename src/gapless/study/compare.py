@@ -85,7 +85,7 @@ def compare(
         recipe: a name of `gapless.training.RECIPES`; it is written into the comparison.
         data: the manifest, or its directory.
         out: directory to write; finished runs in it are kept, so that an interrupted comparison continues.
-        methods: names of `gapless.training.METHODS`.
+        methods: which losses: clip, gapless, or any other that `gapless compare --help` names.
         seeds: of the runs of each method.
         baseline: the method that differences are taken from; the first one where it is not compared.
         split: which rows are the gallery.

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 from gapless.core.lazy import lazy_names
 
 __all__ = [
-    "METHODS",
     "RECIPES",
     "Evaluation",
-    "LossConfig",
     "Recipe",
     "Run",
     "TrainedRun",
@@ -17,7 +15,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from gapless.training.evaluate import Evaluation
-    from gapless.training.recipes import METHODS, RECIPES, LossConfig, Recipe
+    from gapless.training.recipes import RECIPES, Recipe
     from gapless.training.run import Run, train_run
     from gapless.training.train import TrainedRun
 
@@ -25,8 +23,6 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Evaluation": "gapless.training.evaluate",
-        "LossConfig": "gapless.training.recipes",
-        "METHODS": "gapless.training.recipes",
         "RECIPES": "gapless.training.recipes",
         "Recipe": "gapless.training.recipes",
         "Run": "gapless.training.run",

@@ -44,7 +44,7 @@ def train(
         recipe: a name of `gapless.training.RECIPES`; it is written into the run.
         data: the manifest, or its directory.
         out: run directory to write; with `resume` one that was begun with the same arguments.
-        method: a name of `gapless.training.METHODS`: which loss.
+        method: which loss: clip, gapless, or any other that `gapless train --help` names.
         seed: of the weights and of the order of the rows, at least 0.
         settings: what is trained, in place of the recipe with the method's loss; nothing of it is changed.
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
