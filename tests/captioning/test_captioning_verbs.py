@@ -440,7 +440,7 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["generate", "run", "--data", "m", "--out", "."], 2, "--out is a JSONL file"),
         (["generate", "run", "--data", "m", "--out", "/"], 2, "--out is a JSONL file"),
         (["generate", "run", "--data", "m", "--out", ""], 2, "--out is a JSONL file"),
-        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is 0 or more"),
+        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is at least 0"),
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),

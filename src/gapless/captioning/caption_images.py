@@ -71,8 +71,9 @@ def caption(
 
     Example:
         >>> import gapless
-        >>> captions = gapless.caption("captioner", images=["chest.png"])                     # doctest: +SKIP
-        >>> captions.lines[0]["caption"]                                                      # doctest: +SKIP
+        >>> captions = gapless.caption("captioner", images=["chest.png"])
+        >>> captions.lines[0]["id"], captions.notice
+        ('chest.png', 'Research use, not for diagnosis.')
 
     Args:
         model: caption run or model directory.

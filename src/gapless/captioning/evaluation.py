@@ -71,8 +71,10 @@ def evaluate_captions(
 
     Example:
         >>> import gapless
-        >>> scores = gapless.evaluate_captions("captioner", data="data")                     # doctest: +SKIP
-        >>> scores.figures["caption/CIDEr"], scores.baselines["constant caption"]            # doctest: +SKIP
+        >>> captions = gapless.caption("captioner", data="data")
+        >>> scores = gapless.evaluate_captions("captioner", data="data", num_bootstrap=0)
+        >>> scores.n == captions.captions, sorted(scores.baselines)
+        (True, ['constant caption', 'nearest train caption', 'random train caption'])
 
     Args:
         source: caption run with generated captions, or a JSONL with `id` and `caption`.

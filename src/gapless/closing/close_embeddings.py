@@ -27,8 +27,8 @@ def close(
         >>> from tempfile import mkdtemp
         >>> place, random = Path(mkdtemp()), np.random.default_rng(0)
         >>> hidden = random.standard_normal((60, 4))
-        >>> for name in ("image", "text"):
-        ...     np.save(place / f"{name}.npy", (hidden @ random.standard_normal((4, 8)) + 1).astype(np.float32))
+        >>> for name, shift in (("image", 2), ("text", -2)):
+        ...     np.save(place / f"{name}.npy", (hidden @ random.standard_normal((4, 8)) + shift).astype(np.float32))
         >>> files = {name: place / f"{name}.npy" for name in ("image", "text")}
         >>> closed = close(files, method="center", out=place / "closed")
         >>> closed.figures["gap/centroid_distance"] < closed.before["gap/centroid_distance"]

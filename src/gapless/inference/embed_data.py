@@ -57,8 +57,9 @@ def embed(
 
     Example:
         >>> import gapless
-        >>> embedded = gapless.embed("run", data="data", out="embeddings", split="test")     # doctest: +SKIP
-        >>> embedded.rows, embedded.modalities                                               # doctest: +SKIP
+        >>> embedded = gapless.embed("run", data="data", out="embeddings", split="test")
+        >>> embedded.modalities
+        ['image', 'text']
 
     Args:
         model: a run or model directory, or whatever `gapless.models.load_model` takes; several for separate encoders.

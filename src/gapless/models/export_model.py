@@ -51,7 +51,9 @@ def export(
 
     Example:
         >>> import gapless
-        >>> gapless.export("run", to="onnx", out="onnx").largest_difference                   # doctest: +SKIP
+        >>> exported = gapless.export("run", to="hub", out="hub", data="data")
+        >>> sorted(path.name for path in exported.export.iterdir())[:2]
+        ['README.md', 'config.json']
 
     Args:
         model: a run or model directory; for a hub one with `results.json`, since the card shows its figures.

@@ -68,7 +68,9 @@ def search(
 
     Example:
         >>> from gapless.search import search
-        >>> search("collection", "left pleural effusion", where="modality = 'image'", k=3).hits      # doctest: +SKIP
+        >>> found = search("collection", "left pleural effusion", where="split = 'test'", modality="image", k=2)
+        >>> [hit.modality for hit in found.hits]
+        ['image', 'image']
 
     Args:
         collection: what `gapless.index` wrote.

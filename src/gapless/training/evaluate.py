@@ -98,8 +98,9 @@ def evaluate(
 
     Example:
         >>> import gapless
-        >>> evaluation = gapless.evaluate("run", data="data")            # doctest: +SKIP
-        >>> evaluation.figures["gap/centroid_distance"]["value"]         # doctest: +SKIP
+        >>> evaluation = gapless.evaluate("run", data="data", num_bootstrap=10)
+        >>> 0 <= evaluation.figures["gap/centroid_distance"]["value"] <= 2
+        True
 
     Args:
         run: a directory that `train` has finished.
