@@ -10,8 +10,11 @@ import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
 from transformers import TrainerState
 
+from gapless.cli.main import main
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
 from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap, positives_of, split_rows
+from gapless.closing.layers import FittedLayer, activation_layer, affine_layer, linear_layer, vector_model
 from gapless.closing.procrustes import fit_procrustes
 from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
 from gapless.core.errors import DataRefused, UsageError
@@ -279,9 +282,9 @@ def test_bad_rows_are_refused_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "whiten"}, "known: adapter, center, procrustes"),
+        ({"method": "whiten"}, "known: adapter, cca, center, procrustes"),
         ({"settings": replace(FAST, head="tree")}, "known: auto, linear, mlp, residual"),
-        ({"settings": replace(FAST, start="pca")}, "known: center, identity, procrustes"),
+        ({"settings": replace(FAST, start="pca")}, "known: cca, center, identity, procrustes"),
         ({"settings": replace(FAST, head="residual")}, "image 24, text 16"),
         ({"settings": replace(FAST, anchor="audio")}, "known: image, text"),
         ({"settings": replace(FAST, select_by="gap/x", max_steps=1)}, "known:"),
@@ -299,3 +302,71 @@ def test_an_output_in_use_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="in use"):
         close_gap(shared_latent(), out=tmp_path / "m")
     assert json.dumps([p.name for p in (tmp_path / "m").iterdir()]) == '["mine.txt"]'
+
+
+def test_the_result_has_what_the_directory_has(tmp_path: Path) -> None:
+    closed = close_gap(shared_latent(dims=(16, 16)), method="center", out=tmp_path / "m")
+    assert closed.results == read_json(closed.path / "results.json")
+    assert closed.figures is closed.results["figures"]
+    assert closed.before is not None
+    assert closed.before["gap/centroid_distance"] > closed.figures["gap/centroid_distance"]
+    assert (closed.takes, closed.results["settings"]) == ("vectors", {"anchor": "text", "validation_share": 0.1})
+
+
+class WrongModel:
+    """A method whose model takes other rows than it was given."""
+
+    name = "wrong"
+    summary = source = ""
+    settings = ClosingSettings
+
+    def fit(self, pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path) -> FittedMethod:
+        return FittedMethod(tiny_model())
+
+
+def test_a_method_that_gives_another_model_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLOSING_METHODS._things, "wrong", WrongModel())
+    with pytest.raises(ValueError, match="'wrong' gave a model for"):
+        close_gap(shared_latent(), method="wrong", out=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_options_are_those_of_the_chosen_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in shared_latent().items():
+        np.save(f"{name}.npy", rows)
+    files = ["close", "--image", "image.npy", "--text", "text.npy", "--json"]
+    assert main([*files, "--out", "a", "--method", "cca", "--cca.ridge", "0.25", "--cca.anchor=image"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["ridge"] == 0.25
+    Path("c.yaml").write_text("method: cca\ncca:\n  ridge: 0.5\n")
+    assert main([*files, "--out", "b", "--config", "c.yaml", "--cca.weight=0"]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["ridge"], settings["weight"], settings["anchor"]) == (0.5, 0.0, "text")
+    assert main([*files, "--out", "c", "--method", "procrustes", "--adapter.hidden=3"]) == 2
+    assert (
+        "--adapter.hidden is an option of the method adapter, and the method is procrustes" in capsys.readouterr().err
+    )
+    assert main([*files, "--out", "c", "--method", "procrustes", "--loss=clip"]) == 2
+    assert main([*files, "--out", "c", "--method", "cca", "--cca.ridge=-1"]) == 2
+    assert "ridge is a number of at least 0" in capsys.readouterr().err
+    assert not Path("c").exists()
+
+
+def test_a_fitted_layer_needs_its_own_tensors() -> None:
+    pairs = ClosingPairs({"text": torch.ones(4, 3)}, "text", list("abcd"), *[np.arange(4)] * 3)
+    spec = affine_layer(torch.zeros(3), torch.eye(3)).spec
+    with pytest.raises(ValueError, match="the affine layer of text cannot take its tensors"):
+        vector_model(pairs, {"text": [FittedLayer(spec, {"offset": torch.zeros(2)})]})
+    with pytest.raises(UsageError, match="tnah"):
+        activation_layer("tnah")
+
+
+def test_every_layer_computes_what_it_says() -> None:
+    x = torch.tensor([[3.0, 4.0]])
+    matrix = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
+    pairs = ClosingPairs({"text": x}, "text", ["a"], *[np.arange(1)] * 3)
+    layers = [linear_layer(matrix, torch.tensor([0.0, 0.5, -1.0])), activation_layer("tanh")]
+    head = vector_model(pairs, {"text": layers}).heads["text"]
+    torch.testing.assert_close(head(x), torch.tanh(torch.tensor([[3.0, 4.5, 9.0]])))

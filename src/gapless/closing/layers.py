@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gapless.closing.base import ClosingPairs
 from gapless.models.aligner import GaplessConfig, GaplessModel
-from gapless.models.spec import ActivationLayer, AffineLayer, LayerSpec, UnitNormLayer, layer_spec
+from gapless.models.spec import ActivationLayer, AffineLayer, LayerSpec, LinearLayer, UnitNormLayer, layer_spec
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ def affine_layer(offset: Tensor, rotation: Tensor) -> FittedLayer:
     """`(x - offset) @ rotation`, of any matrix [size, output_size]."""
     tensors = {"offset": offset, "rotation": rotation}
     return FittedLayer(AffineLayer(rotation.shape[1]), {key: tensor.float() for key, tensor in tensors.items()})
+
+
+def linear_layer(matrix: Tensor, bias: Tensor) -> FittedLayer:
+    """`x @ matrix + bias`, of any matrix [size, output_size]."""
+    return FittedLayer(LinearLayer(matrix.shape[1], bias=True), {"weight": matrix.T.float(), "bias": bias.float()})
 
 
 def activation_layer(function: str) -> FittedLayer:
