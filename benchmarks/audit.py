@@ -78,12 +78,13 @@ def measure(kind: str, count: int) -> None:
 
 
 def measure_audit(count: int, folder: Path) -> None:
-    from gapless.audit.audit import audit
+    from gapless.auditing.audit import audit
 
     manifest = placeholder_manifest(folder / "manifest", count)
     start, cpu = time.perf_counter(), time.process_time()
     figures = audit(manifest)
-    report(time.perf_counter() - start, time.process_time() - cpu, figures["duplicates"]["sets"])
+    assert figures.duplicates is not None
+    report(time.perf_counter() - start, time.process_time() - cpu, figures.duplicates["sets"])
 
 
 def placeholder_manifest(out: Path, count: int) -> Path:

@@ -52,7 +52,7 @@ class Sides:
     def prefixes(self) -> Iterator[torch.Tensor]:
         """Batch by batch, from the image files."""
         dataset, preprocessors = images_of(self.model, self.rows), {IMAGE: self.model.preprocessor(IMAGE)}
-        for _, inputs in prepared_batches(self.model, dataset, preprocessors, self.batch):
+        for _, inputs in prepared_batches(self.model, dataset, preprocessors, batch_size=self.batch):
             yield self.model.prefix(*self.model.features(inputs[IMAGE]))
 
     def generated(self, prefix: torch.Tensor) -> torch.Tensor:

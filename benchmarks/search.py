@@ -24,9 +24,10 @@ import numpy as np
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import Source, columns_of
-from gapless.search.build import Samples, ready_chunks, write_collection
+from gapless.search.build import ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
 from gapless.search.indices import update_indices
+from gapless.search.samples import Samples
 
 DIM = 512
 DIRECTIONS = 48  # that hold most of the variance

@@ -18,7 +18,7 @@ from gapless.captioning.training import (
     CaptionSettings,
     CaptionTrainer,
     new_captioner,
-    train_captioner,
+    train_caption_run,
 )
 from gapless.core.errors import DataRefused, Interrupted, UsageError
 from gapless.manifest.manifest import Manifest
@@ -65,7 +65,7 @@ def settings(mode="frozen", **changes) -> CaptionSettings:
 def train(directory, manifest, out, asked, seed=0, **options):
     aligner = GaplessModel.from_pretrained(directory)
     run = CaptionRun.around(aligner, "aligner", seed, asked, manifest)
-    return train_captioner(run, aligner, manifest, out, **options)
+    return train_caption_run(run, aligner, manifest, out, **options)
 
 
 def lines_of(out):

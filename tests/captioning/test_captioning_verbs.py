@@ -358,7 +358,7 @@ def test_a_run_without_a_finished_model_is_named_everywhere(place, tmp_path, cap
     [
         (["--out", "file"], "cannot be made: file is a file"),
         (["--out", "file/sub/sub"], "cannot be made: file is a file"),
-        (["--seed", "-1", "--num_bootstrap", 20], "--seed is 0 or more"),
+        (["--seed", "-1", "--num_bootstrap", 20], "--seed lies between 0 and"),
         (["--judge", "vectors"], "this model takes image as vector, text as vector; give another one with --judge"),
         (["--judge", "images"], "this model takes image; give another one with --judge"),
     ],
@@ -440,7 +440,7 @@ def test_a_reference_without_a_word_is_named(place, tmp_path, capsys, without_ja
         (["generate", "run", "--data", "m", "--out", "."], 2, "--out is a JSONL file"),
         (["generate", "run", "--data", "m", "--out", "/"], 2, "--out is a JSONL file"),
         (["generate", "run", "--data", "m", "--out", ""], 2, "--out is a JSONL file"),
-        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is 0 or more"),
+        (["generate", "run", "--data", "m", "--workers", "-1"], 2, "--workers is at least 0"),
         (["evaluate", "nowhere.jsonl", "--data", "m"], 2, "nowhere.jsonl does not exist"),
         (["evaluate", "aligner", "--data", "m"], 2, "captions-test.jsonl does not exist"),
         (["train", "aligner", "--data", "m", "--out", "x", "--mode", "magic"], 2, "frozen"),

@@ -6,7 +6,7 @@ import numpy as np
 from fakes import write_images
 
 from gapless import measure
-from gapless.audit.audit import audit
+from gapless.auditing.audit import audit
 from gapless.closing.close import positives_of
 from gapless.core import captions as same_caption
 from gapless.core.captions import caption_codes, normalised_caption
@@ -62,7 +62,7 @@ def by_the_audit(folder, texts):
         for row, (path, text) in enumerate(zip(images, texts, strict=True))
     ]
     build_manifest(rows, folder / "manifest", BuildOptions(source="drawn", max_bad=0.0))
-    found = audit(folder / "manifest", near_duplicates=False)["captions"]["duplicates"]
+    found = audit(folder / "manifest", near_duplicates=False).captions["duplicates"]
     return found["sets"], round(found["share"] * len(texts))
 
 

@@ -8,10 +8,9 @@ import pytest
 from data_samples import noise_image
 from PIL import Image
 
-from gapless.audit import audit as audit_module
-from gapless.audit.audit import audit
-from gapless.audit.leakage import leakage, share_in_train
-from gapless.audit.text import format_audit, refuse
+from gapless.auditing import audit as audit_module
+from gapless.auditing.audit import audit
+from gapless.auditing.leakage import leakage, share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.manifest.build import BuildOptions, build_manifest
 from gapless.manifest.rows import BytesSource, RawRow
@@ -63,24 +62,24 @@ def test_hundreds_of_rows_of_few_placeholders(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_module, "perceptual_hashes", lambda given: paths.extend(given) or hashing(given))
     report = audit(source.path)
     assert len(paths) == 5
-    duplicates, near = report["duplicates"], report["near_duplicates"]
+    duplicates, near = report.duplicates, report.near_duplicates
     assert (duplicates["sets"], duplicates["rows"], duplicates["largest"]) == (3, 300, 100)
     assert duplicates["example_sizes"] == [100] * 3
     assert [len(ids) for ids in duplicates["examples"]] == [5] * 3
     assert (near["sets"], near["rows"]) == (1, 101)
-    assert "row0 = row3 = row6 = row9 = row12 and 95 more" in format_audit(report)
-    assert any("100 rows show one and the same image ('row0' first)" in note for note in report["notes"])
-    json.dumps(report, allow_nan=False)
+    assert "row0 = row3 = row6 = row9 = row12 and 95 more" in str(report)
+    assert any("100 rows show one and the same image ('row0' first)" in note for note in report.notes)
+    json.dumps(report.as_json(), allow_nan=False)
 
 
 def test_many_sets_are_counted_and_few_are_named(tmp_path):
     images = [png(noise_image(n // 2)) for n in range(16)]
     source = manifest_of(tmp_path / "m", images, splits=["train"] * 12 + ["test", "train"] + ["train"] * 2)
     report = audit(source.path, near_duplicates=False)
-    assert report["duplicates"]["sets"] == 8
-    assert report["duplicates"]["examples"][0] == ["row12", "row13"]  # across splits first
-    assert "and 3 more sets" in format_audit(report)
-    assert not any("placeholder" in note for note in report["notes"])
+    assert report.duplicates["sets"] == 8
+    assert report.duplicates["examples"][0] == ["row12", "row13"]  # across splits first
+    assert "and 3 more sets" in str(report)
+    assert not any("placeholder" in note for note in report.notes)
 
 
 def test_jpeg_noise_around_one_image_is_one_set(tmp_path):
@@ -89,8 +88,8 @@ def test_jpeg_noise_around_one_image_is_one_set(tmp_path):
     noisy = [np.clip(base + rng.normal(0, 2, base.shape), 0, 255).astype(np.uint8) for _ in range(60)]
     source = manifest_of(tmp_path / "m", [*(jpeg(Image.fromarray(one), 85) for one in noisy), png(picture(2))])
     report = audit(source.path)
-    assert report["duplicates"]["sets"] == 0
-    assert (report["near_duplicates"]["sets"], report["near_duplicates"]["rows"]) == (1, 60)
+    assert report.duplicates["sets"] == 0
+    assert (report.near_duplicates["sets"], report.near_duplicates["rows"]) == (1, 60)
 
 
 def test_plain_images_are_not_copies_of_each_other(tmp_path):
@@ -99,17 +98,17 @@ def test_plain_images_are_not_copies_of_each_other(tmp_path):
     plain = [Image.new("L", (64, 64 + level), level) for level in (0, 7, 128, 255)]
     images = [*plain, *map(Image.fromarray, stripes), picture(1), jpeg(picture(1), 60)]
     report = audit(manifest_of(tmp_path / "m", images).path)
-    assert report["near_duplicates"]["not_compared"] == {"plain": 6, "unreadable": 0}
-    assert report["near_duplicates"]["examples"] == [["row6", "row7"]]
-    assert any("6 rows show nothing but" in note for note in report["notes"])
+    assert report.near_duplicates["not_compared"] == {"plain": 6, "unreadable": 0}
+    assert report.near_duplicates["examples"] == [["row6", "row7"]]
+    assert any("6 rows show nothing but" in note for note in report.notes)
 
 
 def test_an_image_that_has_gone_since_is_said(tmp_path):
     source = manifest_of(tmp_path / "m", [picture(n) for n in range(3)])
     source.image_path(1).unlink()
     report = audit(source.path)
-    assert report["near_duplicates"]["not_compared"]["unreadable"] == 1
-    assert any("1 rows cannot be read" in note for note in report["notes"])
+    assert report.near_duplicates["not_compared"]["unreadable"] == 1
+    assert any("1 rows cannot be read" in note for note in report.notes)
 
 
 def test_the_audit_the_results_and_the_report_count_the_same_leakage(tmp_path):
@@ -119,7 +118,7 @@ def test_the_audit_the_results_and_the_report_count_the_same_leakage(tmp_path):
     splits = ["train"] * 4 + ["test"] * 4
     groups = ["a", "b", "c", "d", "a", "f", "g", "h"]
     source = manifest_of(tmp_path / "m", images, splits, groups)
-    found = audit(source.path, near_duplicates=False)["leakage"]
+    found = audit(source.path, near_duplicates=False).leakage
     assert found["group or image"]["test in train"] == {"groups": 1, "images": 1, "rows": 2, "share": 0.5}
     assert found["group"]["test in train"] == {"groups": 1, "rows": 1, "share": 0.25}
     data = describe(source, "test")
@@ -127,7 +126,7 @@ def test_the_audit_the_results_and_the_report_count_the_same_leakage(tmp_path):
     assert "50.0% of the test rows" in leakage_note({"data": data}).text
     clean = manifest_of(tmp_path / "clean", images[:7], splits[:7], list("abcdefg"))
     assert describe(clean, "test")["leakage"] == {"test_rows_in_train_share": 0.0}
-    refuse(audit(clean.path), ["leakage", "duplicates", "near-duplicates"])
+    audit(clean.path).refuse(["leakage", "duplicates", "near-duplicates"])
 
 
 def test_a_row_that_leaks_twice_counts_once_and_a_missing_checksum_never():
@@ -145,12 +144,12 @@ def test_without_training_rows_leakage_is_unknown_and_not_zero():
 def test_near_copies_have_their_own_refusal(tmp_path):
     source = manifest_of(tmp_path / "m", [picture(1), picture(2), jpeg(picture(1), 60)], ["train", "train", "test"])
     report = audit(source.path)
-    refuse(report, ["leakage", "duplicates"])
-    assert report["near_duplicates"]["held_out"] == {"test in train": {"rows": 1, "share": 1.0}}
+    report.refuse(["leakage", "duplicates"])
+    assert report.near_duplicates["held_out"] == {"test in train": {"rows": 1, "share": 1.0}}
     with pytest.raises(DataRefused, match="1 sets of nearly identical images across splits"):
-        refuse(report, ["near-duplicates"])
+        report.refuse(["near-duplicates"])
     with pytest.raises(UsageError, match="needs a manifest"):
-        refuse(audit(source.path, near_duplicates=False), ["near-duplicates"])
+        audit(source.path, near_duplicates=False).refuse(["near-duplicates"])
 
 
 @pytest.mark.parametrize(
@@ -164,11 +163,11 @@ def test_near_copies_have_their_own_refusal(tmp_path):
     ],
 )
 def test_what_is_odd_about_groups_is_said(tmp_path, groups, splits, said):
-    notes = audit(manifest_of(tmp_path / "m", [noise_image(n) for n in range(4)], splits, list(groups)).path)["notes"]
+    notes = audit(manifest_of(tmp_path / "m", [noise_image(n) for n in range(4)], splits, list(groups)).path).notes
     assert len(notes) == len(said)
     assert all(part in note for part, note in zip(said, notes, strict=True))
 
 
 def test_two_rows(tmp_path):
     report = audit(manifest_of(tmp_path / "m", [picture(1), picture(1)]).path)
-    assert (report["duplicates"]["sets"], report["near_duplicates"]["sets"]) == (1, 0)
+    assert (report.duplicates["sets"], report.near_duplicates["sets"]) == (1, 0)

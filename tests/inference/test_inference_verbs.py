@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fakes import tiny_bert, tiny_modalities, tiny_model
 
-from gapless.cli.embeddings import part_of
 from gapless.cli.main import main
+from gapless.inference.embed_data import part_of
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
 

@@ -129,7 +129,7 @@ def test_an_interrupted_run_that_is_run_again_equals_an_uninterrupted_one(place,
         elif at == "commit":
             patch.setattr(build, "commit", interrupted)
         else:
-            patch.setattr("gapless.search.indices.update_indices", interrupted)
+            patch.setattr("gapless.search.indexing.update_indices", interrupted)
         assert index(place, out) == 130
     if at != "full-text index":
         with pytest.raises(UsageError, match="gapless index"):

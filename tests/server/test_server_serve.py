@@ -16,8 +16,8 @@ import pytest
 from small_service import write_collection_of_images
 
 from gapless.cli.main import main
-from gapless.cli.serving import listening
 from gapless.search.searcher import Searcher
+from gapless.server.serve import listening
 
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")
 

@@ -8,8 +8,9 @@ from fake_captions import figures, results, sample, write_captions
 from fake_comparison import write_comparison
 from page_reader import Page
 
+from gapless.captioning.names import OWN_ENCODERS
 from gapless.core.errors import DataRefused
-from gapless.study.caption_table import OWN_ENCODERS, caption_table
+from gapless.study.caption_table import caption_table
 from gapless.study.captions import caption_section
 from gapless.study.report import write_report
 

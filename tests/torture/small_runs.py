@@ -13,7 +13,7 @@ from transformers.utils import logging
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.recipes import Recipe, apply_method
-from gapless.training.run import Run, train
+from gapless.training.run import Run, train_run
 
 logging.disable_progress_bar()
 
@@ -57,6 +57,6 @@ def trainer_of(data: Manifest, out: Path) -> Callable[..., dict[str, str]]:
     """`train` of the small run into `out`, with what is left to say by keyword."""
 
     def run(resume: bool = False, **training: Any) -> dict[str, str]:
-        return train(small_run(data, **training), data, out, resume=resume)
+        return train_run(small_run(data, **training), data, out, resume=resume)
 
     return run

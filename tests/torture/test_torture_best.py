@@ -15,7 +15,7 @@ from small_runs import small_phantom, small_run
 from gapless.core.errors import DataRefused, GaplessError
 from gapless.training.callbacks import ProgressBar
 from gapless.training.checkpoint import checkpoints_of, fault_of
-from gapless.training.run import train
+from gapless.training.run import train_run
 from gapless.training.trainer import AlignerTrainer
 
 WEIGHTS = "model/model.safetensors"
@@ -55,7 +55,7 @@ def life(data, folder: Path, out: str, stop: int | None = None, how: int = signa
             patch.object(ProgressBar, "on_step_begin", stop_there),
         ):
             run = small_run(data, **{**TRAINING, **training})
-            train(run, data, Path(out), resume=(Path(out) / "config.yaml").exists())
+            train_run(run, data, Path(out), resume=(Path(out) / "config.yaml").exists())
 
     return exit_code(forked(work))
 
@@ -114,7 +114,7 @@ def test_a_damaged_best_checkpoint_is_not_taken_for_the_best(data, whole, tmp_pa
     best = tmp_path / "run" / "checkpoints" / f"checkpoint-{BEST_AT}"
     damage(best / "model.safetensors")
     with pytest.raises(GaplessError, match=f"checkpoint-{BEST_AT} holds the best model so far and cannot be used"):
-        train(small_run(data, **TRAINING), data, tmp_path / "run", resume=True)
+        train_run(small_run(data, **TRAINING), data, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert fault_of(best.with_name("checkpoint-8")) is None
 
@@ -131,7 +131,7 @@ def test_it_is_verified_once_more_before_the_end(data, tmp_path):
         patch.object(AlignerTrainer, "evaluation_figures", damage_and_score),
         pytest.raises(GaplessError, match="cannot be used"),
     ):
-        train(small_run(data, **TRAINING), data, tmp_path / "run")
+        train_run(small_run(data, **TRAINING), data, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
     assert fault_of(tmp_path / "run" / "checkpoints" / "checkpoint-8") is None
 
@@ -141,12 +141,12 @@ def test_a_finished_run_that_is_resumed_takes_no_further_step(data, tmp_path, as
     """Where it ends inside an epoch, transformers would train one step more."""
     out = tmp_path / "run"
     run = small_run(data, eval_strategy="no", **asked)
-    train(run, data, out)
+    train_run(run, data, out)
     before = {name: (out / name).read_bytes() for name in (WEIGHTS, "metrics.jsonl")}
     assert names(out)[0] == "checkpoint-6"
     shutil.rmtree(out / "model")
     (out / ".model.partial-of-a-killed-one").mkdir()
-    train(run, data, out, resume=True)
+    train_run(run, data, out, resume=True)
     assert {name: (out / name).read_bytes() for name in before} == before
     assert names(out)[0] == "checkpoint-6"
     assert not list(out.glob(".model*"))
@@ -157,4 +157,4 @@ def test_a_damaged_metrics_file_is_named(data, whole, tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:-3], *lines[2:], ""]))
     with pytest.raises(DataRefused, match=r"metrics\.jsonl is damaged at line 2"):
-        train(small_run(data, **TRAINING), data, tmp_path / "run", resume=True)
+        train_run(small_run(data, **TRAINING), data, tmp_path / "run", resume=True)

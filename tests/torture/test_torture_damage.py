@@ -15,7 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from gapless.core.files import entries_below
 from gapless.training.checkpoint import checkpoints_of, fault_of, newest_valid, rotate, seal
-from gapless.training.run import train
+from gapless.training.run import train_run
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def checkpoints(tmp_path_factory) -> Path:
     """The checkpoints of a real run: two of them."""
     place = tmp_path_factory.mktemp("damage")
     data = small_phantom(place)
-    train(small_run(data, num_train_epochs=1), data, place / "run")
+    train_run(small_run(data, num_train_epochs=1), data, place / "run")
     return place / "run" / "checkpoints"
 
 

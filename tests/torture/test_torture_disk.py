@@ -22,7 +22,7 @@ from small_runs import small_phantom, small_run
 from gapless.core.files import entries_below
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.checkpoint import checkpoints_of, newest_valid
-from gapless.training.run import train
+from gapless.training.run import train_run
 from gapless.training.trainer import RunTrainer
 
 REPORTED, SAVED, SILENT, LOST = range(10, 14)
@@ -72,7 +72,7 @@ def check_saves(data, tmp_path: Path, step: int) -> None:
 
     def work() -> None:
         with patch.object(RunTrainer, "_save_checkpoint", try_faults):
-            train(small_run(data, num_train_epochs=1), data, tmp_path / "run")
+            train_run(small_run(data, num_train_epochs=1), data, tmp_path / "run")
 
     assert exit_code(forked(work)) == 0
     found = json.loads(report.read_text())
@@ -123,7 +123,7 @@ def test_a_file_that_is_one_byte_short_ends_the_training(data, tmp_path):
     def work(out: Path, size: int | None) -> None:
         if size is not None:
             limited(size)
-        train(small_run(data, num_train_epochs=1), data, out)
+        train_run(small_run(data, num_train_epochs=1), data, out)
 
     assert exit_code(forked(lambda: work(tmp_path / "whole", None))) == 0
     newest = checkpoints_of(tmp_path / "whole" / "checkpoints")[0]

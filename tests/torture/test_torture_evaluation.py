@@ -20,7 +20,7 @@ from small_runs import small_phantom, small_run
 
 from gapless.cli.main import main
 from gapless.manifest.readers.phantom import write_phantom
-from gapless.training.run import train
+from gapless.training.run import train_run
 from gapless.training.trainer import AlignerTrainer
 
 WEIGHTS = "model/model.safetensors"
@@ -55,7 +55,7 @@ original = AlignerTrainer.evaluation_figures
 def train_apart(data, out: Path, careless: bool = False, **training: Any) -> None:
     def work() -> None:
         with patch.object(AlignerTrainer, "evaluation_figures", disturbed) if careless else nullcontext():
-            train(small_run(data, **training), data, out)
+            train_run(small_run(data, **training), data, out)
 
     assert exit_code(forked(work)) == 0
 

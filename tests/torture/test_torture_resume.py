@@ -16,7 +16,7 @@ from small_runs import BATCHES_IN_EPOCH, EPOCHS, STEPS_IN_EPOCH, small_phantom, 
 from transformers import Trainer
 
 from gapless.training.callbacks import EpochBeforeCheckpoint, ProgressBar
-from gapless.training.run import train
+from gapless.training.run import train_run
 from gapless.training.trainer import RunTrainer
 
 STOPS = ("start", "mid-epoch", "mid-accumulation", "last batch", "epoch end")
@@ -106,7 +106,7 @@ def life(
 
     def work() -> None:
         with breakage or nullcontext(), watched(seen, Moment(stop, epoch, how)):
-            train(small_run(data, **training), data, out, resume=(out / "config.yaml").exists())
+            train_run(small_run(data, **training), data, out, resume=(out / "config.yaml").exists())
 
     return exit_code(forked(work))
 

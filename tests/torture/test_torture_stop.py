@@ -22,7 +22,7 @@ from gapless.core.errors import UsageError
 from gapless.core.plan import differences
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.checkpoint import checkpoints_of, newest_valid, step_of
-from gapless.training.run import Run, resumed, train
+from gapless.training.run import Run, resumed, train_run
 
 ALIGNER = ("train", "phantom-small", "--config", "tiny.yaml", "--method", "gapless")
 CAPTIONER = (
@@ -118,7 +118,7 @@ def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one(place, kind,
 def started(tmp_path_factory) -> tuple[Path, Any]:
     home = tmp_path_factory.mktemp("started")
     data = small_phantom(home)
-    train(small_run(data, num_train_epochs=1), data, home / "run")
+    train_run(small_run(data, num_train_epochs=1), data, home / "run")
     return home / "run", small_run(data, num_train_epochs=1)
 
 

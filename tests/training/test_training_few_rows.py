@@ -15,9 +15,9 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.study.compare import compare
-from gapless.training.evaluate import comparable_rows, evaluate_run
+from gapless.training.evaluate import comparable_rows, evaluate
 from gapless.training.recipes import Recipe
-from gapless.training.run import Run, train
+from gapless.training.run import Run, train_run
 
 SENTENCE = "nothing is evaluated during this training"
 
@@ -69,7 +69,7 @@ def evaluated(directory) -> bool:
 def test_training_evaluates_or_says_that_it_does_not(phantom, tmp_path, caplog, count, what):
     data = with_splits(phantom, validation=count)
     with caplog.at_level(logging.WARNING):
-        train(run_of(data), data, tmp_path / "run")
+        train_run(run_of(data), data, tmp_path / "run")
     assert evaluated(tmp_path / "run") == (what is None)
     said = [record.getMessage() for record in caplog.records if SENTENCE in record.getMessage()]
     assert len(said) == (what is not None)
@@ -80,25 +80,25 @@ def test_training_evaluates_or_says_that_it_does_not(phantom, tmp_path, caplog, 
 def test_a_training_that_asks_for_no_evaluation_hears_nothing(phantom, tmp_path, caplog, strategy):
     data = with_splits(phantom, validation=1)
     with caplog.at_level(logging.WARNING):
-        train(run_of(data, eval_strategy=strategy), data, tmp_path / "run")
+        train_run(run_of(data, eval_strategy=strategy), data, tmp_path / "run")
     assert SENTENCE not in caplog.text
 
 
 def test_evaluate_refuses_a_split_of_one_row_and_one_of_none(phantom, tmp_path):
     data = with_splits(phantom, test=1)
-    train(run_of(data, eval_strategy="no"), data, tmp_path / "run")
+    train_run(run_of(data, eval_strategy="no"), data, tmp_path / "run")
     with pytest.raises(DataRefused, match=r"has 1 row in split 'test', and figures compare at least 2 rows"):
-        evaluate_run(tmp_path / "run", data, num_bootstrap=0)
+        evaluate(tmp_path / "run", data=data, num_bootstrap=0)
     with pytest.raises(UsageError, match="no rows in split 'validation'"):
-        evaluate_run(tmp_path / "run", data, split="validation", num_bootstrap=0)
+        evaluate(tmp_path / "run", data=data, split="validation", num_bootstrap=0)
     assert not (tmp_path / "run" / "results.json").exists()
-    assert evaluate_run(tmp_path / "run", with_splits(phantom, test=9), num_bootstrap=0)["n"] == 9, "the control"
+    assert evaluate(tmp_path / "run", data=with_splits(phantom, test=9), num_bootstrap=0).n == 9, "the control"
 
 
 def test_compare_refuses_before_it_trains(phantom, tmp_path):
     data = with_splits(phantom, test=1)
     with pytest.raises(DataRefused, match="1 row in split 'test'"):
-        compare("tiny", recipe(), data, methods=["clip"], seeds=[0], out=tmp_path / "out")
+        compare("tiny", settings=recipe(), data=data, methods=["clip"], seeds=[0], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -18,7 +18,7 @@ from gapless.models.aligner import GaplessModel
 from gapless.training.checkpoint import checkpoints_of, fault_of, newest_valid
 from gapless.training.evaluate import main_label, refuse_other_figures
 from gapless.training.recipes import Recipe, apply_method
-from gapless.training.run import Run, train, training_arguments
+from gapless.training.run import Run, train_run, training_arguments
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def losses(directory) -> list[float]:
 @pytest.fixture(scope="module")
 def finished(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    train(tiny_run(phantom), phantom, out)
+    train_run(tiny_run(phantom), phantom, out)
     return out
 
 
@@ -92,25 +92,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(phantom, finished, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(ProgressBar, "on_step_end", stop_there)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_run(phantom), phantom, out)
-    train(tiny_run(phantom), phantom, out, resume=True)
+            train_run(tiny_run(phantom), phantom, out)
+    train_run(tiny_run(phantom), phantom, out, resume=True)
     assert losses(out) == losses(finished)
     whole = weights(finished)
     assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
 
 
 def test_workers_change_nothing(phantom, finished, tmp_path):
-    train(tiny_run(phantom, dataloader_num_workers=2), phantom, tmp_path / "two")
+    train_run(tiny_run(phantom, dataloader_num_workers=2), phantom, tmp_path / "two")
     assert losses(tmp_path / "two") == losses(finished)
 
 
 def test_evaluation_does_not_disturb_training(phantom, finished, tmp_path):
-    train(tiny_run(phantom, eval_strategy="no"), phantom, tmp_path / "blind")
+    train_run(tiny_run(phantom, eval_strategy="no"), phantom, tmp_path / "blind")
     assert losses(tmp_path / "blind") == losses(finished)
 
 
 def test_another_seed_is_another_run(phantom, finished, tmp_path):
-    train(tiny_run(phantom, seed=1), phantom, tmp_path / "other")
+    train_run(tiny_run(phantom, seed=1), phantom, tmp_path / "other")
     assert losses(tmp_path / "other") != losses(finished)
 
 
@@ -128,26 +128,26 @@ def test_resume_passes_over_damaged_checkpoints_and_says_which(phantom, finished
     assert found == second
     assert list(passed_over) == [newest.name]
     assert "model.safetensors" in passed_over[newest.name]
-    passed = train(tiny_run(phantom), phantom, out, resume=True)
+    passed = train_run(tiny_run(phantom), phantom, out, resume=True)
     assert list(passed) == [newest.name]
     assert all(torch.equal(value, weights(finished)[name]) for name, value in weights(out).items())
 
 
 def test_a_changed_recipe_is_refused_on_resume_and_the_key_is_named(phantom, finished):
     with pytest.raises(UsageError, match=r"settings\.training\.learning_rate"):
-        train(tiny_run(phantom, learning_rate=5e-4), phantom, finished, resume=True)
+        train_run(tiny_run(phantom, learning_rate=5e-4), phantom, finished, resume=True)
 
 
 def test_an_output_directory_in_use_is_refused_and_kept(phantom, finished):
     before = sorted(path.name for path in finished.rglob("*"))
     with pytest.raises(UsageError, match="in use"):
-        train(tiny_run(phantom), phantom, finished)
+        train_run(tiny_run(phantom), phantom, finished)
     assert sorted(path.name for path in finished.rglob("*")) == before
 
 
 def test_fewer_rows_than_a_batch_are_refused(phantom, tmp_path):
     with pytest.raises(DataRefused, match="fewer than one batch of 512"):
-        train(tiny_run(phantom, per_device_train_batch_size=512), phantom, tmp_path / "run")
+        train_run(tiny_run(phantom, per_device_train_batch_size=512), phantom, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -161,17 +161,17 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(phantom, tmp_path, 
     original = GaplessModel.embed
     monkeypatch.setattr(GaplessModel, "embed", lambda self, *args: original(self, *args) * float("nan"))
     with pytest.raises(GaplessError, match=r"stopped at step 0 on the batch of P\d+, P\d+.*not finite"):
-        train(tiny_run(phantom), phantom, tmp_path / "run")
+        train_run(tiny_run(phantom), phantom, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_resume_that_fails_keeps_what_was_finished(phantom, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    train(tiny_run(phantom, save_strategy="no"), phantom, out)
+    train_run(tiny_run(phantom, save_strategy="no"), phantom, out)
     before = sorted(path.name for path in out.rglob("*"))
     monkeypatch.setattr(GaplessModel, "embed", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train(tiny_run(phantom, save_strategy="no"), phantom, out, resume=True)
+        train_run(tiny_run(phantom, save_strategy="no"), phantom, out, resume=True)
     assert sorted(path.name for path in out.rglob("*")) == before
 
 
@@ -192,13 +192,16 @@ def test_training_arguments_of_the_wrong_kind_are_named(tmp_path, training, said
 def test_figures_of_one_split_are_not_written_over_another(phantom, finished, tmp_path):
     import shutil
 
-    from gapless.training.evaluate import evaluate_run
+    from gapless.training.evaluate import evaluate
 
     shutil.copytree(finished, tmp_path / "run")
-    assert evaluate_run(tmp_path / "run", phantom, "test", num_bootstrap=0)["n"] == 30
+    assert evaluate(tmp_path / "run", data=phantom, split="test", num_bootstrap=0).n == 30
     with pytest.raises(UsageError, match="--out"):
-        evaluate_run(tmp_path / "run", phantom, "validation", num_bootstrap=0)
-    assert evaluate_run(tmp_path / "run", phantom, "validation", 0, out=tmp_path / "validation")["n"] == 20
+        evaluate(tmp_path / "run", data=phantom, split="validation", num_bootstrap=0)
+    assert (
+        evaluate(tmp_path / "run", data=phantom, split="validation", num_bootstrap=0, out=tmp_path / "validation").n
+        == 20
+    )
 
 
 def test_figures_are_not_written_over_scores_of_captions(tmp_path):
@@ -251,7 +254,7 @@ def test_after_ten_steps_every_learnable_parameter_has_moved_and_no_other():
 
 def test_the_temperature_has_no_weight_decay_and_stays_in_bounds(phantom, tmp_path):
     run = tiny_run(phantom, learning_rate=5.0, num_train_epochs=1, eval_strategy="no")
-    train(run, phantom, tmp_path / "hot")
+    train_run(run, phantom, tmp_path / "hot")
     scale = weights(tmp_path / "hot")["loss.logit_scale"]
     assert scale.dtype == torch.float32
     assert float(scale) <= torch.tensor(100.0).log()
@@ -260,7 +263,7 @@ def test_the_temperature_has_no_weight_decay_and_stays_in_bounds(phantom, tmp_pa
 def test_a_schedule_reaches_the_loss_and_survives_saving(phantom, tmp_path):
     recipe = tiny_recipe(eval_strategy="no")
     recipe = replace(recipe, loss=replace(recipe.loss, alignment_weight=[[0.0, 0.0], [1.0, 2.0]]))
-    train(Run("tiny", "gapless", 0, recipe, phantom.fingerprint), phantom, tmp_path / "run")
+    train_run(Run("tiny", "gapless", 0, recipe, phantom.fingerprint), phantom, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for line in (line for line in lines if "loss/total" in line):
         weight = 2.0 * (line["step"] - 1) / 8  # 8 steps in all

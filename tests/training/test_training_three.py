@@ -3,9 +3,9 @@
 from fakes import tiny_modalities
 
 from gapless.manifest.readers.phantom import write_phantom
-from gapless.training.evaluate import evaluate_run
+from gapless.training.evaluate import evaluate
 from gapless.training.recipes import RECIPES, Recipe, apply_method, phantom_three
-from gapless.training.run import Run, train
+from gapless.training.run import Run, train_run
 
 
 def test_three_modalities_are_trained_and_measured(tmp_path):
@@ -22,8 +22,8 @@ def test_three_modalities_are_trained_and_measured(tmp_path):
         training={"num_train_epochs": 1, "per_device_train_batch_size": 16, "save_strategy": "no", "logging_steps": 1},
     )
     run = Run("three", "gapless", 0, apply_method(recipe, "gapless"), data.fingerprint)
-    train(run, data, tmp_path / "run")
-    figures = evaluate_run(tmp_path / "run", data, num_bootstrap=0)["figures"]
+    train_run(run, data, tmp_path / "run")
+    figures = evaluate(tmp_path / "run", data=data, num_bootstrap=0).figures
     pairs = [f"gap/centroid_distance/{pair}" for pair in ("image-text", "image-waveform", "text-waveform")]
     assert sum(figures[key] for key in pairs) / 3 == figures["gap/centroid_distance"]
     assert "retrieval/waveform_to_image/R@10" in figures

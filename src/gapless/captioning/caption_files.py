@@ -74,7 +74,9 @@ def generate_lines(
 ) -> Any:
     """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order."""
     preprocessors = {IMAGE: model.preprocessor(IMAGE)}
-    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress):
+    for ids, batch in prepared_batches(
+        model, dataset, preprocessors, batch_size=batch_size, num_workers=num_workers, progress=progress
+    ):
         with torch.inference_mode():
             prefix = model.prefix(*model.features(batch[IMAGE]))
         captions = captions_from(model, prefix, settings, key=ids[0])

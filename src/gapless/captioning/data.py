@@ -101,7 +101,9 @@ def feature_bytes(model: Captioner, num_rows: int) -> int:
 def image_features(model: Captioner, rows: Manifest) -> Features:
     """Embeddings and patch tokens of all images, on the CPU."""
     dataset = PairDataset(rows, {IMAGE: model.preprocessor(IMAGE).prepare})
-    batches = prepared_batches(model, dataset, {IMAGE: model.preprocessor(IMAGE)}, 64, progress="encode images")
+    batches = prepared_batches(
+        model, dataset, {IMAGE: model.preprocessor(IMAGE)}, batch_size=64, progress="encode images"
+    )
     parts = [model.features(batch[IMAGE]) for _, batch in batches]
     tokens = [tokens.cpu() for _, tokens in parts if tokens is not None]
     return Features(torch.cat([embedding.cpu() for embedding, _ in parts]), torch.cat(tokens) if tokens else None)

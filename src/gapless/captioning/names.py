@@ -3,3 +3,4 @@
 KIND = "captions"  # of results.json
 SAMPLES = "samples.json"
 NEAREST = "nearest train caption"  # a baseline
+OWN_ENCODERS = "its own encoders"  # the judge of a run that was given no other

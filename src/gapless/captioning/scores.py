@@ -19,7 +19,7 @@ from gapless.captioning.names import KIND, NEAREST, SAMPLES
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import write_json
 from gapless.images.thumbnails import thumbnail
-from gapless.inference.embed import prepared_batches
+from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.uncertainty import Figure, bootstrap
@@ -66,7 +66,6 @@ def score_captions(
     judge: GaplessModel | None = None,
     num_bootstrap: int = 1000,
     seed: int = 0,
-    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every score of a file of captions and of the baselines, in the form of `results.json`.
 
@@ -75,7 +74,6 @@ def score_captions(
             these figures are missing.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         seed: of the bootstrap and of the random caption.
-        about: of the captioner; goes along.
     """
     if judge is not None:
         check_judge(judge)
@@ -110,7 +108,6 @@ def score_captions(
         "notice": NOTICE,
         "versions": {**versions(), "pycocoevalcap": version("pycocoevalcap")},
         "data": describe(manifest, split),
-        **(about or {}),
     }
 
 
@@ -129,11 +126,8 @@ def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: 
 
 def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
     """[row, dim]: the images of a split in the judge's space."""
-    preprocessor = judge.preprocessor(IMAGE)
-    dataset = PairDataset(manifest.select(split), {IMAGE: preprocessor.prepare})
-    batches = prepared_batches(judge, dataset, {IMAGE: preprocessor}, progress=f"embed {split}")
-    with torch.no_grad():
-        return torch.cat([judge.embed(IMAGE, batch[IMAGE]).cpu() for _, batch in batches])
+    dataset = PairDataset(manifest.select(split), {IMAGE: judge.preprocessor(IMAGE).prepare})
+    return embed_dataset(judge, dataset, modalities=(IMAGE,), progress=f"embed {split}")[IMAGE]
 
 
 def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
 from gapless.captioning.captioner import IMAGE, TEXT, Captioner, assemble_captioner
 from gapless.captioning.data import dataset_of, divided
 from gapless.core.errors import UsageError, unknown_name
-from gapless.inference.embed import Collator, check_modalities
+from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -162,25 +162,17 @@ class CaptionTrainer(RunTrainer):
     def evaluation_figures(self) -> dict[str, Any]:
         """Mean negative log-likelihood of a token: mean over a row, over the rows of a group, over groups."""
         assert self.evaluation is not None
-        loader = DataLoader(
-            self.evaluation,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self.data_collator,
-            generator=torch.Generator().manual_seed(0),
-        )
-        self.captioner.train(False)
         losses = []
-        for inputs in loader:
+        for inputs in model_batches(self.captioner, self.evaluation, self.data_collator, self.args.eval_batch_size):
             inputs.pop("ids")
-            losses.append(self.captioner(**self._prepare_inputs(inputs)).per_row.cpu())
-        self.captioner.train(True)
+            losses.append(self.captioner(**inputs).per_row.cpu())
         by_group: dict[str, list[float]] = {}
         for group, value in zip(self.groups, torch.cat(losses).tolist(), strict=True):
             by_group.setdefault(group, []).append(value)
         return {"caption/loss": sum(sum(values) / len(values) for values in by_group.values()) / len(by_group)}
 
 
-def train_captioner(
+def train_caption_run(
     run: CaptionRun, aligner: GaplessModel, manifest: Manifest, out: Path, resume: bool = False
 ) -> dict[str, str]:
     """Train a captioner and write its run directory.

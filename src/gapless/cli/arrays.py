@@ -46,13 +46,18 @@ def modality_files(args: Arguments) -> dict[str, Path]:
     return {name: path for name, path in given.items() if name in USUAL_MODALITIES or path.suffix.lower() in SUFFIXES}
 
 
-def read_given(args: Arguments, sources: Sequence[Path]) -> Any:
-    """The embeddings that the options name: directories and files, or one array per modality."""
-    from gapless.embeddings.array_sets import read_arrays
-    from gapless.embeddings.store import read_embeddings
+def given_source(args: Arguments, sources: Sequence[Path]) -> Any:
+    """What the options name as embeddings: directories and files, or one array per modality.
 
+    Raises:
+        UsageError: both, or none.
+    """
     arrays = modality_files(args)
     if bool(arrays) == bool(sources):
         raise UsageError("give embeddings directories, or one array per modality (--image A.npy --text B.npy)")
-    beside = {"labels": args.labels, "groups": args.groups, "positives": args.positives}
-    return read_arrays(arrays, **beside) if arrays else read_embeddings(*sources, **beside)
+    return arrays or list(sources)
+
+
+def given_beside(args: Arguments) -> dict[str, Any]:
+    """The files of one value per row."""
+    return {"labels": args.labels, "groups": args.groups, "positives": args.positives}

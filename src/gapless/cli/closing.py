@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from gapless.cli.arrays import array_arguments, further_modalities, read_given
+from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
 from gapless.core.errors import UsageError
 
@@ -112,17 +112,20 @@ def filled(settings: type, options: Arguments) -> Any:
 
 
 def close(args: Arguments) -> Outcome:
+    import gapless
     from gapless.closing.base import closing_method
-    from gapless.closing.close import close_set
-    from gapless.core.files import check_new_directory
 
-    check_new_directory(args.out)
     method = closing_method(args.method)
-    settings = filled(method.settings, getattr(args, option_prefix(method.name)))
-    rows = read_given(args, args.source)
-    closed = close_set(rows, settings, method.name, args.seed, out=args.out)
-    value = {"model": str(args.out), "takes": closed.takes, **closed.results}
-    return Outcome(value, f"{before_and_after(closed.results)}\n{closed.note}\n{args.out}", notes=rows.notes)
+    closed = gapless.close(
+        given_source(args, args.source),
+        out=args.out,
+        method=method.name,
+        settings=filled(method.settings, getattr(args, option_prefix(method.name))),
+        seed=args.seed,
+        **given_beside(args),
+    )
+    text = f"{before_and_after(closed.results)}\n{closed.note}\n{closed.path}"
+    return Outcome(closed.as_json(), text, notes=closed.notes)
 
 
 def before_and_after(results: Mapping[str, Any]) -> str:
@@ -146,62 +149,14 @@ def export_arguments(parser: Parser) -> None:
 
 
 def export(args: Arguments) -> Outcome:
-    from gapless.core.files import check_new_directory
-    from gapless.models.card import model_card
-    from gapless.models.export import export_hub, export_onnx, push
-    from gapless.models.foreign import load_model
+    import gapless
 
-    if args.push and args.to != "hub":
-        raise UsageError("--push goes with --to hub")
-    check_new_directory(args.out)
-    facts = card_facts(args) if args.to == "hub" else None
-    model = load_model([args.model])
-    if facts is None:
-        differences = export_onnx(model, args.out)
-        told = "\n".join(f"{name}.onnx differs by at most {value:.1e}" for name, value in differences.items())
-        return Outcome({"export": str(args.out), "largest_difference": differences}, f"{told}\n{args.out}")
-    export_hub(model, model_card(model, facts), args.out)
-    address = push(args.out, args.push) if args.push else None
-    return Outcome({"export": str(args.out), "address": address}, address or f"{args.out}\nnothing was sent")
-
-
-def card_facts(args: Arguments) -> Any:
-    """What the run says of itself; a card without figures would hide the gap that it is about."""
-    from gapless.core.files import read_json
-    from gapless.models.card import CardFacts
-
-    path = Path(args.model)
-    if not (path / "results.json").exists():
-        raise UsageError(f"{path} has no results.json, and the card shows its figures; run 'gapless evaluate' first")
-    results = read_json(path / "results.json")
-    label, before = before_figures(path, results)
-    licences: dict[str, int | None] = {}
-    if args.data:
-        from collections import Counter
-
-        from gapless.manifest.manifest import Manifest
-
-        manifest = Manifest.read(args.data)
-        if "licence" in manifest.table.column_names:
-            licences |= Counter(value or "unknown" for value in manifest.table["licence"].to_pylist())
-        if manifest.info.get("licence"):
-            licences.setdefault(manifest.info["licence"], None)
-    name = args.name or args.push or args.out.name
-    return CardFacts(name, results, before, label, licences)
-
-
-def before_figures(run: Path, results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The frozen model that was closed, or the baseline of the comparison that the run belongs to."""
-    from gapless.core.files import read_json
-
-    if results.get("before"):
-        return "frozen model", results["before"]
-    comparison = run.resolve().parent.parent / "compare.json"
-    if comparison.exists():
-        compared = read_json(comparison)
-        baseline = compared["baseline"]
-        return f"baseline {baseline}", compared["table"].get(baseline, {})
-    return "before", {}
+    exported = gapless.export(args.model, to=args.to, out=args.out, data=args.data, name=args.name, push_to=args.push)
+    if exported.largest_difference is None:
+        return Outcome(exported.as_json(), exported.address or f"{exported.export}\nnothing was sent")
+    differences = exported.largest_difference.items()
+    text = "\n".join(f"{name}.onnx differs by at most {value:.1e}" for name, value in differences)
+    return Outcome(exported.as_json(), f"{text}\n{exported.export}")
 
 
 VERBS = {

@@ -108,16 +108,15 @@ def audit_arguments(parser: Parser) -> None:
 
 
 def audit(args: Arguments) -> Outcome:
-    from gapless.audit.audit import audit as look
-    from gapless.audit.text import format_audit, refuse
+    import gapless
 
-    report = look(args.source, near_duplicates=args.near_duplicates)
+    report = gapless.audit(args.source, near_duplicates=args.near_duplicates)
     refusal = None
     try:
-        refuse(report, [name.strip() for name in args.fail_on.split(",") if name.strip()])
+        report.refuse([name.strip() for name in args.fail_on.split(",") if name.strip()])
     except DataRefused as error:
         refusal = error
-    return Outcome(report, format_audit(report), refusal)
+    return Outcome(report.as_json(), str(report), refusal)
 
 
 def split_arguments(parser: Parser) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb, terminal_width
-from gapless.core.errors import UsageError, listed
 
 
 def index_arguments(parser: Parser) -> None:
@@ -26,111 +25,30 @@ def index_arguments(parser: Parser) -> None:
 
 
 def index(args: Arguments) -> Outcome:
-    import torch
+    import gapless
 
-    from gapless.inference.embed import write_embeddings
-    from gapless.models.foreign import fingerprint_of, load_model
-    from gapless.search.build import STAGED_ROWS, label_columns, ready_chunks, staged, write_collection
-    from gapless.search.changes import missing_from
-    from gapless.search.collection import FORMAT, VERSION
-    from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
-
-    check_kind(args.ann)
-    model = load_model(args.model)
-    if model.config.embedding_dim is None:
-        raise UsageError("the encoders have no space in common; 'gapless close' makes one")
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
-    fingerprint = fingerprint_of(model)
-    samples, ready = samples_of(args, model, fingerprint)
-
-    def embed(source: Any, directory: Path) -> None:
-        options = {"names": args.model, "shard_size": STAGED_ROWS, "batch_size": args.batch_size}
-        if args.ray:
-            from gapless.inference.embed_ray import write_embeddings_on_ray
-
-            write_embeddings_on_ray(args.ray, model, source, directory, **options)
-        else:
-            write_embeddings(model, source, directory, num_workers=args.workers, **options)
-
-    def chunks(part: Any, place: Path) -> Any:
-        return ready_chunks(part, ready) if ready else staged(part, place, fingerprint, embed)
-
-    info = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": {"source": list(args.model), "fingerprint": fingerprint},
-        "embedding_dim": model.config.embedding_dim,
-        "modalities": list(model.modalities),
-        "labels": label_columns(samples.labels),
-    }
-    collection, changes = write_collection(
-        args.out,
-        samples,
-        info,
-        chunks,
+    given = {} if args.ann_above is None else {"ann_above": args.ann_above}
+    indexed = gapless.index(
+        args.model,
+        data=args.data,
+        out=args.out,
+        split=args.split,
         update=args["update"],  # `args.update` is a method of the namespace, and so always true
         restore_deleted=args.restore_deleted,
         text_labels=args.text_labels,
+        ann=args.ann,
         staging=args.staging,
+        ray=args.ray,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        **given,
     )
-    recall = update_indices(collection, args.ann, ANN_ABOVE if args.ann_above is None else args.ann_above)
-    missing = missing_from(collection, samples.ids, samples.origin, args.split)
-    value = {
-        "collection": args.out,
-        "rows": collection.count(),
-        "added": len(changes.added),
-        "updated": len(changes.updated),
-        "unchanged": changes.unchanged,
-        "restored": len(changes.restored),
-        "deleted": len(changes.deleted),
-        "not_in_data": len(missing),
-        "labels": {label: collection.label_kind(label) for label in collection.info["labels"]},
-        "index": recall,
-    }
-    note = f"\napproximate index: recall@10 {recall['recall@10']:.3f} of exact search" if recall else ""
-    counts = f"{value['added']:,} samples added, {value['updated']:,} updated, {value['unchanged']:,} unchanged"
-    counts += f", {value['restored']:,} restored" if changes.restored else ""
-    text = f"{counts}; {value['rows']:,} rows{note}\n{args.out}"
-    return Outcome(value, text, notes=index_notes(samples.ids, changes, missing))
-
-
-def index_notes(ids: Any, changes: Any, missing: Any) -> tuple[str, ...]:
-    """What a run left as it was although the data say otherwise: rows that stay out, and rows that stay in."""
-    notes = []
-    if changes.deleted:
-        named = listed([ids[number] for number in changes.deleted])
-        since = f", {changes.changed_since:,} of them changed since," if changes.changed_since else ""
-        notes.append(
-            f"{len(changes.deleted):,} samples have rows that were deleted from this collection{since} and stay out "
-            f"({named}); --restore_deleted brings them back"
-        )
-    if missing:
-        notes.append(
-            f"{len(missing):,} samples of the collection are no longer in its data and stay ({listed(missing)}); "
-            "'gapless index delete' removes rows"
-        )
-    return tuple(notes)
-
-
-def samples_of(args: Arguments, model: Any, fingerprint: str) -> Any:
-    """The samples of `--data`, and the embeddings themselves where this model has made them already."""
-    from gapless.embeddings.dataset import VectorPairs
-    from gapless.embeddings.store import PLAN_FILE, read_embeddings
-    from gapless.inference.embed import Source, columns_of
-    from gapless.manifest.manifest import Manifest
-    from gapless.search.build import Samples
-
-    if not (args.data / PLAN_FILE).exists():
-        manifest = Manifest.read(args.data)
-        manifest = manifest.select(args.split) if args.split else manifest
-        return Samples.of_manifest(Source.of_manifest(model, manifest), manifest), None
-    embeddings = read_embeddings(args.data)
-    embeddings = embeddings.select(args.split) if args.split else embeddings
-    origin = str((embeddings.info.get("data") or {}).get("source") or args.data.name)
-    if (embeddings.info.get("model") or {}).get("fingerprint") == fingerprint:
-        source = Source(VectorPairs(embeddings.embeddings, embeddings.ids), columns_of(embeddings), {})
-        return Samples.of_embeddings(source, embeddings, origin), embeddings
-    return Samples.of_embeddings(Source.of_embeddings(model, embeddings), embeddings, origin), None
+    made = indexed.index
+    note = f"\napproximate index: recall@10 {made['recall@10']:.3f} of exact search" if made else ""
+    counts = f"{indexed.added:,} samples added, {indexed.updated:,} updated, {indexed.unchanged:,} unchanged"
+    counts += f", {indexed.restored:,} restored" if indexed.restored else ""
+    text = f"{counts}; {indexed.rows:,} rows{note}\n{indexed.collection}"
+    return Outcome(indexed.as_json(), text, notes=indexed.notes)
 
 
 def delete_arguments(parser: Parser) -> None:
@@ -139,13 +57,10 @@ def delete_arguments(parser: Parser) -> None:
 
 
 def delete(args: Arguments) -> Outcome:
-    from gapless.search.build import delete_rows
-    from gapless.search.collection import Collection
+    from gapless.search.queries import delete
 
-    collection = Collection.open(args.collection)
-    deleted = delete_rows(collection, args.where)
-    left = collection.count()
-    return Outcome({"deleted": deleted, "rows": left}, f"{deleted:,} rows deleted, {left:,} left")
+    gone = delete(args.collection, where=args.where)
+    return Outcome(gone.as_json(), f"{gone.deleted:,} rows deleted, {gone.rows:,} left")
 
 
 def search_arguments(parser: Parser) -> None:
@@ -162,32 +77,21 @@ def search_arguments(parser: Parser) -> None:
 
 
 def search(args: Arguments) -> Outcome:
-    import warnings
-    from dataclasses import asdict
+    from gapless.search.queries import search
 
-    from gapless.search.query_length import QueryCut
-    from gapless.search.searcher import Searcher
-
-    searcher = Searcher.open(args.collection, args.model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", QueryCut)  # the outcome says it
-        hits = searcher.search(
-            text=args.words,
-            image=args.image,
-            image_weight=args.image_weight,
-            k=args.k,
-            modality=args.modality,
-            where=args.where,
-            hybrid=args.hybrid,
-            exact=True if args.exact else None,
-        )
-    cut = None if args.words is None else searcher.cut(args.words)
-    value = {
-        "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, 1)],
-        "model": searcher.collection.info["model"],
-        "cut": None if cut is None else asdict(cut),
-    }
-    return Outcome(value, hits_to_text(hits, terminal_width()), notes=() if cut is None else (str(cut),))
+    found = search(
+        args.collection,
+        args.words,
+        image=args.image,
+        image_weight=args.image_weight,
+        k=args.k,
+        modality=args.modality,
+        where=args.where,
+        hybrid=args.hybrid,
+        exact=True if args.exact else None,
+        model=args.model,
+    )
+    return Outcome(found.as_json(), hits_to_text(found.hits, terminal_width()), notes=found.notes)
 
 
 def hits_to_text(hits: Any, width: int) -> str:

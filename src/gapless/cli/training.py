@@ -75,16 +75,25 @@ def method_arguments(parser: Parser, words: Sequence[str]) -> None:
 
 
 def train(args: Arguments) -> Outcome:
+    import gapless
     from gapless.losses.base import METHODS
-    from gapless.manifest.manifest import Manifest
-    from gapless.training import run as training
 
-    settings = recipe_from(args, type(METHODS[args.method].settings)(**vars(args.loss)))
-    manifest = Manifest.read(args.data)
-    run = training.Run(args.recipe, args.method, args.seed, settings, manifest.fingerprint)
-    passed_over = training.train(run, manifest, args.out, resume=args.resume == "latest")
-    notes = "".join(f"passed over {name}: {fault}\n" for name, fault in passed_over.items())
-    return Outcome({"run": str(args.out), "passed_over": passed_over}, f"{notes}{args.out}")
+    trained = gapless.train(
+        args.recipe,
+        data=args.data,
+        out=args.out,
+        method=args.method,
+        seed=args.seed,
+        settings=recipe_from(args, type(METHODS[args.method].settings)(**vars(args.loss))),
+        resume=args.resume == "latest",
+    )
+    return Outcome(trained.as_json(), run_text(trained))
+
+
+def run_text(trained: Any) -> str:
+    """A finished training: the checkpoints that could not be used, and the directory."""
+    notes = "".join(f"passed over {name}: {fault}\n" for name, fault in trained.passed_over.items())
+    return f"{notes}{trained.run}"
 
 
 def evaluate_arguments(parser: Parser) -> None:
@@ -96,14 +105,13 @@ def evaluate_arguments(parser: Parser) -> None:
 
 
 def evaluate(args: Arguments) -> Outcome:
-    from gapless.manifest.manifest import Manifest
+    import gapless
     from gapless.study.renderings import figures_to_terminal
-    from gapless.training.evaluate import evaluate_run
 
-    results = evaluate_run(
-        args.run, Manifest.read(args.data), args.split, num_bootstrap=args.num_bootstrap, out=args.out
+    evaluation = gapless.evaluate(
+        args.run, data=args.data, split=args.split, num_bootstrap=args.num_bootstrap, out=args.out
     )
-    return Outcome(results, figures_to_terminal(results["figures"], ascii_only()))
+    return Outcome(evaluation.as_json(), figures_to_terminal(evaluation.figures, ascii_only()))
 
 
 def compare_arguments(parser: Parser) -> None:
@@ -124,33 +132,31 @@ def methods_arguments(parser: Parser, words: Sequence[str]) -> None:
 
 
 def compare(args: Arguments) -> Outcome:
-    from gapless.manifest.manifest import Manifest
-    from gapless.study.compare import compare as run_comparison
+    import gapless
     from gapless.training.recipes import get_recipe
 
     methods = args.methods.split(",")
-    return comparison_outcome(
-        run_comparison(
-            args.recipe,
-            recipe_from(args, get_recipe(args.recipe).loss),
-            Manifest.read(args.data),
-            methods=methods,
-            seeds=range(args.seeds),
-            out=args.out,
-            baseline=args.baseline,
-            split=args.split,
-            num_bootstrap=args.num_bootstrap,
-            loss=changed_settings(methods, vars(args.loss)),
-        ),
-        args.out,
+    comparison = gapless.compare(
+        args.recipe,
+        data=args.data,
+        out=args.out,
+        methods=methods,
+        seeds=range(args.seeds),
+        baseline=args.baseline,
+        split=args.split,
+        num_bootstrap=args.num_bootstrap,
+        settings=recipe_from(args, get_recipe(args.recipe).loss),
+        loss=changed_settings(methods, vars(args.loss)),
     )
+    return Outcome(comparison.as_json(), comparison_text(comparison, args.out))
 
 
-def comparison_outcome(comparison: dict[str, Any], out: Path) -> Outcome:
+def comparison_text(comparison: Any, written: Path) -> str:
+    """The paper's table, and what was written."""
     from gapless.study.renderings import to_terminal
     from gapless.study.table import paper_table
 
-    return Outcome(comparison, f"{to_terminal(paper_table(comparison), terminal_width(), ascii_only())}\n{out}")
+    return f"{to_terminal(paper_table(comparison.as_json()), terminal_width(), ascii_only())}\n{written}"
 
 
 def demo_arguments(parser: Parser) -> None:
@@ -159,11 +165,10 @@ def demo_arguments(parser: Parser) -> None:
 
 
 def demo(args: Arguments) -> Outcome:
-    from gapless.study.demo import run_demo
+    import gapless
 
-    comparison, report = run_demo(args.out, args.seed)
-    outcome = comparison_outcome(comparison, report)
-    return Outcome({**outcome.value, "report": str(report)}, outcome.text)
+    done = gapless.demo(args.out, args.seed)
+    return Outcome(done.as_json(), comparison_text(done, done.report))
 
 
 def report_arguments(parser: Parser) -> None:
@@ -175,10 +180,10 @@ def report_arguments(parser: Parser) -> None:
 
 
 def report(args: Arguments) -> Outcome:
-    from gapless.study.report import write_report
+    import gapless
 
-    written = [str(path) for path in write_report(args.source, args.out, args.figures)]
-    return Outcome({"report": str(args.out), "written": written}, "\n".join(written))
+    written = gapless.report(args.source, out=args.out, figures=args.figures)
+    return Outcome(written.as_json(), "\n".join(written.written))
 
 
 VERBS = {

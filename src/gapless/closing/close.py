@@ -30,6 +30,7 @@ from gapless.closing.trained_heads import TrainedHeads, adapter_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import new_directory, write_json
+from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import embed_dataset
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
@@ -42,7 +43,7 @@ FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed")
 
 
 @dataclass(frozen=True)
-class ClosedGap:
+class ClosedGap(Result):
     """A model whose gap is closed, and what was measured on the rows that were held back.
 
     Args:
@@ -51,6 +52,7 @@ class ClosedGap:
         results: what `results.json` there holds.
         takes: "vectors" or "raw inputs".
         note: a sentence that says why, for a set of embeddings that names its model.
+        notes: what of the files is not used, in sentences.
     """
 
     model: GaplessModel
@@ -58,6 +60,11 @@ class ClosedGap:
     results: Mapping[str, Any]
     takes: str
     note: str = ""
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What `gapless close --json` prints: the directory, what the model takes, and `results.json`."""
+        return {"model": str(self.path), "takes": self.takes, **self.results}
 
     @property
     def figures(self) -> Mapping[str, Any]:

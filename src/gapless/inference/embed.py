@@ -1,6 +1,6 @@
 """Embeds the rows of a manifest with a model, or precomputed embeddings where its encoders take vectors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,19 +67,30 @@ def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
     return PairDataset(manifest, {name: p.prepare for name, p in preprocessors_of(model).items()})
 
 
+def on_device(inputs: Any, device: torch.device) -> Any:
+    """Collated inputs with every tensor on a device, however deep it is in dictionaries."""
+    if isinstance(inputs, dict):
+        return {name: on_device(value, device) for name, value in inputs.items()}
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
+
+
 @torch.no_grad()
-def prepared_batches(
+def model_batches(
     model: PreTrainedModel,
     dataset: Dataset[Any],
-    preprocessors: Mapping[str, Preprocessor],
+    collate: Callable[[Any], dict[str, Any]],
     batch_size: int = 256,
     num_workers: int = 0,
     progress: str | None = None,
     batches: Sequence[Sequence[int]] | None = None,
-) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
-    """Ids and the encoders' inputs on the model's device, batch by batch, in the dataset's order; the model evaluates.
+) -> Iterator[dict[str, Any]]:
+    """The loop over the rows of a dataset that every part without gradients shares: collated inputs, batch by batch.
+
+    They are on the model's device and in the dataset's order. The model is in evaluation mode meanwhile, and in the
+    mode that it was in afterwards.
 
     Args:
+        collate: samples to the inputs of a batch.
         progress: a label for the progress bar on stderr; None shows none.
         batches: the rows of each batch; by default all rows, `batch_size` at a time.
     """
@@ -88,44 +99,45 @@ def prepared_batches(
         dataset,
         **how,
         num_workers=num_workers,
-        collate_fn=Collator(preprocessors),
+        collate_fn=collate,
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
     )
     was_training = model.training
     model.train(False)
     try:
         for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
-            yield (
-                inputs["ids"],
-                {
-                    name: {key: value.to(model.device) for key, value in tensors.items()}
-                    for name, tensors in inputs["batch"].items()
-                },
-            )
+            yield on_device(inputs, model.device)
     finally:
         model.train(was_training)
 
 
+def prepared_batches(
+    model: PreTrainedModel, dataset: Dataset[Any], preprocessors: Mapping[str, Preprocessor], **options: Any
+) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
+    """Ids and the encoders' inputs, batch by batch; options as in `model_batches`."""
+    for inputs in model_batches(model, dataset, Collator(preprocessors), **options):
+        yield inputs["ids"], inputs["batch"]
+
+
 @torch.no_grad()
 def embedding_batches(
-    model: GaplessModel,
-    dataset: Dataset[Any],
-    batch_size: int = 256,
-    num_workers: int = 0,
-    progress: str | None = None,
-    batches: Sequence[Sequence[int]] | None = None,
+    model: GaplessModel, dataset: Dataset[Any], modalities: Sequence[str] | None = None, **options: Any
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
-    """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; arguments as in `prepared_batches`."""
-    preprocessors = preprocessors_of(model)
-    for ids, batch in prepared_batches(model, dataset, preprocessors, batch_size, num_workers, progress, batches):
+    """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; options as in `model_batches`.
+
+    Args:
+        modalities: which ones the dataset has and are embedded; by default all of the model.
+    """
+    preprocessors = {name: model.preprocessor(name) for name in modalities or model.modalities}
+    for ids, batch in prepared_batches(model, dataset, preprocessors, **options):
         embeddings = model(batch=batch, return_loss=False).embeddings
         yield ids, {name: rows.float().cpu() for name, rows in embeddings.items()}
 
 
 def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
-    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]."""
+    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `embedding_batches`."""
     parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
-    return {name: torch.cat([part[name] for part in parts]) for name in model.modalities}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,9 @@ def write_shards(
     batches = [
         range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
     ]
-    embedded = embedding_batches(model, source.dataset, batch_size, num_workers, progress, batches)
+    embedded = embedding_batches(
+        model, source.dataset, batch_size=batch_size, num_workers=num_workers, progress=progress, batches=batches
+    )
     for shard in shards:
         parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
         embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

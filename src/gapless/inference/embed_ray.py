@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, missing_extra
@@ -22,6 +21,7 @@ from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
+from gapless.models.loading import on_accelerator
 
 CONNECT_SECONDS = 10
 ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
@@ -52,8 +52,7 @@ class ShardWorker:
         model = load_model(job.names)
         if fingerprint_of(model) != job.fingerprint:
             raise UsageError(f"{' '.join(job.names)} is another model on a worker than where the command was given")
-        model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
-        return model
+        return on_accelerator(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """An error of ours goes back as its exit code and sentence: Ray would wrap it in tracebacks."""

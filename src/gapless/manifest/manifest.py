@@ -55,6 +55,11 @@ class Manifest:
     table: pa.Table
 
     @classmethod
+    def of(cls, data: "str | Path | Manifest") -> "Manifest":
+        """An open manifest as it is; of a path, the manifest that is read there (see `read`)."""
+        return data if isinstance(data, Manifest) else cls.read(data)
+
+    @classmethod
     def read(cls, path: str | Path) -> "Manifest":
         """Open a manifest directory; its checksums and counts are checked, its images are not opened again.
 

@@ -6,10 +6,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
+
 from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, listed, one_line
 
 SAFE = ".safetensors"
 M = TypeVar("M")
+T = TypeVar("T", bound=torch.nn.Module)
 
 
 @contextmanager
@@ -38,6 +41,12 @@ def whole_weights(load: Callable[..., Any], source: str | PathLike[Any], *args: 
         if names:
             raise DataRefused(f"{source} is a damaged model: it {said} weights ({len(names)}: {listed(names, 3)})")
     return model, info
+
+
+def on_accelerator(model: T) -> T:
+    """The same model, on the GPU where there is one."""
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return model
 
 
 def as_asked(model: M, info: Any, options: Mapping[str, Any]) -> M:

@@ -4,13 +4,10 @@ The rows are embedded into a staging directory first, shard by shard, so that an
 Then all of them enter the table in one commit: a reader sees the collection as it was, or as it is.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file
-from torch.utils.data import Subset
 
 from gapless.core.errors import UsageError
 from gapless.core.files import check_new_directory, read_json
@@ -28,9 +24,7 @@ from gapless.core.locks import LOCK_FILE, only_writer
 from gapless.core.values import name_of
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import INDEX_FILE, Shard
-from gapless.images.thumbnails import thumbnail
 from gapless.inference.embed import Source
-from gapless.manifest.manifest import Manifest
 from gapless.search.changes import Changes, changes_of, check_label_kinds
 from gapless.search.collection import (
     METADATA_KEY,
@@ -43,93 +37,14 @@ from gapless.search.collection import (
     table_names,
 )
 from gapless.search.engine import reading
+from gapless.search.samples import Samples, digest
 from gapless.search.snapshot import check_unit_norm
 from gapless.search.tombstones import forget, remember
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
-THUMBNAILS_AT_ONCE = 4
 HIDDEN_COLUMNS = ("row", "vector", "thumbnail", "content")
 Chunk = tuple[Mapping[str, np.ndarray], Mapping[str, Sequence[Any]]]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What is to be in a collection: how to embed each sample, what is known of it, and a digest of all that.
-
-    Args:
-        source: inputs and columns, as `embed` reads them.
-        contents: [sample] digests; a sample whose digest is in the collection already is left alone.
-        origin: where the samples come from, for people.
-        images: [sample] files for thumbnails, or None.
-    """
-
-    source: Source
-    contents: list[str]
-    origin: str
-    images: list[Path | None] | None = None
-
-    @classmethod
-    def of_manifest(cls, source: Source, manifest: Manifest) -> "Samples":
-        table = manifest.table
-        kept = [name for name in table.column_names if name not in ("image", "width", "height", "licence")]
-        contents = [digest(list(row.values())) for row in table.select(kept).to_pylist()]
-        names = table["image"].to_pylist()
-        images = [manifest.image_path(row) if name else None for row, name in enumerate(names)]
-        return cls(source, contents, str(manifest.info["source"]), images)
-
-    @classmethod
-    def of_embeddings(cls, source: Source, embeddings: EmbeddingSet, origin: str) -> "Samples":
-        columns = [list(map(str, values)) for values in source.columns.values()]
-        contents = [
-            digest([*values, *(matrix[row].tobytes().hex() for matrix in embeddings.embeddings.values())])
-            for row, values in enumerate(zip(*columns, strict=True))
-        ]
-        return cls(source, contents, origin)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.source.columns["id"]
-
-    @property
-    def labels(self) -> list[str]:
-        return [name for name in self.source.columns if name not in ("id", "group", "split", "captions")]
-
-    def take(self, rows: Sequence[int]) -> "Samples":
-        """These samples, in this order."""
-        columns = {name: [values[row] for row in rows] for name, values in self.source.columns.items()}
-        return Samples(
-            source=replace(self.source, dataset=Subset(self.source.dataset, rows), columns=columns),
-            contents=[self.contents[row] for row in rows],
-            origin=self.origin,
-            images=None if self.images is None else [self.images[row] for row in rows],
-        )
-
-    @property
-    def staged_source(self) -> Source:
-        """What is embedded: the source with contents and thumbnails as further columns, under a name of its own."""
-        columns = {**self.source.columns, "content": self.contents}
-        if self.images is not None:
-            columns["thumbnail"] = LazyThumbnails(self.images)
-        return replace(self.source, columns=columns, data={"samples": digest(self.contents)})
-
-
-class LazyThumbnails(Sequence[Any]):
-    """Thumbnails that are made when a range of them is asked for."""
-
-    def __init__(self, images: Sequence[Path | None]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: Any) -> Any:
-        with ThreadPoolExecutor(THUMBNAILS_AT_ONCE) as pool:
-            return list(pool.map(lambda path: None if path is None else thumbnail(path), self.images[rows]))
-
-
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def label_columns(labels: Sequence[str]) -> dict[str, str]:
@@ -198,18 +113,18 @@ def batches_of(
             yield batch.filter(kept) if left_out else batch
 
 
-def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source, Path], Any]) -> Iterator[Chunk]:
+def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source, Path, int], Any]) -> Iterator[Chunk]:
     """Samples embedded into a directory that is named after them: an interrupted run finds its own again.
 
     Args:
-        embed: writes a source's embeddings into a directory, and keeps the shards that are there.
+        embed: writes a source's embeddings into a directory in shards of so many rows, and keeps those that are there.
     """
     source = part.staged_source
     directory = place / digest([source.data, fingerprint])
     for other in place.iterdir():
         if other.is_dir() and other != directory:
             shutil.rmtree(other)  # what an interrupted run left for other rows or another model
-    embed(source, directory)
+    embed(source, directory, STAGED_ROWS)
     return staged_chunks(directory)
 
 
@@ -351,9 +266,9 @@ def delete_rows(collection: Collection, where: str) -> int:
 
     They stay out of the collection: a later run of `gapless index` on the same data skips them and says so.
     """
-    prepared = collection.prepared(where=where)
+    condition = collection.condition(where=where)
     with reading(collection.uri, where):
-        rows = collection.table.search().where(prepared).select(["row", "content"]).to_arrow()
+        rows = collection.table.search().where(condition.sql).select(["row", "content"]).to_arrow()
     remember(collection, dict(zip(rows["row"].to_pylist(), rows["content"].to_pylist(), strict=True)))
     with reading(collection.uri, where):
-        return int(collection.table.delete(prepared).num_deleted_rows)
+        return int(collection.table.delete(condition.sql).num_deleted_rows)

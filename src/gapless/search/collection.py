@@ -61,6 +61,19 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """Which rows of a collection are meant: modality, filter and labels, read and checked (see `Collection.condition`).
+
+    Args:
+        sql: as the engine takes it; None means every row.
+        where: the filter as the user wrote it, for messages.
+    """
+
+    sql: str | None
+    where: str | None = None
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Samples that have a row in every modality: vectors are [pair, dim], row i of everything is one sample.
 
@@ -139,9 +152,9 @@ class Collection:
 
     def count(self, where: str | None = None) -> int:
         """How many rows a filter lets through; all of them without one."""
-        prepared = self.prepared(where=where)
+        condition = self.condition(where=where)
         with reading(self.uri, where):
-            return int(self.table.count_rows(prepared))
+            return int(self.table.count_rows(condition.sql))
 
     def label_kind(self, label: str) -> str:
         """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
@@ -159,7 +172,7 @@ class Collection:
         *,
         k: int = 10,
         modality: str | None = None,
-        where: str | None = None,
+        where: str | Condition | None = None,
         labels: Mapping[str, str | float] | None = None,
         words: str | None = None,
         exact: bool | None = None,
@@ -170,7 +183,8 @@ class Collection:
             vector: [dim], unit norm.
             k: a whole number, at least 1; of more than there are, all.
             modality: only rows of this one; None searches all together.
-            where: a filter, `filters` says what it may hold.
+            where: a filter, `filters` says what it may hold; or a condition that was read before, which `modality` and
+                `labels` are part of.
             labels: label -> the value that its rows must have.
             words: hybrid search: the ranking by vectors and the ranking of the captions by these words become one, by
                 reciprocal ranks.
@@ -181,17 +195,17 @@ class Collection:
         """
         query = self._query(vector)
         k = checked_count(k)
-        prepared = self.prepared(modality, where, labels)
+        condition = where if isinstance(where, Condition) else self.condition(modality, where, labels)
         snapshot = self.snapshot()
-        with reading(self.uri, where):
+        with reading(self.uri, condition.where):
             k = min(k, max(1, len(snapshot)))  # the engine takes no number above 64 bits
             wanted = k if words is None else max(k, MIN_FUSED)
             if exact is False or (exact is None and snapshot.has_index):
-                places, scores = indexed(snapshot, query, wanted, prepared)
+                places, scores = indexed(snapshot, query, wanted, condition.sql)
             else:
-                places, scores = snapshot.exact(query, wanted, prepared)
+                places, scores = snapshot.exact(query, wanted, condition.sql)
             if words is not None:
-                places, scores = fused(snapshot, places, words, wanted, prepared)
+                places, scores = fused(snapshot, places, words, wanted, condition.sql)
             return self._hits(snapshot, places[:k], scores[:k])
 
     def get(self, row: str) -> Hit | None:
@@ -276,13 +290,13 @@ class Collection:
             )
         return query
 
-    def prepared(
+    def condition(
         self,
         modality: str | None = None,
         where: str | None = None,
         labels: Mapping[str, str | float] | None = None,
-    ) -> str | None:
-        """The filter as the engine takes it; the arguments and errors are those of `search`."""
+    ) -> Condition:
+        """Read and check which rows are meant; the arguments and errors are those of `search`."""
         if modality is not None and modality not in self.info["modalities"]:
             raise unknown_name("modality", modality, self.info["modalities"])
         parts = [] if modality is None else [f"modality = {literal(modality)}"]
@@ -293,7 +307,7 @@ class Collection:
             parts.append(label_filter(name, columns[name], value, self._kind_of(columns[name])))
         if where is not None:
             parts.append(f"({prepare_filter(where, self.fields, self._kind_of)})")
-        return " AND ".join(parts) or None
+        return Condition(" AND ".join(parts) or None, where)
 
     def _hits(self, snapshot: Snapshot, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
         if len(places) == 0:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.images.pixels import load_image
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
+from gapless.models.loading import on_accelerator
 from gapless.search.arguments import checked_count, checked_image, checked_weight, checked_words
 from gapless.search.collection import Collection, Hit
 from gapless.search.query_length import Cut, QueryCut, QueryLength
@@ -66,8 +66,7 @@ class Searcher:
                 raise
             where = " ".join(recorded)
             raise UsageError(f"the model of {uri} is not at {where} ({error}); say where it is with --model") from None
-        loaded.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
-        return cls(collection, loaded)
+        return cls(collection, on_accelerator(loaded))
 
     def warm(self) -> None:
         """One query before the first: what stays in memory is read, and damage shows now and not to whoever asks.
@@ -161,12 +160,10 @@ class Searcher:
         if hybrid and text is None:
             raise UsageError("a hybrid search needs words")
         checked_count(k)
-        self.collection.prepared(modality, where, labels)  # what is wrong with them is said before the model works
+        condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
-        return self.collection.search(
-            vector, k=k, modality=modality, where=where, labels=labels, words=words, exact=exact
-        )
+        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact)
 
 
 def opened(part: Part) -> Part:

@@ -27,7 +27,7 @@ from gapless import __version__
 from gapless.core.errors import DataRefused, GaplessError, UsageError
 from gapless.images.pixels import ImageRefused
 from gapless.pages.page import render_page
-from gapless.search.collection import Collection, Hit
+from gapless.search.collection import Collection, Condition, Hit
 from gapless.search.overview import Overview
 from gapless.search.searcher import Searcher, weighted_mean
 from gapless.server.batching import Batcher, TooBusy
@@ -159,9 +159,9 @@ class Service:
     async def answer(self, query: Query, image: np.ndarray | None) -> Answer:
         start = time.perf_counter()
         query.check_inputs(image is not None)
-        self.collection.prepared(query.modality, query.condition, query.labels)  # checks the filter before encoding
+        condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
         vector = await self.vector(query, image)
-        hits = await run_in_threadpool(self.hits, query, vector)
+        hits = await run_in_threadpool(self.hits, query, vector, condition)
         cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(
@@ -186,14 +186,12 @@ class Service:
         except DataRefused as error:  # the query's data, not the collection's
             raise UsageError(str(error)) from None
 
-    def hits(self, query: Query, vector: np.ndarray) -> list[Hit]:
+    def hits(self, query: Query, vector: np.ndarray, condition: Condition) -> list[Hit]:
         """The nearest rows; for a query by row ("more like this") without that row."""
         hits = self.collection.search(
             vector,
             k=query.k + (query.like is not None),
-            modality=query.modality,
-            where=query.condition,
-            labels=query.labels,
+            where=condition,
             words=query.text if query.hybrid else None,
         )
         return [hit for hit in hits if hit.row != query.like][: query.k]

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gapless.captioning.names import OWN_ENCODERS
 from gapless.study.table import Cell, Column, Table, best_of, number_of
-
-OWN_ENCODERS = "its own encoders"  # what scores captions when no other model is named
 
 COLUMNS = [
     *(Column(f"caption/BLEU-{n}", "overlap %") for n in (1, 2, 3, 4)),

@@ -6,6 +6,7 @@ Finished runs in the output directory are kept, so that an interrupted compariso
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +17,88 @@ from transformers import set_seed
 from gapless.core.errors import UsageError
 from gapless.core.files import read_json, write_json, write_text
 from gapless.core.plan import claimed_for
+from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.measure import measure_difference
 from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
-from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
-from gapless.training.recipes import Recipe, apply_method
-from gapless.training.run import Run, all_captions, new_model, train
+from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate, measured_on, write_latent
+from gapless.training.recipes import Recipe, apply_method, get_recipe
+from gapless.training.run import Run, all_captions, new_model, train_run
 
 COMPARISON = "compare.json"
 
 
+@dataclass(frozen=True)
+class Comparison(Result):
+    """What `compare.json` of a comparison holds.
+
+    Args:
+        n, gallery_size, split, recipe, versions, data, budget: as of one run (see `gapless.evaluate`), shared by all.
+        methods: their names; `baseline` is the one that differences are taken from.
+        seeds: of the runs of each method.
+        table: method -> figure -> `{"mean", "sd"}` over seeds; the deviation of one seed is None.
+        random: figure of grouping -> what random embeddings reach.
+        runs: method -> directories of its runs, relative to `out`.
+        differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
+    """
+
+    n: int
+    gallery_size: int
+    split: str
+    recipe: str
+    versions: Mapping[str, str]
+    data: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    methods: Sequence[str]
+    baseline: str
+    seeds: Sequence[int]
+    table: Mapping[str, Any]
+    random: Mapping[str, float]
+    runs: Mapping[str, Sequence[str]]
+    differences: Mapping[str, Any]
+
+
 def compare(
-    recipe_name: str,
-    recipe: Recipe,
-    manifest: Manifest,
-    methods: Sequence[str],
-    seeds: Iterable[int],
-    out: Path,
+    recipe: str = "phantom-small",
+    *,
+    data: str | Path | Manifest,
+    out: str | Path,
+    methods: Sequence[str] = ("clip", "clip-fixed", "gapless"),
+    seeds: Iterable[int] = range(3),
     baseline: str = "clip",
     split: str = "test",
     num_bootstrap: int = 1000,
+    settings: Recipe | None = None,
     loss: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train and measure every method with every seed, and write the comparison directory.
+) -> Comparison:
+    """Train and measure every method with every seed at equal budget, and write the comparison directory.
+
+    Example:
+        >>> import gapless
+        >>> comparison = gapless.compare(data="data", out="compare", seeds=[0, 1])                   # doctest: +SKIP
+        >>> comparison.table["gapless"]["gap/centroid_distance"]["mean"]                             # doctest: +SKIP
 
     Args:
+        recipe: a name of `gapless.training.RECIPES`; it is written into the comparison.
+        data: the manifest, or its directory.
+        out: directory to write; finished runs in it are kept, so that an interrupted comparison continues.
+        methods: which losses: clip, gapless, or any other that `gapless compare --help` names.
+        seeds: of the runs of each method.
+        baseline: the method that differences are taken from; the first one where it is not compared.
+        split: which rows are the gallery.
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers and no differences.
+        settings: what is trained, in place of the recipe; each method sets its own loss in it.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
 
-    Returns:
-        what `compare.json` holds.
-
     Raises:
-        UsageError: an unknown method, or an output directory that holds another comparison.
+        UsageError: an unknown method, no seed, or an output directory that holds another comparison.
         DataRefused: a split of one row.
     """
-    recipes = {method: apply_method(recipe, method, loss) for method in methods}
+    manifest, out = Manifest.of(data), Path(out)
+    chosen = settings if settings is not None else get_recipe(recipe)
+    recipes = {method: apply_method(chosen, method, loss) for method in methods}
     comparable_rows(manifest, split)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
@@ -60,7 +106,7 @@ def compare(
             f"at least one seed and no negative bootstrap are needed, got {len(seeds)} and {num_bootstrap}"
         )
     plans = {
-        f"{method}-seed{seed}": Run(recipe_name, method, seed, recipes[method], manifest.fingerprint)
+        f"{method}-seed{seed}": Run(recipe, method, seed, recipes[method], manifest.fingerprint)
         for method in methods
         for seed in seeds
     }
@@ -69,11 +115,10 @@ def compare(
         run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
-        comparison = summarise(runs, baseline, out) | {
-            "differences": differences_to(baseline, runs, manifest.select(split), num_bootstrap)
-        }
-        write_json(out / COMPARISON, comparison)
-        table = paper_table(comparison)
+        differing = differences_to(baseline, runs, manifest.select(split), num_bootstrap)
+        comparison = Comparison(**summarise(runs, baseline, out), differences=differing)
+        write_json(out / COMPARISON, comparison.as_json())
+        table = paper_table(comparison.as_json())
         write_text(out / "table.md", to_markdown(table))
         write_text(out / "table.tex", to_latex(table))
     return comparison
@@ -91,17 +136,17 @@ def run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, nu
 def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
     """Train (or finish) one run, measure it, and keep its latent space before and after."""
     started = time.perf_counter()
-    train(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
+    train_run(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
     seconds = time.perf_counter() - started
     rows = manifest.select(split)
     set_seed(run.seed)
     untrained = embed_split(new_model(run.settings, all_captions(manifest.select("train")), run.method), rows)
     write_latent(directory / "latent_untrained.safetensors", untrained, rows)
-    evaluate_run(directory, manifest, split, num_bootstrap, extra={"train_seconds": seconds})
+    evaluate(directory, data=manifest, split=split, num_bootstrap=num_bootstrap, train_seconds=seconds)
 
 
 def summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
-    """What compare.json holds: the table over seeds, the differences to the baseline, what it was measured on."""
+    """What compare.json holds besides the differences: the table over seeds, and what it was measured on."""
     results = {method: [read_json(path / "results.json") for path in paths] for method, paths in runs.items()}
     first = results[baseline][0]
     figures = {method: [flat_figures(one["figures"]) for one in found] for method, found in results.items()}

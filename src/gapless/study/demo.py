@@ -1,27 +1,37 @@
 """The demonstration: the phantom, `clip` against `gapless` at equal budget, the table and the report."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
-from gapless.study.compare import compare
+from gapless.study.compare import Comparison, compare
 from gapless.study.report import write_report
-from gapless.training.recipes import phantom_small
 
 
-def run_demo(out: Path, seed: int = 0) -> tuple[dict[str, Any], Path]:
-    """Build the phantom, train and compare the two methods, and write the report under `out`.
+@dataclass(frozen=True)
+class Demo(Comparison):
+    """The comparison of the demonstration, and its report.
 
-    Finished parts of an earlier run are reused.
-
-    Returns:
-        the comparison, and the path of the report.
+    Args:
+        report: the HTML file.
     """
+
+    report: Path
+
+
+def demo(out: str | Path = "runs/demo", seed: int = 0) -> Demo:
+    """Draw the phantom, compare `clip` and `gapless` on it, and write the report; takes some minutes.
+
+    Args:
+        out: directory to write; a finished part of an earlier run in it is kept.
+        seed: of the drawn data and of the trainings.
+    """
+    out = Path(out)
     data = out / f"phantom-seed{seed}"
     manifest = Manifest.read(data) if data.exists() else write_phantom(data, seed=seed)
     directory = out / f"compare-seed{seed}"
-    comparison = compare("phantom-small", phantom_small(), manifest, ["clip", "gapless"], [seed], directory)
-    report = out / "report.html"
-    write_report([directory], report)
-    return comparison, report
+    comparison = compare("phantom-small", data=manifest, out=directory, methods=["clip", "gapless"], seeds=[seed])
+    page = out / "report.html"
+    write_report([directory], page)
+    return Demo(**vars(comparison), report=page)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
+from gapless.core.results import Result
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
@@ -66,6 +67,33 @@ class Picture:
             (name, f"data:{MEDIA_TYPES[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}")
             for name, content in self.files.items()
         ]
+
+
+@dataclass(frozen=True)
+class Report(Result):
+    """A written report.
+
+    Args:
+        report: the HTML file.
+        written: the files and directories written.
+    """
+
+    report: Path
+    written: Sequence[str]
+
+
+def report(sources: str | Path | Sequence[str | Path], *, out: str | Path, figures: str | Path | None = None) -> Report:
+    """One HTML file of finished directories, with everything a reader needs and no address outside itself.
+
+    Example:
+        >>> import gapless
+        >>> gapless.report(["compare"], out="report.html", figures="figures").written        # doctest: +SKIP
+
+    Args and errors are those of `write_report`; a single source needs no list.
+    """
+    paths = [sources] if isinstance(sources, str | Path) else sources
+    written = write_report([Path(path) for path in paths], Path(out), None if figures is None else Path(figures))
+    return Report(Path(out), [str(path) for path in written])
 
 
 def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Tables of any format as rows of cells: CSV, JSON, Parquet, Arrow, Excel's habits included."""

@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.audit.leakage import share_in_train
+from gapless.auditing.leakage import share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
+from gapless.core.results import Result
 from gapless.inference.embed import embed_dataset, evaluation_dataset
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
@@ -51,51 +53,92 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def evaluate_run(
-    directory: Path,
-    manifest: Manifest,
-    split: str = "test",
-    num_bootstrap: int = 1000,
-    extra: dict[str, Any] | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
+@dataclass(frozen=True)
+class Evaluation(Result):
+    """What `results.json` of an evaluated run holds.
 
     Args:
-        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
-        extra: further entries of `results.json`.
+        n: pairs of the split. gallery_size: rows that each query is ranked among.
+        figures: key of docs/figures.md -> number, or `{"value", "low", "high"}` with its 95 % interval.
+        split: which rows.
+        seed, method, recipe: of the run.
+        budget: steps, epochs and batch of its training.
+        versions: of the packages.
+        data: source, fingerprint, rows of each split, groups and label of this one, and what of it leaks from train.
+        train_seconds: how long the training took, where a comparison measured it.
+    """
 
-    Returns:
-        what `results.json` holds.
+    n: int
+    gallery_size: int
+    figures: Mapping[str, Any]
+    split: str
+    seed: int
+    method: str
+    recipe: str
+    budget: Mapping[str, Any]
+    versions: Mapping[str, str]
+    data: Mapping[str, Any]
+    train_seconds: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        values = super().as_json()
+        return values if self.train_seconds is not None else {k: v for k, v in values.items() if k != "train_seconds"}
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | Manifest,
+    split: str = "test",
+    num_bootstrap: int = 1000,
+    out: str | Path | None = None,
+    train_seconds: float | None = None,
+) -> Evaluation:
+    """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
+
+    Example:
+        >>> import gapless
+        >>> evaluation = gapless.evaluate("run", data="data", num_bootstrap=10)
+        >>> 0 <= evaluation.figures["gap/centroid_distance"]["value"] <= 2
+        True
+
+    Args:
+        run: a directory that `train` has finished.
+        data: the manifest, or its directory.
+        split: which rows are the gallery.
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        out: where to write; by default the run.
+        train_seconds: how long the training took; goes along.
 
     Raises:
         UsageError: no finished run, no such split, or other figures in `out`.
         DataRefused: a split of one row.
     """
+    directory, manifest = Path(run), Manifest.of(data)
     config = read_run(directory)
     rows = comparable_rows(manifest, split)
-    out = directory if out is None else out
-    refuse_other_figures(out, split, manifest.fingerprint)
-    out.mkdir(parents=True, exist_ok=True)
+    place = directory if out is None else Path(out)
+    refuse_other_figures(place, split, manifest.fingerprint)
+    place.mkdir(parents=True, exist_ok=True)
     embeddings = embed_split(GaplessModel.from_pretrained(directory / "model"), rows, f"embed {split}")
     figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
-    results = {
-        "n": figures.pop("n"),
-        "gallery_size": figures.pop("gallery_size"),
-        "figures": figures,
-        "split": split,
-        "seed": config["seed"],
-        "method": config["method"],
-        "recipe": config["recipe"],
-        "budget": budget_of(directory, config),
-        "versions": versions(),
-        "data": describe(manifest, split),
-        **(extra or {}),
-    }
-    write_embeddings(out / EMBEDDINGS, embeddings, rows)
-    write_latent(out / "latent.safetensors", embeddings, rows)
-    write_json(out / "results.json", results)
-    return results
+    evaluation = Evaluation(
+        n=figures.pop("n"),
+        gallery_size=figures.pop("gallery_size"),
+        figures=figures,
+        split=split,
+        seed=config["seed"],
+        method=config["method"],
+        recipe=config["recipe"],
+        budget=budget_of(directory, config),
+        versions=versions(),
+        data=describe(manifest, split),
+        train_seconds=train_seconds,
+    )
+    write_embeddings(place / EMBEDDINGS, embeddings, rows)
+    write_latent(place / "latent.safetensors", embeddings, rows)
+    write_json(place / "results.json", evaluation.as_json())
+    return evaluation
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:

@@ -174,7 +174,7 @@ def all_captions(manifest: Manifest) -> list[str]:
     return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
 
 
-def train(
+def train_run(
     run: Run,
     manifest: Manifest,
     out: Path,

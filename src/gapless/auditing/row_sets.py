@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.audit.leakage import leakage
+from gapless.auditing.leakage import leakage
 
 NUM_EXAMPLES = 5
 NO_SET = -1

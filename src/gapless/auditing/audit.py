@@ -1,8 +1,8 @@
 """`gapless data audit`: sizes, leakage, duplicates and captions of a data set, before training on it.
 
 report = audit(["manifest"])
-print(format_audit(report))
-refuse(report, fail_on=("leakage",))
+report.leakage["group or image"]["test in train"]["share"]
+report.refuse(("leakage",))                                # raises DataRefused where test rows leak
 """
 
 import math
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gapless.audit.leakage import leakage
-from gapless.audit.notes import copy_notes, group_notes, split_notes
-from gapless.audit.row_sets import NO_SET, Codes, set_figures
-from gapless.audit.text import LEAKAGE
+from gapless.auditing.leakage import leakage
+from gapless.auditing.notes import copy_notes, group_notes, split_notes
+from gapless.auditing.report import AuditReport
+from gapless.auditing.row_sets import NO_SET, Codes, set_figures
+from gapless.auditing.text import LEAKAGE
 from gapless.core.captions import normalised_caption
 from gapless.core.errors import DataRefused
 from gapless.images.duplicates import perceptual_hashes
@@ -40,10 +41,19 @@ _ABBREVIATED_SIDES = re.compile(r"\b(?:[LR](?:UL|LL|ML|UQ|LQ|MCA|CA|AD|CX)|RIGHT
 
 def audit(
     sources: str | Path | Sequence[str | Path],
+    *,
     near_duplicates: bool = True,
     count_tokens: Callable[[str], int] | None = None,
-) -> dict[str, Any]:
+) -> AuditReport:
     """Look at one manifest, or at several as if they were trained and tested together.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from gapless.manifest.readers.phantom import write_phantom
+        >>> manifest = write_phantom(Path(mkdtemp()) / "data", num_pairs=40, image_size=32)
+        >>> report = audit(manifest.path, near_duplicates=False)
+        >>> report.leakage["group or image"]["test in train"]["rows"]
+        0
 
     Args:
         sources: manifests; or one ROCO tree, of which only the text files are read.
@@ -51,7 +61,10 @@ def audit(
         count_tokens: how a tokenizer counts a caption; by default an estimate.
 
     Returns:
-        A dictionary for JSON; shares are fractions in [0, 1]. See `format_audit` for the text.
+        The report; shares are fractions in [0, 1], and lower is better in all of `leakage` and `duplicates`.
+
+    Raises:
+        UsageError: no manifest is there. DataRefused: a manifest that cannot be read, or one without rows.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if len(paths) == 1 and not (paths[0] / INFO_FILE).exists() and paths[0].is_dir() and _is_roco(paths[0]):
@@ -61,31 +74,32 @@ def audit(
     if not len(columns.splits):
         raise DataRefused(f"{paths[0]} has no rows, so there is nothing to look at; build the manifest again")
     groups, images = columns.groups.tolist(), [None if code == NO_SET else code for code in columns.images.tolist()]
-    report: dict[str, Any] = {
-        "sources": [str(path) for path in paths],
-        "rows": _counted(columns.splits),
-        "groups": len(np.unique(columns.groups)),
-        "counts": _summed(manifest.info["counts"] for manifest in manifests),
-        "skipped": _summed(manifest.info["skipped"] for manifest in manifests),
-        "leakage": {
+    rows = _counted(columns.splits)
+    duplicates = set_figures(columns.images, columns.splits, columns.groups, columns.id_of)
+    near = _near_duplicates(columns) if near_duplicates else None
+    has_text_marks = any("burned_in_text" in manifest.labels for manifest in manifests)
+    return AuditReport(
+        sources=[str(path) for path in paths],
+        rows=rows,
+        groups=len(np.unique(columns.groups)),
+        counts=_summed(manifest.info["counts"] for manifest in manifests),
+        skipped=_summed(manifest.info["skipped"] for manifest in manifests),
+        leakage={
             "group": leakage(groups, columns.splits),
             LEAKAGE: leakage(groups, columns.splits, images),
         },
-        "images": _sizes(columns),
-        "duplicates": set_figures(columns.images, columns.splits, columns.groups, columns.id_of),
-        "captions": _captions(columns, count_tokens or estimate_tokens),
-        "licences": columns.licences(),
-    }
-    if near_duplicates:
-        report["near_duplicates"] = _near_duplicates(columns)
-    if any("burned_in_text" in manifest.labels for manifest in manifests):
-        report["burned_in_text"] = _counted(columns.column("burned_in_text").to_pylist())
-    report["notes"] = [
-        *group_notes(columns.groups, columns.splits),
-        *split_notes(report["rows"]),
-        *copy_notes(report["duplicates"], report.get("near_duplicates")),
-    ]
-    return report
+        images=_sizes(columns),
+        duplicates=duplicates,
+        captions=_captions(columns, count_tokens or estimate_tokens),
+        licences=columns.licences(),
+        near_duplicates=near,
+        burned_in_text=_counted(columns.column("burned_in_text").to_pylist()) if has_text_marks else None,
+        notes=[
+            *group_notes(columns.groups, columns.splits),
+            *split_notes(rows),
+            *copy_notes(duplicates, near),
+        ],
+    )
 
 
 class _Columns:
@@ -241,20 +255,20 @@ def _is_roco(path: Path) -> bool:
     return any((path / inner / "train" / "radiology").is_dir() for inner in ("", "data"))
 
 
-def _audit_roco(path: Path) -> dict[str, Any]:
+def _audit_roco(path: Path) -> AuditReport:
     """Leakage of the official split, and of a disjoint one of the same sizes, measured on the articles."""
     articles = roco_articles(path)
     groups = [article for split in articles for article in articles[split]]
     splits = [split for split in articles for _ in articles[split]]
     shares = [len(articles.get(split, ())) / len(groups) for split in ("train", "validation", "test")]
     assigned = assign_splits(groups, shares)
-    return {
-        "sources": [str(path)],
-        "rows": _counted(splits),
-        "groups": len(set(groups)),
-        "coverage": roco_coverage(path),
-        "leakage": {
+    return AuditReport(
+        sources=[str(path)],
+        rows=_counted(splits),
+        groups=len(set(groups)),
+        coverage=roco_coverage(path),
+        leakage={
             "official": leakage(groups, splits),
             "group-disjoint": leakage(groups, [assigned[group] for group in groups]),
         },
-    }
+    )

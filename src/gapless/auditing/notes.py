@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gapless.audit.row_sets import Codes, count_mixed
+from gapless.auditing.row_sets import Codes, count_mixed
 
 # An image in at least so many rows is reported as a placeholder rather than as a mistake.
 MANY_COPIES = 20

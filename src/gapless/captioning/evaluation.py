@@ -1,0 +1,126 @@
+"""`gapless caption evaluate` as one call: the scores of captions against a manifest, with baselines beside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapless.captioning.caption_files import check_made_from, how_made, read_captions
+from gapless.captioning.captioner import CaptionerConfig
+from gapless.captioning.names import KIND, OWN_ENCODERS
+from gapless.captioning.runs import about_run, captions_of, load_captioner, model_directory
+from gapless.captioning.scores import samples_of, score_captions, write_scores
+from gapless.core.files import read_object
+from gapless.core.results import Result
+from gapless.manifest.manifest import Manifest
+from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import load_model
+from gapless.training.evaluate import refuse_other_figures
+
+
+@dataclass(frozen=True)
+class CaptionScores(Result):
+    """Every score of a set of captions, in the form of `results.json`.
+
+    Args:
+        kind: "captions", which tells these figures from those of an aligner.
+        n: captions. gallery_size: images that each caption is to find its own among.
+        split: which rows are the references.
+        figures: `caption/...` -> number, or `{"value", "low", "high"}` with its 95 % interval; higher is better.
+        baselines: nearest train caption, one constant caption, random train captions -> their figures.
+        tokenizer: that of the scores: "PTB", or "words" where there is no Java.
+        missing: figure or baseline -> why it is not there.
+        scoring: resamples and seed.
+        notice: what the captions must not be used for.
+        versions: of the packages.
+        data: source, fingerprint, rows of each split, groups, and what leaks from train.
+        about: of the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, the judge.
+    """
+
+    kind: str
+    n: int
+    gallery_size: int
+    split: str
+    figures: Mapping[str, Any]
+    baselines: Mapping[str, Any]
+    tokenizer: str
+    missing: Mapping[str, str]
+    scoring: Mapping[str, int]
+    notice: str
+    versions: Mapping[str, str]
+    data: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `results.json` holds: what is known of the captioner stands beside the scores."""
+        values = {name: value for name, value in super().as_json().items() if name != "about"}
+        return {**values, **self.about}
+
+
+def evaluate_captions(
+    source: str | Path,
+    *,
+    data: str | Path | Manifest,
+    split: str = "test",
+    judge: str | Path | None = None,
+    out: str | Path | None = None,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+) -> CaptionScores:
+    """Score captions; writes `results.json` and some samples into the run, or into `out`.
+
+    Example:
+        >>> import gapless
+        >>> captions = gapless.caption("captioner", data="data")
+        >>> scores = gapless.evaluate_captions("captioner", data="data", num_bootstrap=0)
+        >>> scores.n == captions.captions, sorted(scores.baselines)
+        (True, ['constant caption', 'nearest train caption', 'random train caption'])
+
+    Args:
+        source: caption run with generated captions, or a JSONL with `id` and `caption`.
+        data: the manifest with the references, or its directory.
+        split: which rows are the references.
+        judge: the model for the figures that need encoders; by default the run's own.
+        out: directory to write; by default the run, and nowhere for a JSONL.
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        seed: of the bootstrap and of the random baseline.
+
+    Raises:
+        UsageError: no captions or judge there, or other figures in `out`.
+        DataRefused: rows without a caption, captions without a row, captions of other data.
+    """
+    path, manifest = Path(source), Manifest.of(data)
+    is_run = path.is_dir()
+    captions = captions_of(path, split) if is_run else path
+    lines = read_captions(captions)
+    check_made_from(captions, manifest.fingerprint, split)
+    place = Path(out) if out is not None else path if is_run else None
+    if place is not None:
+        refuse_other_figures(place, split, manifest.fingerprint, KIND)
+    model = _load_judge(judge if judge is not None else path if is_run else None)
+    named = str(judge) if judge is not None else OWN_ENCODERS if is_run else None
+    about = {**about_run(path), **_about_file(captions), "judge": named}
+    scores = CaptionScores(**score_captions(lines, manifest, split, model, num_bootstrap, seed), about=about)
+    if place is not None:
+        write_scores(place, scores.as_json(), samples_of(lines, manifest.select(split)))
+    return scores
+
+
+def _load_judge(source: str | Path | None) -> GaplessModel | None:
+    """An aligner, or the one inside a captioner."""
+    if source is None:
+        return None
+    config = model_directory(Path(source)) / "config.json"
+    if config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type:
+        aligner: GaplessModel = load_captioner(Path(source)).aligner
+        return aligner
+    return load_model([source])
+
+
+def _about_file(captions: Path) -> dict[str, Any]:
+    """How a caption file was generated, as far as it stands beside it."""
+    made = how_made(captions)
+    model = made.get("model")
+    parts = {"settings": made.get("settings"), "model": model.get("fingerprint") if isinstance(model, dict) else None}
+    present = {name: value for name, value in parts.items() if value is not None}
+    return {"generation": present} if present else {}

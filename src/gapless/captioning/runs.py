@@ -1,0 +1,107 @@
+"""Caption runs: `gapless caption train` as one call, and what a run directory holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapless.captioning.captioner import Captioner
+from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
+from gapless.core.errors import UsageError
+from gapless.core.results import Result
+from gapless.manifest.manifest import Manifest
+from gapless.models.foreign import load_model
+from gapless.models.loading import on_accelerator
+from gapless.training.evaluate import budget_of, read_config
+
+
+@dataclass(frozen=True)
+class TrainedCaptioner(Result):
+    """A finished training of a captioner.
+
+    Args:
+        run: the directory, with the model in `model/`.
+        passed_over: checkpoints that a resume could not use -> why.
+    """
+
+    run: Path
+    passed_over: Mapping[str, str]
+
+
+def train_captioner(
+    aligner: str | Path,
+    *,
+    data: str | Path | Manifest,
+    out: str | Path,
+    settings: CaptionSettings | None = None,
+    seed: int = 0,
+    resume: bool = False,
+) -> TrainedCaptioner:
+    """Train a captioner around a trained aligner and write its run directory.
+
+    Example:
+        >>> from gapless.captioning import CaptionSettings
+        >>> trained = gapless.train_captioner("run", data="data", out="captioner",
+        ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP
+
+    Args:
+        aligner: what encodes: a run or model directory, or any model that `gapless.embed` takes.
+        data: the manifest, or its directory.
+        out: run directory to write; with `resume` one that was begun with the same arguments.
+        settings: mode, decoder and training; by default those of `CaptionSettings`.
+        seed: of the weights and of the order of the rows, at least 0.
+        resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
+
+    Raises:
+        UsageError: an unknown name, an output directory in use, a setting that differs on resume, a model without
+            images or, in mode joint, without a weight that can learn.
+        DataRefused: fewer rows than a batch.
+    """
+    manifest = Manifest.of(data)
+    model = load_model([aligner])
+    run = CaptionRun.around(model, str(aligner), seed, settings or CaptionSettings(), manifest)
+    return TrainedCaptioner(Path(out), train_caption_run(run, model, manifest, Path(out), resume=resume))
+
+
+def model_directory(path: Path) -> Path:
+    """The model of a run, or the directory itself.
+
+    Raises:
+        UsageError: a run that is not finished has no model.
+    """
+    if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
+        raise UsageError(f"{path} has no finished model; continue it with --resume latest")
+    return path / "model" if (path / "model" / "config.json").exists() else path
+
+
+def load_captioner(path: Path) -> Captioner:
+    """The captioner of a run or model directory, ready to caption.
+
+    Raises:
+        UsageError: nothing is there, or an unfinished run. DataRefused: a damaged model.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    model: Captioner = on_accelerator(Captioner.from_pretrained(model_directory(path)))
+    return model.train(False)
+
+
+def captions_of(run: Path, split: str) -> Path:
+    """Where the captions of a split lie in a run."""
+    return run / f"captions-{split}.jsonl"
+
+
+def about_run(source: Path) -> dict[str, Any]:
+    """What a caption run was asked for; of a caption file its name.
+
+    Raises:
+        UsageError: a directory that is no run.
+    """
+    name = source.resolve().name
+    if not source.is_dir():
+        return {"method": name}
+    if not (source / "config.yaml").exists():
+        raise UsageError(f"{source} is not a run: it has no config.yaml")
+    config = read_config(source, ("aligner", "seed", "settings"))
+    settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
+    return {"seed": config["seed"], "method": name, "budget": budget_of(source, config), **settings}

@@ -1,0 +1,44 @@
+"""What a user gives as embeddings: directories and files, one plain array per modality, or rows that are in memory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gapless.core.errors import UsageError
+from gapless.embeddings.array_sets import read_arrays
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.store import PLAN_FILE, read_embeddings
+
+PathName = str | Path
+EmbeddingsSource = PathName | Sequence[PathName] | Mapping[str, PathName] | EmbeddingSet
+
+
+def read_rows(
+    source: EmbeddingsSource,
+    *,
+    labels: PathName | None = None,
+    groups: PathName | None = None,
+    positives: PathName | None = None,
+) -> EmbeddingSet:
+    """The embeddings of a source.
+
+    Args:
+        source: a directory that `gapless.embed` wrote or a file with a matrix per modality; several, read as one; one
+            array file per modality (`{"image": "a.npy", "text": "b.npy"}`); or an `EmbeddingSet`, as it is.
+        labels, groups, positives: files of one value per row, `positives` also the name of a column; see `with_files`.
+
+    Raises:
+        UsageError: nothing there, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
+    """
+    beside = {"labels": labels, "groups": groups, "positives": positives}
+    if isinstance(source, EmbeddingSet):
+        if any(value is not None for value in beside.values()):
+            raise UsageError("files of labels, groups or positives go with paths; an EmbeddingSet has its own")
+        return source
+    if isinstance(source, Mapping):
+        return read_arrays(source, **beside)
+    return read_embeddings(*([source] if isinstance(source, str | Path) else source), **beside)
+
+
+def is_embeddings_directory(path: PathName) -> bool:
+    """Whether `gapless embed` began this directory, whether or not it has finished it."""
+    return (Path(path) / PLAN_FILE).exists()

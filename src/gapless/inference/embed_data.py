@@ -1,0 +1,135 @@
+"""`gapless embed` as one call: a model over a manifest, or over embeddings where it takes vectors, to a directory."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gapless.core.errors import UsageError
+from gapless.core.files import check_directory, check_new_directory
+from gapless.core.results import Result
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.sources import is_embeddings_directory
+from gapless.embeddings.store import SHARD_SIZE, read_embeddings
+from gapless.inference.embed import Source, write_embeddings
+from gapless.manifest.manifest import Manifest
+from gapless.models.aligner import GaplessModel
+from gapless.models.foreign import load_model
+from gapless.models.loading import on_accelerator
+
+RowsToEmbed = str | Path | Manifest | EmbeddingSet
+
+
+@dataclass(frozen=True)
+class Embedded(Result):
+    """A directory of embeddings.
+
+    Args:
+        embeddings: the directory.
+        rows: how many pairs it holds or will hold.
+        modalities: of the model.
+        finished: False while other processes have not written their parts.
+        notes: what of the data is not used, in sentences.
+    """
+
+    embeddings: Path
+    rows: int
+    modalities: Sequence[str]
+    finished: bool
+    notes: Sequence[str] = ()
+
+
+def embed(
+    model: str | Path | Sequence[str | Path],
+    *,
+    data: RowsToEmbed,
+    out: str | Path,
+    split: str | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    shard: str | None = None,
+    ray: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    batch_size: int = 256,
+    workers: int = 0,
+) -> Embedded:
+    """Embed the rows of a data set with a model, shard by shard; an unfinished directory is continued.
+
+    Example:
+        >>> import gapless
+        >>> embedded = gapless.embed("run", data="data", out="embeddings", split="test")
+        >>> embedded.modalities
+        ['image', 'text']
+
+    Args:
+        model: a run or model directory, or whatever `gapless.models.load_model` takes; several for separate encoders.
+        data: a manifest, or embeddings for a model of vectors; or the directory of either.
+        out: the directory to write.
+        split: only these rows; by default all.
+        dtype: how rows are stored.
+        shard: "I/N" where this process writes part I of N (1 to N); by default its rank under torchrun.
+        ray: the address of a Ray cluster, "auto", or "local" for this machine's cores.
+        shard_size: rows of a shard, the unit of a resume.
+        batch_size: rows that the model reads at once.
+        workers: processes that read images.
+
+    Raises:
+        UsageError: no such model or split, a model of other modalities, or `out` holds something else.
+        DataRefused: data that cannot be read. NeedsNetwork: a model that only the hub knows.
+    """
+    if ray and shard:
+        raise UsageError("--ray hands out the shards itself; leave --shard away")
+    part, num_parts = part_of(shard, os.environ)
+    out, names = Path(out), [str(name) for name in ([model] if isinstance(model, str | Path) else model)]
+    _check_place(out)
+    loaded = on_accelerator(load_model(names))
+    source = _source_of(loaded, data, split)
+    if ray:
+        from gapless.inference.embed_ray import write_embeddings_on_ray
+
+        finished = write_embeddings_on_ray(
+            ray, loaded, source, out, names=names, dtype=dtype, shard_size=shard_size, batch_size=batch_size
+        )
+    else:
+        finished = write_embeddings(
+            loaded,
+            source,
+            out,
+            names=names,
+            dtype=dtype,
+            shard_size=shard_size,
+            part=part,
+            num_parts=num_parts,
+            batch_size=batch_size,
+            num_workers=workers,
+        )
+    return Embedded(out, len(source.columns["id"]), list(loaded.modalities), finished, tuple(source.notes))
+
+
+def opened_rows(data: RowsToEmbed, split: str | None = None) -> Manifest | EmbeddingSet:
+    """The rows of a data set, or of one split of it; a path is a manifest unless `gapless embed` wrote it."""
+    if isinstance(data, str | Path):
+        data = read_embeddings(data) if is_embeddings_directory(data) else Manifest.read(data)
+    return data.select(split) if split else data
+
+
+def _source_of(model: GaplessModel, data: RowsToEmbed, split: str | None) -> Source:
+    rows = opened_rows(data, split)
+    return Source.of_manifest(model, rows) if isinstance(rows, Manifest) else Source.of_embeddings(model, rows)
+
+
+def _check_place(out: Path) -> None:
+    """Refuse, before a model is loaded, a directory in which no embeddings can be begun or continued."""
+    check_directory(out)
+    if out.is_dir() and not is_embeddings_directory(out) and not all(e.name.startswith(".") for e in out.iterdir()):
+        check_new_directory(out)
+
+
+def part_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which part of the work this process has, from 0, and of how many: `shard` "I/N", or its rank under torchrun."""
+    if shard is None:
+        return int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UsageError(f"--shard is I/N with I from 1 to N, got {shard!r}")
+    return int(index) - 1, int(count)

@@ -1,0 +1,118 @@
+"""`gapless search` and `gapless index delete` as one call each; `Searcher` keeps a model and a collection open."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gapless.core.results import Result
+from gapless.search.build import delete_rows
+from gapless.search.collection import Collection, Hit
+from gapless.search.query_length import Cut, QueryCut
+from gapless.search.searcher import Searcher
+
+
+@dataclass(frozen=True)
+class Found(Result):
+    """The answer to one query.
+
+    Args:
+        hits: the nearest rows, best first.
+        model: source and fingerprint of the collection's model.
+        cut: how much of the words the model read, where it did not read all.
+    """
+
+    hits: Sequence[Hit]
+    model: Mapping[str, Any]
+    cut: Cut | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `gapless search --json` prints; every hit has its rank, from 1."""
+        return {
+            "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(self.hits, 1)],
+            "model": self.model,
+            "cut": None if self.cut is None else asdict(self.cut),
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence where words of the query were left out."""
+        return () if self.cut is None else (str(self.cut),)
+
+
+@dataclass(frozen=True)
+class Deleted(Result):
+    """Rows that left a collection, and how many are in it now."""
+
+    deleted: int
+    rows: int
+
+
+def search(
+    collection: str | Path,
+    words: str | None = None,
+    *,
+    image: Any = None,
+    image_weight: float = 0.5,
+    k: int = 10,
+    modality: str | None = None,
+    where: str | None = None,
+    hybrid: bool = False,
+    exact: bool | None = None,
+    model: str | Sequence[str] | None = None,
+) -> Found:
+    """The k nearest rows of a collection to words, an image, or both.
+
+    It loads the model for this one query; `Searcher.open` loads it once for many.
+
+    Example:
+        >>> from gapless.search import search
+        >>> found = search("collection", "left pleural effusion", where="split = 'test'", modality="image", k=2)
+        >>> [hit.modality for hit in found.hits]
+        ['image', 'image']
+
+    Args:
+        collection: what `gapless.index` wrote.
+        words: what to search for.
+        image: a path, the bytes of an image file, or an 8-bit array [height, width] or [height, width, 3].
+        image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
+        k: how many hits, at least 1.
+        modality: only rows of this one; by default all, mixed.
+        where: a filter, such as "modality_type = 'CT' AND age > 60".
+        hybrid: also search the captions for the words; the two rankings become one.
+        exact: score every row; by default unless the collection has an approximate index.
+        model: where the collection's model is now; by default where it was when the collection was indexed.
+
+    Returns:
+        The hits with cosines in [-1, 1], higher is nearer (of a hybrid search with fused scores).
+
+    Raises:
+        UsageError: no collection, no query, another model, an unknown field, a broken filter.
+        DataRefused: a damaged collection or model, an image that cannot be read.
+    """
+    searcher = Searcher.open(collection, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QueryCut)  # the result says it
+        hits = searcher.search(
+            text=words,
+            image=image,
+            image_weight=image_weight,
+            k=k,
+            modality=modality,
+            where=where,
+            hybrid=hybrid,
+            exact=exact,
+        )
+    return Found(hits, searcher.collection.info["model"], None if words is None else searcher.cut(words))
+
+
+def delete(collection: str | Path, *, where: str) -> Deleted:
+    """Delete the rows of a collection that a filter lets through; they stay out until `restore_deleted` of `index`.
+
+    Raises:
+        UsageError: no collection, an unknown field, a broken filter. DataRefused: a damaged collection.
+    """
+    opened = Collection.open(collection)
+    deleted = delete_rows(opened, where)
+    return Deleted(deleted, opened.count())

@@ -1,0 +1,231 @@
+"""`gapless measure` as one call: every figure of any embeddings, with the rows, the label and the files it is about.
+
+`gapless.measure` is the figures alone, of arrays in memory; this reads files, chooses the split and the label, and
+writes what the report and the map show.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from gapless.core.errors import DataRefused, GaplessError, unknown_name
+from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_json
+from gapless.core.results import Result
+from gapless.core.values import cells_of, names_of, text_of
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
+from gapless.manifest.manifest import Manifest
+from gapless.metrics.labels import described_label, label_codes, telling_label
+from gapless.metrics.measure import measure
+from gapless.study.map import write_map
+from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
+
+ALL_ROWS = "all"
+
+
+@dataclass(frozen=True)
+class Measurement(Result):
+    """Every figure of embeddings, in the form of `results.json`.
+
+    Args:
+        n: pairs. gallery_size: rows that each query is ranked among.
+        figures: key of docs/figures.md -> number, or `{"value", "low", "high"}` with its 95 % interval.
+        split: which rows.
+        seed: of the bootstrap, the folds and k-means.
+        versions: of the packages.
+        data: what is known of the source, and the number of groups, the label, the number of positives.
+        notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
+    """
+
+    n: int
+    gallery_size: int
+    figures: Mapping[str, Any]
+    split: str
+    seed: int
+    versions: Mapping[str, str]
+    data: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def measure_embeddings(
+    source: EmbeddingsSource,
+    *,
+    labels: PathName | None = None,
+    groups: PathName | None = None,
+    positives: PathName | None = None,
+    split: str | None = None,
+    label: str | None = None,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+    out: PathName | None = None,
+    html: PathName | None = None,
+    data: PathName | Manifest | None = None,
+) -> Measurement:
+    """Every figure of embeddings that lie in files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import mkdtemp
+        >>> place = Path(mkdtemp())
+        >>> rows = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+        >>> for name in ("image", "text"):
+        ...     np.save(place / f"{name}.npy", rows)
+        >>> files = {name: place / f"{name}.npy" for name in ("image", "text")}
+        >>> measurement = measure_embeddings(files, num_bootstrap=0)
+        >>> measurement.n, measurement.figures["retrieval/mean/R@1"]
+        (30, 1.0)
+
+    Args:
+        source: directories, files, one array per modality, or rows in memory; see `gapless.embeddings.read_rows`.
+        labels, groups, positives: files of one value per row.
+        split: which rows, "all" for every one; by default "test" where there is one, else all.
+        label: which column of labels; by default the first of two classes or more.
+        num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
+        seed: of the bootstrap, the folds and k-means.
+        out: also write a new directory that `gapless.report` reads.
+        html: also write an interactive map.
+        data: manifest, for the map's captions and thumbnails; by default the one that the embeddings were made from.
+
+    Raises:
+        UsageError: nothing there, an unknown split or label, a place in use.
+        DataRefused: rows that cannot be paired or measured, modalities of different dims.
+    """
+    if out is not None:
+        check_new_directory(Path(out))
+    if html is not None:
+        check_file(Path(html))
+    whole = read_rows(source, labels=labels, groups=groups, positives=positives)
+    split = split or ("test" if whole.splits and "test" in whole.splits else ALL_ROWS)
+    rows = whole if split == ALL_ROWS else whole.select(split)
+    label = label or ("label" if labels is not None else None)  # a file of one class is refused, not passed over
+    measurement = Measurement(
+        **_measured(rows, label, num_bootstrap, seed),
+        split=split,
+        notes=(*whole.notes, *_notes_on_rows(whole, rows, split), *_notes_on_label(rows, label)),
+    )
+    if out is not None:
+        _write_directory(Path(out), rows, measurement.as_json())
+    if html is not None:
+        _write_map(Path(html), rows, measurement.as_json(), data, _title_of(source))
+    return measurement
+
+
+def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    """The figures, and what they were measured on."""
+    if label is not None and label not in rows.labels:
+        raise unknown_name("label", label, rows.labels)
+    name = label or _main_label(rows)
+    sizes = {modality: matrix.shape[1] for modality, matrix in rows.embeddings.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{modality} {size}" for modality, size in sizes.items())
+        raise DataRefused(f"the modalities have no space in common ({listed}); 'gapless close' makes one")
+    if name is not None:
+        label_codes(f"label {name!r}", rows.labels[name], len(rows))  # refused by its name, and before the work
+    try:
+        figures = measure(
+            rows.embeddings,
+            labels=None if name is None else rows.labels[name],
+            groups=rows.groups,
+            captions=rows.captions,
+            positives=rows.positives,
+            num_bootstrap=num_bootstrap,
+            seed=seed,
+        )
+    except GaplessError:
+        raise
+    except ValueError as error:  # what a caller of `measure` did wrong is here what the data hold
+        raise DataRefused(f"{rows.origin}: {error}") from None
+    return {
+        "n": figures.pop("n"),
+        "gallery_size": figures.pop("gallery_size"),
+        "figures": figures,
+        "seed": seed,
+        "versions": versions(),
+        "data": {
+            **(rows.info.get("data") or {"source": rows.info.get("source")}),
+            "groups": len(set(rows.groups)) if rows.groups else None,
+            "label": name,
+            **({"positives": len(set(rows.positives))} if rows.positives else {}),
+        },
+    }
+
+
+def _notes_on_rows(whole: EmbeddingSet, rows: EmbeddingSet, split: str) -> list[str]:
+    """Rows that are left out because they have no split, and a single group for everything."""
+    notes = []
+    without = sum(not name for name in whole.splits or [])
+    if without and split != ALL_ROWS:
+        notes = [f"{without:,} of {len(whole):,} rows have no split and are left out; --split all takes every row"]
+    if rows.groups and len(set(rows.groups)) == 1:
+        notes.append(f"every row is of the group {rows.groups[0]!r}: there are no intervals, and no probe")
+    return notes
+
+
+def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
+    sentence = None if label is not None else described_label(_main_label(rows), _label_columns(rows))
+    return [sentence] if sentence else []
+
+
+def _main_label(rows: EmbeddingSet) -> str | None:
+    """The column of labels that grouping figures are about where none is named."""
+    return telling_label(_label_columns(rows), rows.groups)
+
+
+def _label_columns(rows: EmbeddingSet) -> dict[str, Any]:
+    """The labels without the column that says which rows show one item, under whatever name."""
+
+    def is_positives(values: Any) -> bool:
+        try:
+            return rows.positives is not None and [text_of(cell) for cell in cells_of(values)] == rows.positives
+        except ValueError:
+            return False
+
+    return {name: values for name, values in rows.labels.items() if not is_positives(values)}
+
+
+def _title_of(source: EmbeddingsSource) -> str:
+    if isinstance(source, Mapping | EmbeddingSet):
+        return "embeddings"
+    return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+
+
+def _write_map(
+    html: Path, rows: EmbeddingSet, results: Mapping[str, Any], data: PathName | Manifest | None, title: str
+) -> None:
+    recorded = (rows.info.get("data") or {}).get("manifest")
+    known = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
+    write_map(
+        html,
+        rows.embeddings,
+        results,
+        ids=rows.ids,
+        captions=rows.captions,
+        labels=_drawn_labels(rows) or None,
+        manifest=Manifest.of(known) if known else None,
+        title=title,
+    )
+
+
+def _drawn_labels(rows: EmbeddingSet) -> dict[str, Any]:
+    """The labels of which every cell is one value: a map cannot show images or lists."""
+    shown = {}
+    for name, values in rows.labels.items():
+        try:
+            shown[name] = names_of(name, values)
+        except DataRefused:
+            continue
+    return shown
+
+
+def _write_directory(out: Path, rows: EmbeddingSet, results: Mapping[str, Any]) -> None:
+    """`results.json`, and the first pairs for the report's pictures."""
+    some = {name: np.asarray(matrix[:MAX_LATENT_PAIRS], dtype=np.float32) for name, matrix in rows.embeddings.items()}
+    with new_directory(out) as partial:
+        write_json(partial / "results.json", results)
+        ids = json.dumps(rows.ids[:MAX_LATENT_PAIRS])
+        write_bytes(partial / "latent.safetensors", save(some, metadata={"ids": ids}))

@@ -1,0 +1,62 @@
+"""`gapless train` as one call: a recipe and a method on a manifest, to a run directory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapless.core.results import Result
+from gapless.manifest.manifest import Manifest
+from gapless.training.recipes import Recipe, apply_method, get_recipe
+from gapless.training.run import Run, train_run
+
+
+@dataclass(frozen=True)
+class TrainedRun(Result):
+    """A finished training.
+
+    Args:
+        run: the directory: `config.yaml`, `metrics.jsonl`, `checkpoints/`, and the model in `model/`.
+        passed_over: checkpoints that a resume could not use -> why.
+    """
+
+    run: Path
+    passed_over: Mapping[str, str]
+
+
+def train(
+    recipe: str,
+    *,
+    data: str | Path | Manifest,
+    out: str | Path,
+    method: str = "gapless",
+    seed: int = 0,
+    settings: Recipe | None = None,
+    resume: bool = False,
+) -> TrainedRun:
+    """Train one model on the `train` rows of a manifest and write its run directory.
+
+    Example:
+        >>> import gapless
+        >>> trained = gapless.train("phantom-small", data="data", out="run", method="clip")     # doctest: +SKIP
+        >>> gapless.GaplessModel.from_pretrained(trained.run / "model")                         # doctest: +SKIP
+
+    Args:
+        recipe: a name of `gapless.training.RECIPES`; it is written into the run.
+        data: the manifest, or its directory.
+        out: run directory to write; with `resume` one that was begun with the same arguments.
+        method: which loss: clip, gapless, or any other that `gapless train --help` names.
+        seed: of the weights and of the order of the rows, at least 0.
+        settings: what is trained, in place of the recipe with the method's loss; nothing of it is changed.
+        resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
+
+    Returns:
+        Where the run is, and the checkpoints that a resume passed over.
+
+    Raises:
+        UsageError: an unknown name, an output directory in use, settings that differ on resume.
+        DataRefused: fewer rows than a batch. Interrupted: stopped by SIGTERM, and saved.
+    """
+    manifest = Manifest.of(data)
+    chosen = settings if settings is not None else apply_method(get_recipe(recipe), method)
+    passed_over = train_run(Run(recipe, method, seed, chosen, manifest.fingerprint), manifest, Path(out), resume=resume)
+    return TrainedRun(Path(out), passed_over)
