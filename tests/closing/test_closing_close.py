@@ -20,9 +20,9 @@ from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_set
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json
 from gapless.core.geometry import unit_norm
+from gapless.losses.base import METHODS
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import METHODS
 
 FAST = AdapterSettings(max_steps=40, num_epochs=40, batch_size=64, hidden=32, embedding_dim=16, dropout=0.0)
 
@@ -100,7 +100,7 @@ def test_the_adapter_closes_what_it_never_saw_and_is_read_back(tmp_path: Path) -
     whole = shared_latent(480)
     seen = {name: rows[:240] for name, rows in whole.items()}
     unseen = {name: rows[240:] for name, rows in whole.items()}
-    settings = replace(FAST, loss=METHODS["gapless-published"](FAST.loss))
+    settings = replace(FAST, loss=METHODS["gapless-published"].settings)
     model = close_gap(seen, settings=settings, out=tmp_path / "m").model
     figures = figures_of(model, unseen)
     assert figures["retrieval/mean/R@10"] > 0.35  # chance is 0.04

@@ -15,7 +15,6 @@ from data_samples import noise_image
 from gapless.core import pool
 from gapless.core.errors import DataRefused, UsageError
 from gapless.images.pixels import ImageRefused, load_image
-from gapless.manifest import workers
 from gapless.manifest.build import BuildOptions, build_manifest, clean_text, stored_name
 from gapless.manifest.journal import Journal
 from gapless.manifest.readers.table import read_table
@@ -269,7 +268,6 @@ def test_a_decoder_that_crashes_costs_one_row(tmp_path):
 
 def test_no_more_rows_are_in_flight_than_the_workers_need(tmp_path, monkeypatch):
     """Memory is bounded: the reader is never far ahead of what has been written."""
-    monkeypatch.setattr(workers, "ROWS_PER_CHUNK", 8)
     ahead = []
 
     def rows():

@@ -1,10 +1,18 @@
 """The words that people use for the three splits, and cells that hold none."""
 
+import io
+import json
+import tarfile
+
+import numpy as np
 import pytest
 from data_samples import noise_image, write_jsonl
+from dicom_samples import dicom_bytes
 
 from gapless.core.errors import UsageError
 from gapless.manifest.manifest import split_named
+from gapless.manifest.readers.dicom_folder import read_dicom
+from gapless.manifest.readers.shards import read_shards
 from gapless.manifest.readers.table import read_table
 
 WORDS = {
@@ -59,3 +67,29 @@ def test_without_a_column_all_rows_are_of_the_files_split_or_train(tmp_path):
     for prefix in ("=", "fold1="):
         with pytest.raises(UsageError, match="is no split; write train="):
             read_table(f"{prefix}{table}", tmp_path / "m")
+
+
+def test_a_sample_or_report_without_a_split_is_a_bad_row_as_a_line_of_a_table_is(tmp_path):
+    members = []
+    for number, split in enumerate(("test", "", "dev")):
+        stream = io.BytesIO()
+        noise_image(number).save(stream, "PNG")
+        described = json.dumps({"caption": f"c {number}", "part": split}).encode()
+        members += [(f"{number}.png", stream.getvalue()), (f"{number}.json", described)]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    for prefix in ("", "train="):
+        out = tmp_path / f"m{prefix}"
+        shards = read_shards(f"{prefix}{tmp_path / 'a.tar'}", out, split_key="part", max_bad=0.5)
+        assert shards.rows_per_split() == {"validation": 1, "test": 1}
+        assert shards.info["skipped"] == {"empty split": 1}
+    lines = ["image,report,part", *(f"{n}.dcm,r {n},{split}" for n, split in enumerate(("test", "nan", "dev")))]
+    (tmp_path / "r.csv").write_text("\n".join(lines))
+    (tmp_path / "d").mkdir()
+    for number in range(3):
+        (tmp_path / f"d/{number}.dcm").write_bytes(dicom_bytes(np.asarray(noise_image(number)), PatientID=f"P{number}"))
+    files = read_dicom(tmp_path / "d", tmp_path / "n", f"train={tmp_path / 'r.csv'}", split_key="part", max_bad=0.5)
+    assert files.rows_per_split() == {"validation": 1, "test": 1}

@@ -181,8 +181,8 @@ MUTANTS = (
     Mutant(
         "ranks in half precision",
         "metrics/inputs.py",
-        "rows = at_least_fp32(value[part].cpu())",
-        "rows = at_least_fp32(value[part].cpu().bfloat16())",
+        "rows = _block(value, part).to(dtype)",
+        "rows = _block(value, part).bfloat16().to(dtype)",
         AGREEMENT,
     ),
     Mutant(

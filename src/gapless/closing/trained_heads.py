@@ -12,8 +12,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
 from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
+from gapless.losses.base import METHODS, masks_duplicates
+from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import METHODS, LossConfig, Recipe, ramped
+from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
 
@@ -34,7 +36,7 @@ class AdapterSettings(ClosingSettings):
         embedding_dim: size of the shared space of mlp and linear.
         dropout: of the hidden layer, while training.
         input_dropout: of the rows before the trained layers, while training; not on a residual head's identity path.
-        loss: the gap-closing loss.
+        loss: the settings of a method in `gapless.losses.base.METHODS`; default: the paper's loss.
         num_epochs: passes over the rows, unless they take more than `max_steps`.
         max_steps: optimizer steps at most; what bounds the time on many rows.
         batch_size: pairs of a step, at most; also the pool of negatives.
@@ -54,7 +56,7 @@ class AdapterSettings(ClosingSettings):
     embedding_dim: int = 512
     dropout: float = 0.1
     input_dropout: float = 0.0
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: Any = field(default_factory=GapClosingSettings)
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
@@ -68,21 +70,19 @@ class AdapterSettings(ClosingSettings):
 
 
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
-    """The settings of a method of `METHODS`.
+    """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
 
-    `gapless` is more than a loss here: small heads overfit frozen embeddings, after which the alignment gradient
-    vanishes. Strong dropout prevents it and allows twice the alignment weight (docs/method.md).
+    Small heads overfit frozen embeddings, after which the alignment gradient vanishes; dropout prevents it
+    (docs/method.md).
 
     Raises:
         UsageError: an unknown loss.
     """
     if loss not in METHODS:
         raise unknown_name("loss", loss, METHODS)
-    settings = AdapterSettings()
-    if loss == "gapless":
-        closing = replace(ramped(settings.loss, alignment=16.0), mask_duplicates=True)
-        return replace(settings, loss=closing, dropout=0.5, input_dropout=0.2)
-    return replace(settings, loss=METHODS[loss](settings.loss))
+    method = METHODS[loss]
+    settings = AdapterSettings(loss=method.settings if method.frozen_settings is None else method.frozen_settings)
+    return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
 
 
 def loss_name(settings: AdapterSettings) -> str | None:
@@ -121,7 +121,7 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
     trainer = AlignerTrainer(
         model,
         training_arguments(recipe, folder, seed, has_evaluation=True),
-        pairs.dataset(pairs.train, masked=settings.loss.mask_duplicates),
+        pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
         run=folder,
         label="close",
         evaluation=pairs.dataset(pairs.validation),
@@ -211,9 +211,9 @@ def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]
     }
 
 
-def settled_at(loss: LossConfig) -> float:
-    """The training progress from which the loss's weights no longer change."""
-    scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
+def settled_at(loss: Any) -> float:
+    """The training progress from which no setting of the loss changes: a schedule is a list of [progress, weight]."""
+    scheduled = [value for value in vars(loss).values() if isinstance(value, list)]
     return max((points[-1][0] for points in scheduled), default=0.0)
 
 

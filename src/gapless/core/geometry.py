@@ -24,8 +24,9 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 def at_one_precision(*tensors: Tensor) -> list[Tensor]:
     """fp32, or float64 where one of them is: fp16, bf16 and fp32 beside float64 become float64."""
-    dtype = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
-    return [at_least_fp32(x).to(dtype) for x in tensors]
+    if any(x.dtype == torch.float64 for x in tensors):
+        return [x.double() for x in tensors]
+    return [at_least_fp32(x) for x in tensors]
 
 
 def unit_norm(x: Tensor) -> Tensor:

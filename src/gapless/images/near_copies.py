@@ -121,7 +121,7 @@ def _cluster(hashes: Words, seed: NDArray[np.uint64], max_bits: int) -> NDArray[
     (the triangle inequality), so that of a tight cluster hardly anything else is ever compared.
     """
     from_seed = np.bitwise_count(hashes ^ seed).sum(axis=1, dtype=np.int64)
-    inside: np.ndarray = from_seed <= max_bits
+    inside: NDArray[np.bool_] = from_seed <= max_bits
     newest = np.flatnonzero(inside)
     while len(newest):
         lowest, highest = from_seed[newest].min() - max_bits, from_seed[newest].max() + max_bits

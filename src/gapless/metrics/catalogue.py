@@ -9,7 +9,7 @@ entry with a function, added by a module of this room or by another package (ent
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -37,15 +37,13 @@ class PairInputs:
 
     Args:
         first, second: [pair, dim] unit-norm rows, row i of both one pair.
-        groups: [pair] integers: what must not be split.
-        labels: name -> [pair] integers, -1 where missing; empty without labels.
+        groups: [pair] integers from 0: what must not be split.
         seed: of whatever is drawn.
     """
 
     first: Tensor
     second: Tensor
     groups: Tensor
-    labels: Mapping[str, Tensor]
     seed: int
 
 
@@ -68,8 +66,9 @@ class FigureEntry:
         cost: what it takes to compute.
         needs: what must be given beside the embeddings.
         source: paper, or "" for what is standard.
-        compute: the function of a further figure, one number per pair of modalities; None for those that `measure`
-            computes together in one pass.
+        compute: the function of a further figure. It gives one number for a pair of modalities, or a number for each
+            row ([pair]), whose mean is the figure and gets an interval. None for those that `measure` computes
+            together in one pass.
     """
 
     key: str
@@ -87,7 +86,7 @@ class FigureEntry:
     cost: str = ""
     needs: str = ""
     source: str = ""
-    compute: Callable[[PairInputs], float] | None = None
+    compute: Callable[[PairInputs], float | Tensor] | None = None
 
     @property
     def arrow(self) -> str:

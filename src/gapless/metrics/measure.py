@@ -10,6 +10,7 @@ from torch import Tensor
 from gapless.core.errors import unknown_name
 from gapless.core.geometry import pair_centroids
 from gapless.metrics import gap
+from gapless.metrics.catalogue import PairInputs, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
@@ -34,8 +35,8 @@ from gapless.metrics.uncertainty import (
     median_figure,
 )
 
-Part = Literal["gap", "retrieval", "mixed", "probe", "grouping"]
-PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping")
+Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
+PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping", "further")
 NUM_NEIGHBOURS = 10
 MAX_GROUPING_PAIRS = 20_000
 
@@ -70,7 +71,8 @@ def measure(
             row inside its item count once. A row without a value is an item of its own.
         anchor: with 3 modalities or more, only pairs with this one; default: all pairs.
         include: parts to compute. "gap" and "retrieval" are quick; "mixed" is `mixed/*` and `gap/mixing@10`; "probe" is
-            `gap/separability_auc`; "grouping" needs labels.
+            `gap/separability_auc`; "grouping" needs labels; "further" is the figures that other files
+            and packages add.
         num_bootstrap: replicates of the interval; 0 gives plain numbers.
         seed: of the bootstrap, the folds and k-means.
         max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
@@ -239,6 +241,8 @@ def _pair_figures(
     if "probe" in include:
         can_hold_out = groups.num_groups > 1
         result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed) if can_hold_out else Figure(math.nan)
+    if "further" in include:
+        result |= _further_figures(PairInputs(a, b, groups.index, seed), groups)
     if not {"gap", "retrieval", "mixed"} & set(include):
         return result
     scan = scan_pair(
@@ -263,6 +267,23 @@ def _pair_figures(
     if "mixed" in include:
         result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
     return result
+
+
+def _further_figures(inputs: PairInputs, groups: GroupSums) -> dict[str, Figure]:
+    """The figures that bring a function of their own (`catalogue.FigureEntry.compute`)."""
+    found = {}
+    for entry in further_figures():
+        assert entry.compute is not None
+        value = entry.compute(inputs)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            found[entry.key] = Figure(float(value))
+        elif value.shape == (len(inputs.first),):
+            found[entry.key] = mean_figure(value, groups)
+        else:
+            raise ValueError(
+                f"the figure {entry.key} gave shape {tuple(value.shape)}, expected a number or one per row"
+            )
+    return found
 
 
 def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:

@@ -197,6 +197,12 @@ class Service:
         )
         return [hit for hit in found if hit.row != query.like][: query.k]
 
+    def fields_with_kinds(self) -> list[str]:
+        """What a filter may name, as the page lists it."""
+        kinds = {column: self.collection.label_kind(name) for name, column in self.collection.info["labels"].items()}
+        fields = self.collection.fields.items()
+        return [f"{name} (numbers)" if kinds.get(column) == "number" else name for name, column in fields]
+
     def description(self) -> Description:
         info = self.collection.info
         kinds = {name: self.collection.label_kind(name) for name in info["labels"]}
@@ -233,6 +239,7 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
             collection=collection,
             labels=[(name, label.model_dump()) for name, label in collection.labels.items() if label.values],
             near_labels=NEAR_LABELS,
+            fields=service.fields_with_kinds(),
             name=service.collection.uri.rstrip("/").rpartition("/")[2],
             max_upload=max_upload,
             max_hits=MAX_HITS,
@@ -254,11 +261,18 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
 
 def sentence_of(error: Any) -> str:
     """What pydantic found wrong with a query, as a sentence."""
-    field = ".".join(str(part) for part in error["loc"] if part != "body")[:100]
+    parts = [str(part) for part in error["loc"] if part != "body"]
+    if error["type"] == "json_invalid":
+        return "the request is no JSON"
+    if parts[:1] == ["labels"]:  # further parts name the branches of a union
+        return f"{'.'.join(parts[:2])[:100]}: a label and its value are text, or the value a number"
+    field = ".".join(parts)[:100]
     if error["type"] == "extra_forbidden":
         near = get_close_matches(field, Query.model_fields, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         return f"{field}: no field of a query (it takes {', '.join(Query.model_fields)}){meant}"
+    if error["type"] == "string_unicode":
+        return f"{field}: it holds half of a surrogate pair, which is no character"
     return f"{field or 'the request'}: {error['msg']}"
 
 

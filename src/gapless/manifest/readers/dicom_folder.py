@@ -156,14 +156,13 @@ def _row(
     root: Path, name: str, header: Header, report: _Report, keys: TableKeys, table: TableFile, id: str, group: str
 ) -> RawRow:
     """Raises ValueError for a cell that is no text."""
-    split = text_of(report.cells.get(keys.split)) if keys.split else None
     return RawRow(
         origin=name,
         id=id,
         image=FileSource(root, name),
         image_name=id,
         captions=[text for key in keys.captions for text in texts_of(report.cells.get(key))],
-        split=(split or "") if keys.split and table.split is None else split or table.split,
+        split=text_of(report.cells.get(keys.split)) if keys.split else table.split,
         group=group,
         labels={
             **header.labels,

@@ -191,14 +191,13 @@ def _row(
     for suffix in sample.members.keys() - {image_suffix, "json", *text_suffixes}:
         passed_over.add(f"not used, .{suffix}", f"{shard.path.name}: {sample.members[suffix].name}")
     try:
-        split = text_of(cells.get(keys.split)) if keys.split else None
         return RawRow(
             origin=origin,
             id=id,
             image=MemberSource(shard.path, image.name, image.offset, image.size),
             image_name=id,
             captions=captions,
-            split=(split or "") if keys.split and shard.split is None else split or shard.split,
+            split=text_of(cells.get(keys.split)) if keys.split else shard.split,
             group=name_of(cells.get(keys.group)) if keys.group else None,
             labels={key: name_of(cells.get(key)) or None for key in keys.labels},
             licence=(text_of(cells.get(keys.licence)) or None) if keys.licence else None,

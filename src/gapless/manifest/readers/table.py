@@ -140,9 +140,10 @@ def read_table(
     if not folders.root.is_dir():
         raise UsageError(f"the image root {folders.root} is not a directory")
     store = store_images or any(holds_bytes(table.path, image_key) for table in tables)
-    counts = [LineCount(table.path.name) for table in tables]
+    places = list(starmap(posixpath.join, zip(folders.tables, (table.path.name for table in tables), strict=True)))
+    counts = [LineCount(place) for place in places]
     options = BuildOptions(
-        source=", ".join(starmap(posixpath.join, zip(folders.tables, (t.path.name for t in tables), strict=True))),
+        source=", ".join(places),
         labels=keys.labels,
         image_root=None if store else folders.root,
         licence=licence,

@@ -115,7 +115,9 @@ const gapless = (() => {
     welcome.hidden = true;
     const { hits } = answer;
     const scores = asked.hybrid ? "fused score" : "cosine";
-    say(hits.length ? `${hits.length} nearest, by ${scores} · ${answer.milliseconds.toFixed(0)} ms` : "Nothing passes these filters.");
+    const found = hits.length ? `${hits.length} nearest, by ${scores} · ${answer.milliseconds.toFixed(0)} ms` : "Nothing passes these filters.";
+    const { cut } = answer;
+    say(cut ? `${found} · Your words are ${cut.tokens} tokens long: the model read the first ${cut.read} and left out the rest.` : found);
     results.replaceChildren(...hits.map((hit) => cardOf(hit, asked.hybrid ? 4 : 3)));
     further.hidden = hits.length < count || count >= Number(maxHits);
   };

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from gapless.losses.base import Method
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+
+from gapless.losses.base import Method
 
 
 @dataclass(frozen=True)
