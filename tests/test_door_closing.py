@@ -121,3 +121,11 @@ def test_heads_can_start_from_it(outside_site: OutsideSite, curved: Path) -> Non
     fitted = close(outside_site, curved, "--out=fitted", "--method", METHOD)
     key = "gap/true_pair_cosine"
     assert started["figures"][key] == pytest.approx(fitted["figures"][key], abs=1e-5)
+
+
+def test_heads_train_with_a_loss_of_the_same_package(outside_site: OutsideSite, curved: Path) -> None:
+    words = ["--loss=outside-sigmoid", "--adapter.max_steps=2", "--adapter.hidden=8", "--adapter.loss.bias=-3"]
+    closed = close(outside_site, curved, "--out=closed", *words)
+    assert closed["loss"] is None  # a changed setting: no longer the loss of that name
+    assert closed["settings"]["loss"] == {"sharpness": 10.0, "bias": -3.0}
+    assert close(outside_site, curved, "--out=same", *words[:3])["loss"] == "outside-sigmoid"

@@ -1,15 +1,20 @@
 """`gapless close, export`: a model whose gap is closed, and a model for elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from itertools import pairwise
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+<<<<<<< HEAD
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source
+=======
+from gapless.cli.arrays import array_arguments, further_modalities, read_given
+from gapless.cli.loss_options import add_loss_arguments, value_of
+>>>>>>> house-closing
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
 from gapless.core.errors import UsageError
 
+DEFAULT_LOSS = "gapless"
 HEADLINES = (
     "gap/centroid_distance_unbiased",
     "gap/true_pair_cosine",
@@ -35,9 +40,9 @@ def close_arguments(parser: Parser) -> None:
 
 def method_arguments(parser: Parser, words: Sequence[str]) -> None:
     """The fields of the chosen method's settings as options `--NAME.field`; then the further modalities."""
-    from gapless.closing.base import CLOSING_METHODS, closing_method
+    from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD, closing_method
 
-    chosen = closing_method(chosen_method(words))
+    chosen = closing_method(value_of("method", words, DEFAULT_METHOD))
     prefix = option_prefix(chosen.name)
     prefixes = {option_prefix(name): name for name in CLOSING_METHODS}
     for word in words:
@@ -49,12 +54,22 @@ def method_arguments(parser: Parser, words: Sequence[str]) -> None:
                 f"(gapless close --method {chosen.name} --help shows its options)"
             )
     parser.description = f"{parser.description}; {chosen.name}: {chosen.summary} ({chosen.source})"
+<<<<<<< HEAD
     parser.add_class_arguments(chosen.settings, prefix)
     if takes_loss(chosen):
         from gapless.closing.trained_heads import losses_of_heads
 
         known = ", ".join(losses_of_heads())
         parser.add_argument("--loss", default="gapless", help=f"of the adapter: one of {known}")
+=======
+    has_loss = takes_loss(chosen)
+    parser.add_class_arguments(chosen.settings, prefix, skip={"loss"} if has_loss else set())
+    if has_loss:
+        from gapless.losses.base import METHODS
+
+        parser.add_argument("--loss", default=DEFAULT_LOSS, help=f"of the adapter: one of {', '.join(METHODS)}")
+        add_loss_arguments(parser, [value_of("loss", words, DEFAULT_LOSS)], f"{prefix}.loss")
+>>>>>>> house-closing
     further_modalities(parser, words)
 
 
@@ -70,27 +85,21 @@ def takes_loss(method: Any) -> bool:
     return method.settings is AdapterSettings
 
 
-def chosen_method(words: Sequence[str]) -> str:
-    """The method that the words or a configuration file among them name; the last one counts."""
-    from gapless.closing.base import DEFAULT_METHOD
-    from gapless.core.files import read_yaml
-
-    method = DEFAULT_METHOD
-    for word, following in pairwise([*words, ""]):
-        option, equals, attached = word.partition("=")
-        value = attached if equals else following
-        if option == "--method" and value:
-            method = value
-        elif option == "--config" and Path(value).is_file():
-            method = str(read_yaml(Path(value)).get("method", method))
-    return method
-
-
 def close_defaults(args: Arguments) -> dict[str, Any]:
     """The adapter's settings with the loss that `--loss` names; single --adapter options then override them."""
-    from gapless.closing.trained_heads import TrainedHeads, adapter_settings
+    from gapless.closing.base import closing_method
 
-    return flat(adapter_settings(args.loss), option_prefix(TrainedHeads.name)) if "loss" in vars(args) else {}
+    method = closing_method(args.method)
+    return flat(default_settings(args), option_prefix(method.name)) if takes_loss(method) else {}
+
+
+def default_settings(args: Arguments) -> Any:
+    """The settings of the chosen method before single options change them."""
+    from gapless.closing.base import closing_method
+    from gapless.closing.trained_heads import adapter_settings
+
+    method = closing_method(args.method)
+    return adapter_settings(args.loss) if takes_loss(method) else method.settings()
 
 
 def flat(settings: Any, prefix: str) -> dict[str, Any]:
@@ -102,20 +111,27 @@ def flat(settings: Any, prefix: str) -> dict[str, Any]:
     return values
 
 
-def filled(settings: type, options: Arguments) -> Any:
-    """The dataclass that dotted options fill, with the dataclasses inside it."""
-    hints = get_type_hints(settings)
-    values = vars(options)
-    return settings(
-        **{key: filled(hints[key], value) if is_dataclass(hints[key]) else value for key, value in values.items()}
-    )
+def changed(settings: Any, options: Arguments) -> Any:
+    """The dataclass with the values of dotted options, those of dataclasses inside it too."""
+    values = {}
+    for name, value in vars(options).items():
+        inside = getattr(settings, name)
+        values[name] = changed(inside, value) if is_dataclass(inside) else value
+    return replace(settings, **values)
 
 
 def close(args: Arguments) -> Outcome:
+<<<<<<< HEAD
     import gapless
     from gapless.closing.base import closing_method
+=======
+    from gapless.closing.base import closing_method
+    from gapless.closing.close import close_set
+    from gapless.core.files import check_new_directory
+>>>>>>> house-closing
 
     method = closing_method(args.method)
+<<<<<<< HEAD
     closed = gapless.close(
         given_source(args, args.source),
         out=args.out,
@@ -126,6 +142,13 @@ def close(args: Arguments) -> Outcome:
     )
     text = f"{before_and_after(closed.results)}\n{closed.note}\n{closed.path}"
     return Outcome(closed.as_json(), text, notes=closed.notes)
+=======
+    settings = changed(default_settings(args), getattr(args, option_prefix(method.name)))
+    rows = read_given(args, args.source)
+    closed = close_set(rows, settings, method.name, args.seed, out=args.out)
+    value = {"model": str(args.out), "takes": closed.takes, **closed.results}
+    return Outcome(value, f"{before_and_after(closed.results)}\n{closed.note}\n{args.out}", notes=rows.notes)
+>>>>>>> house-closing
 
 
 def before_and_after(results: Mapping[str, Any]) -> str:

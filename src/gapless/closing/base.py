@@ -104,7 +104,7 @@ class ClosingMethod(Protocol[Settings]):
         name: its name in `close --method`; its options are `--NAME.field`.
         summary: one line for the help and the docs: what it does.
         source: the publication or code that it follows.
-        settings: the frozen dataclass whose fields, types, defaults and docstring are its options.
+        settings: the frozen dataclass whose fields, types and docstring are its options; every field has a default.
     """
 
     name: str

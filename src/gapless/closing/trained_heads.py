@@ -36,7 +36,7 @@ class AdapterSettings(ClosingSettings):
         embedding_dim: size of the shared space of mlp and linear.
         dropout: of the hidden layer, while training.
         input_dropout: of the rows before the trained layers, while training; not on a residual head's identity path.
-        loss: the gap-closing loss.
+        loss: the settings of a method in `gapless.losses.base.METHODS`; default: the paper's loss.
         num_epochs: passes over the rows, unless they take more than `max_steps`.
         max_steps: optimizer steps at most; what bounds the time on many rows.
         batch_size: pairs of a step, at most; also the pool of negatives.
@@ -56,7 +56,11 @@ class AdapterSettings(ClosingSettings):
     embedding_dim: int = 512
     dropout: float = 0.1
     input_dropout: float = 0.0
+<<<<<<< HEAD
     loss: GapClosingSettings = field(default_factory=GapClosingSettings)
+=======
+    loss: Any = field(default_factory=GapClosingSettings)
+>>>>>>> house-closing
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
@@ -72,8 +76,13 @@ class AdapterSettings(ClosingSettings):
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
     """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
 
+<<<<<<< HEAD
     `gapless` is more than a loss here: small heads overfit frozen embeddings, after which the alignment gradient
     vanishes. Strong dropout prevents it (docs/method.md).
+=======
+    Small heads overfit frozen embeddings, after which the alignment gradient vanishes; dropout prevents it
+    (docs/method.md).
+>>>>>>> house-closing
 
     Raises:
         UsageError: an unknown loss.
@@ -217,9 +226,9 @@ def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]
     }
 
 
-def settled_at(loss: GapClosingSettings) -> float:
-    """The training progress from which the loss's weights no longer change."""
-    scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
+def settled_at(loss: Any) -> float:
+    """The training progress from which no setting of the loss changes: a schedule is a list of [progress, weight]."""
+    scheduled = [value for value in vars(loss).values() if isinstance(value, list)]
     return max((points[-1][0] for points in scheduled), default=0.0)
 
 
