@@ -13,7 +13,8 @@ from gapless.audit.audit import audit
 from gapless.audit.leakage import leakage, share_in_train
 from gapless.audit.text import format_audit, refuse
 from gapless.core.errors import DataRefused, UsageError
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.rows import BytesSource, RawRow
 from gapless.study.reliability import leakage_note
 from gapless.training.evaluate import describe

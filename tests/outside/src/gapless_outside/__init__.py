@@ -1,0 +1,1 @@
+"""One thing for each door of gapless, from a package that gapless knows nothing of."""
