@@ -130,7 +130,7 @@ def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: 
 def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
     """[row, dim]: the images of a split in the judge's space."""
     preprocessor = judge.preprocessor(IMAGE)
-    dataset = PairDataset(manifest.select(split), {IMAGE: preprocessor.prepare})
+    dataset = PairDataset(manifest.select(split), {IMAGE: preprocessor})
     batches = prepared_batches(judge, dataset, {IMAGE: preprocessor}, progress=f"embed {split}")
     with torch.no_grad():
         return torch.cat([judge.embed(IMAGE, batch[IMAGE]).cpu() for _, batch in batches])

@@ -115,7 +115,7 @@ def reader_verbs() -> dict[str, Verb]:
     """A verb for each reader, by name; the first call imports the readers, which takes a moment."""
     from gapless.manifest.readers.base import READERS
 
-    return {f"data {name}": reader_verb(reader) for name, reader in sorted(zip(READERS, READERS.values(), strict=True))}
+    return {f"data {name}": reader_verb(reader) for name, reader in sorted(READERS.items())}
 
 
 VERBS = {

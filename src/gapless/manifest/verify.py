@@ -10,9 +10,10 @@ from typing import Any
 from PIL import Image
 
 from gapless.images.burned_in import suspects_text
-from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image, verify_image
+from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.rows import BytesSource, ImageSource
+from gapless.modalities.image import ImageModality
 
 _SUFFIXES = {
     b"\xff\xd8": ".jpg",
@@ -48,7 +49,7 @@ def check_image(source: ImageSource, name: str, options: ImageOptions, store: Pa
             pixels = load_image(content, frame=options.frame)
             content = encode_png(pixels)
             found = {"text": suspects_text(pixels)} if options.find_text else {}
-        height, width = verify_image(content, frame=options.frame)
+        facts = ImageModality.check(content, {"frame": options.frame})
         stored = None
         if store is not None:
             stored = name + _suffix(content)
@@ -62,7 +63,7 @@ def check_image(source: ImageSource, name: str, options: ImageOptions, store: Pa
     else:
         digest = hashlib.sha256(content).hexdigest()
     length = None if stored is None else len(content)
-    return {"image": stored, "bytes": length, "width": width, "height": height, "sha256": digest, **found}
+    return {"image": stored, "bytes": length, **facts, "sha256": digest, **found}
 
 
 def check_images(
