@@ -8,8 +8,7 @@ from outside_package import OutsideSite, outside_site
 
 __all__ = ["outside_site"]
 
-COUNTS = ["--modalities.waveform.input.kind", "outside-counts", "--modalities.waveform.input.size", 64]
-COUNTS += ["--modalities.waveform.input.scale", 10]
+COUNTS = ["--modalities.waveform", "{input: {kind: outside-counts, size: 64, scale: 10}}"]
 SMALL = ["--modalities.image.input.size", 16, "--embedding-dim", 8, "--vocab-size", 300]
 STEPS = ["--training.max_steps", 2, "--training.per_device_train_batch_size", 8, "--training.eval_strategy", "no"]
 ENCODE = """
@@ -54,7 +53,7 @@ def test_its_rows_are_embedded_by_the_command(outside_site: OutsideSite, run: Pa
 
 def test_its_keys_are_checked_and_an_unknown_kind_lists_the_known_ones(outside_site: OutsideSite, run: Path) -> None:
     words = ["train", "phantom-three", "--data", "data", "--out", "no"]
-    mistyped = ["--modalities.waveform.input.kind", "outside-counts", "--modalities.waveform.input.scael", 2]
+    mistyped = ["--modalities.waveform", "{input: {kind: outside-counts, size: 64, scael: 2}}"]
     done = outside_site.gapless(*words, *mistyped, cwd=run)
     assert done.returncode == 2
     assert "did you mean 'scale'?" in done.stderr
