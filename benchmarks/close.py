@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from gapless.closing.close import ADAPTER, CLOSE_METHODS, close_gap
+from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD
+from gapless.closing.close import close_gap
 from gapless.closing.trained_heads import adapter_settings
 
 
@@ -38,12 +39,17 @@ def main() -> None:
     pairs = {name: rows.numpy() for name, rows in cone_pairs(args.pairs, args.dim).items()}
     settings = replace(adapter_settings(), patience=1000)  # every step, however easy the pairs are
     print(f"{args.pairs:,} pairs of {args.dim}-d, {args.threads} threads, torch {torch.__version__}")
-    for method in reversed(CLOSE_METHODS):
+    for method in sorted(CLOSING_METHODS, reverse=True):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            close_gap(pairs, settings=settings, method=method, out=Path(folder) / "closed")
+            close_gap(
+                pairs,
+                settings=settings if method == DEFAULT_METHOD else None,
+                method=method,
+                out=Path(folder) / "closed",
+            )
             seconds = time.perf_counter() - start
-        target = "   target 120 s" if method == ADAPTER else ""
+        target = "   target 120 s" if method == DEFAULT_METHOD else ""
         print(f"{method:<12}{seconds:8.1f} s{target}", flush=True)
 
 

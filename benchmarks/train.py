@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from gapless.inference.embed import Collator, preprocessors_of
 from gapless.inference.pairs import EpochSampler, PairDataset
+from gapless.losses.base import after_step
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
@@ -58,7 +59,7 @@ def bare_loop(recipe: Recipe, rows: Manifest, steps: int) -> float:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            model.loss.clamp_logit_scale()
+            after_step(model.loss)
             step += 1
             if step == steps + WARM_UP:
                 break

@@ -31,10 +31,10 @@ from gapless.captioning.metrics import CaptionScorer
 from gapless.captioning.scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
 from gapless.cli.main import main as gapless
 from gapless.core.files import write_json, write_text
+from gapless.core.plan import claimed_for
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap_difference, combine, mean_figure
 from gapless.models.aligner import GaplessModel
-from gapless.study.compare import claimed_for
 from gapless.study.table import SEEDS_FOR_A_CLAIM
 from gapless.training.run import all_captions
 

@@ -24,8 +24,8 @@ import torch
 from gapless import measure
 from gapless.closing.close import close_gap
 from gapless.closing.trained_heads import AdapterSettings, adapter_settings
+from gapless.losses.gap_closing_methods import GapClosingSettings, Weight
 from gapless.metrics.measure import measure_difference
-from gapless.training.recipes import LossConfig, Weight
 
 HELD_BACK = 0.13
 PARTS = ("gap", "retrieval", "probe", "grouping")
@@ -64,9 +64,9 @@ def ramp(weight: float, start: float = 0.3) -> Weight:
     return [[0.0, 0.0], [start, 0.0], [1.0, weight]]
 
 
-def fixed(temperature: float, weight: float) -> LossConfig:
+def fixed(temperature: float, weight: float) -> GapClosingSettings:
     """A temperature that does not learn; the same weight for both terms."""
-    return LossConfig(
+    return GapClosingSettings(
         temperature=temperature, learn_temperature=False, alignment_weight=weight, uniformity_weight=weight
     )
 
@@ -100,8 +100,8 @@ def arms() -> dict[str, AdapterSettings]:
             gapless, loss=replace(gapless.loss, alignment_weight=ramp(16, 0.5), uniformity_weight=ramp(1, 0.5))
         ),
         **ramps,
-        "constant 3, 1": replace(clip, loss=LossConfig(alignment_weight=3.0, uniformity_weight=1.0)),
-        "constant 10, 3": replace(clip, loss=LossConfig(alignment_weight=10.0, uniformity_weight=3.0)),
+        "constant 3, 1": replace(clip, loss=GapClosingSettings(alignment_weight=3.0, uniformity_weight=1.0)),
+        "constant 10, 3": replace(clip, loss=GapClosingSettings(alignment_weight=10.0, uniformity_weight=3.0)),
         "t 0.2 fixed, 1, 1": replace(regularised, loss=fixed(0.2, weight=1.0)),
         "t 0.4 fixed, 0, 0": replace(regularised, loss=fixed(0.4, weight=0.0)),
     }
@@ -137,7 +137,7 @@ def closed(training: Rows, measured: Rows, settings: AdapterSettings, seed: int)
             seed=seed,
             out=Path(folder) / "closed",
             captions=training.captions,
-        )
+        ).model
     return {name: model.encode(name, matrix) for name, matrix in measured.features.items()}
 
 

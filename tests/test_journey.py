@@ -66,7 +66,11 @@ def test_a_comparison_is_the_papers_table_over_seeds(comparison):
             assert results["gallery_size"] == results["n"] == content["data"]["rows"]["test"]
     assert content["data"]["leakage"] == {"test_rows_in_train_share": 0.0}
     assert {"value", "low", "high"} == content["differences"]["gapless"]["retrieval/mean/R@10"].keys()
-    assert "centroid" in (out / "table.md").read_text() or "distance" in (out / "table.md").read_text()
+    header, _, *lines = [line for line in (out / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert any("centroid" in cell or "distance" in cell for cell in header.split("|"))
+    assert [line.split("|")[1].strip() for line in lines][:2] == ["clip", "gapless"]
+    for method, line in zip(("clip", "gapless"), lines, strict=False):
+        assert f"{content['table'][method]['gap/centroid_distance']['mean']:.3f}" in line
     assert r"\toprule" in (out / "table.tex").read_text()
 
 

@@ -10,15 +10,19 @@ import torch
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
 from transformers import TrainerState
 
+from gapless.cli.main import main
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
+from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap, positives_of, split_rows
-from gapless.closing.closed_forms import fit_center, fit_procrustes
+from gapless.closing.layers import FittedLayer, activation_layer, affine_layer, linear_layer, vector_model
+from gapless.closing.procrustes import fit_procrustes
 from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json
 from gapless.core.geometry import unit_norm
+from gapless.losses.base import METHODS
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import METHODS
 
 FAST = AdapterSettings(max_steps=40, num_epochs=40, batch_size=64, hidden=32, embedding_dim=16, dropout=0.0)
 
@@ -45,7 +49,7 @@ def figures_of(model: GaplessModel, arrays: dict[str, np.ndarray]) -> dict[str, 
 
 def test_center_is_the_rows_minus_their_mean(tmp_path: Path) -> None:
     arrays = shared_latent(dims=(16, 16))
-    model = close_gap(arrays, method="center", out=tmp_path / "m")
+    model = close_gap(arrays, method="center", out=tmp_path / "m").model
     train, _ = split_rows(np.arange(240), None, 0.1, 0)
     unit = arrays["image"] / np.linalg.norm(arrays["image"], axis=1, keepdims=True)
     moved = unit - unit[train].mean(axis=0)
@@ -61,7 +65,7 @@ def test_procrustes_undoes_an_offset_and_a_rotation_it_never_saw() -> None:
     back = (turned.float() - maps["image"].offset) @ maps["image"].rotation
     wanted = target.float() - maps["text"].offset
     torch.testing.assert_close(back[100:], wanted[100:], atol=1e-5, rtol=0)
-    only_center = fit_center({"image": turned[:100].float(), "text": target[:100].float()}, "text")
+    only_center = fit_center({"image": turned[:100].float(), "text": target[:100].float()})
     not_back = (turned.float() - only_center["image"].offset) @ only_center["image"].rotation
     assert (not_back - wanted).abs().max() > 0.1  # the control: without the rotation it stays apart
 
@@ -81,7 +85,7 @@ def test_procrustes_is_the_best_orthogonal_map_among_many() -> None:
 @pytest.mark.parametrize("dims", [(24, 16), (16, 24)])
 def test_procrustes_takes_dims_that_differ(tmp_path: Path, dims: tuple[int, int]) -> None:
     arrays = shared_latent(dims=dims)
-    model = close_gap(arrays, method="procrustes", out=tmp_path / "m")
+    model = close_gap(arrays, method="procrustes", out=tmp_path / "m").model
     assert model.encode("image", arrays["image"]).shape == (240, dims[1])
     assert figures_of(model, arrays)["retrieval/mean/R@10"] > 0.3  # chance is 0.04
 
@@ -96,8 +100,8 @@ def test_the_adapter_closes_what_it_never_saw_and_is_read_back(tmp_path: Path) -
     whole = shared_latent(480)
     seen = {name: rows[:240] for name, rows in whole.items()}
     unseen = {name: rows[240:] for name, rows in whole.items()}
-    settings = replace(FAST, loss=METHODS["gapless-published"](FAST.loss))
-    model = close_gap(seen, settings=settings, out=tmp_path / "m")
+    settings = replace(FAST, loss=METHODS["gapless-published"].settings)
+    model = close_gap(seen, settings=settings, out=tmp_path / "m").model
     figures = figures_of(model, unseen)
     assert figures["retrieval/mean/R@10"] > 0.35  # chance is 0.04
     assert figures["gap/true_pair_cosine"] > 0.5
@@ -114,7 +118,7 @@ def test_the_adapter_closes_what_it_never_saw_and_is_read_back(tmp_path: Path) -
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
     settings = replace(FAST, max_steps=4)
     weights = [
-        close_gap(shared_latent(), settings=settings, seed=seed, out=tmp_path / name).heads["image"].state_dict()
+        close_gap(shared_latent(), settings=settings, seed=seed, out=tmp_path / name).model.heads["image"].state_dict()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -126,9 +130,9 @@ def test_a_residual_head_starts_as_the_frozen_space(tmp_path: Path) -> None:
     arrays = shared_latent(dims=(16, 16))
     unit = unit_norm(torch.from_numpy(arrays["image"]))
     still = replace(FAST, max_steps=1, learning_rate=0.0)
-    residual = close_gap(arrays, settings=still, out=tmp_path / "residual")
+    residual = close_gap(arrays, settings=still, out=tmp_path / "residual").model
     torch.testing.assert_close(residual.encode("image", arrays["image"]), unit, atol=1e-6, rtol=0)
-    mlp = close_gap(arrays, settings=replace(still, head="mlp"), out=tmp_path / "mlp")
+    mlp = close_gap(arrays, settings=replace(still, head="mlp"), out=tmp_path / "mlp").model
     assert (mlp.encode("image", arrays["image"]) - unit).abs().max() > 0.1
     results = read_json(tmp_path / "residual" / "results.json")
     assert results["before"]["gap/true_pair_cosine"] == pytest.approx(results["figures"]["gap/true_pair_cosine"])
@@ -137,8 +141,8 @@ def test_a_residual_head_starts_as_the_frozen_space(tmp_path: Path) -> None:
 def test_training_can_start_from_a_closed_form(tmp_path: Path) -> None:
     arrays = shared_latent()
     still = replace(FAST, start="procrustes", max_steps=1, learning_rate=0.0)
-    started = close_gap(arrays, settings=still, out=tmp_path / "a")
-    fitted = close_gap(arrays, method="procrustes", out=tmp_path / "b")
+    started = close_gap(arrays, settings=still, out=tmp_path / "a").model
+    fitted = close_gap(arrays, method="procrustes", out=tmp_path / "b").model
     torch.testing.assert_close(
         started.encode("image", arrays["image"]), fitted.encode("image", arrays["image"]), atol=1e-5, rtol=0
     )
@@ -151,8 +155,8 @@ def test_the_frozen_model_goes_inside(tmp_path: Path) -> None:
     inputs = {"image": noise_images(36), "text": [f"{CAPTIONS[i % 6]} number {i}" for i in range(36)]}
     embeddings = {name: frozen.encode(name, raw) for name, raw in inputs.items()}
     settings = replace(FAST, max_steps=4, batch_size=16)
-    whole = close_gap(embeddings, settings=settings, frozen=frozen, out=tmp_path / "whole")
-    vectors = close_gap(embeddings, settings=settings, out=tmp_path / "vectors")
+    whole = close_gap(embeddings, settings=settings, frozen=frozen, out=tmp_path / "whole").model
+    vectors = close_gap(embeddings, settings=settings, out=tmp_path / "vectors").model
     again = GaplessModel.from_pretrained(tmp_path / "whole")
     for name, raw in inputs.items():
         expected = vectors.encode(name, embeddings[name])
@@ -167,8 +171,8 @@ def test_no_group_trains_and_validates() -> None:
     assert not set(groups[train]) & set(groups[validation])
     assert sorted([*train, *validation]) == list(range(300))
     assert 0.1 < len(validation) / 300 < 0.35
-    naive = np.random.default_rng(0).permutation(300)  # the control: rows shuffled without their groups
-    assert set(groups[naive[:60]]) & set(groups[naive[60:]])
+    train, validation = split_rows(np.arange(300), None, 0.2, seed=3)
+    assert set(groups[train]) & set(groups[validation]), "the control: rows that are their own groups split the 40"
 
 
 def test_test_rows_neither_train_nor_validate() -> None:
@@ -199,7 +203,7 @@ def test_masked_duplicates_change_the_training(tmp_path: Path) -> None:
     plain = replace(FAST, max_steps=3)
     masked = replace(plain, loss=replace(plain.loss, mask_duplicates=True))
     heads = [
-        close_gap(arrays, np.repeat(np.arange(60), 4), settings, out=tmp_path / str(i)).heads["text"].state_dict()
+        close_gap(arrays, np.repeat(np.arange(60), 4), settings, out=tmp_path / str(i)).model.heads["text"].state_dict()
         for i, settings in enumerate((plain, masked))
     ]
     assert any(not torch.equal(heads[0][key], heads[1][key]) for key in heads[0])
@@ -278,9 +282,9 @@ def test_bad_rows_are_refused_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "whiten"}, "known: adapter, center, procrustes"),
+        ({"method": "whiten"}, "known: adapter, cca, center, procrustes"),
         ({"settings": replace(FAST, head="tree")}, "known: auto, linear, mlp, residual"),
-        ({"settings": replace(FAST, start="pca")}, "known: center, identity, procrustes"),
+        ({"settings": replace(FAST, start="pca")}, "known: cca, center, identity, procrustes"),
         ({"settings": replace(FAST, head="residual")}, "image 24, text 16"),
         ({"settings": replace(FAST, anchor="audio")}, "known: image, text"),
         ({"settings": replace(FAST, select_by="gap/x", max_steps=1)}, "known:"),
@@ -298,3 +302,71 @@ def test_an_output_in_use_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="in use"):
         close_gap(shared_latent(), out=tmp_path / "m")
     assert json.dumps([p.name for p in (tmp_path / "m").iterdir()]) == '["mine.txt"]'
+
+
+def test_the_result_has_what_the_directory_has(tmp_path: Path) -> None:
+    closed = close_gap(shared_latent(dims=(16, 16)), method="center", out=tmp_path / "m")
+    assert closed.results == read_json(closed.path / "results.json")
+    assert closed.figures is closed.results["figures"]
+    assert closed.before is not None
+    assert closed.before["gap/centroid_distance"] > closed.figures["gap/centroid_distance"]
+    assert (closed.takes, closed.results["settings"]) == ("vectors", {"anchor": "text", "validation_share": 0.1})
+
+
+class WrongModel:
+    """A method whose model takes other rows than it was given."""
+
+    name = "wrong"
+    summary = source = ""
+    settings = ClosingSettings
+
+    def fit(self, pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path) -> FittedMethod:
+        return FittedMethod(tiny_model())
+
+
+def test_a_method_that_gives_another_model_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLOSING_METHODS._things, "wrong", WrongModel())
+    with pytest.raises(ValueError, match="'wrong' gave a model for"):
+        close_gap(shared_latent(), method="wrong", out=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_options_are_those_of_the_chosen_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in shared_latent().items():
+        np.save(f"{name}.npy", rows)
+    files = ["close", "--image", "image.npy", "--text", "text.npy", "--json"]
+    assert main([*files, "--out", "a", "--method", "cca", "--cca.ridge", "0.25", "--cca.anchor=image"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["ridge"] == 0.25
+    Path("c.yaml").write_text("method: cca\ncca:\n  ridge: 0.5\n")
+    assert main([*files, "--out", "b", "--config", "c.yaml", "--cca.weight=0"]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["ridge"], settings["weight"], settings["anchor"]) == (0.5, 0.0, "text")
+    assert main([*files, "--out", "c", "--method", "procrustes", "--adapter.hidden=3"]) == 2
+    assert (
+        "--adapter.hidden is an option of the method adapter, and the method is procrustes" in capsys.readouterr().err
+    )
+    assert main([*files, "--out", "c", "--method", "procrustes", "--loss=clip"]) == 2
+    assert main([*files, "--out", "c", "--method", "cca", "--cca.ridge=-1"]) == 2
+    assert "ridge is a number of at least 0" in capsys.readouterr().err
+    assert not Path("c").exists()
+
+
+def test_a_fitted_layer_needs_its_own_tensors() -> None:
+    pairs = ClosingPairs({"text": torch.ones(4, 3)}, "text", list("abcd"), *[np.arange(4)] * 3)
+    spec = affine_layer(torch.zeros(3), torch.eye(3)).spec
+    with pytest.raises(ValueError, match="the affine layer of text cannot take its tensors"):
+        vector_model(pairs, {"text": [FittedLayer(spec, {"offset": torch.zeros(2)})]})
+    with pytest.raises(UsageError, match="tnah"):
+        activation_layer("tnah")
+
+
+def test_every_layer_computes_what_it_says() -> None:
+    x = torch.tensor([[3.0, 4.0]])
+    matrix = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
+    pairs = ClosingPairs({"text": x}, "text", ["a"], *[np.arange(1)] * 3)
+    layers = [linear_layer(matrix, torch.tensor([0.0, 0.5, -1.0])), activation_layer("tanh")]
+    head = vector_model(pairs, {"text": layers}).heads["text"]
+    torch.testing.assert_close(head(x), torch.tanh(torch.tensor([[3.0, 4.5, 9.0]])))

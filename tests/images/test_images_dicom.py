@@ -220,10 +220,10 @@ def test_a_header_that_promises_too_much_is_refused_quickly():
     huge = content[:rows] + struct.pack("<H", 65_000) + content[rows + 2 :]
     columns = huge.index(struct.pack("<HH2sHH", 0x28, 0x11, b"US", 2, 3)) + 8
     huge = huge[:columns] + struct.pack("<H", 65_000) + huge[columns + 2 :]
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageRefused, match="too many pixels"):
         load_image(huge)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2  # of this process: others on the machine do not count
 
 
 def test_a_deflate_bomb_is_refused_quickly():
@@ -237,10 +237,10 @@ def test_a_deflate_bomb_is_refused_quickly():
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = content[: stream.tell()] + squeeze.compress(header + padding) + squeeze.flush()
     assert len(bomb) < 1_000_000
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageRefused, match="inflates to more"):
         load_image(bomb)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2  # of this process: others on the machine do not count
 
 
 def test_a_codestream_larger_than_its_header_is_refused_before_decoding():

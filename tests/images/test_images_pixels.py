@@ -248,12 +248,12 @@ BOMBS = {
 def test_bombs_are_refused_before_decoding(name):
     content = BOMBS[name]()
     load_image(encoded(Image.fromarray(GREY)))  # Pillow loads its plugins once
-    start = time.perf_counter()
+    start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ImageRefused, match="too many pixels"):
             load_image(content)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_a_huge_sparse_file_is_not_read(tmp_path):

@@ -263,7 +263,7 @@ def test_the_temperature_is_clamped_and_stays_in_fp32():
 def test_schedules_move_the_weights():
     loss = GapClosingLoss(alignment_weight=PUBLISHED_ALIGNMENT, uniformity_weight=PUBLISHED_UNIFORMITY).double()
     embeddings = batch()
-    for progress, alignment, uniformity in [(0.0, 1, 1), (0.25, 1.25, 0.75), (1.0, 2, 0)]:
+    for progress, alignment, uniformity in [(0.0, 1, 1), (0.2, 1, 1), (0.45, 1, 0.5), (0.7, 1.4, 0), (1.0, 2, 0)]:
         loss.set_progress(progress)
         terms = loss(embeddings)
         expected = terms.contrastive + alignment * terms.alignment + uniformity * terms.uniformity

@@ -121,11 +121,12 @@ def test_fp32_stays_exact_at_scale_100(place):
         torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-5)
 
 
-def test_the_control_a_fixed_shift_by_the_bound_underflows():
-    """Why the bound alone is not used at scale 100: with every logit near -100, exp(logit - 100) is 0 in fp32."""
-    logits = torch.full((4,), -99.0)
-    assert torch.exp(logits - 100).sum().log() == -math.inf
-    assert torch.logsumexp(logits, 0).isfinite()
+def test_exponentials_are_shifted_where_the_scale_could_overflow(monkeypatch):
+    """With every logit at 100, exp(logit) is infinite in fp32: the loss is finite only because it is shifted."""
+    a = unit_rows(1, 64, 0).detach().float().expand(50, 64).contiguous()
+    assert float(tiled_symmetric_info_nce(a, a, torch.tensor(100.0), None, 16)) == pytest.approx(math.log(50), abs=1e-4)
+    monkeypatch.setattr(tile_loops, "EXP_NEEDS_NO_SHIFT", {torch.float32: 640.0})
+    assert not math.isfinite(float(tiled_symmetric_info_nce(a, a, torch.tensor(100.0), None, 16)))
 
 
 def test_tiles_that_are_kept_and_tiles_that_are_recomputed_agree(monkeypatch):

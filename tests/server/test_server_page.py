@@ -72,7 +72,11 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    collection = write_collection_of_images(tmp_path_factory.mktemp("page"))
+    yield from serving(write_collection_of_images(tmp_path_factory.mktemp("page")))
+
+
+def serving(collection: Path) -> Iterator[str]:
+    """The address of a collection that is served as long as it is wanted."""
     command = [sys.executable, "-m", "gapless", "serve", str(collection), "--port", "0", "--max-upload-mb", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

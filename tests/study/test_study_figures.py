@@ -11,6 +11,7 @@ import pytest
 from fake_comparison import embeddings, history
 
 from gapless.study import figures
+from gapless.study.drawing import image_bytes, inline_svg
 from gapless.study.figures import (
     Panel,
     cosine_figure,
@@ -25,7 +26,6 @@ from gapless.study.figures import (
     plane_limit,
     spread_rows,
 )
-from gapless.study.ink import image_bytes, inline_svg
 from gapless.study.table import columns_for
 
 

@@ -59,8 +59,16 @@ def test_a_missing_figure_is_a_dash_never_zero(figure: Any) -> None:
     assert "– not measured." in shown.notes
     for text in (to_terminal(shown), to_markdown(shown), to_latex(shown)):
         assert "nan" not in text.lower().replace("significant", "")
-    naive = broken["table"]["gapless"].get("grouping/v_measure", 0.0)
-    assert f"{naive:.1f}" == "0.0"  # the control: what a careless default would print
+
+
+def test_a_figure_of_zero_is_shown_as_a_number() -> None:
+    zero = comparison()
+    zero["table"]["gapless"][RECALL] = {"mean": 0.0, "sd": 0.0}
+    zero["table"]["gapless"][DISTANCE] = {"mean": 0.0, "sd": 0.0}
+    table = paper_table(zero)
+    assert cell(table, "gapless", RECALL).text == "0.0 ±0.0"
+    assert cell(table, "gapless", DISTANCE).text == "0.000 ±0.000*"
+    assert cell(table, "gapless", DISTANCE).is_best, "a distance of 0 is the best one, and not a missing one"
 
 
 def test_a_value_that_rounds_to_zero_has_no_sign() -> None:

@@ -205,7 +205,7 @@ def found_in(place: Path) -> dict[str, list[str]]:
 
 
 def test_no_identifier_comes_out_of_the_journey(hospital: Path, tmp_path: Path) -> None:
-    assert len(PLACES) == len({canary(place) for place in PLACES}) == 60
+    assert len({canary(place) for place in PLACES}) == len(PLACES), "two places share a canary"
     place = tmp_path / "out"
     place.mkdir()
     journey(hospital, place, ["--group_key", "case"])

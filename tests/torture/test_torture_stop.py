@@ -19,9 +19,10 @@ from small_runs import small_phantom, small_run
 
 from gapless.cli.main import main
 from gapless.core.errors import UsageError
+from gapless.core.plan import differences
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.checkpoint import checkpoints_of, newest_valid, step_of
-from gapless.training.run import Run, differences, resumed, train
+from gapless.training.run import Run, resumed, train
 
 ALIGNER = ("train", "phantom-small", "--config", "tiny.yaml", "--method", "gapless")
 CAPTIONER = (

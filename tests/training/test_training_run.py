@@ -10,12 +10,14 @@ import yaml
 from fakes import tiny_modalities
 
 from gapless.core.errors import DataRefused, GaplessError, UsageError
+from gapless.losses.base import METHODS
+from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
 from gapless.training.checkpoint import checkpoints_of, fault_of, newest_valid
 from gapless.training.evaluate import main_label, refuse_other_figures
-from gapless.training.recipes import METHODS, LossConfig, Recipe, apply_method
+from gapless.training.recipes import Recipe, apply_method
 from gapless.training.run import Run, train, training_arguments
 
 
@@ -269,12 +271,22 @@ def test_a_schedule_reaches_the_loss_and_survives_saving(phantom, tmp_path):
 
 
 def test_methods_differ_by_weights_alone():
-    base = LossConfig()
-    assert METHODS["clip"](base) == replace(base, alignment_weight=0.0, uniformity_weight=0.0)
-    assert METHODS["align-only"](base) == replace(base, uniformity_weight=0.0)
-    assert METHODS["uniform-only"](base) == replace(base, alignment_weight=0.0)
-    assert METHODS["gapless-published"](base) == replace(base, alignment_weight=1.0, uniformity_weight=1.0)
-    assert not METHODS["clip-fixed"](base).learn_temperature
+    base = GapClosingSettings()
+    clip = replace(base, alignment_weight=0.0, uniformity_weight=0.0)
+    assert METHODS["clip"].settings == clip
+    assert METHODS["align-only"].settings == replace(base, uniformity_weight=0.0)
+    assert METHODS["uniform-only"].settings == replace(base, alignment_weight=0.0)
+    assert METHODS["gapless-published"].settings == base
+    assert METHODS["clip-fixed"].settings == replace(clip, learn_temperature=False)
+
+
+def test_a_recipe_s_own_loss_settings_reach_every_method_that_leaves_them_open():
+    recipe = replace(tiny_recipe(), loss=GapClosingSettings(temperature=0.2, alignment_weight=3.0))
+    assert apply_method(recipe, "clip").loss == replace(METHODS["clip"].settings, temperature=0.2)
+    assert apply_method(recipe, "clip-fixed").loss == METHODS["clip-fixed"].settings
+    assert apply_method(recipe, "gapless", {"mask_duplicates": True}).loss == replace(
+        METHODS["gapless"].settings, temperature=0.2, mask_duplicates=True
+    )
 
 
 def test_unknown_names_list_the_valid_ones():

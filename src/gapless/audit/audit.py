@@ -1,4 +1,4 @@
-"""`gapless data audit`: what is in the data before anything is trained on it.
+"""`gapless data audit`: sizes, leakage, duplicates and captions of a data set, before training on it.
 
 report = audit(["manifest"])
 print(format_audit(report))
@@ -30,7 +30,7 @@ from gapless.manifest.split import assign_splits
 
 TOKEN_LIMITS = (77, 128)
 SMALL_SIDE = 224
-# Six letters a token: within 3 % of CLIP's tokenizer over 3,000 ROCO captions (and 2 marks at the ends).
+# The estimate of tokens is within 3 % of CLIP's tokenizer over 3,000 ROCO captions (the 2 end marks are added).
 LETTERS_PER_TOKEN = 6
 
 _WORDS = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
@@ -47,7 +47,7 @@ def audit(
 
     Args:
         sources: manifests; or one ROCO tree, of which only the text files are read.
-        near_duplicates: decode every image to compare perceptual hashes; exact copies are found without.
+        near_duplicates: decode every image to compare perceptual hashes; exact copies are found by their checksums.
         count_tokens: how a tokenizer counts a caption; by default an estimate.
 
     Returns:
@@ -89,7 +89,7 @@ def audit(
 
 
 class _Columns:
-    """The columns of several manifests, one after the other; what repeats is numbered, to keep a million rows small."""
+    """The columns of several manifests, one after the other; repeated values are stored once, to save memory."""
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
         self.manifests = manifests
@@ -174,7 +174,7 @@ def _sizes(columns: _Columns) -> dict[str, Any]:
 
 
 def _near_duplicates(columns: _Columns) -> dict[str, Any]:
-    """Sets of rows whose images look the same and are not byte for byte; an image is read once for all its rows."""
+    """Sets of rows whose images look the same but differ in their bytes; each image is read once."""
     alone = columns.images == NO_SET
     codes = np.where(alone, columns.images.max() + 1 + np.arange(len(alone)), columns.images)
     _, first, image = np.unique(codes, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Leakage: the share of held-out rows that training has seen. One definition, for the audit, results and reports."""
+"""Leakage: the share of held-out rows whose group or image is also in train; used by the audit and by results."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -9,10 +9,10 @@ PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
 def leakage(
     groups: Sequence[Hashable], splits: Sequence[str], images: Sequence[Hashable] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The rows of each held-out split whose group, or whose very image, is also in train; and of test in validation.
+    """The rows of each held-out split whose group or identical image is also in train, and of test in validation.
 
-    Near copies and equal captions are not counted: the first are an estimate, and many healthy patients share the
-    second. The audit reports both beside this figure.
+    Near copies are not counted because they are an estimate, and equal captions because many healthy patients share
+    one. The audit reports both beside this figure.
 
     Args:
         groups: one per row.

@@ -1,4 +1,4 @@
-"""What the audit's figures mean for whoever trains on the data, in sentences; no cell of the data is quoted but ids."""
+"""Sentences that explain the audit's figures; the only values of the data that they quote are ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 from gapless.audit.row_sets import Codes, count_mixed
 
-# From so many rows on, one image under many names is a placeholder rather than a mistake.
+# An image in at least so many rows is reported as a placeholder rather than as a mistake.
 MANY_COPIES = 20
 
 
 def group_notes(groups: Codes, splits: Sequence[str]) -> Iterator[str]:
-    """What is odd about the groups of [row] rows: one for everybody, none at all, one that is in two splits."""
+    """Sentences on groups of [row] rows: one group for all rows, one per row, or a group in two splits."""
     count, rows = len(np.unique(groups)), len(groups)
     largest = int(np.bincount(groups).max())
     if rows > 1 and count == 1:
@@ -42,7 +42,7 @@ def split_notes(rows: Mapping[str, int]) -> Iterator[str]:
 
 
 def copy_notes(duplicates: Mapping[str, Any], near: Mapping[str, Any] | None) -> Iterator[str]:
-    """What is odd about copies: one image under many names, images that could not be compared."""
+    """Sentences on copies: one image under many names, and images that could not be compared."""
     for size, ids in zip(duplicates["example_sizes"], duplicates["examples"], strict=True):
         if size >= MANY_COPIES:
             yield f"{size:,} rows show one and the same image ({ids[0]!r} first): look whether it is a placeholder"

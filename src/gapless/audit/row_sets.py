@@ -1,4 +1,4 @@
-"""Sets of rows that share something (an image, a near copy, a caption), in a few figures whatever their size."""
+"""Figures on sets of rows that share an image, a near copy of one, or a caption."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The audit's report as text, and as a refusal."""
+"""Renders the audit's report as text, and raises when it holds what the user excludes (`--fail-on`)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ NEW_SPLIT = "'gapless data split' makes a split without"
 
 
 def refuse(report: Mapping[str, Any], fail_on: Sequence[str]) -> None:
-    """Raise when the report holds what the user will not accept.
+    """Raise when the report holds a problem that `fail_on` names.
 
     Raises:
         UsageError: an unknown name in `fail_on`, or near-duplicates that were not looked for.
@@ -22,14 +22,14 @@ def refuse(report: Mapping[str, Any], fail_on: Sequence[str]) -> None:
             raise unknown_name("--fail-on", name, FAIL_ON)
     if "near-duplicates" in fail_on and "near_duplicates" not in report:
         raise UsageError("--fail-on near-duplicates needs a manifest, and --near_duplicates true")
-    found = {
+    problems_by_name = {
         "leakage": list(_leaks(report["leakage"])),
         "duplicates": _straddling(report.get("duplicates"), "identical images", NEW_SPLIT),
         "near-duplicates": _straddling(
             report.get("near_duplicates"), "nearly identical images", "leave rows out or give them one group"
         ),
     }
-    problems = [problem for name in fail_on for problem in found[name]]
+    problems = [problem for name in fail_on for problem in problems_by_name[name]]
     if problems:
         raise DataRefused(f"the audit found {'; '.join(problems)}")
 

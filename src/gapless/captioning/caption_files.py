@@ -19,11 +19,11 @@ from gapless.captioning.generation import NOTICE, GenerationSettings, captions_f
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
 from gapless.core.locks import only_writer
+from gapless.core.plan import check_same
 from gapless.images.pixels import verify_image
 from gapless.inference.embed import prepared_batches
 from gapless.inference.pairs import PairDataset, Sample
 from gapless.manifest.manifest import Manifest
-from gapless.training.run import differences
 
 Line = dict[str, Any]
 
@@ -159,12 +159,8 @@ def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) 
     before = read_object(beside) if there else plan
     if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
         return
-    differing = differences(before, json.loads(json.dumps(plan)))
-    if differing:
-        raise UsageError(
-            f"{out} holds captions of another model, other data or settings; differing: {', '.join(differing[:5])}; "
-            f"{advice}"
-        )
+    what = f"{out} holds captions of another model, other data or settings"
+    check_same(before, json.loads(json.dumps(plan)), what, advice)
 
 
 def has_line(partial: Path) -> bool:

@@ -1,13 +1,14 @@
 """`gapless close, export`: a model whose gap is closed, and a model for elsewhere."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from gapless.cli.arrays import array_arguments, further_modalities, read_given
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
-from gapless.core.errors import GaplessError, UsageError
+from gapless.core.errors import UsageError
 
 HEADLINES = (
     "gap/centroid_distance_unbiased",
@@ -20,73 +21,108 @@ HEADLINES = (
 
 
 def close_arguments(parser: Parser) -> None:
-    from gapless.closing.close import ADAPTER, CLOSE_METHODS
-    from gapless.closing.trained_heads import AdapterSettings
-    from gapless.training.recipes import METHODS
+    from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD
 
     parser.add_argument("source", nargs="*", type=Path, help="embeddings directories or files; several are read as one")
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
-    parser.add_argument("--method", default=ADAPTER, help=f"one of {', '.join(CLOSE_METHODS)}")
-    parser.add_argument("--loss", default="gapless", help=f"of the adapter: one of {', '.join(METHODS)}")
+    known = ", ".join(sorted(CLOSING_METHODS))
+    parser.add_argument(
+        "--method", default=DEFAULT_METHOD, help=f"one of {known}; `--method NAME --help` shows its options"
+    )
     parser.add_argument("--seed", type=int, default=0)
     array_arguments(parser)
-    parser.add_class_arguments(AdapterSettings, "adapter")
+
+
+def method_arguments(parser: Parser, words: Sequence[str]) -> None:
+    """The fields of the chosen method's settings as options `--NAME.field`; then the further modalities."""
+    from gapless.closing.base import CLOSING_METHODS, closing_method
+
+    chosen = closing_method(chosen_method(words))
+    prefix = option_prefix(chosen.name)
+    prefixes = {option_prefix(name): name for name in CLOSING_METHODS}
+    for word in words:
+        option = word.partition("=")[0]
+        owner = prefixes.get(option.removeprefix("--").partition(".")[0]) if "." in option else None
+        if option.startswith("--") and owner not in (None, chosen.name):
+            raise UsageError(
+                f"{option} is an option of the method {owner}, and the method is {chosen.name} "
+                f"(gapless close --method {chosen.name} --help shows its options)"
+            )
+    parser.description = f"{parser.description}; {chosen.name}: {chosen.summary} ({chosen.source})"
+    parser.add_class_arguments(chosen.settings, prefix)
+    if takes_loss(chosen):
+        from gapless.closing.trained_heads import losses_of_heads
+
+        known = ", ".join(losses_of_heads())
+        parser.add_argument("--loss", default="gapless", help=f"of the adapter: one of {known}")
+    further_modalities(parser, words)
+
+
+def option_prefix(method: str) -> str:
+    """What stands before the dot in the options of a method; the parser takes dashes in options as underscores."""
+    return method.replace("-", "_")
+
+
+def takes_loss(method: Any) -> bool:
+    """Whether the method trains with a loss, so that `--loss` can name its settings."""
+    from gapless.closing.trained_heads import AdapterSettings
+
+    return method.settings is AdapterSettings
+
+
+def chosen_method(words: Sequence[str]) -> str:
+    """The method that the words or a configuration file among them name; the last one counts."""
+    from gapless.closing.base import DEFAULT_METHOD
+    from gapless.core.files import read_yaml
+
+    method = DEFAULT_METHOD
+    for word, following in pairwise([*words, ""]):
+        option, equals, attached = word.partition("=")
+        value = attached if equals else following
+        if option == "--method" and value:
+            method = value
+        elif option == "--config" and Path(value).is_file():
+            method = str(read_yaml(Path(value)).get("method", method))
+    return method
 
 
 def close_defaults(args: Arguments) -> dict[str, Any]:
     """The adapter's settings with the loss that `--loss` names; single --adapter options then override them."""
-    from gapless.closing.trained_heads import adapter_settings
+    from gapless.closing.trained_heads import TrainedHeads, adapter_settings
 
-    settings = adapter_settings(args.loss)
-    values = {f"adapter.{f.name}": getattr(settings, f.name) for f in fields(settings) if f.name != "loss"}
-    return values | {f"adapter.loss.{f.name}": getattr(settings.loss, f.name) for f in fields(settings.loss)}
+    return flat(adapter_settings(args.loss), option_prefix(TrainedHeads.name)) if "loss" in vars(args) else {}
+
+
+def flat(settings: Any, prefix: str) -> dict[str, Any]:
+    """The fields of a dataclass as dotted options, those of dataclasses inside it too."""
+    values: dict[str, Any] = {}
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        values |= flat(value, f"{prefix}.{one.name}") if is_dataclass(value) else {f"{prefix}.{one.name}": value}
+    return values
+
+
+def filled(settings: type, options: Arguments) -> Any:
+    """The dataclass that dotted options fill, with the dataclasses inside it."""
+    hints = get_type_hints(settings)
+    values = vars(options)
+    return settings(
+        **{key: filled(hints[key], value) if is_dataclass(hints[key]) else value for key, value in values.items()}
+    )
 
 
 def close(args: Arguments) -> Outcome:
-    from gapless.closing.close import close_gap
-    from gapless.closing.trained_heads import AdapterSettings
-    from gapless.core.files import check_new_directory, read_json
-    from gapless.training.recipes import LossConfig
+    from gapless.closing.base import closing_method
+    from gapless.closing.close import close_set
+    from gapless.core.files import check_new_directory
 
     check_new_directory(args.out)
+    method = closing_method(args.method)
+    settings = filled(method.settings, getattr(args, option_prefix(method.name)))
     rows = read_given(args, args.source)
-    given = vars(args.adapter)
-    settings = AdapterSettings(**{**given, "loss": LossConfig(**vars(args.adapter.loss))})
-    frozen, note = frozen_model(rows.info)
-    close_gap(
-        rows.embeddings,
-        rows.groups,
-        settings,
-        args.method,
-        args.seed,
-        out=args.out,
-        ids=rows.ids,
-        splits=rows.splits,
-        captions=rows.captions,
-        positives=rows.positives,
-        frozen=frozen,
-        data=rows.info.get("data") or {"source": rows.info.get("source")},
-    )
-    results = read_json(args.out / "results.json")
-    value = {"model": str(args.out), "takes": "raw inputs" if frozen else "vectors", **results}
-    return Outcome(value, f"{before_and_after(results)}\n{note}\n{args.out}", notes=rows.notes)
-
-
-def frozen_model(info: Mapping[str, Any]) -> tuple[Any, str]:
-    """The model that made the embeddings, where it is known and still the same; and a line that says which."""
-    from gapless.models.foreign import fingerprint_of, load_model
-
-    known = [part.get("model") for part in info.get("parts", [info])]
-    if not known[0] or any(one != known[0] for one in known):
-        return None, "the model takes embeddings (nothing is known of one encoder that made them)"
-    source = " ".join(known[0]["source"])
-    try:
-        model = load_model(known[0]["source"])
-    except GaplessError as error:
-        return None, f"the model takes embeddings: {source} cannot be loaded ({error})"
-    if fingerprint_of(model) != known[0]["fingerprint"]:
-        return None, f"the model takes embeddings: {source} is no longer the model that made them"
-    return model, f"the model takes raw inputs: {source} is inside, frozen"
+    closed = close_set(rows, settings, method.name, args.seed, out=args.out)
+    value = {"model": str(args.out), "takes": closed.takes, **closed.results}
+    return Outcome(value, f"{before_and_after(closed.results)}\n{closed.note}\n{args.out}", notes=rows.notes)
 
 
 def before_and_after(results: Mapping[str, Any]) -> str:
@@ -169,6 +205,6 @@ def before_figures(run: Path, results: Mapping[str, Any]) -> tuple[str, Mapping[
 
 
 VERBS = {
-    "close": Verb("close the gap of frozen embeddings", close_arguments, close, close_defaults, further_modalities),
+    "close": Verb("close the gap of frozen embeddings", close_arguments, close, close_defaults, method_arguments),
     "export": Verb("a model as ONNX graphs, or as a directory for a hub", export_arguments, export),
 }

@@ -65,9 +65,9 @@ def parse(name: str, verb: Verb, argv: Sequence[str]) -> Arguments:
 
     argv = [underscored(word) for word in argv]
     parser = build_parser(name, verb)
+    check_config_files(argv)
     if verb.late_arguments is not None:
         verb.late_arguments(parser, argv)
-    check_config_files(argv)
     try:
         args = parsed(parser, verb, argv)
     except (ArgumentError, ArgumentTypeError) as error:

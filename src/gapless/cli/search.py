@@ -68,7 +68,7 @@ def index(args: Arguments) -> Outcome:
         samples,
         info,
         chunks,
-        update=args.update,
+        update=args["update"],  # `args.update` is a method of the namespace, and so always true
         restore_deleted=args.restore_deleted,
         text_labels=args.text_labels,
         staging=args.staging,

@@ -1,42 +1,45 @@
 """`gapless demo, train, evaluate, compare, report`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gapless.cli.loss_options import add_loss_arguments, changed_settings, value_of
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
 
 
 def add_recipe_arguments(parser: Parser, default: str) -> None:
-    """The fields of a recipe as options; `recipe_defaults` then puts the named recipe's values in."""
-    from gapless.training.recipes import METHODS, RECIPES, Recipe, get_recipe
+    """The fields of a recipe as options; `recipe_defaults` then puts the named recipe's values in.
 
-    parser.add_class_arguments(Recipe)
+    The options of the loss follow when its method is known (`cli.loss_options`).
+    """
+    from gapless.losses.base import METHODS
+    from gapless.training.recipes import RECIPES, Recipe, get_recipe
+
+    parser.add_class_arguments(Recipe, skip={"loss"})
     parser.set_defaults(flat(get_recipe(default)))
     parser.epilog = f"recipes: {', '.join(RECIPES)}. methods: {', '.join(METHODS)}."
 
 
 def flat(recipe: Any) -> dict[str, Any]:
-    """A recipe as defaults for the parser: the loss by dotted keys, everything else whole."""
-    values = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name != "loss"}
-    return values | {f"loss.{f.name}": getattr(recipe.loss, f.name) for f in fields(recipe.loss)}
+    """A recipe but for its loss, as defaults for the parser."""
+    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name != "loss"}
 
 
 def recipe_defaults(args: Arguments) -> dict[str, Any]:
-    from gapless.training.recipes import apply_method, get_recipe
+    from gapless.training.recipes import get_recipe
 
-    recipe = get_recipe(args.recipe)
-    return flat(apply_method(recipe, args.method) if "method" in args else recipe)
+    return flat(get_recipe(args.recipe))
 
 
-def recipe_from(args: Arguments) -> Any:
-    from gapless.training.recipes import LossConfig, Recipe, get_recipe
+def recipe_from(args: Arguments, loss: Any) -> Any:
+    from gapless.training.recipes import Recipe, get_recipe
 
     own = {f.name: getattr(args, f.name) for f in fields(Recipe) if f.name != "loss"}
     own["modalities"] = merged(own["modalities"], get_recipe(args.recipe).modalities)
-    return Recipe(**own, loss=LossConfig(**{f.name: getattr(args.loss, f.name) for f in fields(LossConfig)}))
+    return Recipe(**own, loss=loss)
 
 
 def merged(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,11 +69,17 @@ def train_arguments(parser: Parser) -> None:
     add_recipe_arguments(parser, "phantom-small")
 
 
+def method_arguments(parser: Parser, words: Sequence[str]) -> None:
+    """The settings of the loss that `--method` names, as options."""
+    add_loss_arguments(parser, [value_of("method", words, parser.get_default("method"))])
+
+
 def train(args: Arguments) -> Outcome:
+    from gapless.losses.base import METHODS
     from gapless.manifest.manifest import Manifest
     from gapless.training import run as training
 
-    settings = recipe_from(args)
+    settings = recipe_from(args, type(METHODS[args.method].settings)(**vars(args.loss)))
     manifest = Manifest.read(args.data)
     run = training.Run(args.recipe, args.method, args.seed, settings, manifest.fingerprint)
     passed_over = training.train(run, manifest, args.out, resume=args.resume == "latest")
@@ -109,21 +118,29 @@ def compare_arguments(parser: Parser) -> None:
     add_recipe_arguments(parser, "phantom-small")
 
 
+def methods_arguments(parser: Parser, words: Sequence[str]) -> None:
+    """The settings of the losses that `--methods` names, as options."""
+    add_loss_arguments(parser, value_of("methods", words, parser.get_default("methods")).split(","))
+
+
 def compare(args: Arguments) -> Outcome:
     from gapless.manifest.manifest import Manifest
     from gapless.study.compare import compare as run_comparison
+    from gapless.training.recipes import get_recipe
 
+    methods = args.methods.split(",")
     return comparison_outcome(
         run_comparison(
             args.recipe,
-            recipe_from(args),
+            recipe_from(args, get_recipe(args.recipe).loss),
             Manifest.read(args.data),
-            methods=args.methods.split(","),
+            methods=methods,
             seeds=range(args.seeds),
             out=args.out,
             baseline=args.baseline,
             split=args.split,
             num_bootstrap=args.num_bootstrap,
+            loss=changed_settings(methods, vars(args.loss)),
         ),
         args.out,
     )
@@ -166,8 +183,10 @@ def report(args: Arguments) -> Outcome:
 
 VERBS = {
     "demo": Verb("phantom data -> clip and gapless -> table and report", demo_arguments, demo),
-    "train": Verb("train one model on a manifest", train_arguments, train, recipe_defaults),
+    "train": Verb("train one model on a manifest", train_arguments, train, recipe_defaults, method_arguments),
     "evaluate": Verb("measure a run on a split", evaluate_arguments, evaluate),
-    "compare": Verb("methods x seeds at equal budget -> the table", compare_arguments, compare, recipe_defaults),
+    "compare": Verb(
+        "methods x seeds at equal budget -> the table", compare_arguments, compare, recipe_defaults, methods_arguments
+    ),
     "report": Verb("one HTML file from finished directories", report_arguments, report),
 }

@@ -1,58 +1,117 @@
-"""Closing the gap of frozen embeddings: small heads on cached rows, fitted in closed form or trained with the loss.
+"""Closing the gap of frozen embeddings: check, split, fit, measure, write.
 
-    close_gap({"image": z, "text": w}, groups, out=Path("closed"))
+    closed = close_gap({"image": z, "text": w}, groups, out=Path("closed"))
+    closed.figures["gap/centroid_distance"], closed.before["gap/centroid_distance"]
     GaplessModel.from_pretrained("closed").encode("image", z)
 
 The result is a model directory like any other: `vector` encoders take the cached rows, or, where the frozen model that
 made them is given, its encoders with their heads continued.
 """
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from gapless.closing.closed_forms import CLOSED_FORMS
-from gapless.closing.trained_heads import (
-    AdapterSettings,
-    Pairs,
-    adapter_settings,
-    fitted_maps,
-    load_maps,
-    loss_name,
-    train_adapter,
-    vector_modalities,
+from gapless.closing.base import (
+    DEFAULT_METHOD,
+    ClosingMethod,
+    ClosingPairs,
+    ClosingSettings,
+    check_fitted,
+    closing_method,
 )
+from gapless.closing.frozen import continued, frozen_model
+from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
+from gapless.closing.trained_heads import TrainedHeads, adapter_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import new_directory, write_json
+from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import embed_dataset
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
 from gapless.metrics.measure import Part, measure
-from gapless.models.aligner import GaplessConfig, GaplessModel
+from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import versions
 from gapless.training.run import TRAIN, VALIDATION, plain
 
-logger = logging.getLogger(__name__)
-
-ADAPTER = "adapter"
-CLOSE_METHODS = (ADAPTER, *CLOSED_FORMS)
-MAX_VALIDATION_ROWS = 2000  # evaluation costs the square of the rows
-MIN_GROUPS = 4
 FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed")
+
+
+@dataclass(frozen=True)
+class ClosedGap:
+    """A model whose gap is closed, and what was measured on the rows that were held back.
+
+    Args:
+        model: takes the embeddings, or raw inputs where the frozen model is inside; in evaluation mode.
+        path: the model directory.
+        results: what `results.json` there holds.
+        takes: "vectors" or "raw inputs".
+        note: a sentence that says why, for a set of embeddings that names its model.
+    """
+
+    model: GaplessModel
+    path: Path
+    results: Mapping[str, Any]
+    takes: str
+    note: str = ""
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Key -> figure of the held-back pairs in the closed space."""
+        figures: Mapping[str, Any] = self.results["figures"]
+        return figures
+
+    @property
+    def before(self) -> Mapping[str, Any] | None:
+        """The same figures of the embeddings as they were; None where the dims differ, so that there are none."""
+        before: Mapping[str, Any] | None = self.results["before"]
+        return before
+
+
+def close_set(
+    rows: EmbeddingSet,
+    settings: ClosingSettings | None = None,
+    method: str = DEFAULT_METHOD,
+    seed: int = 0,
+    *,
+    out: Path,
+) -> ClosedGap:
+    """`close_gap` of an embedding set: its groups, splits, captions and positives count, and its model goes inside.
+
+    Args:
+        rows: what `embeddings.store.read_embeddings` or `embeddings.array_sets.read_arrays` gave.
+        settings, method, seed, out: as in `close_gap`.
+
+    Raises:
+        UsageError, DataRefused: as in `close_gap`.
+    """
+    frozen, note = frozen_model(rows.info)
+    return close_gap(
+        rows.embeddings,
+        rows.groups,
+        settings,
+        method,
+        seed,
+        out=out,
+        ids=rows.ids,
+        splits=rows.splits,
+        captions=rows.captions,
+        positives=rows.positives,
+        frozen=frozen,
+        data=rows.info.get("data") or {"source": rows.info.get("source")},
+        note=note,
+    )
 
 
 def close_gap(
     embeddings: Mapping[str, Any],
     groups: Any = None,
-    settings: AdapterSettings | None = None,
-    method: str = ADAPTER,
+    settings: ClosingSettings | None = None,
+    method: str = DEFAULT_METHOD,
     seed: int = 0,
     *,
     out: Path,
@@ -62,16 +121,17 @@ def close_gap(
     positives: Any = None,
     frozen: GaplessModel | None = None,
     data: Mapping[str, Any] | None = None,
-) -> GaplessModel:
-    """Fit heads that close the gap of cached embeddings, and write them as a model directory.
+    note: str = "",
+) -> ClosedGap:
+    """Fit a closing method on cached embeddings, measure it on groups that were held back, and write the model.
 
     Args:
         embeddings: modality -> [pair, dim] floats, rows aligned; dims may differ, norms do not matter.
         groups: [pair] what must not be split between training and validation; default: every pair its own.
-        settings: of the adapter; default `adapter_settings()`.
-        method: adapter, center or procrustes.
+        settings: of the method, of the type that it names; default: `adapter_settings()`, or its type's defaults.
+        method: a name of `CLOSING_METHODS`: adapter, center, procrustes, ...
         seed: of the weights, the order and the split.
-        out: directory to write: the model, `metrics.jsonl` of the training, `results.json` with the figures of the
+        out: directory to write: the model, `metrics.jsonl` of a training, `results.json` with the figures of the
             validation part before and after.
         ids: [pair] names of the rows.
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
@@ -81,52 +141,83 @@ def close_gap(
             and they count for each other in `lenient_R@K`.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
+        note: a sentence on the model inside, for the result.
 
     Raises:
-        UsageError: an unknown method, head or modality, an output directory in use.
+        UsageError: an unknown method, setting or modality, an output directory in use.
         DataRefused: row counts that differ, rows of NaN or zeros, too few groups.
+        ValueError: settings of another method.
     """
-    if method not in CLOSE_METHODS:
-        raise unknown_name("method", method, CLOSE_METHODS)
-    settings = settings or adapter_settings()
-    rows = check_pairs(embeddings)
+    chosen = closing_method(method)
+    settings = settings_for(chosen, settings)
+    pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives)
+    with new_directory(out) as partial:
+        fitted = chosen.fit(pairs, settings, seed, folder=partial)
+        check_fitted(fitted, pairs, chosen.name)
+        results = {
+            **fitted.facts,
+            **figures_of(pairs, fitted.model, pairs.positives[pairs.validation] if positives is not None else None),
+            "method": chosen.name,
+            "settings": {**plain(asdict(settings)), "anchor": pairs.anchor},
+            "seed": seed,
+            "versions": versions(),
+            "data": {**(data or {}), "groups": len(np.unique(index[pairs.validation]))},
+            "rows": {TRAIN: len(pairs.train), VALIDATION: len(pairs.validation)},
+            "split_fingerprint": split_fingerprint(pairs.ids, pairs.train, pairs.validation),
+        }
+        write_json(partial / "results.json", results)
+        model = fitted.model if frozen is None else continued(frozen, fitted.model)
+        model.save_pretrained(partial)
+    return ClosedGap(model, out, results, "vectors" if frozen is None else "raw inputs", note)
+
+
+def settings_for(method: ClosingMethod[Any], settings: ClosingSettings | None) -> ClosingSettings:
+    """The settings, or the defaults of the method.
+
+    Raises:
+        ValueError: settings of another method; a method whose settings are no dataclass with those of all methods.
+    """
+    expected = method.settings
+    if not (is_dataclass(expected) and issubclass(expected, ClosingSettings)):
+        raise ValueError(f"the settings of the closing method {method.name!r} must be a dataclass of ClosingSettings")
+    if settings is None:
+        return adapter_settings() if method.name == TrainedHeads.name else expected()
+    if not isinstance(settings, expected):
+        raise ValueError(f"{method.name} takes {expected.__name__}, got {type(settings).__name__}")
+    return settings
+
+
+def pairs_of(
+    embeddings: Mapping[str, Any],
+    groups: Any,
+    settings: ClosingSettings,
+    seed: int,
+    ids: Sequence[str] | None,
+    splits: Sequence[str] | None,
+    captions: Sequence[str] | None,
+    positives: Any,
+) -> tuple[ClosingPairs, np.ndarray]:
+    """What a method fits on, and the groups of all rows as integers. The rows are checked here and nowhere after.
+
+    Raises:
+        UsageError: an unknown anchor, fewer than two modalities. DataRefused: rows or groups that cannot be used.
+    """
+    rows = unit_rows(embeddings)
     anchor = settings.anchor or ("text" if "text" in rows else list(rows)[-1])
     if anchor not in rows:
         raise unknown_name("anchor modality", anchor, rows)
     num_rows = len(rows[anchor])
     index = group_index(groups, num_rows).numpy()
     train, validation = split_rows(index, splits, settings.validation_share, seed)
-    pairs = Pairs(
-        embeddings=rows,
-        ids=[f"row {row}" for row in range(num_rows)] if ids is None else list(ids),
-        train=train,
-        validation=validation,
-        positives=(
-            positives_of(captions if captions is not None else rows[anchor])
-            if positives is None
-            else item_classes(positives, num_rows).numpy()
-        ),
-    )
-    settings = replace(settings, anchor=anchor)
-    with new_directory(out) as partial:
-        if method == ADAPTER:
-            model = train_adapter(pairs, settings, seed, partial)
-        else:
-            model = fitted_model(pairs, method, anchor)
-        results = results_of(pairs, model, pairs.positives[validation] if positives is not None else None)
-        results |= {"method": method, "seed": seed, "versions": versions()}
-        results["data"] = {**(data or {}), "groups": len(np.unique(index[validation]))}
-        results["rows"] = {TRAIN: len(train), VALIDATION: len(validation)}
-        results["split_fingerprint"] = split_fingerprint(pairs)
-        if method == ADAPTER:
-            results |= {"loss": loss_name(settings), "settings": plain(asdict(settings))}
-        write_json(partial / "results.json", results)
-        model = continued(frozen, model) if frozen is not None else model
-        model.save_pretrained(partial)
-    return model
+    if positives is None:
+        items = positives_of(captions if captions is not None else rows[anchor])
+    else:
+        items = item_classes(positives, num_rows).numpy()
+    names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
+    return ClosingPairs(rows, anchor, names, train, validation, items), index
 
 
-def check_pairs(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
+def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Unit-norm fp32 rows of every modality; dims may differ.
 
     Raises:
@@ -148,49 +239,6 @@ def check_pairs(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def split_rows(
-    groups: np.ndarray, splits: Sequence[str] | None, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that train and rows that validate, no group in both.
-
-    The validation rows of `splits`, where there are enough; otherwise a share of the groups that may train.
-
-    Raises:
-        DataRefused: too few groups to hold some back.
-    """
-    random = np.random.default_rng(seed)
-    usable = np.arange(len(groups))
-    if splits is not None and TRAIN in splits:
-        named = np.asarray(splits)
-        usable = np.flatnonzero(named == TRAIN)
-        validation = np.flatnonzero(named == VALIDATION)
-        if len(validation) >= MIN_ROWS:
-            return usable, np.sort(random.permutation(validation)[:MAX_VALIDATION_ROWS])
-        if len(validation):
-            logger.warning(
-                f"{len(validation)} validation row is too few to compare rows with each other: "
-                f"a share of the {TRAIN} rows is held back instead"
-            )
-    present, sizes = np.unique(groups[usable], return_counts=True)
-    if len(present) < MIN_GROUPS:
-        raise DataRefused(
-            f"{len(usable)} rows in {len(present)} group(s) cannot be split into training and validation; "
-            f"at least {MIN_GROUPS} groups are needed"
-        )
-    order = random.permutation(len(present))
-    wanted = min(share * len(usable), MAX_VALIDATION_ROWS)
-    num_held = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
-    held = present[order[: min(max(num_held, 2), len(present) - 2)]]
-    is_held = np.isin(groups[usable], held)
-    return usable[~is_held], usable[is_held]
-
-
-def split_fingerprint(pairs: Pairs) -> str:
-    """sha256 of which rows trained and which were held back."""
-    parts = [[pairs.ids[row] for row in rows] for rows in (pairs.train, pairs.validation)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
 def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
     """Integers that are equal where the captions, or the rows of a matrix, are the same."""
     if isinstance(rows, Tensor):
@@ -202,50 +250,16 @@ def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
     return np.array(caption_codes(rows))
 
 
-def results_of(pairs: Pairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:
+def figures_of(pairs: ClosingPairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:
     """The figures of the validation part: `before` where the dims allow it, `figures` after."""
     held = pairs.part(pairs.validation)
-    known: dict[str, Any] = {"include": FIGURES, "positives": positives}
-    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), **known)
-    comparable = len({matrix.shape[1] for matrix in held.values()}) == 1
+    options: dict[str, Any] = {"include": FIGURES, "positives": positives}
+    after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), **options)
+    comparable = len(set(pairs.sizes.values())) == 1
     return {
         "n": after.pop("n"),
         "gallery_size": after.pop("gallery_size"),
         "split": VALIDATION,
-        "before": {key: value for key, value in measure(held, **known).items() if "/" in key} if comparable else None,
+        "before": {k: value for k, value in measure(held, **options).items() if "/" in k} if comparable else None,
         "figures": after,
     }
-
-
-def fitted_model(pairs: Pairs, method: str, anchor: str) -> GaplessModel:
-    """A model whose heads are the closed-form maps."""
-    maps = fitted_maps(pairs, method, anchor)
-    size = maps[anchor].rotation.shape[1]
-    heads: dict[str, list[dict[str, Any]]] = {
-        name: [{"kind": "unit_norm"}, {"kind": "affine", "size": size}] for name in maps
-    }
-    model = GaplessModel(GaplessConfig(vector_modalities(pairs, heads), size, loss={"anchor": anchor}))
-    load_maps(model, maps)
-    return model.train(False)
-
-
-def continued(frozen: GaplessModel, adapter: GaplessModel) -> GaplessModel:
-    """The frozen model with its heads continued by the adapter's layers: raw inputs to the closed space."""
-    modalities = {}
-    for name, spec in adapter.config.modalities.items():
-        own = frozen.config.modalities[name]
-        modalities[name] = {
-            **own,
-            "encoder": {**own["encoder"], "trainable": False},
-            "head": [*own.get("head", [{"kind": "linear", "size": frozen.config.embedding_dim}]), *spec["head"]],
-        }
-    encoders = {name: frozen.encoders[name].requires_grad_(False) for name in modalities}
-    config = GaplessConfig(modalities, adapter.config.embedding_dim, adapter.config.loss)
-    model = GaplessModel(config, encoders)
-    for name in modalities:
-        model.heads[name] = nn.Sequential(*frozen.heads[name].children(), *adapter.heads[name].children())
-    assert model.loss is not None
-    assert adapter.loss is not None
-    model.loss.load_state_dict(adapter.loss.state_dict())
-    model.tokenizers = {name: tokenizer for name, tokenizer in frozen.tokenizers.items() if name in modalities}
-    return model.train(False)

@@ -1,41 +1,41 @@
 """Trained heads on frozen embeddings: the aligner with `vector` encoders and its own trainer, on cached rows."""
 
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from gapless.closing.closed_forms import CLOSED_FORMS, Map
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
+from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
-from gapless.embeddings.dataset import VectorPairs
+from gapless.losses.base import METHODS, masks_duplicates
+from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import METHODS, LossConfig, Recipe, ramped
+from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
 
 MIN_BATCH = 64
 HEADS = ("auto", "residual", "mlp", "linear")
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
-class AdapterSettings:
+class AdapterSettings(ClosingSettings):
     """How the heads of `close_gap(method="adapter")` look and train.
 
     Args:
         head: residual keeps the frozen space and starts as the identity, mlp and linear go to a space of their own;
             auto takes residual where all dims are the same, else mlp.
-        start: a closed form (center, procrustes) fitted before the trained layers, or identity.
+        start: another closing method (procrustes, ...) that is fitted before the trained layers, or identity.
         hidden: width of the residual or mlp.
         embedding_dim: size of the shared space of mlp and linear.
         dropout: of the hidden layer, while training.
         input_dropout: of the rows before the trained layers, while training; not on a residual head's identity path.
-        anchor: the modality that every other one is contrasted with; default: text, or the last one.
         loss: the gap-closing loss.
         num_epochs: passes over the rows, unless they take more than `max_steps`.
         max_steps: optimizer steps at most; what bounds the time on many rows.
@@ -48,17 +48,15 @@ class AdapterSettings:
         patience: evaluations without a better `select_by` before training stops.
         select_by: the figure whose best weights are kept; higher is better. With a schedule in the loss, neither this
             nor `patience` looks at anything before the schedule has ended.
-        validation_share: of the rows, whole groups, at most 2,000 rows.
     """
 
     head: str = "auto"
-    start: str = "identity"
+    start: str = IDENTITY
     hidden: int = 1024
     embedding_dim: int = 512
     dropout: float = 0.1
     input_dropout: float = 0.0
-    anchor: str | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: GapClosingSettings = field(default_factory=GapClosingSettings)
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
@@ -69,70 +67,68 @@ class AdapterSettings:
     num_evaluations: int = 20
     patience: int = 5
     select_by: str = "retrieval/mean/MRR"
-    validation_share: float = 0.1
 
 
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
-    """The settings of a method of `METHODS`.
+    """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
 
-    `gapless` is more than a loss here. Heads on frozen rows soon know their training pairs by heart, and alignment has
-    nothing left to pull; strong dropout leaves it some distance, and bears twice the weight (docs/method.md).
+    `gapless` is more than a loss here: small heads overfit frozen embeddings, after which the alignment gradient
+    vanishes. Strong dropout prevents it (docs/method.md).
+
+    Raises:
+        UsageError: an unknown loss.
     """
-    if loss not in METHODS:
-        raise unknown_name("loss", loss, METHODS)
-    settings = AdapterSettings()
-    if loss == "gapless":
-        closing = replace(ramped(settings.loss, alignment=16.0), mask_duplicates=True)
-        return replace(settings, loss=closing, dropout=0.5, input_dropout=0.2)
-    return replace(settings, loss=METHODS[loss](settings.loss))
+    known = losses_of_heads()
+    if loss not in known:
+        raise unknown_name("loss", loss, known)
+    settings = AdapterSettings(loss=known[loss])
+    return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
+
+
+def losses_of_heads() -> dict[str, GapClosingSettings]:
+    """The settings for frozen embeddings of the methods that the heads can be trained with, by name."""
+    settings = {name: METHODS[name].frozen_settings or METHODS[name].settings for name in METHODS}
+    return {name: one for name, one in settings.items() if isinstance(one, GapClosingSettings)}
 
 
 def loss_name(settings: AdapterSettings) -> str | None:
     """The method of `METHODS` whose loss this is; None for one of its own."""
-    names = ("gapless", *METHODS)
+    names = ("gapless", *losses_of_heads())
     return next((name for name in names if adapter_settings(name).loss == settings.loss), None)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Checked rows, which of them train, and integers that are equal where rows count as the same."""
+class TrainedHeads:
+    """A small head for each modality, trained with the gap-closing loss."""
 
-    embeddings: Mapping[str, Tensor]
-    ids: Sequence[str]
-    train: np.ndarray
-    validation: np.ndarray
-    positives: np.ndarray
+    name = "adapter"
+    summary = "train a small head per modality with the gap-closing loss, on cached rows"
+    source = "Grassucci, Cicchetti, Comminiello, arXiv 2602.20046 (the loss)"
+    settings = AdapterSettings
 
-    def part(self, rows: np.ndarray) -> dict[str, Tensor]:
-        return {name: matrix[rows] for name, matrix in self.embeddings.items()}
-
-    def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
-        arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
-        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None)
+    def fit(self, pairs: ClosingPairs, settings: AdapterSettings, seed: int, *, folder: Path) -> FittedMethod:
+        return FittedMethod(train_adapter(pairs, settings, seed, folder), {"loss": loss_name(settings)})
 
 
-def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory: Path) -> GaplessModel:
+def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, folder: Path) -> GaplessModel:
     """Train the heads with the aligner's own trainer and keep the best weights by the validation part."""
-    assert settings.anchor is not None
-    if settings.start not in ("identity", *CLOSED_FORMS):
-        raise unknown_name("start", settings.start, ("identity", *CLOSED_FORMS))
-    maps = fitted_maps(pairs, settings.start, settings.anchor) if settings.start != "identity" else {}
-    heads, size = adapter_heads(pairs, settings, {name: m.rotation.shape[1] for name, m in maps.items()})
+    begun = started_model(pairs, settings.start, seed, folder)
+    heads, size = adapter_heads(pairs, settings, begun)
     recipe = Recipe(
         modalities=vector_modalities(pairs, heads),
-        anchor=settings.anchor,
+        anchor=pairs.anchor,
         embedding_dim=size,
         loss=settings.loss,
         training=adapter_training(settings, len(pairs.train)),
     )
     set_seed(seed)
     model = new_model(recipe, [])
-    load_maps(model, maps)
+    if begun is not None:
+        copy_heads(begun, model)
     trainer = AlignerTrainer(
         model,
-        training_arguments(recipe, directory, seed, has_evaluation=True),
-        pairs.dataset(pairs.train, masked=settings.loss.mask_duplicates),
-        run=directory,
+        training_arguments(recipe, folder, seed, has_evaluation=True),
+        pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
+        run=folder,
         label="close",
         evaluation=pairs.dataset(pairs.validation),
     )
@@ -140,23 +136,50 @@ def train_adapter(pairs: Pairs, settings: AdapterSettings, seed: int, directory:
     trainer.add_callback(best)
     trainer.train()
     best.restore()
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)  # none are kept: minutes are soon repeated
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # none are kept: minutes are soon repeated
     return model.cpu().train(False)
 
 
+def started_model(pairs: ClosingPairs, start: str, seed: int, folder: Path) -> GaplessModel | None:
+    """The model of the method that is fitted before the trained layers; None for the identity.
+
+    Raises:
+        UsageError: no such method.
+    """
+    if start == IDENTITY:
+        return None
+    methods = [name for name in CLOSING_METHODS if name != TrainedHeads.name]
+    if start not in methods:
+        raise unknown_name("start", start, (IDENTITY, *methods))
+    method = CLOSING_METHODS[start]
+    fitted = method.fit(pairs, method.settings(anchor=pairs.anchor), seed, folder=folder)
+    check_fitted(fitted, pairs, start)
+    return fitted.model
+
+
+def copy_heads(begun: GaplessModel, model: GaplessModel) -> None:
+    """The fitted layers at the front of each head, which do not train."""
+    for name, layers in begun.heads.items():
+        assert isinstance(layers, nn.Sequential)
+        head = model.heads[name]
+        assert isinstance(head, nn.Sequential)
+        front = head[: len(layers)]
+        front.load_state_dict(layers.state_dict())
+        front.requires_grad_(False)
+
+
 def adapter_heads(
-    pairs: Pairs, settings: AdapterSettings, started: Mapping[str, int]
+    pairs: ClosingPairs, settings: AdapterSettings, begun: GaplessModel | None
 ) -> tuple[dict[str, list[dict[str, Any]]], int]:
     """The layers of each modality's head, and the size of the shared space."""
     if settings.head not in HEADS:
         raise unknown_name("head", settings.head, HEADS)
-    sizes = {name: started.get(name, matrix.shape[1]) for name, matrix in pairs.embeddings.items()}
+    sizes = pairs.sizes if begun is None else dict.fromkeys(pairs.sizes, begun.config.embedding_dim)
     one_size = len(set(sizes.values())) == 1
     kind = settings.head if settings.head != "auto" else ("residual" if one_size else "mlp")
     if kind == "residual" and not one_size:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise UsageError(
-            f"a residual head keeps the dims, and they differ ({listed}); use head mlp or start procrustes"
+            f"a residual head keeps the dims, and they differ ({pairs.listed_sizes}); use head mlp or start procrustes"
         )
     size = next(iter(sizes.values())) if kind == "residual" else settings.embedding_dim
     layer: dict[str, Any] = {"kind": kind, "size": size}
@@ -169,9 +192,8 @@ def adapter_heads(
         last.insert(0, {"kind": "dropout", "rate": settings.input_dropout})
     heads: dict[str, list[dict[str, Any]]] = {}
     for name in sizes:
-        first: list[dict[str, Any]] = [{"kind": "unit_norm"}]
-        heads[name] = [*first, {"kind": "affine", "size": sizes[name]}, *first] if started else first
-        heads[name] = [*heads[name], *map(dict, last)]
+        front = [] if begun is None else begun.config.modalities[name]["head"]
+        heads[name] = [*front, {"kind": "unit_norm"}, *map(dict, last)]
     return heads, size
 
 
@@ -195,7 +217,7 @@ def adapter_training(settings: AdapterSettings, num_rows: int) -> dict[str, Any]
     }
 
 
-def settled_at(loss: LossConfig) -> float:
+def settled_at(loss: GapClosingSettings) -> float:
     """The training progress from which the loss's weights no longer change."""
     scheduled = [weight for weight in (loss.alignment_weight, loss.uniformity_weight) if isinstance(weight, list)]
     return max((points[-1][0] for points in scheduled), default=0.0)
@@ -237,22 +259,4 @@ class KeepBest(TrainerCallback):
             self.model.load_state_dict(self.weights)
 
 
-def vector_modalities(pairs: Pairs, heads: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    return {
-        name: {
-            "input": {"kind": "vector", "size": matrix.shape[1]},
-            "encoder": {"kind": "vector", "size": matrix.shape[1]},
-            "head": heads[name],
-        }
-        for name, matrix in pairs.embeddings.items()
-    }
-
-
-def fitted_maps(pairs: Pairs, method: str, anchor: str) -> dict[str, Map]:
-    """A closed form on the training part."""
-    return CLOSED_FORMS[method](pairs.part(pairs.train), anchor)
-
-
-def load_maps(model: GaplessModel, maps: Mapping[str, Any]) -> None:
-    for name, fitted in maps.items():
-        model.heads[name].get_submodule("1").load_state_dict(fitted._asdict())
+METHOD = CLOSING_METHODS.add(TrainedHeads.name, TrainedHeads())

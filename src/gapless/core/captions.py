@@ -1,4 +1,4 @@
-"""What "the same caption" means, decided once: for the loss, for lenient recall and for the audit of duplicates."""
+"""Whether two captions are the same: one definition for the loss, for lenient recall and for the audit."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from gapless.core.values import text_of
 
 FULL_STOPS = ".\u3002\u0964\u06d4"  # of Latin, Chinese and Japanese, Devanagari, and Urdu text
 MINUS_SIGN = "\u2212"
-# Invisible in Unicode's list (Default_Ignorable_Code_Point) though their category is not that of format characters.
+# Characters that Unicode lists as invisible (Default_Ignorable_Code_Point) though they are no format characters (Cf).
 _OTHER_INVISIBLE = frozenset(
     {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u180b", "\u180c", "\u180d", "\u180f", "\u3164", "\uffa0"}
     | {chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))}
@@ -17,11 +17,11 @@ _OTHER_INVISIBLE = frozenset(
 
 
 def normalised_caption(caption: Any) -> str:
-    """What two captions have in common when they are the same one; "" for a caption that says nothing.
+    """The form of a caption in which equal captions are equal texts; "" for a missing or empty caption.
 
-    No difference: case, white space, a full stop at the end, the Unicode form (composed or not, ligatures, full-width
-    letters), which dash or hyphen is used, and characters that are not seen (soft hyphens, zero-width spaces and
-    joiners). Any other sign, letter or word makes another caption, so "x-ray" and "x ray" are two.
+    Captions are equal when they differ only in case, white space, a full stop at the end, the Unicode form (composed or
+    not, ligatures, full-width letters), the kind of dash or hyphen, or invisible characters (soft hyphens, zero-width
+    spaces and joiners). Any other difference makes two captions: "x-ray" and "x ray".
 
     Args:
         caption: a text; None and what `values.is_missing` calls missing give "".
@@ -36,7 +36,7 @@ def normalised_caption(caption: Any) -> str:
 
 
 def caption_codes(captions: Sequence[Any]) -> list[int]:
-    """One integer for each caption, equal where the captions are the same; a caption that says nothing equals no other.
+    """One integer for each caption, equal where the captions are the same; a missing caption equals no other.
 
     Returns:
         [pair] integers from 0, in the order in which new captions appear.
@@ -54,16 +54,16 @@ def caption_number(caption: Any, row: str) -> int:
 
     Args:
         caption: a text.
-        row: the row's name, which numbers a caption that says nothing: it equals no other.
+        row: the row's name, from which a missing caption gets its number, so that it equals no other.
     """
     key = normalised_caption(caption) or f"\0{row}"
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
 
 
 def _one_form(text: str) -> str:
-    """The text without what is not seen, in one Unicode form and with one dash; printable ASCII is in it already."""
+    """The text without invisible characters, in one Unicode form, with one kind of dash."""
     visible = "".join(character for character in text if not _is_invisible(character))
-    # Folding case can take a letter apart, so that the composed form is made again afterwards.
+    # Case folding can decompose a letter, so the text is composed again after it.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
     return "".join("-" if _is_dash(character) else character for character in folded)
 

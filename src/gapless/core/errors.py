@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class GaplessError(Exception):
-    """Something went wrong; the message is one sentence that says what and what to do."""
+    """A failure that a user can meet; its message is one sentence: what is wrong, and what to do."""
 
     exit_code = 1
 
@@ -23,30 +23,38 @@ class DataRefused(GaplessError, ValueError):
 
 
 class Interrupted(GaplessError):
-    """Asked from outside to stop; what was done is saved, and the same command with `--resume latest` goes on."""
+    """A signal stopped the command; its progress is saved, and `--resume latest` continues it."""
 
     exit_code = 130
 
 
 class NeedsNetwork(GaplessError):
-    """A name that only the network could resolve, while offline."""
+    """A model or file would have to be downloaded, and the process is offline."""
 
     exit_code = 4
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """What another library says of a failure, fit for a sentence of ours; its kind where it says nothing."""
+    """The message of an exception as one short line; the name of its class when it has no message."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def listed(names: "Sequence[object]", limit: int = 10) -> str:
-    """The first of many names, for a sentence."""
+    """The first `limit` names as text for a message; "..." stands for further ones.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b, ...'
+    """
     return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
-def unknown_name(kind: str, name: str, known: "Iterable[str]") -> UsageError:
-    """The error for a name that is in no table; it lists the valid ones, or the nearest of very many."""
-    valid = sorted(known)
+def unknown_name(kind: str, name: str, valid_names: "Iterable[str]") -> UsageError:
+    """The error for an unknown name; it lists the valid names, or the nearest ones when there are over 40.
+
+    >>> print(unknown_name("method", "clipp", ["gapless", "clip"]))
+    unknown method 'clipp'; known: clip, gapless
+    """
+    valid = sorted(valid_names)
     if len(valid) > 40:
         near = get_close_matches(name, valid, n=5, cutoff=0.3)
         return UsageError(f"unknown {kind} {name!r}; nearest: {', '.join(near) or ', '.join(valid[:10])}")

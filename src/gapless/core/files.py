@@ -1,4 +1,7 @@
-"""Writing that is whole or absent: every output file and directory of gapless goes through here."""
+"""Writes files and directories completely or not at all, and reads JSON and YAML.
+
+A new file or directory is filled under a temporary name and renamed at the end, so that no reader sees half of it.
+"""
 
 import fcntl
 import hashlib
@@ -36,8 +39,8 @@ def entries_below(directory: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    found = os.walk(directory, onerror=refuse)
-    return sorted(Path(folder, name) for folder, folders, names in found for name in (*folders, *names))
+    walk = os.walk(directory, onerror=refuse)
+    return sorted(Path(folder, name) for folder, folders, names in walk for name in (*folders, *names))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -45,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
-        with os.fdopen(handle, "wb") as stream, held(Path(name)):
+        with os.fdopen(handle, "wb") as stream, write_lock(Path(name)):
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -68,10 +71,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def strict_json(value: Any, **options: Any) -> str:
-    """JSON as the standard has it, for everything that leaves gapless: NaN and infinite numbers become null.
+    """JSON by the standard, which has no NaN and no infinity: such numbers become null.
 
     Args:
         options: of `json.dumps`.
+
+    >>> strict_json({"value": float("nan"), "n": 3})
+    '{"value": null, "n": 3}'
     """
     try:
         return json.dumps(value, allow_nan=False, **options)
@@ -138,9 +144,9 @@ def check_size_of_yaml(root: Any) -> None:
 
     def size(node: Any) -> float:
         if id(node) not in sizes:
-            sizes[id(node)] = float("inf")  # of a node that holds itself
-            held = node.value if isinstance(getattr(node, "value", None), list) else []
-            parts = [part for entry in held for part in (entry if isinstance(entry, tuple) else (entry,))]
+            sizes[id(node)] = float("inf")  # stays infinite for a node that contains itself
+            children = node.value if isinstance(getattr(node, "value", None), list) else []
+            parts = [part for entry in children for part in (entry if isinstance(entry, tuple) else (entry,))]
             sizes[id(node)] = 1 + sum(map(size, parts))
         return sizes[id(node)]
 
@@ -149,21 +155,21 @@ def check_size_of_yaml(root: Any) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Refuse what is no directory and cannot become one: a file, or what lies below a file."""
+    """Raise UsageError for a path that cannot become a directory: it is a file, or lies below one."""
     there = next((place for place in (path, *path.parents) if place.exists()), None)
     if there is not None and not there.is_dir():
         raise UsageError(f"{path} cannot be made: {there} is a file")
 
 
 def check_file(path: Path) -> None:
-    """Refuse an output file that cannot be written: its place is a directory, or lies below a file."""
+    """Raise UsageError for an output file that cannot be written: a directory has its name, or it lies below a file."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file to write")
     check_directory(path.parent)
 
 
 def check_new_directory(path: Path) -> None:
-    """Refuse an output directory that already holds something, or that lies below a file."""
+    """Raise UsageError for an output directory that is not empty, or that lies below a file."""
     if not path.exists():
         check_directory(path)
     if path.exists() and (not path.is_dir() or any(entry.name != LOCK_FILE for entry in path.iterdir())):
@@ -172,15 +178,15 @@ def check_new_directory(path: Path) -> None:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A temporary sibling to fill; it becomes `path` when the block ends well, and is removed when it does not."""
+    """A temporary directory beside `path`: renamed to it when the block ends, removed when the block raises."""
     check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}"))
     try:
-        with held(partial):
+        with write_lock(partial):
             yield partial
-            # One after the other, thousands of images would take many seconds; together the disk commits them at once.
+            # Flushing thousands of images one by one takes many seconds; in parallel the disk commits them together.
             with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
                 list(pool.map(sync_path, [partial, *entries_below(partial)]))
             partial.chmod(0o777 & ~current_umask())
@@ -194,11 +200,11 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def write_lock(path: Path) -> Iterator[None]:
     """Lock a file or directory that is being written, so that `remove_leftovers` of another process leaves it alone."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # no locks here: then nothing is taken for a leftover either
+        with suppress(OSError):  # a file system without locks: `remove_leftovers` then removes nothing
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
@@ -206,7 +212,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(directory: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half-written in a directory; what a living one is writing stays.
+    """Remove the temporary files that killed processes left in a directory; files that are being written are locked.
 
     Args:
         name: of the file or directory that was being written; by default any.

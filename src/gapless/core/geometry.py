@@ -1,4 +1,4 @@
-"""The formulas of the latent space, once: a loss and a metric call the same function.
+"""Formulas on embeddings that losses and metrics share.
 
 Everything is differentiable. Half-precision input is raised to fp32, float64 stays float64: similarities and
 exponentials in half precision tie and underflow.
@@ -24,12 +24,18 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 def at_one_precision(*tensors: Tensor) -> list[Tensor]:
     """fp32, or float64 where one of them is: fp16, bf16 and fp32 beside float64 become float64."""
-    dtype = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
-    return [at_least_fp32(x).to(dtype) for x in tensors]
+    if any(x.dtype == torch.float64 for x in tensors):
+        return [x.double() for x in tensors]
+    return [at_least_fp32(x) for x in tensors]
 
 
 def unit_norm(x: Tensor) -> Tensor:
-    """Rows scaled to norm 1; a zero row stays zero, with a zero gradient, instead of NaN."""
+    """Rows scaled to norm 1; a zero row stays zero, with a zero gradient, instead of NaN.
+
+    >>> unit_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     norm_squared = x.square().sum(dim=-1, keepdim=True)
     is_zero = norm_squared == 0
     scale = torch.where(is_zero, torch.ones_like(norm_squared), norm_squared).rsqrt()
@@ -37,18 +43,30 @@ def unit_norm(x: Tensor) -> Tensor:
 
 
 def blocks(num_rows: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` rows that cover `num_rows`."""
+    """Consecutive slices of at most `size` rows that cover `num_rows`.
+
+    >>> list(blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     for start in range(0, num_rows, size):
         yield slice(start, min(start + size, num_rows))
 
 
 def pairwise_cosine(a: Embeddings, b: Embeddings) -> Rows:
-    """Cosine of row i of `a` with row i of `b`, for unit-norm rows; in [-1, 1]."""
+    """Cosine of row i of `a` with row i of `b`, for unit-norm rows; in [-1, 1].
+
+    >>> pairwise_cosine(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    tensor([1., 0.])
+    """
     return (a * b).sum(dim=-1)
 
 
 def pairwise_squared_distance(a: Embeddings, b: Embeddings) -> Rows:
-    """`||a_i - b_i||^2`, row by row; in [0, 4] for unit-norm rows. Exact for coinciding rows (no 2 - 2 cos)."""
+    """`||a_i - b_i||^2`, row by row; in [0, 4] for unit-norm rows. Exact for coinciding rows (no 2 - 2 cos).
+
+    >>> pairwise_squared_distance(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    tensor([0., 2.])
+    """
     return (a - b).square().sum(dim=-1)
 
 
@@ -57,6 +75,10 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
     Rounding can make the square of equal rows negative. It is raised to 0 by a constant and not by a clamp, which would
     have no derivatives there: the second derivative of equal rows is not 0.
+
+    >>> squared_distances(torch.eye(2), torch.eye(2))
+    tensor([[0., 2.],
+            [2., 0.]])
     """
     norms = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
     squares = torch.addmm(norms, a, b.T, alpha=-2.0)
@@ -72,6 +94,11 @@ def pair_centroids(embeddings: Sequence[Embeddings], normalise: bool = True) -> 
 
     Returns:
         [pair, dim]. Antipodal pairs have a zero centroid, which stays zero with a finite gradient.
+
+    >>> pair_centroids([torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])])
+    tensor([[1., 0.]])
+    >>> pair_centroids([torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])])
+    tensor([[0., 0.]])
     """
     total = embeddings[0]
     for rows in embeddings[1:]:
@@ -90,6 +117,9 @@ def log_mean_gaussian_kernel(points: Embeddings, positives: Positives | None = N
 
     Raises:
         ValueError: when no pair of rows is left (with positives on an accelerator: NaN, as looking would make it wait).
+
+    >>> log_mean_gaussian_kernel(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    tensor(-8.)
     """
     points = at_least_fp32(points)
     num_rows = len(points)
@@ -108,7 +138,11 @@ def log_mean_gaussian_kernel(points: Embeddings, positives: Positives | None = N
 
 
 def num_pairs_apart(positives: Positives) -> Tensor:
-    """How many ordered pairs of rows are no positives of each other, as a tensor: nothing waits for an accelerator."""
+    """How many ordered pairs of rows are no positives of each other, as a tensor: nothing waits for an accelerator.
+
+    >>> num_pairs_apart(torch.tensor([0, 0, 1]))
+    tensor(4)
+    """
     in_order = positives.sort().values
     sizes = torch.searchsorted(in_order, in_order, right=True) - torch.searchsorted(in_order, in_order)
     return (len(positives) - sizes).sum()

@@ -1,4 +1,4 @@
-"""Which process may write: a directory, or one output in it, has one writer at a time."""
+"""Locks that give a directory, or one output in it, one writing process at a time."""
 
 import errno
 import fcntl
@@ -15,13 +15,13 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None = None) -> Iterator[None]:
-    """Hold a directory, made if need be, for this process alone; one that is left empty is removed.
+    """Lock a directory for this process, and create it if needed; a directory that is empty at the end is removed.
 
-    The lock ends with the process, whatever ends it. On a file system that has no locks nobody is kept out.
+    The operating system releases the lock when the process ends. On a file system without locks nothing is locked.
 
     Args:
-        lock_file: a name of its own holds one output of a directory in which others may be written.
-        named: what a refusal calls it; by default the directory.
+        lock_file: another name locks one output, so that other outputs of the directory can be written meanwhile.
+        named: how the error message calls the output; by default the directory.
 
     Raises:
         UsageError: another process holds it.
@@ -60,7 +60,7 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 @contextmanager
 def not_inherited(stream: IO[str]) -> Iterator[None]:
-    """A forked process, such as a worker that loads data, would share the lock and outlive the one that holds it."""
+    """Close a lock file in forked processes: a data-loading worker would keep the lock after its parent ended."""
     _held.add(stream)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Work on all cores, in order, with a bounded number of items in flight.
+"""Maps a function over items on all cores, in order, with a bounded number of items in memory.
 
-Processes, because decoding DICOM is Python; loky's, because they start from any program (a script without a main
-guard, a notebook) and because a decoder that crashes its process is noticed and survived.
+Decoding DICOM is Python code, so threads would not run in parallel. loky's processes start from any program (a script
+without a main guard, a notebook), and a decoder that crashes its process raises an error here.
 """
 
 from collections import deque

@@ -5,8 +5,8 @@
     LOSSES["clip"]
 
 A thing of gapless itself is added by the module that defines it: every module of the room is imported when the table is
-first read, so that a new file is all that a new thing needs. A package of somebody else's names its things in its
-`pyproject.toml`, in the entry-point group of the table, and `pip install` makes them known.
+first read, so that one new file adds a thing. Another package lists its things in its `pyproject.toml`, under the
+entry-point group of the table; they are in the table once the package is installed.
 """
 
 import pkgutil
@@ -37,7 +37,7 @@ class Registry(Generic[Thing]):
         self._is_read = False
 
     def add(self, name: str, thing: Thing) -> Thing:
-        """Make a thing known under a name, and give it back.
+        """Register a thing under a name, and return it.
 
         Raises:
             ValueError: another thing has that name already.
@@ -89,7 +89,7 @@ class Registry(Generic[Thing]):
         for module in pkgutil.iter_modules(import_module(self.package).__path__, f"{self.package}."):
             import_module(module.name)
         for point in metadata.entry_points(group=self.group):
-            # A fault in somebody else's package must not end commands that do not use it.
+            # A fault in another package is reported only when its thing is asked for.
             try:
                 self.add(point.name, point.load())
             except Exception as error:

@@ -1,4 +1,4 @@
-"""The shapes of the project's arrays, written once.
+"""Types of tensors with their shapes.
 
 With jaxtyping installed (the `dev` extra) the test run checks them at every call; without it they are plain tensors,
 so that the losses need only torch and numpy.

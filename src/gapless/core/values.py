@@ -1,7 +1,7 @@
-"""What a cell of a table, a label file or an array says, decided once for every reader and every file format.
+"""Reads the cells of tables, label files and arrays: one set of rules for every reader and file format.
 
-`is_missing` tells an absent value from a present one, `text_of` gives a cell as text, `name_of` gives what names
-something (a group, a label, an id), so that the same patient or class is the same text whichever format it came in.
+`is_missing` tells an absent value from a present one, `text_of` gives a cell as text, `name_of` gives a
+name (of a group, a class, a row) as text, so that one patient has the same name in every file format.
 """
 
 import re
@@ -42,6 +42,9 @@ def is_missing(value: Any) -> bool:
     """Whether a cell holds no value: None, NaN, NaT, pandas' NA, or a text of `MISSING_TEXTS` (spaces aside).
 
     A list, an array, a mapping and bytes are present unless they are empty.
+
+    >>> [is_missing(value) for value in (None, float("nan"), " n/a ", "", 0, "no finding")]
+    [True, True, True, True, False, False]
     """
     if value is None:
         return True
@@ -63,6 +66,9 @@ def text_of(value: Any) -> str:
 
     Raises:
         ValueError: bytes that are not UTF-8, or a mapping.
+
+    >>> [text_of(value) for value in (1000.0, True, b"left", ["a", 2], None)]
+    ['1000', 'true', 'left', 'a; 2', '']
     """
     if is_missing(value):
         return ""
@@ -80,9 +86,12 @@ def text_of(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """What names a group, a class or a row, as text: `text_of`, and "1000.0" is "1000" also when it came as text.
+    """The name of a group, a class or a row as text: `text_of`, and the text "1000.0" becomes "1000".
 
     Leading zeros stay: "007" and "7" are two names.
+
+    >>> [name_of(value) for value in (1000.0, "1000.0", "007", None)]
+    ['1000', '1000', '007', '']
     """
     text = text_of(value)
     return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
@@ -133,10 +142,13 @@ def cells_of(column: Any) -> list[Any]:
 
 
 def names_of(what: str, column: Any) -> list[str]:
-    """What names the group, the class or the item of each row: `name_of` each cell, "" where it is missing.
+    """The name in each cell of a column (`name_of`); "" where it is missing.
 
     Raises:
         DataRefused: cells that are lists, mappings, or bytes that are no text.
+
+    >>> names_of("groups", [1.0, "1", None])
+    ['1', '1', '']
     """
     names = []
     for row, cell in enumerate(cells_of(column)):

@@ -1,4 +1,4 @@
-"""Plain arrays from files of common formats, never unpickled; big ones stay on the disk where the format can."""
+"""Reads arrays from .npy, .npz, .safetensors and .parquet files, memory-mapped where possible, never unpickled."""
 
 import json
 import zipfile
@@ -20,7 +20,7 @@ BOMB_BYTES = 1 << 30
 BOMB_RATIO = 100
 
 
-# what the readers of these formats raise on files that are damaged, or made to break them
+# exceptions that the readers of these formats raise on damaged or malicious files
 DAMAGE = (
     *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
     *(zipfile.BadZipFile, SafetensorError, pa.ArrowException),
@@ -29,7 +29,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """What one file holds: matrices by name, and columns of one cell per row (ids, groups, labels) by name."""
+    """The content of one file: matrices by name, and columns of one cell per row (ids, groups, labels) by name."""
 
     matrices: dict[str, np.ndarray]
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -44,16 +44,16 @@ def read_array_file(path: Path) -> ArrayFile:
         UsageError: no such file, another format.
         DataRefused: a damaged file, objects (refused unread), rows of different lengths, integers.
     """
-    found = read_columns(path)
-    for name, matrix in found.matrices.items():
+    array_file = read_columns(path)
+    for name, matrix in array_file.matrices.items():
         if matrix.dtype.kind != "f":
             raise DataRefused(f"{path}: {name} holds {matrix.dtype} numbers; embeddings are floating point")
-        found.matrices[name] = _native(matrix)
-    return found
+        array_file.matrices[name] = _native(matrix)
+    return array_file
 
 
 def read_columns(path: Path) -> ArrayFile:
-    """As `read_array_file`, with matrices of any numbers as they lie in the file."""
+    """As `read_array_file`, but matrices keep their type, which may be integers."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
@@ -69,7 +69,7 @@ def read_columns(path: Path) -> ArrayFile:
 
 
 def _native(matrix: np.ndarray) -> np.ndarray:
-    """PyTorch knows neither the other byte order nor long doubles."""
+    """The matrix in this machine's byte order, long doubles as float64; PyTorch supports nothing else."""
     kind = matrix.dtype.newbyteorder("=")
     kind = np.dtype(np.float64) if kind.itemsize > np.dtype(np.float64).itemsize else kind
     return matrix if matrix.dtype == kind else matrix.astype(kind)
@@ -77,25 +77,25 @@ def _native(matrix: np.ndarray) -> np.ndarray:
 
 def read_matrix(path: Path, modality: str) -> ArrayFile:
     """One modality's matrix: the only one of the file, or the one of its name."""
-    found = read_array_file(path)
-    if len(found.matrices) == 1:
-        return ArrayFile({modality: next(iter(found.matrices.values()))}, found.columns)
-    if modality in found.matrices:
-        return ArrayFile({modality: found.matrices[modality]}, found.columns)
-    held = ", ".join(found.matrices) or "none"
-    raise DataRefused(f"{path}: expected one [row, dim] matrix or one named {modality!r}, found {held}")
+    array_file = read_array_file(path)
+    if len(array_file.matrices) == 1:
+        return ArrayFile({modality: next(iter(array_file.matrices.values()))}, array_file.columns)
+    if modality in array_file.matrices:
+        return ArrayFile({modality: array_file.matrices[modality]}, array_file.columns)
+    names = ", ".join(array_file.matrices) or "none"
+    raise DataRefused(f"{path}: expected one [row, dim] matrix or one named {modality!r}, found {names}")
 
 
 def _sorted_out(path: Path, arrays: Mapping[str, np.ndarray]) -> ArrayFile:
-    found = ArrayFile({})
+    array_file = ArrayFile({})
     for name, value in arrays.items():
         if value.ndim == 2:
-            found.matrices[name] = value
+            array_file.matrices[name] = value
         elif value.ndim == 1:
-            found.columns[name] = cells_of(value)
+            array_file.columns[name] = cells_of(value)
         else:
             raise DataRefused(f"{path}: {name} has shape {value.shape}, expected [row, dim] or [row]")
-    return found
+    return array_file
 
 
 def _read_npy(path: Path) -> ArrayFile:
@@ -126,7 +126,7 @@ def _read_npz(path: Path) -> ArrayFile:
 
 
 def refuse_bombs(path: Path) -> None:
-    """Refuse a member that would swell: floating-point numbers do not pack a hundred to one."""
+    """Raise DataRefused for a member that inflates a hundredfold: floating-point numbers do not compress that much."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
@@ -145,26 +145,29 @@ def _read_safetensors(path: Path) -> ArrayFile:
             tensor = archive.get_tensor(name)
             arrays[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         metadata = archive.metadata() or {}
-    found = _sorted_out(path, arrays)
+    array_file = _sorted_out(path, arrays)
     if "ids" in metadata:
-        found.columns["ids"] = json.loads(metadata["ids"])
-    return found
+        array_file.columns["ids"] = json.loads(metadata["ids"])
+    return array_file
 
 
 def _read_parquet(path: Path) -> ArrayFile:
     table = pq.read_table(path, memory_map=True)
-    found = ArrayFile({})
+    array_file = ArrayFile({})
     for name in table.column_names:
         column = table[name]
         kind = column.type
         if _is_list_of(kind, pa.types.is_floating):
-            found.matrices[name] = _matrix_of(path, name, column)
+            array_file.matrices[name] = _matrix_of(path, name, column)
         else:
-            found.columns[name] = column.to_pylist()
-    whole = [name for name in found.columns if _is_list_of(table[name].type, pa.types.is_integer)]
-    if whole and not found.matrices:  # beside embeddings they are a column like others, codes of findings for instance
-        raise DataRefused(f"{path}: {whole[0]} holds {table[whole[0]].type} numbers; embeddings are floating point")
-    return found
+            array_file.columns[name] = column.to_pylist()
+    integer_lists = [name for name in array_file.columns if _is_list_of(table[name].type, pa.types.is_integer)]
+    # Beside a matrix of embeddings a list of integers is an ordinary column, such as codes of findings.
+    if integer_lists and not array_file.matrices:
+        raise DataRefused(
+            f"{path}: {integer_lists[0]} holds {table[integer_lists[0]].type} numbers; embeddings are floating point"
+        )
+    return array_file
 
 
 def _is_list_of(kind: Any, is_of: Callable[[Any], bool]) -> bool:

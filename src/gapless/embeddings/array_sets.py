@@ -1,4 +1,4 @@
-"""Plain arrays as paired embeddings: which array is what, by its name, and what files beside them say of the rows."""
+"""Builds paired embeddings from plain arrays: columns are recognised by name, and other files add columns."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,12 +33,12 @@ def read_arrays(
         DataRefused: row counts that differ, ids that do not match, columns of two files that disagree, rows of NaN or
             zeros, integers, objects.
     """
-    found = {name: read_matrix(Path(path), name) for name, path in modalities.items()}
-    counts = {name: len(one.matrices[name]) for name, one in found.items()}
+    array_files = {name: read_matrix(Path(path), name) for name, path in modalities.items()}
+    counts = {name: len(one.matrices[name]) for name, one in array_files.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count} ({modalities[name]})" for name, count in counts.items())
         raise DataRefused(f"row counts differ: {listed}; row i of every file must be one pair")
-    parts = [set_of(one, Path(modalities[name])) for name, one in found.items()]
+    parts = [set_of(one, Path(modalities[name])) for name, one in array_files.items()]
     named = [part for part in parts if part.has_ids]
     for part in named[1:]:
         check_same_ids(named[0].ids, part.ids)
@@ -56,7 +56,7 @@ def with_files(
     groups: str | Path | None = None,
     positives: str | Path | None = None,
 ) -> EmbeddingSet:
-    """The rows with what files of one value per row say of them; a note says where that replaces a column.
+    """The embeddings with columns from files of one value per row; a note says which column a file replaces.
 
     Args:
         labels: becomes the only label, "label".
@@ -73,8 +73,10 @@ def with_files(
     if positives is not None:
         column = _column_of(rows, str(positives))
         if column is None and not Path(positives).exists():
-            known = ", ".join(["id", "group", *rows.labels])
-            raise UsageError(f"positives are a file of one value per row or a column ({known}), got {str(positives)!r}")
+            columns = ", ".join(["id", "group", *rows.labels])
+            raise UsageError(
+                f"positives are a file of one value per row or a column ({columns}), got {str(positives)!r}"
+            )
         items = column if column is not None else read_row_values(Path(positives), "positives", len(rows))
         rows = replace(rows, positives=names_of(str(positives), items))
     if labels is not None:
@@ -96,35 +98,35 @@ def _column_of(rows: EmbeddingSet, name: str) -> list[Any] | None:
 
 
 def set_of_file(path: Path) -> EmbeddingSet:
-    found = read_array_file(path)
-    if not found.matrices:
+    array_file = read_array_file(path)
+    if not array_file.matrices:
         raise DataRefused(f"{path} holds no [row, dim] matrix")
-    return set_of(found, path)
+    return set_of(array_file, path)
 
 
-def set_of(found: ArrayFile, path: Path) -> EmbeddingSet:
+def set_of(array_file: ArrayFile, path: Path) -> EmbeddingSet:
     """Columns by their names: id, group, split, caption; all others are labels."""
-    counts = {name: len(matrix) for name, matrix in found.matrices.items()}
-    counts |= {name: len(values) for name, values in found.columns.items()}
+    counts = {name: len(matrix) for name, matrix in array_file.matrices.items()}
+    counts |= {name: len(values) for name, values in array_file.columns.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataRefused(f"{path}: row counts differ: {listed}")
     num_rows = next(iter(counts.values()))
 
     def column(names: tuple[str, ...]) -> list[str] | None:
-        held = [name for name in names if name in found.columns]
-        if len(held) > 1:
-            raise DataRefused(f"{path} holds both {held[0]!r} and {held[1]!r}; keep one of them")
-        return names_of(f"{path}: {held[0]}", found.columns[held[0]]) if held else None
+        matches = [name for name in names if name in array_file.columns]
+        if len(matches) > 1:
+            raise DataRefused(f"{path} holds both {matches[0]!r} and {matches[1]!r}; keep one of them")
+        return names_of(f"{path}: {matches[0]}", array_file.columns[matches[0]]) if matches else None
 
-    captions = next((found.columns[name] for name in CAPTION_NAMES if name in found.columns), None)
-    taken = {*ID_NAMES, *GROUP_NAMES, *SPLIT_NAMES, *CAPTION_NAMES, *POSITIVE_NAMES}
+    captions = next((array_file.columns[name] for name in CAPTION_NAMES if name in array_file.columns), None)
+    reserved_names = {*ID_NAMES, *GROUP_NAMES, *SPLIT_NAMES, *CAPTION_NAMES, *POSITIVE_NAMES}
     ids = column(ID_NAMES)
     return EmbeddingSet(
         ids=ids or [str(row) for row in range(num_rows)],
-        embeddings=found.matrices,
+        embeddings=array_file.matrices,
         groups=column(GROUP_NAMES),
-        labels={name: values for name, values in found.columns.items() if name not in taken},
+        labels={name: values for name, values in array_file.columns.items() if name not in reserved_names},
         splits=column(SPLIT_NAMES),
         captions=None if captions is None else [_first_text(value) for value in captions],
         positives=column(POSITIVE_NAMES),
@@ -135,7 +137,7 @@ def set_of(found: ArrayFile, path: Path) -> EmbeddingSet:
 
 
 def _first_text(value: Any) -> str:
-    """A caption column may hold lists; the first one is the one that is embedded."""
+    """A caption; of a list of captions the first, which is the one that is embedded."""
     if isinstance(value, (list, tuple)):
         value = value[0] if value else ""
     return text_of(value)

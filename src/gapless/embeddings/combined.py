@@ -1,4 +1,4 @@
-"""How several sets of embeddings become one; what only one of them knows is used, and what disagrees is refused."""
+"""Combines several sets of embeddings into one; columns of either are used, and contradictions are refused."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.values import is_missing, name_of
 from gapless.embeddings.embedding_set import EmbeddingSet, listed_names
 
-NAMES = ("groups", "splits", "positives")  # rows cannot do without one where others have one
+NAMES = ("groups", "splits", "positives")  # columns that every set must have when one of them has it
 
 
 def end_to_end(parts: list[EmbeddingSet]) -> EmbeddingSet:
@@ -93,7 +93,7 @@ def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
 
 
 def side_by_side(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
-    """Sets of different modalities whose rows stand in one order; a column comes from whichever has it.
+    """Sets of different modalities with their rows in one order; a column comes from whichever set has it.
 
     Raises:
         DataRefused: both have a column, and it disagrees.
@@ -122,7 +122,7 @@ def side_by_side(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
 def agreed(
     kind: str, origins: tuple[str, str], first: Sequence[Any] | None, second: Sequence[Any] | None
 ) -> list[Any] | None:
-    """One column of two: the cells that either has.
+    """Two columns merged: each cell comes from whichever column has it.
 
     Raises:
         DataRefused: rows in which both have a value, and not the same.

@@ -1,4 +1,4 @@
-"""Pairs that are embeddings already: rows of matrices as ready batches, for the trainer and the inference loop."""
+"""A dataset of precomputed embeddings, which gives batches to the trainer and to inference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 
 class VectorPairs(Dataset[Any]):
-    """Row i of each matrix as one pair; a whole batch is cut by index at once, since one row costs next to nothing.
+    """Row i of each matrix as one pair; a batch is read with one index operation, which is faster than row by row.
 
     Args:
         embeddings: modality -> [pair, dim] array or memory map, rows aligned; dims may differ.

@@ -1,4 +1,4 @@
-"""Paired embeddings in memory: the rows, and what is known of them."""
+"""Paired embeddings in memory, with their ids, groups, labels and captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,16 +19,16 @@ class EmbeddingSet:
     Args:
         ids: one name per row.
         embeddings: modality -> [pair, dim] array or memory map, in the precision it was stored in.
-        groups: what must not be split, or None.
+        groups: names of groups (article, patient), which splits keep whole, or None.
         labels: name -> one value per row; "" or None where missing.
         splits: or None.
         captions: the caption that was embedded, or None.
-        positives: what each row shows, such as its image where an image has several captions; "" where missing; or
-            None. Rows of one name are positives of each other.
-        info: what is known of the model and the data.
+        positives: the item that each row shows, such as its image where an image has several captions; "" where
+            missing; or None. Rows of one item are positives of each other.
+        info: facts on the model and the data (fingerprints, source).
         has_ids: False when the ids are only row numbers.
         origin: the file or directory, for messages.
-        notes: sentences on what was found and is not used.
+        notes: sentences on columns that are not used.
     """
 
     ids: list[str]
@@ -70,9 +70,9 @@ class EmbeddingSet:
         Raises:
             UsageError: no splits, or none of that name.
         """
-        known = sorted(set(self.splits or []) - {""})
-        if split not in known:
-            raise UsageError(f"the embeddings have no split {split!r}; known: {', '.join(known) or 'none'}")
+        names = sorted(set(self.splits or []) - {""})
+        if split not in names:
+            raise UsageError(f"the embeddings have no split {split!r}; known: {', '.join(names) or 'none'}")
         assert self.splits is not None
         return self.take([row for row, name in enumerate(self.splits) if name == split])
 
@@ -82,13 +82,15 @@ def _pick(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
 
 
 def check_rows(embeddings: EmbeddingSet) -> None:
-    """Refuse rows without a direction, an id or a group, and ids that repeat, named and counted."""
+    """Raise DataRefused for rows that are zero or not finite or lack an id or a group, and for repeated ids."""
     refuse_missing(embeddings.origin, "id", embeddings.ids)
     refuse_missing(embeddings.origin, "group", embeddings.groups or [])
     seen: set[str] = set()
-    twice = [name for name in embeddings.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if twice:
-        raise DataRefused(f"{len(twice)} ids occur more than once (first {listed_names(twice)}); ids name one row each")
+    repeated = [name for name in embeddings.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    if repeated:
+        raise DataRefused(
+            f"{len(repeated)} ids occur more than once (first {listed_names(repeated)}); ids name one row each"
+        )
     for name, matrix in embeddings.embeddings.items():
         if len(matrix) != len(embeddings):
             raise DataRefused(f"{name} has {len(matrix)} rows, but there are {len(embeddings)} ids")

@@ -1,4 +1,4 @@
-"""One value per row from a file of its own: `--groups patients.txt`, `--labels classes.npy`."""
+"""Reads files of one value per row: `--groups patients.txt`, `--labels classes.npy`."""
 
 import codecs
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.array_files import SUFFIXES, read_columns
 
-LINE_END = re.compile(r"\r\n|\n|\r")  # as editors have it; U+2028, NEL and form feeds belong to a value
+LINE_END = re.compile(r"\r\n|\n|\r")  # the line ends of editors; U+2028, NEL and form feeds are part of a value
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".json", ".jsonl")
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -45,20 +45,20 @@ def read_row_values(path: Path, what: str, num_rows: int) -> list[Any]:
 
 
 def _array_values(path: Path, what: str) -> list[Any]:
-    found = read_columns(path)
-    columns = dict(found.columns)
-    for name, matrix in found.matrices.items():
+    array_file = read_columns(path)
+    columns = dict(array_file.columns)
+    for name, matrix in array_file.matrices.items():
         if matrix.shape[1] == 1:
             columns[name] = matrix[:, 0].tolist()
     named = [name for name in (what, what.removesuffix("s")) if name in columns]
     if len(columns) != 1 and not named:
-        held = ", ".join([*found.matrices, *found.columns]) or "nothing"
-        raise DataRefused(f"{path}: expected one array of one value per row, or one named {what!r}, found {held}")
+        names = ", ".join([*array_file.matrices, *array_file.columns]) or "nothing"
+        raise DataRefused(f"{path}: expected one array of one value per row, or one named {what!r}, found {names}")
     return columns[named[0]] if named else next(iter(columns.values()))
 
 
 def _lines(path: Path, num_rows: int) -> list[str]:
-    """Lines without their ends; empty ones after the last row are none."""
+    """Lines without their ends; empty lines after the last row are left out."""
     lines = LINE_END.split(decoded(path))
     if lines[-1] == "":
         lines.pop()

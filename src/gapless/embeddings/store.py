@@ -1,4 +1,4 @@
-"""Embeddings on disk: what `embed` writes, and what everything that takes embeddings reads, plain arrays included.
+"""Writes embeddings directories, and reads them and plain array files as one set of embeddings.
 
     writer = EmbeddingsWriter(out, num_rows=len(rows), info={"model": fingerprint})
     for shard in writer.pending():
@@ -51,12 +51,12 @@ class Shard:
 
 
 class EmbeddingsWriter:
-    """Writes a directory of embeddings shard by shard; what is there is kept, so that a run resumes.
+    """Writes a directory of embeddings shard by shard; a run that was interrupted continues with the missing shards.
 
     Args:
         path: the directory; one that holds the same plan is continued.
         num_rows: rows in all.
-        info: what must be the same for a run to continue another: the model's and the data's fingerprint, the source.
+        info: facts that must be equal to continue a run: fingerprints of model and data, the source.
         dtype: float32, or float16 for half the disk.
         shard_size: rows of a shard.
 
@@ -93,7 +93,7 @@ class EmbeddingsWriter:
         }
         if not path.exists():
             path.mkdir(parents=True, exist_ok=True)
-        # Processes that start together may all write the one plan, so one that is being written is no other content.
+        # Processes that start together all write the same plan, so a half-written plan does not occupy the directory.
         is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN_FILE}") for entry in path.iterdir())
         if (path / PLAN_FILE).exists():
             self._check_same(files.read_json(path / PLAN_FILE), plan)
@@ -103,12 +103,12 @@ class EmbeddingsWriter:
             files.write_json(path / PLAN_FILE, plan)
         self.plan = plan
 
-    def _check_same(self, there: Any, plan: dict[str, Any]) -> None:
+    def _check_same(self, existing_plan: Any, plan: dict[str, Any]) -> None:
         for key, value in plan.items():
-            held = there.get(key) if isinstance(there, dict) else None
-            if held != value:
+            existing = existing_plan.get(key) if isinstance(existing_plan, dict) else None
+            if existing != value:
                 raise UsageError(
-                    f"{self.path} holds other embeddings ({key} is {held!r}, not {value!r}); choose another --out"
+                    f"{self.path} holds other embeddings ({key} is {existing!r}, not {value!r}); choose another --out"
                 )
 
     def pending(self, part: int = 0, num_parts: int = 1) -> list[Shard]:
@@ -120,7 +120,7 @@ class EmbeddingsWriter:
         ]
 
     def write(self, shard: Shard, embeddings: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Any]]) -> None:
-        """One shard whole: matrices, the rows' columns, and last its checksums, which make it count.
+        """Write one shard: matrices, columns, and last the checksums; a shard without checksums is written again.
 
         Args:
             embeddings: modality -> [row, dim] finite floats.
@@ -168,7 +168,7 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
     """Embeddings directories and files (.npz, .safetensors, .parquet with a matrix per modality), read as one.
 
     Sets of the same modalities are put end to end; sets of other modalities are joined by id, whatever their order.
-    What only one of them knows of the rows is used; `notes` says what is not.
+    A column that only one set has is used; `notes` names columns that are not used.
 
     Args:
         beside: `labels`, `groups`, `positives` of `with_files`.
@@ -182,8 +182,8 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
         raise UsageError("no embeddings given")
     by_modalities: dict[tuple[str, ...], list[EmbeddingSet]] = {}
     for path in map(Path, paths):
-        found = _read_directory(path) if path.is_dir() else set_of_file(path)
-        by_modalities.setdefault(tuple(sorted(found.modalities)), []).append(found)
+        embeddings = _read_directory(path) if path.is_dir() else set_of_file(path)
+        by_modalities.setdefault(tuple(sorted(embeddings.modalities)), []).append(embeddings)
     whole = with_files(reduce(join, [end_to_end(parts) for parts in by_modalities.values()]), **beside)
     check_rows(whole)
     return whole
@@ -210,7 +210,7 @@ def _read_directory(path: Path) -> EmbeddingSet:
 
 
 def check_index(path: Path, index: Mapping[str, Any]) -> None:
-    """Refuse an index that speaks of other rows or numbers than the shards can hold, before memory is asked for."""
+    """Raise DataRefused for an index that does not fit its shards, before memory is allocated for it."""
     dims, shards = index["dims"], index["shards"]
     counts = [index["num_rows"], *dims.values(), *(summary["rows"] for summary in shards)]
     if index["dtype"] not in DTYPES or not all(type(count) is int and count >= 0 for count in counts):

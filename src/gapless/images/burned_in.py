@@ -1,6 +1,6 @@
-"""Does an image look as if text were burned into it? A flag for people to look at, never a promise of its absence.
+"""Detects images that may have text burned into them; an image without the flag may still have text.
 
-Letters that a scanner prints are bright strokes on a darker ground, of one height, on one line, close together.
+Letters of a scanner are bright strokes on a darker ground, of one height, on one line, close together.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ MAX_MARKS = 4000
 
 
 def suspects_text(pixels: Pixels) -> bool:
-    """Whether at least 4 marks stand on a line as letters do.
+    """Whether at least 4 marks are placed on a line like letters.
 
     Args:
         pixels: uint8, [height, width] or [height, width, 3].
@@ -33,7 +33,7 @@ def _glyph_boxes(grey: NDArray[Any]) -> NDArray[np.int64]:
     """Boxes [mark, (top, bottom, left, right)] of bright strokes that have the size and the sparseness of a letter."""
     from scipy import ndimage
 
-    # What is thinner than the opening vanishes in it: strokes do, bones, which are as bright, do not.
+    # A morphological opening removes strokes, which are thin, and leaves bones, which are as bright.
     thickness = STROKE + 2 * (max(grey.shape) // 500)
     ground = ndimage.maximum_filter(ndimage.minimum_filter(grey, thickness), thickness).astype(np.int16)
     bright = (grey - ground > BRIGHT * (255 - ground)) & (ground < MAX_GROUND)

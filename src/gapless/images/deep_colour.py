@@ -1,7 +1,7 @@
-"""Colours and alpha of 16 bits a channel, of which Pillow keeps only the high byte.
+"""Reads colours and alpha of 16 bits a channel, of which Pillow keeps only the high byte.
 
-A 12-bit picture saved in such a file would come out nearly black (0 to 15). Pillow's own decoders are used: they
-unpack the high bytes by default, and the low bytes when the tile says that the samples have the other byte order.
+A 12-bit image in such a file would become nearly black (0 to 15). Pillow's decoders unpack the high bytes by default,
+and the low bytes when the tile declares the other byte order, so both are read.
 """
 
 import io
@@ -56,7 +56,7 @@ def read_deep(content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint16]:
         samples = np.frombuffer(content, ">u2", int(np.prod(shape)), _tiles(_opened(content, formats))[0].offset)
         return samples.reshape(shape).astype(np.uint16)
     if rawmode == _GREY_AND_ALPHA:
-        # Pillow opens it as RGBA, whose four bytes a pixel are just what grey and alpha take.
+        # Pillow opens grey with alpha as RGBA: its four bytes a pixel are two samples of 16 bits.
         pairs = _decoded_as(high, "RGBA").reshape(high.height, high.width, 2, 2)
         return pairs[..., 0].astype(np.uint16) * np.uint16(256) + pairs[..., 1]
     low = _opened(content, formats)

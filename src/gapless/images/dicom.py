@@ -1,8 +1,7 @@
-"""DICOM: pixels as a reader of the study would see them.
+"""Decodes DICOM to the pixels that a radiologist would see on a screen.
 
 The order of the standard: modality LUT, then VOI window, then inverting MONOCHROME1, then 8 bits (PS3.3 C.11, C.7.6.3).
-Nothing but the elements listed here is ever parsed out of a file. An element that is empty or malformed is treated as
-absent.
+Only the elements listed here are parsed. An element that is empty or malformed is treated as absent.
 """
 
 from typing import Any
@@ -68,8 +67,8 @@ def _to_uint8(stored: StoredFrame, dataset: Any, index: int) -> Pixels:
 
 
 def _display_items(dataset: Any, index: int) -> list[Any]:
-    """Where the elements that turn stored values into grey may stand, the most special place first: the functional
-    groups of the frame, those of all frames, the data set itself.
+    """Data sets that may hold the elements of the grey scale, the most specific first: the functional groups of the
+    frame, those of all frames, the data set itself.
     """
     per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")[index : index + 1]
     groups = [*per_frame, *items(dataset, "SharedFunctionalGroupsSequence")]
@@ -88,19 +87,19 @@ def _grey_to_uint8(stored: StoredFrame, dataset: Any, places: list[Any]) -> Pixe
     if stored.bits == 1 and stored.values.max() <= 1 and np.array_equal(values, stored.values):
         return np.asarray(values * 255, np.uint8)
     if stored.values.dtype == np.uint8 and stored.bits == 8 and np.array_equal(values, stored.values):
-        # Eight plain bits are what the scanner put on its own screen.
+        # Values of 8 bits without a window are already what the scanner displayed.
         return stored.values
     return stretch_to_uint8(values, ignore=_padding(stored, dataset))
 
 
 def _modality_values(stored: NDArray[Any], dataset: Any, places: list[Any]) -> NDArray[Any]:
-    """What the stored values measure: by the modality LUT, or by slope and intercept."""
+    """The stored values in the units of the modality (such as Hounsfield), by its LUT or by slope and intercept."""
     for place in places:
         if table := first_table(place, "ModalityLUTSequence", dataset):
             return table(stored)
         slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
         if slope is not None or intercept is not None:
-            # A slope of 0 would wipe the picture out: it is no more a slope than an empty one.
+            # A slope of 0 would erase the image, so it is treated like an empty one.
             return np.asarray(stored.astype(np.float64) * (slope or 1.0) + (intercept or 0.0))
     return stored
 
@@ -129,7 +128,7 @@ def windowed(values: NDArray[Any], centre: float, width: float, function: str = 
 
 
 def _padding(stored: StoredFrame, dataset: Any) -> NDArray[np.bool_] | None:
-    """Where a scanner filled the square around its round field: not to be stretched over."""
+    """Which pixels are padding around a round field of view; they must not count for the grey scale."""
     if stored.values.dtype.kind == "f":
         kind = "Float" if stored.values.dtype == np.float32 else "DoubleFloat"
         value = number(dataset, f"{kind}PixelPaddingValue")
@@ -146,7 +145,7 @@ def _padding(stored: StoredFrame, dataset: Any) -> NDArray[np.bool_] | None:
 
 
 def _as_stored(value: int | None, stored: StoredFrame) -> int | None:
-    """A padding value as a pixel with the same bits has it.
+    """A padding value with the sign of the pixels, from the same bits.
 
     63536 beside signed pixels is -2000 written as US, and -2000 beside unsigned ones is 63536 written as SS.
     """

@@ -1,4 +1,4 @@
-"""Which codec decodes a compressed DICOM frame, and what to install where none does."""
+"""Chooses the codec of a compressed DICOM frame, and names the package to install where none reads it."""
 
 import importlib.util
 import struct
@@ -12,7 +12,7 @@ _LOSSLESS = "pip install python-gdcm, or pylibjpeg-libjpeg (GPL)"
 _TWELVE = "pip install pylibjpeg-libjpeg (GPL)"
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-# Transfer syntax: what it is called, and what reads it where nothing installed does.
+# Transfer syntax -> its name, and the package that reads it.
 _SYNTAXES = {
     JPEG_BASELINE: ("JPEG", _EXTRA),
     JPEG_EXTENDED: ("JPEG of 12 bits", _TWELVE),
@@ -33,7 +33,7 @@ _ORDER_OF_JPEG = ("pillow", "pylibjpeg", "gdcm")
 
 
 class Codestream(NamedTuple):
-    """What the header of a compressed frame says."""
+    """The header of a compressed frame."""
 
     width: int
     height: int
@@ -74,7 +74,7 @@ def decode_frame(decoder: Any, image: Any, number: int, **options: Any) -> tuple
         try:
             values, properties = decoder.as_array(image, index=number, decoding_plugin=plugin, **options)
             return values, properties
-        except Exception:  # the next codec may know this kind of frame
+        except Exception:  # the next codec may support this kind of frame
             continue
     name, advice = _SYNTAXES.get(str(decoder.UID), ("compressed", ""))
     if str(decoder.UID) == JPEG_EXTENDED and importlib.util.find_spec("libjpeg") is None:
@@ -88,7 +88,7 @@ def _plugins(decoder: Any) -> Iterator[str]:
 
 
 def read_codestream(image: Any, number: int, num_frames: int) -> Codestream | None:
-    """What the compressed frame says of itself.
+    """The header of a compressed frame.
 
     Args:
         image: the data set with the pixels.

@@ -1,7 +1,7 @@
-"""Reading an element that may be empty or malformed: what cannot be read is absent.
+"""Reads DICOM elements that may be empty or malformed; an unreadable element is treated as absent.
 
 De-identifying tools and scanners leave `RescaleSlope` empty, write "2048,0" for a number, or keep a sequence whose
-item holds no table. The pixels of such a file are whole, so none of this may cost the image.
+item holds no table. The pixels of such a file are intact, so the image must still be read.
 """
 
 import math
@@ -63,10 +63,10 @@ def _undecoded(dataset: Any, name: str) -> Any:
 
 def _number(value: Any) -> float | None:
     try:
-        found = float(_plain(value) if isinstance(value, (str, bytes)) else value)
+        number = float(_plain(value) if isinstance(value, (str, bytes)) else value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _plain(value: Any) -> str:

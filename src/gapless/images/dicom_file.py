@@ -1,7 +1,7 @@
-"""From the bytes of a DICOM file to a data set that holds the elements asked for, and no others.
+"""Parses the requested elements of a DICOM file, and no others.
 
 Files without the preamble, without file meta information or without a transfer syntax are read too: the data set is
-then taken as little endian, with explicit or implicit VR as its first element looks.
+then read as little endian, with explicit or implicit VR by the form of its first element.
 """
 
 import io
@@ -19,7 +19,7 @@ from gapless.images.limits import ImageRefused, check_size
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-# What a header may add to the pixels of a deflated file before it is taken for a bomb.
+# Bytes that a deflated file may inflate to beside its pixels; a larger one is refused.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 INFLATED_AT_ONCE = 1 << 20
 FIRST_PIXEL_TAG = 0x7FE00000
@@ -117,7 +117,7 @@ def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...]) -> Any:
 
 
 def _check_inflated_size(pydicom: Any, deflated: bytes) -> None:
-    """Refuse a deflate bomb: a file that inflates to more than its own pixels and a header need."""
+    """Raise ImageRefused for a file that inflates to more than its pixels and a header need."""
     limit = _pixel_bytes(pydicom, deflated) + MAX_HEADER_BYTES
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0

@@ -1,7 +1,7 @@
 """The stored values of one frame of a DICOM file (PS3.3 C.7.6.3, PS3.5 section 8).
 
-pydicom decodes. What it would take at its word here is settled first: elements that are empty or contradict each
-other, and the length of the pixel data where it contradicts BitsAllocated.
+pydicom decodes, and trusts the header. So empty and contradictory elements are corrected first, and BitsAllocated where
+the length of the pixel data contradicts it.
 """
 
 from dataclasses import dataclass, replace
@@ -194,7 +194,7 @@ def _allocated(layout: _Layout, content: bytes) -> int:
 
 
 def _image(dataset: Any, layout: _Layout) -> Any:
-    """A data set of the pixels and of what describes them, with nothing in it that pydicom could stumble over."""
+    """A data set with the pixels and the corrected elements that describe them, and no others."""
     from pydicom.dataset import Dataset
 
     image = Dataset()
@@ -218,7 +218,7 @@ def _grey(image: Any, layout: _Layout, number: int, decoder: Any) -> NDArray[Any
     shift = layout.high_bit + 1 - layout.stored
     if not shift or layout.keyword != "PixelData":
         return np.asarray(decode_frame(decoder, image, number)[0])
-    # The whole words first: the values may lie in the high bits, as HighBit says, or not.
+    # The whole words are read first, because HighBit may be wrong about where the values are in them.
     image.BitsStored = layout.allocated
     words = np.asarray(decode_frame(decoder, image, number)[0])
     if (words & ((1 << shift) - 1)).any() and _fits(words, layout):
@@ -228,7 +228,7 @@ def _grey(image: Any, layout: _Layout, number: int, decoder: Any) -> NDArray[Any
 
 
 def _fits(words: NDArray[Any], layout: _Layout) -> bool:
-    """Whether every word is a number of BitsStored bits as it stands, so that HighBit must be wrong."""
+    """Whether every whole word fits into BitsStored bits, which shows that HighBit is wrong."""
     bits = layout.stored - layout.signed
     return bool((words < 1 << bits).all() and (words >= -(1 << bits)).all())
 

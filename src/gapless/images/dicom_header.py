@@ -1,7 +1,7 @@
-"""The few header values of a DICOM file that may leave a hospital.
+"""Reads the few DICOM header values that may be written to a manifest.
 
-An allow-list of elements, and of each only the standard's own terms: a name typed into "body part examined" goes
-nowhere.
+Only listed elements are read, and of each only the standard's terms: a name typed into "body part examined" is
+dropped.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ JOIN_ELEMENTS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Acc
 
 @dataclass(frozen=True)
 class Header:
-    """What a reader may know of a DICOM file.
+    """The permitted header values of a DICOM file.
 
     Args:
         labels: the allow-listed values, each one of the standard's terms or None.

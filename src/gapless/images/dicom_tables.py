@@ -34,7 +34,7 @@ class Table:
         return np.asarray(self.entries[places.clip(0, len(self.entries) - 1).astype(np.int64)])
 
     def _first_for(self, values: NDArray[Any]) -> int:
-        """The first mapped value with the sign that lets the table meet the values.
+        """The first mapped value with the sign for which the table covers the values.
 
         The standard lets it be US or SS by the sign of the pixels; files have the other one.
         """

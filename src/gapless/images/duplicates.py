@@ -1,4 +1,4 @@
-"""Perceptual hashes: what a picture looks like in 256 bits, the same when it is re-encoded, resized or brightened."""
+"""Perceptual hashes of images: 256 bits that stay nearly equal when an image is re-encoded, resized or brightened."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from gapless.images.near_copies import HASH_BITS, MAX_BITS
 from gapless.images.pixels import ImageRefused, load_image
 
 HASH_SIDE = 16
-# Half the bits of a picture's hash are set. Of an image that is one grey all over, or stripes of one direction, nearly
-# all coefficients are zero and hardly a bit is: such hashes are near to each other, whatever the images show.
+# Half the bits of an ordinary image's hash are set. A uniform image, or one of stripes in one direction, has nearly all
+# coefficients zero and few bits set; such hashes are near to each other although the images differ.
 MIN_SET_BITS = 2 * MAX_BITS
 FILES_AT_ONCE = 32
 
 
 class ImageHashes(NamedTuple):
-    """Hashes of images, [image, 4] words of 64 bits, and which of them say something."""
+    """Hashes of images, [image, 4] words of 64 bits, and which of them are plain or unreadable."""
 
     words: NDArray[np.uint64]
     plain: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""From numbers of any depth to 8 bits.
+"""Scales pixel values of any depth to 8 bits.
 
 Grey of more than 8 bits is scaled from its own smallest and largest value. Colours and lookup tables are scaled by the
 bits that they declare, because a dark picture may be meant to be dark; only values that contradict what is declared
@@ -38,7 +38,7 @@ def stretch_to_uint8(values: NDArray[Any], ignore: NDArray[np.bool_] | None = No
     low, high = values[counted].min(), values[counted].max()
     if high == low:
         return np.zeros(values.shape, np.uint8)
-    # Halves first: the difference of two extreme floats overflows.
+    # Divided by 2 first, because the difference of two extreme floats overflows.
     return quantised((np.where(finite, values, low) / 2 - low / 2) / (high / 2 - low / 2))
 
 

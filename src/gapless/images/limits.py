@@ -1,13 +1,13 @@
-"""What every reader of images refuses before it decodes, and the one exception that says so."""
+"""Limits that are checked before an image is decoded, and the exception for refused images."""
 
 from gapless.core.errors import DataRefused
 
 MAX_PIXELS = 64_000_000
-MAX_BYTES = 1 << 30  # a sparse file can be huge and cost its sender nothing
+MAX_BYTES = 1 << 30  # a sparse file can claim any size
 
 
 class ImageRefused(DataRefused):
-    """One image that cannot be used; `reason` is one of a few phrases that can be counted, `detail` says the rest."""
+    """One image that cannot be used; `reason` is one of a few phrases to count by, `detail` is free text."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason

@@ -1,12 +1,12 @@
-"""Sets of nearly equal hashes: which of a million images show one picture, without listing a pair.
+"""Finds sets of nearly equal hashes among millions of images without listing every pair.
 
 The sets are the connected components of the graph that joins two hashes which differ in at most `max_bits` bits. They
 are exactly those of a comparison of all pairs; a test compares the two. The steps:
 
 1. Equal hashes are one.
-2. A large cluster is taken out whole, from any hash of it outwards, so that the pairs inside it are never listed.
-3. What is left is looked up in hash tables of faiss (multi-index hashing): the bits are divided among more than
-   `max_bits / 2` tables, so that of two near hashes at least one table holds parts that differ in at most one bit.
+2. A large cluster is found as a whole by a search from one of its hashes, so that its pairs are never listed.
+3. The remaining hashes are looked up in hash tables of faiss (multi-index hashing): the bits are divided among more
+   than `max_bits / 2` tables, so that of two near hashes at least one table holds parts that differ in at most one bit.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ Rows = NDArray[np.int64]
 
 
 def near_sets(hashes: Words, max_bits: int = MAX_BITS) -> Rows:
-    """The set of each hash: hashes that differ in at most `max_bits` bits are in one, and so are those they lead to.
+    """The set of each hash: two hashes are in one set when a chain of steps of at most `max_bits` bits joins them.
 
     Args:
         hashes: [row, 4] words of 64 bits.
@@ -90,9 +90,9 @@ class _Sets:
 
 
 def _join_large_clusters(hashes: Words, max_bits: int, sets: _Sets) -> Rows:
-    """Join each large cluster that hashes drawn by lot fall into; gives the rows that are in none.
+    """Join each large cluster that contains a randomly drawn hash; returns the rows that are in none.
 
-    The draw decides about time alone: what it misses is found by the tables.
+    The draw affects only the time: clusters that it misses are found by the tables.
     """
     remaining = np.arange(len(hashes))
     rng = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def _join_large_clusters(hashes: Words, max_bits: int, sets: _Sets) -> Rows:
 
 
 def _cluster(hashes: Words, seed: NDArray[np.uint64], max_bits: int) -> NDArray[np.bool_]:
-    """Which rows the seed leads to: its near ones, those near to them, and so on.
+    """Which rows are in the cluster of the seed: rows near to it, rows near to those, and so on.
 
     A row can only be near to one of the newest members when its distance from the seed is within `max_bits` of theirs
     (the triangle inequality), so that of a tight cluster hardly anything else is ever compared.

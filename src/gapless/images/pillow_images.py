@@ -1,4 +1,4 @@
-"""Image files that Pillow decodes, as 8 bits.
+"""Decodes image files with Pillow to 8 bits.
 
 Pillow's own `.convert("RGB")` clips 16-bit images to white and drops alpha; here integers above 8 bits and floats are
 scaled from their own minimum and maximum, and transparency is laid over white, as a page shows it.
@@ -19,7 +19,7 @@ from gapless.images.deep_colour import deep_rawmode, deep_to_uint8, read_deep
 from gapless.images.grey import Pixels, stretch_to_uint8
 from gapless.images.limits import ImageRefused, check_size
 
-# What radiology comes in. Formats that run programs (EPS), nest others (ICO) or are rarely maintained stay out.
+# Formats in use in radiology. Formats that run programs (EPS), contain others (ICO) or lack maintenance are excluded.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 
 _ORIENTATIONS = {
@@ -143,7 +143,7 @@ def _tiff_tag(image: Image.Image, number: int) -> Any:
 
 
 def _over_white(image: Image.Image) -> Pixels:
-    """LA or RGBA on a white page."""
+    """An LA or RGBA image composed over white."""
     values = np.asarray(image).astype(np.uint32)
     colour, alpha = values[..., :-1], values[..., -1:]
     blended = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""From the bytes of an image file to an 8-bit array, the one way in this project.
+"""Decodes image files to 8-bit arrays.
 
     load_image(path_or_bytes) -> uint8 [height, width] or [height, width, 3]
 
-This module finds out who decodes: `pillow_images` for image files, `dicom` for DICOM.
+`pillow_images` decodes image files, `dicom` decodes DICOM.
 """
 
 import os
@@ -68,7 +68,7 @@ def verify_image(content: bytes, *, frame: int = 0) -> tuple[int, int]:
 def read_file(path: Path, name: str) -> bytes:
     """The bytes of an image file, which messages call `name`."""
     try:
-        # not blocking: opening a pipe would wait for somebody who writes into it
+        # not blocking: opening a named pipe would otherwise wait for a writer
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):

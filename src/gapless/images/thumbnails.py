@@ -13,7 +13,7 @@ QUALITY = 70
 def thumbnail(source: str | Path | bytes, side: int = THUMBNAIL_SIDE) -> bytes | None:
     """A JPEG whose longer side is at most `side`; None for an image that is gone or cannot be read.
 
-    It holds pixels only: nothing of the source's header, EXIF or file name.
+    The JPEG has no metadata: nothing of the source's header, EXIF or file name.
     """
     try:
         return thumbnail_of_pixels(load_image(source), side)

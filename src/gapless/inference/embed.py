@@ -1,4 +1,4 @@
-"""The only inference loop: a model over the rows of a manifest, or over embeddings where its encoders take vectors."""
+"""Embeds the rows of a manifest with a model, or precomputed embeddings where its encoders take vectors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

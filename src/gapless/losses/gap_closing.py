@@ -147,6 +147,10 @@ class GapClosingLoss(nn.Module):
         if isinstance(self.logit_scale, nn.Parameter):
             self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
+    def after_step(self) -> None:
+        """What the trainer calls after each optimizer step."""
+        self.clamp_logit_scale()
+
     def forward(
         self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None, groups: Tensor | None = None
     ) -> GapLossTerms:

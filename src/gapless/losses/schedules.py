@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def weight_at(weight: float | Schedule, progress: float) -> float:
     return weight(progress) if isinstance(weight, Schedule) else check_weight(float(weight))
 
 
-# The one schedule that the authors' code ships.
-PUBLISHED_ALIGNMENT = Schedule.linear(1.0, 2.0)
-PUBLISHED_UNIFORMITY = Schedule.linear(1.0, 0.0)
+def as_weight(value: Any) -> Any:
+    """A weight as files hold it, where a list of [progress, weight] points is a schedule; all else stays as it is."""
+    return Schedule(tuple((point[0], point[1]) for point in value)) if isinstance(value, list) else value
+
+
+# The one schedule that the authors' code ships; it goes with a temperature that is fixed at 0.1.
+PUBLISHED_ALIGNMENT = Schedule(((0.0, 1.0), (0.5, 1.0), (1.0, 2.0)))
+PUBLISHED_UNIFORMITY = Schedule(((0.0, 1.0), (0.2, 1.0), (0.7, 0.0)))
+PUBLISHED_TEMPERATURE = 0.1

@@ -1,4 +1,4 @@
-"""Names of image files as tables write them, and the file that each means.
+"""Resolves the names of image files in tables to the files that they mean.
 
 Tables travel between systems: Windows writes backslashes, macOS writes accents as two characters, other programs
 write `./`, `file://` or whole paths. `name_below` gives the name as it stands below the root; it never leads out of
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# The names of a larger folder are not held in memory; in it, only exact names are files.
+# The names of a larger folder are not cached; in such a folder only exact names match.
 MAX_LISTED = 1_000_000
 
 
@@ -42,15 +42,15 @@ def name_below(root: Path, name: str) -> str:
     unix = _below(root, name.replace("\\", "/"))
     if ".." in PurePosixPath(unix).parts or os.path.isabs(unix):
         return name
-    found = _matches(root, unix, nfc)
-    distinct = {(status.st_dev, status.st_ino): path for path in found if (status := os.stat(root / path))}
+    matches = _matches(root, unix, nfc)
+    distinct = {(status.st_dev, status.st_ino): path for path in matches if (status := os.stat(root / path))}
     if len(distinct) > 1:
         raise SeveralFiles(f"{len(distinct)} files fit: {', '.join(ascii(path) for path in sorted(distinct.values()))}")
     return next(iter(distinct.values()), name)
 
 
 def hint_for(root: Path, name: str) -> str:
-    """Why a name may have no file, for a message; "" when nothing is known."""
+    """A hint for a message: why a name may have no file; "" when there is none."""
     if _ADDRESS.match(name):
         return "this is an address, and nothing is downloaded"
     if _DRIVE.match(name):
@@ -81,7 +81,7 @@ def _without_scheme(name: str) -> str:
 
 
 def _below(root: Path, name: str) -> str:
-    """Without `./`, doubled slashes and the root itself; names that climb stay, to be refused."""
+    """The name without `./`, doubled slashes and the root; names with `..` stay, and are refused later."""
     if not name or "\0" in name or ".." in PurePosixPath(name).parts or _ADDRESS.match(name):
         return name
     if os.path.isabs(name):

@@ -1,9 +1,9 @@
-"""What a build has verified so far, beside the manifest to be, so that an interrupted run continues.
+"""Records the verified images of a build, so that an interrupted build continues.
 
 `.<name>.resume/` holds `journal.jsonl` and the copied images; it is removed when the manifest is written or refused.
-A line of the journal says which row it is of (by the name of the row's copy, which no two rows share), by which key
-its image is known (its bytes, or its file with its times), and what was found. Refusals are not kept: what was missing
-or could not be decoded may be there after the interruption.
+A line of the journal holds the name of the row's copy, which is unique, the key of its image (made of its bytes, or of
+its file with its times), and the result. Refusals are not recorded: an image that was missing or could not be decoded
+is tried again.
 """
 
 import json
@@ -24,7 +24,7 @@ from gapless.manifest.rows import ImageSource
 JOURNAL_FILE = "journal.jsonl"
 VERSION = 2
 ENTRIES = frozenset({"name", "key", "image", "bytes", "width", "height", "sha256"})
-# Another version of these may decode an image to other pixels, or one that could not be decoded.
+# Results are valid for these versions only: another version may decode an image differently.
 DECODERS = ("gapless", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls")
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Journal:
 
 
 def directory_beside(out: Path) -> Path:
-    """Where the work of an interrupted build of `out` lies."""
+    """The directory with the results of an interrupted build of `out`."""
     return out.parent / f".{out.name}.resume"
 
 

@@ -1,4 +1,4 @@
-"""The manifest: the one table that every command reads, and the only format it is written in.
+"""Reads and writes manifests, the table of pairs that every command reads.
 
 A directory with `manifest.parquet` (one row per pair), `manifest.json` (where it comes from, what was counted) and
 `skipped.jsonl` (every row that was left out, with the reason).
@@ -24,7 +24,7 @@ from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, one_line
 
 SPLITS = ("train", "validation", "test")
-# What people call the three, in any case; "training set" and "test_split" are understood too.
+# Common names of the three splits, in any case; "training set" and "test_split" are recognised too.
 _SPLIT_OF = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("validation", "validate", "validating", "valid", "val", "vali"), "validation"),
@@ -116,20 +116,20 @@ class Manifest:
         """The image file of a row of this table.
 
         Raises:
-            DataRefused: a name that leads out of the image root, as no reader of ours writes one.
+            DataRefused: a name that leads out of the image root.
         """
         name = self._image_names[row]
         path = os.path.normpath(self.image_root / name)
         if "\0" in name or not (
             is_below(path, os.path.normpath(self.image_root))
-            or is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # by another way to the same place
+            or is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # the same folder by another path
         ):
             raise DataRefused(f"{self.path}: the image {name[:80]!r} lies outside the image root")
         return Path(path)
 
     @property
     def first_captions(self) -> list[str]:
-        """The caption of each row that stands for it wherever one is measured or embedded."""
+        """The first caption of each row, which is the one that is embedded and measured."""
         return [captions[0] for captions in self.table["captions"].to_pylist()]
 
     def rows_per_split(self) -> dict[str, int]:
@@ -156,7 +156,7 @@ def is_below(path: str, root: str) -> bool:
 
 
 def check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
-    """Refuse a description that speaks of columns which the table has not."""
+    """Raise DataRefused for a description that names columns which the table lacks."""
     lists = [info.get("labels"), info.get("modalities")]
     named = [name for names in lists if isinstance(names, list) for name in names]
     is_plain = all(isinstance(names, list) for names in lists) and all(isinstance(name, str) for name in named)
@@ -221,7 +221,7 @@ class ManifestWriter:
 
     def keep(self, row: Mapping[str, Any]) -> None:
         self.kept += 1
-        # Where an image lies is not part of what the data is: the fingerprint survives a move.
+        # The image's path is not part of the fingerprint, which so stays the same when images are moved.
         content = [row[name] for name in self.schema.names if name != "image"]
         self._digest.update(json.dumps(content).encode())
         self._pending.append(row)

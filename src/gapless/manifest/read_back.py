@@ -1,7 +1,7 @@
-"""The last look before a manifest is finished: each of its rows has the image that was verified.
+"""Checks, before a manifest is finished, that each row still has the image that was verified.
 
-Copies are read again and their checksums compared. Files that stay where they are were read while the manifest was
-made; whether they have changed since tells their identity, without reading them again.
+Copies are read again and their checksums compared. Files that stay in place are compared by their identity (inode and
+times), and read again only where that has changed.
 """
 
 import array
@@ -26,7 +26,7 @@ FILES_AT_ONCE = 64
 
 
 class Identities:
-    """By which identity each kept row's image was verified: 8 bytes a row."""
+    """The identity with which each row's image was verified, in 8 bytes a row."""
 
     def __init__(self) -> None:
         self._hashes = array.array("q")
@@ -64,7 +64,7 @@ def check_files(directory: Path, image_root: Path, identities: Identities) -> No
     """
 
     def is_unchanged(row: int, path: Path, sha256: str) -> bool:
-        # A file that was touched, or moved and put back, may still hold the same bytes.
+        # A file whose times have changed may still hold the same bytes.
         return identities.has(row, path) or files.sha256_of(path) == sha256
 
     _check(directory, image_root, is_unchanged)
@@ -85,7 +85,7 @@ def _check(directory: Path, image_root: Path, holds: Callable[[int, Path, str], 
 
 
 def _judge(table: pa.Table, image_root: Path, holds: Callable[[int, Path, str], bool]) -> set[str]:
-    """The names of all images; refused when one of them is not as it was."""
+    """The names of all images; DataRefused when one of them is missing or has changed."""
 
     def fault(row: int, name: str, sha256: str) -> str | None:
         try:
@@ -94,7 +94,7 @@ def _judge(table: pa.Table, image_root: Path, holds: Callable[[int, Path, str], 
             return f"{ids[row]!r} ({name} is missing)"
 
     def faults_of(chunk: Sequence[tuple[int, str, str]]) -> tuple[int, list[str]]:
-        return len(chunk), [said for entry in chunk if (said := fault(*entry))]
+        return len(chunk), [message for entry in chunk if (message := fault(*entry))]
 
     names: list[str] = table["image"].to_pylist()
     ids: list[str] = table["id"].to_pylist()
@@ -104,8 +104,8 @@ def _judge(table: pa.Table, image_root: Path, holds: Callable[[int, Path, str], 
         ThreadPoolExecutor(available_cores()) as pool,
         tqdm(desc="reading images back", unit="image", total=len(names), disable=None, mininterval=0.5) as progress,
     ):
-        for count, found in pool.map(faults_of, _chunks(entries)):
-            faults += found
+        for count, chunk_faults in pool.map(faults_of, _chunks(entries)):
+            faults += chunk_faults
             progress.update(count)
     if faults:
         more = "; ..." if len(faults) > NUM_NAMED else ""

@@ -1,4 +1,4 @@
-"""What a reader yields: raw rows, and where the bytes of their images are.
+"""Raw rows, which readers yield, and the sources of their images.
 
 A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
 """
@@ -16,7 +16,7 @@ from typing import Protocol
 from gapless.images.pixels import ImageRefused, read_file
 from gapless.manifest.image_paths import hint_for
 
-# A path that is longer cannot be a file of ours; the cap keeps a broken table from being echoed whole.
+# A longer name is refused, because a broken table would otherwise be quoted whole in a message.
 MAX_NAME_LENGTH = 1024
 
 
@@ -28,7 +28,7 @@ class ImageSource(Protocol):
         ...
 
     def key(self) -> str:
-        """Changes whenever the bytes may have changed; an interrupted run continues by it.
+        """A text that changes whenever the bytes may have changed; an interrupted build compares it.
 
         A name and a length are not enough: in Parquet all images may be called `image.png` and have one length.
         """
@@ -65,7 +65,7 @@ class BytesSource:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the bytes; kept, so that neither the check nor another process computes it again."""
+        """The checksum of the bytes, computed once and passed on to other processes."""
         return hashlib.sha256(self.content).hexdigest()
 
     def key(self) -> str:
@@ -91,9 +91,9 @@ class RawRow:
     Args:
         origin: where it stands in the source (`train.jsonl:17`), for messages.
         split: any usual spelling ("dev", "val", ...); None is train, an empty text a cell that names no split.
-        group: what must not be split; None puts it with the rows of the same image, and with no others.
+        group: name of the article, patient or case; None groups the row with the rows of the same image only.
         fault: (reason, detail) when the reader already knows that the row is unusable.
-        expected: True when a fault is the user's wish (a licence that is not selected) and not bad data.
+        expected: True when the user asked to leave such rows out (a licence that is not selected).
     """
 
     origin: str
@@ -111,7 +111,7 @@ class RawRow:
 
 
 def select_licences(rows: Iterable[RawRow], licences: Sequence[str]) -> Iterator[RawRow]:
-    """Leave out, by the user's wish, rows under other licences; an empty list keeps all, faulty rows stay as they are.
+    """Mark rows under other licences as left out; an empty list selects all, and faulty rows stay as they are.
 
     "CC BY" and "cc-by" are one licence; "CC BY" and "CC BY-NC" are two.
     """
@@ -125,12 +125,12 @@ def select_licences(rows: Iterable[RawRow], licences: Sequence[str]) -> Iterator
 
 
 def licence_key(licence: str) -> str:
-    """A licence's name without the differences of spelling."""
+    """A licence's name in one spelling."""
     return " ".join(re.split(r"[\s_-]+", licence.strip().upper()))
 
 
 def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawRow:
-    """A row that is counted and listed, never kept."""
+    """A row that is counted and listed as skipped."""
     return RawRow(origin=origin, id=id, fault=(reason, detail))
 
 
@@ -163,10 +163,10 @@ def contained_path(root: Path, name: str) -> Path:
 
 @lru_cache(maxsize=4096)
 def _resolved(folder: str) -> str:
-    """Cached: every image of a folder would otherwise resolve the same links again."""
+    """The folder with its links resolved; cached, because all images of a folder need it."""
     return os.path.realpath(folder)
 
 
 def forget_links() -> None:
-    """Resolve the links of all folders anew; they may have changed since the last build in this process."""
+    """Clear the cache of resolved links, which may have changed since the last build in this process."""
     _resolved.cache_clear()

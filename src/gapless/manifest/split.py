@@ -1,4 +1,4 @@
-"""Splits that share no group, and how much others share.
+"""Assigns rows to train, validation and test so that no group is in two splits.
 
 split_manifest("manifest", "manifest-split", stratify="region")
 """
@@ -16,7 +16,7 @@ from gapless.manifest.manifest import SPLITS, Manifest, ManifestWriter
 from gapless.manifest.read_back import check_present
 
 FRACTIONS = (0.8, 0.1, 0.1)
-# One group with more than this share of the rows, and not of a handful of rows, is said aloud.
+# A group with more than this share of the rows is reported, unless there are only a few rows.
 CROWD_SHARE = 0.5
 MIN_CROWD = 10
 
@@ -86,7 +86,7 @@ def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Se
 
 
 def one_group_sentence(sizes: Mapping[str, int]) -> str | None:
-    """What to say when one group holds all rows, or most of them: such data cannot be split. The group is not quoted.
+    """A warning when one group holds all or most rows: such data cannot be split. It does not quote the group.
 
     Args:
         sizes: rows of each group.
@@ -159,7 +159,7 @@ def _stratum_of_groups(groups: Sequence[str], strata: Sequence[str | None] | Non
 
 
 def join_groups(groups: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Groups, with those that share a key (an image's checksum) under one name: the smallest of theirs."""
+    """The groups, where groups that share a key (an image's checksum) get one name: the smallest of theirs."""
     parent = {group: group for group in groups}
 
     def root(group: str) -> str:

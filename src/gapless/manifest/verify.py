@@ -1,4 +1,4 @@
-"""Opening an image once, in whichever process: read, decode, hash, and store a copy when the manifest keeps one."""
+"""Verifies an image: reads, decodes and hashes it, and stores a copy when the manifest holds its images."""
 
 import hashlib
 import io
@@ -44,11 +44,11 @@ def check_image(source: ImageSource, name: str, options: ImageOptions, store: Pa
     """
     try:
         content = original = source.read()
-        found = {}
+        text_suspicion = {}
         if store is not None and is_dicom(content):
             pixels = load_image(content, frame=options.frame)
             content = encode_png(pixels)
-            found = {"text": suspects_text(pixels)} if options.find_text else {}
+            text_suspicion = {"text": suspects_text(pixels)} if options.find_text else {}
         facts = ImageModality.check(content, {"frame": options.frame})
         stored = None
         if store is not None:
@@ -63,13 +63,13 @@ def check_image(source: ImageSource, name: str, options: ImageOptions, store: Pa
     else:
         digest = hashlib.sha256(content).hexdigest()
     length = None if stored is None else len(content)
-    return {"image": stored, "bytes": length, **facts, "sha256": digest, **found}
+    return {"image": stored, "bytes": length, **facts, "sha256": digest, **text_suspicion}
 
 
 def check_images(
     work: Sequence[tuple[ImageSource, str]], options: ImageOptions, store: Path | None
 ) -> list[dict[str, Any]]:
-    """Verify a chunk; each result also carries the `name` and `key` by which an interrupted run knows the row.
+    """Verify a chunk; each result also has the `name` and `key` by which an interrupted build finds it.
 
     The key is taken before the image is read: a file that changes in between is then verified again.
     """
@@ -77,7 +77,7 @@ def check_images(
 
 
 def is_stored(result: Mapping[str, Any], store: Path | None) -> bool:
-    """Whether the copy that a result speaks of (if any) is still there, whole as far as its length tells."""
+    """Whether the copy of a result, if it has one, still exists with the same length."""
     if store is None or "reason" in result:
         return True
     try:
@@ -87,7 +87,7 @@ def is_stored(result: Mapping[str, Any], store: Path | None) -> bool:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Lossless, and without any metadata."""
+    """The pixels as a PNG file without metadata."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
     return stream.getvalue()
@@ -99,7 +99,7 @@ def _suffix(content: bytes) -> str:
 
 def _store(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A killed run leaves no torn copy under the final name; new_directory syncs the files at the end.
+    # Renaming keeps a killed run from leaving a partial copy; new_directory syncs the files at the end.
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Checking images on all cores, in order; an image that crashes its decoder costs its own row alone."""
+"""Verifies images on all cores, in order; an image that crashes its decoder makes only its own row faulty."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +59,7 @@ def _result(
 
 
 def _check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> Iterator[dict[str, Any]]:
-    """After an image of this chunk, or of one that was under way with it, took its process down: find out which."""
+    """Verify the images of a chunk one by one in another process, to find the image that crashed the decoder."""
     executor = new_executor(1)
     try:
         for source, name in chunk:

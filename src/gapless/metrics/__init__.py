@@ -1,1 +1,1 @@
-"""Embeddings in, numbers out: the gap, retrieval, grouping, and their uncertainty."""
+"""Figures of embeddings: the modality gap, retrieval, grouping, and their intervals."""

@@ -1,10 +1,11 @@
-"""The catalogue of figures: what each key means, once, for every table, report, card, curve, page and document.
+"""The catalogue of figures: the label, unit, range and direction of each key that result files hold.
 
     entry_of("retrieval/image_to_text/R@10").label      # "R@10, image to text"
     entry_of("gap/centroid_distance").better            # "lower"
 
-Nothing else in gapless states a figure's name, unit, direction or value when the gap is closed. A further figure is one
-entry with a function, added by a module of this room or by another package (entry-point group `gapless.figures`).
+Tables, reports, cards, curves and docs/figures.md read these entries; nothing else states a name, unit or direction. A
+further figure is one entry with a function, added by a module of this room or by another package (entry-point group
+`gapless.figures`).
 """
 
 import math
@@ -20,25 +21,25 @@ from gapless.core.registry import Registry
 
 Better = Literal["higher", "lower", "neither"]
 Unit = Literal["", "fraction", "degrees", "rank", "tokens"]
-# What a placeholder of a key stands for in the keys of a file.
+# The pattern that each placeholder of an entry's key matches in the keys of a file.
 _PLACEHOLDERS = {
     "<modality>": r"(?P<modality>[^/]+)",
     "<direction>": r"(?P<direction>[^/]+_to_[^/]+|mean)",
     "<k>": r"(?P<k>[0-9]+)",
 }
-# The figures that say in a few numbers how the modalities lie to each other; they stand beside every map.
+# The figures that summarise the gap; every map of embeddings shows them.
 GAP_HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "gap/separability_auc", "gap/mixing@10")
 ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
 @dataclass(frozen=True)
 class PairInputs:
-    """What the function of a further figure is given: one pair of modalities.
+    """The arguments of a further figure's function: the embeddings of one pair of modalities.
 
     Args:
         first, second: [pair, dim] unit-norm rows, row i of both one pair.
-        groups: [pair] integers from 0: what must not be split.
-        seed: of whatever is drawn.
+        groups: [pair] integers from 0; rows of one group must stay in one fold.
+        seed: for a function that draws random numbers.
     """
 
     first: Tensor
@@ -53,7 +54,7 @@ class FigureEntry:
 
     Args:
         key: as in every JSON file; `<modality>`, `<direction>` (image_to_text, mean) and `<k>` stand for what varies.
-        label: what people call it, standing alone.
+        label: its name where no heading stands above it.
         meaning: the formula, or one sentence.
         low, high: the range; infinite where there is no bound.
         better: which way is better.
@@ -64,7 +65,7 @@ class FigureEntry:
         closed: its value when the gap is closed, as text; "" where closing does not fix it.
         misleads: how it misleads.
         cost: what it takes to compute.
-        needs: what must be given beside the embeddings.
+        needs: inputs that it requires beside the embeddings.
         source: paper, or "" for what is standard.
         compute: the function of a further figure. It gives one number for a pair of modalities, or a number for each
             row ([pair]), whose mean is the figure and gets an interval. None for those that `measure` computes
@@ -99,7 +100,7 @@ class FigureEntry:
 
     @property
     def decimals_shown(self) -> int:
-        """Decimals in a table: percent, degrees, ranks and lengths need one at most."""
+        """Decimals in a table: percent, degrees, ranks and lengths have at most one."""
         return 1 if self.unit else self.decimals
 
     @cached_property
@@ -129,49 +130,66 @@ FIGURES: Registry[FigureEntry] = Registry("figure", "gapless.metrics", "gapless.
 
 
 def further_figures() -> tuple[FigureEntry, ...]:
-    """The entries that bring a function of their own."""
+    """The entries that have their own function."""
     return tuple(entry for entry in FIGURES.values() if entry.compute is not None)
 
 
 @lru_cache(maxsize=4096)
 def entry_of(key: str) -> FigureEntry | None:
-    """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none."""
+    """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none.
+
+    >>> entry = entry_of("gap/centroid_distance/image-text")
+    >>> entry.key, entry.better
+    ('gap/centroid_distance', 'lower')
+    """
     for entry in FIGURES.values():
         if entry.key == key:
             return entry
     return next((entry for entry in FIGURES.values() if entry.pattern.fullmatch(key)), None)
 
 
-def known(key: str) -> FigureEntry:
-    """The entry of a key that code names; a missing one is a fault of gapless itself."""
+def required_entry(key: str) -> FigureEntry:
+    """The entry of a key that must be in the catalogue; a missing one is an AssertionError."""
     entry = entry_of(key)
     assert entry is not None, f"{key} is not in the catalogue of figures"
     return entry
 
 
 def label_of(key: str) -> str:
-    """What people call the figure of a key, with what varies in it; the key itself where the catalogue has none."""
+    """The label of a key, with its direction, modality and k filled in; the key itself where it has no entry.
+
+    >>> label_of("retrieval/image_to_text/R@10")
+    'R@10, image to text'
+    """
     entry = entry_of(key)
     if entry is None:
         return key
-    found: dict[str, Any] = {}
+    varying: dict[str, Any] = {}
     if (match := entry.pattern.fullmatch(key)) is not None:
-        found = {name: text for name, text in match.groupdict().items() if text}
+        varying = {name: text for name, text in match.groupdict().items() if text}
     label = entry.label
     for name in ("modality", "direction", "k"):
-        label = label.replace(f"<{name}>", found.get(name, "").replace("_to_", " to "))
-    extra = [found[name] for name in ("label", "pair") if name in found]
+        label = label.replace(f"<{name}>", varying.get(name, "").replace("_to_", " to "))
+    extra = [varying[name] for name in ("label", "pair") if name in varying]
     return f"{label} ({', '.join(extra)})" if extra else label
 
 
 def headline_of(key: str) -> str:
-    """`mixing (0.5 when closed)`: the name of a figure with how to read it, where closing has a value for it."""
-    closed = known(key).closed
+    """The label of a key with its value when the gap is closed, if it has one: `mixing (0.5 when closed)`.
+
+    >>> headline_of("gap/mixing@10")
+    'mixing (0.5 when closed)'
+    """
+    closed = required_entry(key).closed
     return f"{label_of(key)} ({closed} when closed)" if closed else label_of(key)
 
 
 def range_text(entry: FigureEntry) -> str:
-    """`0 to 2`, `0 or more`, `any`."""
+    """`0 to 2`, `0 or more`, `any`.
+
+    >>> range_text(required_entry("gap/centroid_distance"))
+    '0 to 2'
+    """
     low, high = entry.low, entry.high
     if math.isinf(low):
         return "any" if math.isinf(high) else f"up to {high:g}"
@@ -179,7 +197,7 @@ def range_text(entry: FigureEntry) -> str:
 
 
 def markdown_table(family: str) -> str:
-    """The figures of a family as the table that docs/figures.md shows; a test holds the page against it."""
+    """The figures of a family as the table that docs/figures.md shows; a test compares the page with it."""
     rows = [
         (
             f"`{entry.key}`",

@@ -1,4 +1,4 @@
-"""How far apart modalities lie: functions of checked unit-norm rows that give a Figure, which can be resampled."""
+"""Figures of the modality gap: functions of validated unit-norm rows that return a Figure, which can be resampled."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,10 +20,15 @@ def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, 
     With d_i = a_i - b_i: `||mean d||`; `sqrt(max(0, ||mean d||^2 - sum ||d_i - mean d||^2 / (n (n - 1))))`, which takes
     pairs as independent; and `sqrt(max(0, ||mean d||^2 - G / (G - 1) sum_g ||sum_(i in g) (d_i - mean d)||^2 / n^2))`,
     which takes the G groups as independent (for one pair a group the same number; exact in expectation for groups of
-    one size). A mean of n differences has length about sqrt(trace / n) even when nothing separates the modalities; a
-    resample adds that length once more, so that the replicates take it off again (squared, before the root).
+    one size). A mean of n differences has length about sqrt(trace / n) even when nothing separates the modalities. A
+    resample adds that length a second time, so its square is subtracted from the squared replicates.
 
     Reference: the cluster-robust variance of a mean (Liang and Zeger, Biometrika 1986).
+
+    >>> groups = GroupSums(torch.arange(2), 2)
+    >>> a, b = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    >>> round(centroid_distance(a, b, groups)[0].value, 4)
+    1.4142
     """
     difference = a - b
     num_rows = len(difference)
@@ -69,7 +74,7 @@ def off_diagonal_cosine(a: Tensor, b: Tensor, groups: GroupSums) -> Figure:
     pairs = groups.sum((a * b).sum(dim=1).double())
 
     def replicates(draws: Tensor) -> Tensor:
-        # a row meets itself only in its own draws, so its copies are left out as the row itself is
+        # pairs of a row with itself or with a drawn copy of itself are left out
         whole = (draws.to(top.dtype) @ top).double() * (draws.to(other.dtype) @ other).double()
         count = (draws @ sizes).square() - draws.square() @ sizes
         return (whole.sum(dim=1) - draws.square() @ pairs) / count
@@ -82,7 +87,8 @@ def off_diagonal_cosine(a: Tensor, b: Tensor, groups: GroupSums) -> Figure:
 def uniformity(kernel_sums: Tensor, groups: GroupSums) -> Figure:
     """`log mean_{i != j} exp(-2 ||x_i - x_j||^2)` from the row sums of its kernel; in [-8, 0], 0 = all rows coincide.
 
-    A row stands in two places of every pair, so that the replicates move twice as far as the mean of its row sums.
+    It is the log of a degree-2 U-statistic: each row is on both sides of its pairs, so the log-ratio of row sums is
+    doubled in the replicates.
     """
     num_rows = len(kernel_sums)
     mean = float(kernel_sums.sum()) / (num_rows * (num_rows - 1))
@@ -130,7 +136,7 @@ def separability_auc(a: Tensor, b: Tensor, groups: GroupSums, seed: int = 0) -> 
     total = [torch.stack(parts).sum(dim=0) for parts in zip(*moments, strict=True)]
     parts: list[Callable[[Tensor], Tensor]] = []
     for rows, own in zip(members, moments, strict=True):
-        gram, first, second = (whole - held for whole, held in zip(total, own, strict=True))
+        gram, first, second = (whole - own_fold for whole, own_fold in zip(total, own, strict=True))
         count = 2 * (len(a) - len(rows))
         mean = (first + second) / count
         gram = gram - count * torch.outer(mean, mean) + torch.eye(len(mean), dtype=gram.dtype)
@@ -159,7 +165,7 @@ def _moments(a: Tensor, b: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def group_folds(groups: GroupSums, seed: int, num_folds: int = NUM_FOLDS) -> Tensor:
-    """The fold of each group, [group]: groups in random order, dealt out in turn."""
+    """The fold of each group, [group]: groups in random order are assigned to the folds in turn."""
     if groups.num_groups < 2:
         raise ValueError(f"a probe needs at least 2 groups to hold some out, got {groups.num_groups}")
     order = torch.from_numpy(np.random.default_rng(seed).permutation(groups.num_groups))
@@ -187,7 +193,10 @@ def _auc(score: Tensor, positive: Tensor, member: Tensor) -> Callable[[Tensor], 
 def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     """Angle of each pair of unit-norm rows in degrees, `2 atan2(||a - b||, ||a + b||)`; in [0, 180], 0 = coinciding.
 
-    Near 0 and 180 degrees it keeps the digits that an arc cosine loses.
+    An arc cosine would lose precision near 0 and 180 degrees.
+
+    >>> angle_deg(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor([90.], dtype=torch.float64)
     """
     difference, total = (a - b).double().norm(dim=1), (a + b).double().norm(dim=1)
     return torch.rad2deg(2 * torch.atan2(difference, total))

@@ -1,7 +1,7 @@
-"""Do embeddings of both modalities fall into the classes that a human named? Clusters and probes against labels.
+"""Agreement of embeddings with labels: clusters, nearest neighbours and linear probes.
 
-Rows of all modalities are stacked, so that a gap shows: clusters that follow the modality cannot follow the label.
-Splits are by group: rows of one article or patient, in any modality, are never on both sides.
+The rows of all modalities are stacked: where there is a gap, clusters separate the modalities and not the classes.
+Folds are by group: rows of one article or patient, in any modality, are in one fold.
 """
 
 import warnings
@@ -54,7 +54,7 @@ def grouping(
     Args:
         modalities: name -> [pair, dim] unit-norm rows.
         codes: [pair] label codes, -1 = missing.
-        groups: what must not be split.
+        groups: rows of one group are in one fold.
         prototype: the modality whose class means classify the others (zero-shot), usually the text.
         maximum: pairs used at most; more are sampled by whole groups, and `num_pairs` says how many were used.
     """
@@ -69,9 +69,9 @@ def grouping(
             f"grouping needs labels of at least two classes, found {num_labels} in the {len(rows)} rows used"
         )
     over_seeds = cluster_agreement(stacked, all_labels, num_labels, seed)
-    kept = GroupSums(*_renumber(groups.index[rows]))
+    used_groups = GroupSums(*_renumber(groups.index[rows]))
     original = groups.index[rows].repeat(len(names))
-    folds = group_folds(kept, seed)[kept.index]
+    folds = group_folds(used_groups, seed)[used_groups.index]
     all_folds = folds.repeat(len(names))
     stacked_groups = GroupSums(original, groups.num_groups)
     figures = {
@@ -106,16 +106,16 @@ def cluster_agreement(stacked: Tensor, labels: Tensor, num_labels: int, seed: in
 
     scores = dict(zip(CLUSTER_FIGURES, (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score), strict=True))
     rows, truth = stacked.cpu().numpy(), labels.cpu().numpy()
-    found: dict[str, list[float]] = {f"{part}{name}": [] for part in ("", "random/") for name in scores}
+    agreement: dict[str, list[float]] = {f"{part}{name}": [] for part in ("", "random/") for name in scores}
     for trial in range(NUM_CLUSTER_SEEDS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes: a collapsed model
             clusters = KMeans(num_labels, n_init=1, random_state=seed + trial).fit_predict(rows)
         chance = np.random.default_rng(seed + trial).integers(num_labels, size=len(rows))
         for name, score in scores.items():
-            found[name].append(float(score(truth, clusters)))
-            found[f"random/{name}"].append(float(score(truth, chance)))
-    return {name: np.array(values) for name, values in found.items()}
+            agreement[name].append(float(score(truth, clusters)))
+            agreement[f"random/{name}"].append(float(score(truth, chance)))
+    return {name: np.array(values) for name, values in agreement.items()}
 
 
 def _knn_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
@@ -123,12 +123,12 @@ def _knn_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     correct = torch.zeros(len(rows), dtype=torch.float64)
     num_labels = int(labels.max()) + 1
     for fold in range(int(folds.max()) + 1):
-        held, rest = (folds == fold).nonzero().flatten(), (folds != fold).nonzero().flatten()
+        test_rows, rest = (folds == fold).nonzero().flatten(), (folds != fold).nonzero().flatten()
         gallery, answers = rows[rest].T.contiguous(), labels[rest]
-        for part in blocks(len(held), ROWS_AT_ONCE):
-            queries = held[part]
+        for part in blocks(len(test_rows), ROWS_AT_ONCE):
+            queries = test_rows[part]
             near = (rows[queries] @ gallery).topk(min(NUM_NEIGHBOURS, len(rest)), dim=1)
-            # a vote counts 1 plus a sliver of the cosine, which can only break a tie
+            # a vote counts 1 plus less than 1/10 of a vote by its cosine, so that the cosine only breaks ties
             votes = (1.0 + near.values.double() / (4 * NUM_NEIGHBOURS)).clamp_min(0)
             ballot = torch.zeros(len(queries), num_labels, dtype=torch.float64)
             ballot.scatter_add_(1, answers[near.indices], votes)
@@ -143,12 +143,12 @@ def _probe_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     x, y, fold_of = rows.cpu().numpy(), labels.cpu().numpy(), folds.cpu().numpy()
     correct = np.zeros(len(x))
     for fold in np.unique(fold_of):
-        held = fold_of == fold
-        if len(np.unique(y[~held])) < 2:
-            guess = np.full(held.sum(), y[~held][0])
+        is_test = fold_of == fold
+        if len(np.unique(y[~is_test])) < 2:
+            guess = np.full(is_test.sum(), y[~is_test][0])
         else:
-            guess = RidgeClassifier(alpha=1.0).fit(x[~held], y[~held]).predict(x[held])
-        correct[held] = guess == y[held]
+            guess = RidgeClassifier(alpha=1.0).fit(x[~is_test], y[~is_test]).predict(x[is_test])
+        correct[is_test] = guess == y[is_test]
     return torch.from_numpy(correct)
 
 
@@ -157,12 +157,12 @@ def _zero_shot_correct(queries: Tensor, prototypes: Tensor, labels: Tensor, fold
     correct = torch.zeros(len(queries), dtype=torch.float64)
     num_labels = int(labels.max()) + 1
     for fold in range(int(folds.max()) + 1):
-        held = folds == fold
+        is_test = folds == fold
         means = prototypes.new_zeros(num_labels, prototypes.shape[1])
-        means.index_add_(0, labels[~held], prototypes[~held])
-        absent = torch.bincount(labels[~held], minlength=num_labels) == 0
-        scores = (queries[held] @ unit_norm(means).T).masked_fill(absent, -torch.inf)
-        correct[held] = (scores.argmax(dim=1) == labels[held]).double()
+        means.index_add_(0, labels[~is_test], prototypes[~is_test])
+        absent = torch.bincount(labels[~is_test], minlength=num_labels) == 0
+        scores = (queries[is_test] @ unit_norm(means).T).masked_fill(absent, -torch.inf)
+        correct[is_test] = (scores.argmax(dim=1) == labels[is_test]).double()
     return correct
 
 

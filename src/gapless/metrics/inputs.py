@@ -1,4 +1,4 @@
-"""The door of the figures: what arrives is checked once, here, and leaves as unit-norm rows."""
+"""Validates embeddings and groups for the metrics, and returns unit-norm rows and integer codes."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from gapless.core.geometry import at_least_fp32, blocks, unit_norm
 from gapless.core.values import names_of, refuse_missing
 
 ROWS_AT_ONCE = 8192
-MIN_ROWS = 2  # figures compare rows with each other
+MIN_ROWS = 2  # figures compare rows, so one row has none
 FLOAT64_BYTES = 8
 
 
@@ -32,6 +32,11 @@ def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[st
     Raises:
         ValueError: too few modalities, integers, other than two dimensions, shapes that differ, fewer than 2 rows.
         DataRefused: rows with NaN or infinite values, or rows of zeros, named and counted.
+
+    >>> rows = check_embeddings({"image": np.array([[3.0, 4.0], [0.0, 2.0]]), "text": np.eye(2)})
+    >>> rows["image"].float()
+    tensor([[0.6000, 0.8000],
+            [0.0000, 1.0000]])
     """
     if len(embeddings) < minimum:
         got = ", ".join(embeddings) or "none"
@@ -77,7 +82,7 @@ def _block(value: np.ndarray | Tensor, part: slice) -> Tensor:
 
 
 def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
-    """Normalised block by block, so that a memory-mapped half-precision file is never held twice."""
+    """Rows scaled to norm 1, block by block: a memory-mapped half-precision file is not copied as a whole."""
     result = torch.empty(tuple(value.shape), dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
@@ -92,7 +97,7 @@ def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Ten
 
 
 def check_counts(**counts: tuple[Any, int]) -> None:
-    """Refuse (ValueError) what is no whole number of at least so much."""
+    """Raise ValueError for a count that is not an integer of at least its minimum; `name=(count, minimum)`."""
     for name, (value, least) in counts.items():
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
@@ -114,6 +119,9 @@ def group_index(groups: Any, num_rows: int) -> Tensor:
     Raises:
         ValueError: another number of groups than rows.
         DataRefused: rows without a group, counted; cells that are lists or mappings.
+
+    >>> group_index(["p2", "p1", "p2"], 3)
+    tensor([1, 0, 1])
     """
     if groups is None:
         return torch.arange(num_rows)
@@ -132,7 +140,11 @@ def item_classes(positives: Any, num_rows: int) -> Tensor:
 
 
 def caption_classes(captions: Sequence[Any], num_rows: int) -> Tensor:
-    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other."""
+    """[pair] integers, equal where the captions are the same (`core.captions`); an empty one equals no other.
+
+    >>> caption_classes(["No effusion.", "cyst", "no effusion", ""], 4)
+    tensor([0, 1, 0, 2])
+    """
     if len(captions) != num_rows:
         raise ValueError(f"expected {num_rows} captions, one per row, got {len(captions)}")
     return torch.tensor(caption_codes(captions), dtype=torch.long)

@@ -1,4 +1,4 @@
-"""`measure`: every figure of any embeddings, on one pass over the similarities of each pair of modalities."""
+"""`measure`: every figure of paired embeddings, from one pass over the similarities of each pair of modalities."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,8 @@ def measure(
             not be unit-norm. fp16 and bf16 are raised to fp32; float64 stays.
         labels: [pair] classes of any kind, or name -> [pair]; None, NaN and "" are missing. Without labels
             `grouping/*` is left out.
-        groups: [pair] what must not be split and what the bootstrap resamples; default: every pair its own group.
+        groups: [pair] names of groups (article, patient): folds keep them whole, and the bootstrap resamples them;
+            default: every pair is its own group.
         captions: [pair] texts; adds `lenient_R@K`, where rows of one normalised caption are positives of each other.
         positives: [pair] what each row shows, such as the image's name where an image has several captions; adds
             `lenient_R@K`, where rows of one item are positives of each other, whatever their captions, and copies of a
@@ -74,18 +75,25 @@ def measure(
             `gap/separability_auc`; "grouping" needs labels; "further" is the figures that other files
             and packages add.
         num_bootstrap: replicates of the interval; 0 gives plain numbers.
-        seed: of the bootstrap, the folds and k-means.
+        seed: seeds the bootstrap, the folds and k-means.
         max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
         block_size: rows of a tile of similarities; memory grows with its square.
 
     Returns:
-        key of DESIGN section 5 -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
+        key of docs/figures.md -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
         with "n" and "gallery_size". Bounds are None where no interval exists; with a single group nothing can be held
         out, and `gap/separability_auc` is NaN.
 
     Raises:
         ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
         DataRefused: NaN, infinite or zero rows, rows without a group, labels that are no classes.
+
+    >>> import torch
+    >>> image = torch.eye(4)
+    >>> text = torch.eye(4)[[0, 1, 3, 2]]
+    >>> figures = measure({"image": image, "text": text}, include=("gap", "retrieval"))
+    >>> figures["gap/true_pair_cosine"], figures["retrieval/image_to_text/R@1"]
+    (0.5, 0.5)
     """
     check_counts(
         num_bootstrap=(num_bootstrap, 0),
@@ -129,21 +137,25 @@ def measure_difference(
     for runs in (embeddings, baseline):
         measured = []
         for run in runs:
-            found, _, num_groups = _figures(
+            figures, _, num_groups = _figures(
                 run, labels, groups, captions, positives, anchor, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
             )
-            measured.append(found)
-        sides.append({key: combine([found[key] for found in measured]) for key in measured[0]})
+            measured.append(figures)
+        sides.append({key: combine([figures[key] for figures in measured]) for key in measured[0]})
     return bootstrap_difference(sides[0], sides[1], num_groups, num_bootstrap, seed)
 
 
 def per_pair(
     embeddings: Mapping[str, Any], *, anchor: str | None = None, block_size: int = BLOCK_SIZE
 ) -> dict[str, Tensor]:
-    """Per row, for tests of one's own: `gap/true_pair_cosine` and `retrieval/<a>_to_<b>/rank` (expected over ties).
+    """Values per row for other tests: `gap/true_pair_cosine` and `retrieval/<a>_to_<b>/rank` (expected over ties).
 
     Returns:
         key -> [pair] float64; with 3 modalities or more the cosine's key carries the pair.
+
+    >>> import torch
+    >>> per_pair({"image": torch.eye(3), "text": torch.eye(3)[[0, 2, 1]]})["retrieval/image_to_text/rank"]
+    tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
     """
     rows = check_embeddings(embeddings)
     result = {}
@@ -270,20 +282,20 @@ def _pair_figures(
 
 
 def _further_figures(inputs: PairInputs, groups: GroupSums) -> dict[str, Figure]:
-    """The figures that bring a function of their own (`catalogue.FigureEntry.compute`)."""
-    found = {}
+    """The figures whose catalogue entry has its own function (`FigureEntry.compute`)."""
+    figures = {}
     for entry in further_figures():
         assert entry.compute is not None
         value = entry.compute(inputs)
         if not isinstance(value, Tensor) or value.ndim == 0:
-            found[entry.key] = Figure(float(value))
+            figures[entry.key] = Figure(float(value))
         elif value.shape == (len(inputs.first),):
-            found[entry.key] = mean_figure(value, groups)
+            figures[entry.key] = mean_figure(value, groups)
         else:
             raise ValueError(
                 f"the figure {entry.key} gave shape {tuple(value.shape)}, expected a number or one per row"
             )
-    return found
+    return figures
 
 
 def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:
@@ -303,13 +315,13 @@ def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dic
 
 def _retrieval_figures(prefix: str, scan: PairScan, side: int, groups: GroupSums) -> dict[str, Figure]:
     counts = scan.cross[side]
-    found = {f"{prefix}/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
-    found[f"{prefix}/MRR"] = mean_figure(expected_reciprocal_rank(counts), groups)
-    found[f"{prefix}/median_rank"] = median_figure(expected_rank(counts), groups)
+    figures = {f"{prefix}/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
+    figures[f"{prefix}/MRR"] = mean_figure(expected_reciprocal_rank(counts), groups)
+    figures[f"{prefix}/median_rank"] = median_figure(expected_rank(counts), groups)
     if scan.lenient is not None:
         for k in RECALL_AT:
-            found[f"{prefix}/lenient_R@{k}"] = mean_figure(lenient_hit_at_k(scan.lenient[side], k), groups)
-    return found
+            figures[f"{prefix}/lenient_R@{k}"] = mean_figure(lenient_hit_at_k(scan.lenient[side], k), groups)
+    return figures
 
 
 def _mean_retrieval(figures: Mapping[str, Figure]) -> dict[str, Figure]:

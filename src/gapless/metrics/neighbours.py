@@ -1,4 +1,4 @@
-"""The nearest neighbours of every row in the gallery of both modalities together, kept while tiles stream by."""
+"""The nearest neighbours of every row in the gallery of both modalities, updated tile by tile."""
 
 import math
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import blocks
-from gapless.metrics.strips import Strips
+from gapless.metrics.score_maxima import ScoreStrips
 
-SPARE = 2  # kept beyond k, so that nearly every tie at the k-th place is seen whole
+SPARE = 2  # neighbours stored beyond k, so that nearly every tie at the k-th place is complete
 ROWS_AT_ONCE = 256
 
 
@@ -22,14 +22,14 @@ class Nearest:
         self.scores = torch.full(shape, -math.inf, dtype=rows.dtype, device=rows.device)
         self.other = torch.zeros(shape, dtype=torch.bool, device=rows.device)
 
-    def add(self, rows: slice, strips: Strips, other: bool) -> None:
-        """A tile of scores. Nearly all lie below the last one kept for their query, so most strips are passed over."""
-        queries, found = _newcomers(strips, self.scores[rows, -1], self.scores.shape[1])
+    def add(self, rows: slice, strips: ScoreStrips, other: bool) -> None:
+        """Update the neighbours with a tile of scores; a strip is skipped when it has none above its query's last."""
+        queries, new_scores = _newcomers(strips, self.scores[rows, -1], self.scores.shape[1])
         if not len(queries):
             return
         queries = queries + rows.start
-        merged = torch.cat([self.scores[queries], found], dim=1)
-        flags = torch.cat([self.other[queries], torch.full_like(found, other, dtype=torch.bool)], dim=1)
+        merged = torch.cat([self.scores[queries], new_scores], dim=1)
+        flags = torch.cat([self.other[queries], torch.full_like(new_scores, other, dtype=torch.bool)], dim=1)
         best = merged.topk(self.scores.shape[1], dim=1)
         self.scores[queries] = best.values
         self.other[queries] = flags.gather(1, best.indices)
@@ -39,13 +39,13 @@ class Nearest:
 
         Args:
             own: [pair, dim] rows of this modality.
-            crossed: the other modality's.
-            tolerance: cosines that differ by less are one.
+            crossed: [pair, dim] rows of the other modality.
+            tolerance: cosines that differ by less are tied.
         """
         slack = self.scale * tolerance
         last = self.scores[:, self.num_neighbours - 1, None]
         result = _expected(self.scores, self.other, last, slack, self.num_neighbours)
-        # a tie that may go on beyond what was kept is counted again, over the whole gallery
+        # a tie that may continue beyond the stored scores is counted again over the whole gallery
         open_ended = (self.scores[:, -1] >= last[:, 0] - slack).nonzero().flatten()
         is_other = torch.arange(2 * len(own), device=own.device) >= len(own)
         for part in blocks(len(open_ended), ROWS_AT_ONCE):
@@ -59,7 +59,7 @@ class Nearest:
         return result
 
 
-def _newcomers(strips: Strips, level: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def _newcomers(strips: ScoreStrips, level: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Queries with scores above their level, ascending, and those scores, [query, at most width], -inf beside them."""
     queries, values = strips.reaching(strips.above(level))
     if strips.dim == 0:  # else they are in order
@@ -70,9 +70,11 @@ def _newcomers(strips: Strips, level: Tensor, width: int) -> tuple[Tensor, Tenso
     if not len(touched):
         return touched, values
     place = torch.arange(len(hit), device=hit.device) - (counts.cumsum(dim=0) - counts)[slot]
-    found = values.new_full((len(touched), int(counts.max())), -math.inf)
-    found[slot, place] = values[hit, column]
-    return touched, found.topk(min(width, found.shape[1]), dim=1).values if found.shape[1] > width else found
+    new_scores = values.new_full((len(touched), int(counts.max())), -math.inf)
+    new_scores[slot, place] = values[hit, column]
+    return touched, new_scores.topk(min(width, new_scores.shape[1]), dim=1).values if new_scores.shape[
+        1
+    ] > width else new_scores
 
 
 def _expected(scores: Tensor, other: Tensor, last: Tensor, tolerance: float, num_neighbours: int) -> Tensor:

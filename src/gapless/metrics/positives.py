@@ -1,8 +1,8 @@
-"""Recall where several rows show one item, as benchmarks with five captions per image count it.
+"""Recall where several rows show one item, as in benchmarks with five captions per image.
 
-An item's image stands in five rows, once for each caption. Any caption of the image is right for the image, and the one
-image is right for the caption. So copies of a row inside its item count once, in the gallery and among the queries:
-otherwise five copies of one wrong image would fill the first five places.
+An image is in five rows, once for each caption. Any of its captions is right for the image, and the one image is right
+for each caption. Copies of a row inside its item count once, in the gallery and among the queries: otherwise five
+copies of one wrong image would fill the first five places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +39,8 @@ def item_recalls(
     Args:
         queries: [pair, dim] unit-norm rows of the queries' modality.
         gallery: [pair, dim] unit-norm rows of the other one.
-        query_rows: which rows ask, from `distinct_rows(queries, items)`.
-        gallery_rows: which rows are found, from `distinct_rows(gallery, items)`.
+        query_rows: indices of the queries, from `distinct_rows(queries, items)`.
+        gallery_rows: indices of the candidates, from `distinct_rows(gallery, items)`.
         items: [pair] integers, equal where rows show the same item.
         groups: what the bootstrap resamples.
     """
@@ -58,31 +58,34 @@ def item_recalls(
 def distinct_rows(rows: Tensor, items: Tensor) -> Tensor:
     """Indices of the rows without those that repeat an earlier one of their item, ascending.
 
-    Two rows are one where their cosine is 1 but for rounding.
+    A row repeats another when their cosine is 1 up to rounding.
+
+    >>> distinct_rows(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
+    tensor([0, 2])
     """
     tolerance = tie_tolerance(rows)
-    kept = torch.ones(len(rows), dtype=torch.bool)
+    is_distinct = torch.ones(len(rows), dtype=torch.bool)
     for members in _members(items):
         left = members
-        while len(left) > 1:  # the first one that is left keeps its place, and its copies go
+        while len(left) > 1:  # keeps the first remaining row and removes its copies
             others = left[1:]
             is_copy = rows[others] @ rows[left[0]] >= 1 - tolerance
-            kept[others[is_copy]] = False
+            is_distinct[others[is_copy]] = False
             left = others[~is_copy]
-    return kept.nonzero().flatten()
+    return is_distinct.nonzero().flatten()
 
 
-def item_counts(queries: Tensor, gallery: Tensor, asked: Tensor, held: Tensor) -> LenientCounts:
-    """How many of the gallery score above, and level with, the best positive of each query.
+def item_counts(queries: Tensor, gallery: Tensor, query_items: Tensor, gallery_items: Tensor) -> LenientCounts:
+    """How many candidates score above, and how many tie with, the best positive of each query.
 
     Args:
         queries: [query, dim] unit-norm rows.
         gallery: [candidate, dim] unit-norm rows.
-        asked: [query] the item of each query.
-        held: [candidate] the item of each candidate; every item of a query is among them.
+        query_items: [query] the item of each query.
+        gallery_items: [candidate] the item of each candidate; every item of a query is among them.
     """
     tolerance = tie_tolerance(queries)
-    best, positives = _best_positives(queries, gallery, asked, held, tolerance)
+    best, positives = _best_positives(queries, gallery, query_items, gallery_items, tolerance)
     above, reached = torch.zeros_like(positives), torch.zeros_like(positives)
     for part in blocks(len(queries), ROWS_AT_ONCE):
         for columns in blocks(len(gallery), ROWS_AT_ONCE):
@@ -93,18 +96,18 @@ def item_counts(queries: Tensor, gallery: Tensor, asked: Tensor, held: Tensor) -
 
 
 def _best_positives(
-    queries: Tensor, gallery: Tensor, asked: Tensor, held: Tensor, tolerance: float
+    queries: Tensor, gallery: Tensor, query_items: Tensor, gallery_items: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """The best score among each query's positives, and how many of them reach it."""
     best = queries.new_full((len(queries),), -torch.inf)
     positives = torch.ones(len(queries), dtype=torch.float64)
-    order = held.argsort()
-    start = torch.searchsorted(held[order], asked)
-    count = torch.searchsorted(held[order], asked, right=True) - start
+    order = gallery_items.argsort()
+    start = torch.searchsorted(gallery_items[order], query_items)
+    count = torch.searchsorted(gallery_items[order], query_items, right=True) - start
     alone = (count == 1).nonzero().flatten()
     best[alone] = pairwise_cosine(queries[alone], gallery[order[start[alone]]])
     several = (count > 1).nonzero().flatten()
-    for own in _members(asked[several]):
+    for own in _members(query_items[several]):
         rows = several[own]
         candidates = order[start[rows[0]] : start[rows[0]] + count[rows[0]]]
         for part in rows.split(ROWS_AT_ONCE):

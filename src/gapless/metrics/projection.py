@@ -1,4 +1,4 @@
-"""Embeddings in two dimensions, to look at."""
+"""Projection of embeddings to two dimensions, for plots."""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,10 @@ def principal_plane(latent: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
     Returns:
         [pair, 2] per modality, centred, signs fixed (the first modality to the left, the largest loading of the second
         component positive), and the share of the variance that each component explains, in [0, 1].
+
+    >>> plane, shares = principal_plane({"image": np.eye(3), "text": -np.eye(3)})
+    >>> plane["image"].shape, len(shares)
+    ((3, 2), 2)
     """
     rows = np.concatenate([np.asarray(matrix, dtype=np.float64) for matrix in latent.values()])
     centred = rows - rows.mean(axis=0)

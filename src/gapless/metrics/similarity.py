@@ -1,8 +1,8 @@
-"""One pass over all similarities of two modalities, in tiles; every figure that is quadratic in the rows lives on it.
+"""Computes all similarities of two modalities in tiles, and from them every figure that compares all rows.
 
-A tile of the product holds 4 cos, so that its exponential is, but for a constant, the uniformity kernel `exp(-2 d^2)`
-of unit-norm rows; a power of two changes no rank. Only one tile per kind of product is held.
-A score within a few rounding steps of the true pair's is a tie: the order in which a BLAS adds is no difference.
+A tile holds 4 cos: its exponential is, up to a constant, the uniformity kernel `exp(-2 d^2)` of unit-norm rows, and a
+power of two changes no rank. Memory holds one tile per kind of product.
+A score within a few rounding steps of the true pair's score is a tie, because a BLAS adds in no fixed order.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gapless.core.geometry import blocks, pairwise_cosine
 from gapless.metrics.neighbours import Nearest
-from gapless.metrics.strips import Strips
+from gapless.metrics.score_maxima import ScoreStrips
 
 BLOCK_SIZE = 512
 SCALE = 4.0
-FEW = 0.1  # share of strips up to which looking at them one by one is quicker than at the whole tile
+FEW = 0.1  # share of strips up to which counting in single strips is faster than in the whole tile
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,26 @@ class Tile:
     def is_diagonal(self) -> bool:
         return self.rows == self.columns
 
-    def crossings(self) -> list[tuple[int, slice, Strips]]:
+    def crossings(self) -> list[tuple[int, slice, ScoreStrips]]:
         """(modality of the queries, queries, scores) for scores against the other modality."""
         return self._sides(self.crossed, other=1)
 
-    def insides(self) -> list[tuple[int, slice, Strips]]:
+    def insides(self) -> list[tuple[int, slice, ScoreStrips]]:
         """The same for scores inside a modality."""
         return self._sides(self.same or (), other=0)
 
-    def _sides(self, products: Sequence[Tensor], other: int) -> list[tuple[int, slice, Strips]]:
+    def _sides(self, products: Sequence[Tensor], other: int) -> list[tuple[int, slice, ScoreStrips]]:
         sides = []
         for side, scores in enumerate(products):
-            sides.append((side, self.rows, Strips(scores, 1)))
+            sides.append((side, self.rows, ScoreStrips(scores, 1)))
             if not self.is_diagonal:
-                sides.append((side ^ other, self.columns, Strips(scores, 0)))
+                sides.append((side ^ other, self.columns, ScoreStrips(scores, 0)))
         return sides
 
 
 @dataclass(frozen=True)
 class PairScan:
-    """What the pass leaves behind; a tuple holds one entry per modality of the pair, None what was not asked for."""
+    """Results of the pass; a tuple has one entry per modality of the pair, None stands for a result not requested."""
 
     cosine: Tensor
     cross: tuple[RankCounts, RankCounts]
@@ -83,10 +83,10 @@ class PairScan:
 
 
 def tie_tolerance(rows: Tensor) -> float:
-    """Cosines that differ by less are one score: rounding of the product, not knowledge of the model.
+    """Cosines that differ by less than this are tied: matrix products round them differently.
 
     Measured: equal rows in products of several shapes differ by up to 2.5 steps at 768 dimensions and 7 at 8,192 in
-    fp32, and by up to 18 in float64, where room is cheap.
+    fp32, and by up to 18 in float64.
     """
     steps = max(4.0, math.sqrt(rows.shape[1]) / 8)
     return torch.finfo(rows.dtype).eps * (steps if rows.dtype == torch.float32 else 8 * steps)
@@ -101,8 +101,8 @@ class _Counter:
         self.above = torch.zeros_like(cosine, dtype=torch.float64)
         self.reached = torch.zeros_like(cosine, dtype=torch.float64)
 
-    def add(self, queries: slice | Tensor, strips: Strips, scratch: Tensor) -> None:
-        """A tile of scores. A trained model's true pair is beaten by few, so that most strips hold nothing to count."""
+    def add(self, queries: slice | Tensor, strips: ScoreStrips, scratch: Tensor) -> None:
+        """Count a tile of scores; strips whose maximum is below the threshold of their query are skipped."""
         low, high = self.low[queries], self.high[queries]
         reached = strips.above(low.nextafter(low.new_tensor(-math.inf)))  # at or above
         if int(reached.sum()) > FEW * reached.numel():
@@ -113,7 +113,7 @@ class _Counter:
             counts = compare(values, threshold[places, None]).sum(dim=1).to(total.dtype)
             total[queries] += total.new_zeros(len(low)).index_add_(0, places, counts)
 
-    def _add_all(self, queries: slice | Tensor, strips: Strips, scratch: Tensor) -> None:
+    def _add_all(self, queries: slice | Tensor, strips: ScoreStrips, scratch: Tensor) -> None:
         scores, dim = strips.scores, strips.dim
         space = scratch[: scores.numel()].view(scores.shape)
         for threshold, total, compare in ((self.high, self.above, torch.gt), (self.low, self.reached, torch.ge)):
@@ -126,7 +126,7 @@ class _Counter:
 
 
 class _Lenient:
-    """The same for rows that share a caption: their positive is the best of all rows of their class."""
+    """Counts as `_Counter` does, with the best row of the query's class as its positive."""
 
     def __init__(self, query: Tensor, gallery: Tensor, classes: Tensor, cosine: Tensor) -> None:
         best, positives = cosine.clone(), torch.ones_like(cosine)
@@ -146,10 +146,10 @@ class _Lenient:
         self.positives = positives.double()
         self.counter = _Counter(best, tolerance)
 
-    def add(self, queries: slice, strips: Strips, scratch: Tensor) -> None:
+    def add(self, queries: slice, strips: ScoreStrips, scratch: Tensor) -> None:
         chosen = self.shared[queries].nonzero().flatten()
         if len(chosen):
-            part = Strips(strips.scores.index_select(1 - strips.dim, chosen), strips.dim)
+            part = ScoreStrips(strips.scores.index_select(1 - strips.dim, chosen), strips.dim)
             self.counter.add(chosen + queries.start, part, scratch)
 
     def counts(self, strict: RankCounts) -> LenientCounts:
@@ -162,7 +162,7 @@ class _Lenient:
 
 
 class _Kernel:
-    """Row sums of exp(-2 d^2) over all other rows, from tiles of 4 cos; a tile serves its rows and its columns."""
+    """Row sums of exp(-2 d^2) over all other rows, from tiles of 4 cos; a tile adds to the sums of both its sides."""
 
     def __init__(self, norms: Tensor) -> None:
         self.decay = torch.exp(-2.0 * norms)
@@ -201,7 +201,7 @@ def _add_kernels(kernel: tuple[_Kernel, _Kernel, _Kernel], reach: Tensor, tile: 
 
 
 def _tiles(pair: tuple[Tensor, Tensor], inside: bool, block_size: int) -> Iterator[Tile]:
-    """Every pair of blocks once, in the same buffers: what a tile holds lasts until the next one."""
+    """Every pair of blocks once; all tiles share their buffers, so a tile is valid until the next one."""
     num_rows = len(pair[0])
     size = min(block_size, num_rows) ** 2
     spaces = [torch.empty(size, dtype=pair[0].dtype, device=pair[0].device) for _ in range(4 if inside else 2)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 32
-UNDEFINED_SHARE = 0.05  # of the replicates; with more the quantiles would be those of the lucky draws
+UNDEFINED_SHARE = 0.05  # of the replicates; above it there is no interval, as the defined draws are a selection
 
 Interval = dict[str, float | None]
 
@@ -45,7 +45,11 @@ class GroupSums:
 
 
 def mean_figure(values: Tensor, groups: GroupSums) -> Figure:
-    """The mean over rows."""
+    """The mean over rows.
+
+    >>> mean_figure(torch.tensor([1.0, 2.0, 6.0]), GroupSums(torch.tensor([0, 0, 1]), 2)).value
+    3.0
+    """
     return ratio_figure(values, torch.ones_like(values), groups)
 
 
@@ -86,7 +90,12 @@ def combine(figures: Sequence[Figure], how: Callable[[Sequence[Tensor]], Tensor]
 
 
 def draw_counts(num_groups: int, num_bootstrap: int, seed: int) -> Iterator[Tensor]:
-    """[replicate, group] float64: how often each group is drawn when `num_groups` are drawn with replacement."""
+    """[replicate, group] float64: how often each group is drawn when `num_groups` are drawn with replacement.
+
+    >>> counts = next(draw_counts(num_groups=4, num_bootstrap=2, seed=0))
+    >>> counts.shape, counts.sum(dim=1)
+    (torch.Size([2, 4]), tensor([4., 4.], dtype=torch.float64))
+    """
     generator = np.random.default_rng(seed)
     for start in range(0, num_bootstrap, DRAWS_AT_ONCE):
         count = min(DRAWS_AT_ONCE, num_bootstrap - start)

@@ -21,9 +21,9 @@ from transformers.utils.generic import ModelOutput
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
+from gapless.losses.base import named_terms
 from gapless.losses.engine.cached import cached_embeddings, split_batch
-from gapless.losses.gap_closing import GapClosingLoss
-from gapless.losses.schedules import Schedule
+from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
@@ -38,7 +38,8 @@ class GaplessConfig(PretrainedConfig):
     Args:
         modalities: name -> {"input": ..., "encoder": ..., "head": [...]}, the mappings of `spec.modality_spec`.
         embedding_dim: size of the shared space; None for separate encoders that have none yet.
-        loss: keyword arguments of `GapClosingLoss`.
+        loss: what `losses.saved.describe_loss` gives: method, package, anchor, settings; or, as earlier versions wrote
+            it, keyword arguments of `GapClosingLoss`.
     """
 
     model_type = "gapless"
@@ -93,7 +94,9 @@ class GaplessModel(PreTrainedModel):
             self.encoders[name] = encoder
             self.heads[name] = build_head(spec.head, encoder.output_size, config.embedding_dim)
         has_pairs = len(config.modalities) > 1 and config.embedding_dim is not None
-        self.loss = build_loss(config.loss) if has_pairs else None
+        self.loss: nn.Module | None = build_loss(config.loss) if has_pairs else None
+        if isinstance(self.loss, MissingLoss):
+            self._keys_to_ignore_on_load_unexpected = [r"^loss\."]  # the file has weights of the loss
         self.tokenizers: dict[str, Any] = {}
         self.micro_batch_size: int | None = None  # training encodes so many pairs at a time; see losses/cached.py
         self.post_init()  # type: ignore[no-untyped-call]
@@ -156,9 +159,9 @@ class GaplessModel(PreTrainedModel):
             embeddings = self.embed_all(batch)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
-        terms = self.loss(embeddings, positives=positives)
-        named = {name: value.detach() for name, value in terms._asdict().items()}
-        return GaplessOutput(loss=terms.total, terms=named, embeddings=embeddings)
+        terms = named_terms(self.loss(embeddings, positives=positives))
+        named = {name: value.detach() for name, value in terms.items()}
+        return GaplessOutput(loss=terms["total"], terms=named, embeddings=embeddings)
 
     @torch.no_grad()
     def encode(self, modality: str, batch: Sequence[Any] | np.ndarray | Tensor, batch_size: int = 64) -> Tensor:
@@ -226,14 +229,6 @@ class GaplessModel(PreTrainedModel):
             for modality in text_modalities(model.config):
                 model.tokenizers[modality] = load_tokenizer(model.config, pretrained_model_name_or_path, modality)
         return as_asked(model, info, kwargs)
-
-
-def build_loss(spec: Mapping[str, Any]) -> GapClosingLoss:
-    """The loss of a configuration, where a schedule is a list of [progress, weight] points."""
-    options: dict[str, Any] = {
-        key: Schedule(tuple(map(tuple, value))) if isinstance(value, list) else value for key, value in spec.items()
-    }
-    return GapClosingLoss(**options)
 
 
 def text_modalities(config: GaplessConfig) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gapless.metrics.catalogue import known, label_of
+from gapless.metrics.catalogue import label_of, required_entry
 from gapless.models.aligner import GaplessModel
 
 UNKNOWN = "not recorded"
@@ -127,7 +127,7 @@ def figures_table(facts: CardFacts) -> str:
 
 def row_name(key: str) -> str:
     """The figure's name with which way is better, and its value when the gap is closed."""
-    hint = known(key).hint
+    hint = required_entry(key).hint
     return f"{label_of(key)} ({hint})" if hint else label_of(key)
 
 

@@ -6,11 +6,12 @@ A head is a list of layer descriptions, saved in the model's configuration, appl
     [{"kind": "mlp", "hidden": 1024, "size": 512}]
     [{"kind": "unit_norm"}, {"kind": "affine"}]            a fitted map of unit-norm embeddings (centre, Procrustes)
     [{"kind": "unit_norm"}, {"kind": "residual", "hidden": 256}]
+    [{"kind": "affine", "size": 99}, {"kind": "activation", "function": "tanh"}, {"kind": "affine", "size": 64}]
 
 The space after the last layer is normalised by the aligner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from gapless.core.errors import UsageError
 from gapless.core.geometry import unit_norm
 from gapless.models.spec import (
+    ActivationLayer,
     AffineLayer,
     DropoutLayer,
     LayerNormLayer,
@@ -27,6 +29,27 @@ from gapless.models.spec import (
     ResidualLayer,
     UnitNormLayer,
 )
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "exp": torch.exp,
+}
+
+
+class Activation(nn.Module):
+    """A function of each number."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__()
+        self.function = ACTIVATIONS[function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 class UnitNorm(nn.Module):
@@ -87,6 +110,8 @@ def build_layer(spec: LayerSpec, size: int) -> nn.Module:
             return Residual(size, spec.hidden, spec.dropout, spec.input_dropout)
         case AffineLayer():
             return Affine(size, spec.size or size)
+        case ActivationLayer():
+            return Activation(spec.function)
         case UnitNormLayer():
             return UnitNorm()
         case LayerNormLayer():

@@ -108,6 +108,14 @@ class AffineLayer:
 
 
 @dataclass(frozen=True)
+class ActivationLayer:
+    """A function of each number, such as tanh: between two affine layers it makes a map that is not affine."""
+
+    kind: ClassVar[str] = "activation"
+    function: Literal["relu", "gelu", "tanh", "sigmoid", "sin", "cos", "exp"]
+
+
+@dataclass(frozen=True)
 class UnitNormLayer:
     """Each row over its norm."""
 
@@ -130,7 +138,16 @@ class DropoutLayer:
 
 
 EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec
-LayerSpec = LinearLayer | MlpLayer | ResidualLayer | AffineLayer | UnitNormLayer | LayerNormLayer | DropoutLayer
+LayerSpec = (
+    LinearLayer
+    | MlpLayer
+    | ResidualLayer
+    | AffineLayer
+    | ActivationLayer
+    | UnitNormLayer
+    | LayerNormLayer
+    | DropoutLayer
+)
 
 
 @dataclass(frozen=True)

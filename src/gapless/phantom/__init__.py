@@ -1,5 +1,5 @@
-"""The embedded default data: procedural radiology, drawn with numpy, described by a grammar.
+"""The phantom: synthetic radiology data, images drawn with numpy and captions written by a grammar.
 
-`cases` decides what a figure shows, `anatomy` and `findings` draw it, `acquisition` makes it look like an X-ray or a
-CT, `captions` describes it and `waveform` gives its third modality.
+`cases` draws the content of a figure at random, `anatomy` and `findings` draw its image, `acquisition` applies the look
+of an X-ray or a CT, `captions` writes its caption and `waveform` its third modality.
 """

@@ -1,4 +1,4 @@
-"""How each acquisition modality shows tissue, and the noise that is its own.
+"""Grey values of tissue and noise for each kind of imaging.
 
 X-ray: Poisson counts. CT: coloured Gaussian noise and streaks of metal. MR: a bias field and Rician noise.
 Ultrasound: a sector, attenuation with depth and multiplicative speckle. PET: coarse resolution and few counts.
@@ -51,7 +51,7 @@ def draw_figure(figure: Figure, size: int) -> NDArray[np.uint8]:
 
 
 def _vary_tissue(canvas: Canvas) -> None:
-    """Bodies differ: a smooth field of a few percent."""
+    """Multiply the canvas by a smooth random field of a few percent, so that no two bodies are equal."""
     coarse = canvas.rng.normal(0, 0.05, (5, 5)).astype(np.float32)
     canvas.plane *= 1 + stretched(coarse, canvas.size)
 
@@ -103,7 +103,7 @@ def _ultrasound(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     speckle = np.sqrt(blurred(real, 0.6) ** 2 + blurred(imaginary, 0.6) ** 2) * np.float32(1.6)
     edges = np.abs(np.diff(plane, axis=0, prepend=plane[:1]))
     echo = (0.8 * plane + 1.2 * edges) * (0.35 + 0.65 * speckle * style.noise**0.5) * (1.15 - 0.5 * depth)
-    # Log compression, as every scanner shows it.
+    # Log compression, as ultrasound scanners display it.
     return np.where(inside, np.log1p(6 * echo) / np.float32(np.log(7.0)), 0).astype(np.float32)
 
 
@@ -131,7 +131,7 @@ _LETTERS = {
 
 
 def _annotated(plane: Plane, canvas: Canvas, figure: Figure, places: list[tuple[float, float]]) -> Plane:
-    """What the article's printer adds: an arrow, a letter, a white margin."""
+    """Add the annotations of a printed figure: an arrow, a letter, a white margin."""
     if figure.arrow:
         for x, y in places:
             side = 1.0 if x >= 0 else -1.0

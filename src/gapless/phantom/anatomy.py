@@ -1,4 +1,4 @@
-"""Drawing: six body regions in three projections, as soft shapes of tissue on a small canvas.
+"""Draws six body regions in three projections, as soft shapes of tissue on a small canvas.
 
 Coordinates run from -1 to 1, x to the right and y down. As in radiology the patient's left is on the image's right.
 """
@@ -13,7 +13,7 @@ Plane = NDArray[np.float32]
 
 
 class Canvas:
-    """A plane of tissue values with soft-edged painting; `pose` moves, scales and turns everything drawn."""
+    """A plane of tissue values with soft-edged shapes, all moved, scaled and turned by one small random transform."""
 
     def __init__(self, size: int, tissues: Mapping[str, float], rng: np.random.Generator) -> None:
         self.size = size

@@ -1,7 +1,7 @@
-"""The phantom's grammar: captions as figures of case reports have them.
+"""Writes captions like those of case reports by a grammar.
 
-Synonyms, abbreviations, omissions, negations, sentences that no picture shows, and lengths like those of ROCO
-(median about 115 characters, 95th percentile about 330). What a caption says of the picture is true of it.
+They have synonyms, abbreviations, omissions, negations, sentences that the image does not show, and lengths like those
+of ROCO (median about 115 characters, 95th percentile about 330). Every statement about the image is true.
 """
 
 import math
@@ -18,7 +18,7 @@ _SHORT = 40
 def write_caption(figure: Figure) -> str:
     """The caption of a figure; the same for the same figure."""
     rng = random.Random(f"caption/{figure.caption_seed}")
-    # An article's habits: its author always says "radiograph", always spells terms out, ...
+    # Wording that all captions of an article share: always "radiograph", always terms spelt out, ...
     habits = random.Random(f"habits/{figure.style.seed}")
     target = MEDIAN_LENGTH * figure.style.verbosity * math.exp(LENGTH_SPREAD * _normal(rng))
     exam = _exam(figure, rng, habits, brief=target < _SHORT)
@@ -37,7 +37,7 @@ def write_caption(figure: Figure) -> str:
 
 
 def _normal(rng: random.Random) -> float:
-    """Box-Muller, because `random.gauss` is not promised to keep its stream."""
+    """A normal number by Box-Muller, because `random.gauss` may change its stream between Python versions."""
     return math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(2 * math.pi * rng.random())
 
 
@@ -51,7 +51,7 @@ def _article(phrase: str) -> str:
 
 
 def _exam(figure: Figure, rng: random.Random, habits: random.Random, brief: bool) -> str:
-    """ "axial CT scan of the chest", with what the author leaves out left out."""
+    """ "axial CT scan of the chest"; parts are left out at random."""
     if rng.random() < 0.08 and not brief:
         return pick(rng, ("imaging", "preoperative image", "follow-up study", "initial study"))
     mode = (

@@ -1,4 +1,4 @@
-"""What each phantom figure shows: articles of 1 to 5 figures that share a case, a style and wording habits."""
+"""Draws the content of phantom figures at random: articles of 1 to 5 figures that share a case, a style and wording."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ _REPEATED_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Style:
-    """What the figures of one article have in common besides the case."""
+    """Properties that the figures of one article share besides the case."""
 
     seed: int
     gamma: float
@@ -84,7 +84,7 @@ class Figure:
 
     @property
     def examination(self) -> str:
-        """What was done: "CT chest"; the main label, 30 classes."""
+        """The examination ("CT chest"), which is the main label, of 30 classes."""
         return f"{self.modality_type} {self.region}"
 
     def labels(self) -> dict[str, str]:
@@ -170,7 +170,7 @@ def _side(rng: random.Random, finding: str, view: str) -> str:
     drawn = pick(rng, ("left", "right", "bilateral"), _SIDE_SHARES)
     if finding == NORMAL:
         return "none"
-    # Seen from the side, left and right coincide: the caption must not claim what no one can see.
+    # In a sagittal view left and right coincide, so the caption must not name a side.
     return "midline" if PROJECTIONS[view] == "sagittal" else drawn
 
 

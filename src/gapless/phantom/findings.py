@@ -1,4 +1,4 @@
-"""Drawing: the eight findings, where a figure says that they are."""
+"""Draws the eight findings at the places that a figure names."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ COMPARTMENTS = {
 
 
 def finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[float, float]]:
-    """Where the finding lies: one place, or one on each side."""
+    """The places of the finding, [(x, y)]: one, or one on each side."""
     x, y, step, _, _ = COMPARTMENTS[figure.region, figure.projection]
     row = y + step * {"upper": -1, "middle": 0, "lower": 1}[figure.zone] + jitter[1]
     # The patient's left is the image's right; from the side there is only front and back.
@@ -43,7 +43,7 @@ def finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[fl
 
 
 def draw_finding(canvas: Canvas, figure: Figure) -> list[tuple[float, float]]:
-    """Draw what the figure is about, and say where."""
+    """Draw the finding of a figure, and return its places as [(x, y)]."""
     jitter_x, jitter_y, scale = canvas.rng.normal(0, 1, 3)
     places = finding_places(figure, (0.04 * jitter_x, 0.05 * jitter_y))
     if figure.finding == NORMAL:

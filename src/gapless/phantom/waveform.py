@@ -1,4 +1,4 @@
-"""The phantom's third modality: a short signal whose rhythm follows the finding, and much that does not."""
+"""The phantom's third modality: a short signal whose rhythm depends on the finding, with random phase and noise."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -2,8 +2,9 @@
 
     uvicorn.run(create_app(Searcher.open("collections/x")))
 
-Queries are private: they come in a body, never in an address, and no log holds one. Uploads live in memory while they
-are answered. Pictures are found by the key of their row in the table; no path and no address from a request is opened.
+Queries are private: they come in the body of a request, never in its address, and are not logged. Uploads stay in
+memory and are dropped after the answer. Images are looked up by the key of their row; no path or address from a request
+is opened.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, decode_upload, read_upl
 IMAGE_SEARCH = "/api/search/image"
 UPLOADS_AT_ONCE = 32
 DECODED_AT_ONCE = 2  # a large image takes hundreds of megabytes while it is decoded
-NEAR_LABELS = 3  # beside the search box; further ones unfold, or a phone would show filters and no results
+NEAR_LABELS = 3  # shown beside the search box; further ones are folded, so that results fit on a phone
 MAX_VALUES = 200  # of a label, in the description
 STATIC = {
     "base.css": ("gapless.pages", "templates", "text/css"),
@@ -134,7 +135,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
 
 
 class Service:
-    """What the routes share: the collection, the queue before its model, the map."""
+    """State that the routes share: the collection, the queue of its model, the map."""
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
@@ -146,7 +147,7 @@ class Service:
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[None]:
-        """Few uploads at a time, because each lies in memory."""
+        """Limits the number of uploads at a time, because each is held in memory."""
         if self._uploads >= UPLOADS_AT_ONCE:
             raise TooBusy("too many images are being uploaded; try again in a moment")
         self._uploads += 1
@@ -158,7 +159,7 @@ class Service:
     async def answer(self, query: Query, image: np.ndarray | None) -> Answer:
         start = time.perf_counter()
         query.check_inputs(image is not None)
-        self.collection.prepared(query.modality, query.condition, query.labels)  # before the model works for it
+        self.collection.prepared(query.modality, query.condition, query.labels)  # checks the filter before encoding
         vector = await self.vector(query, image)
         hits = await run_in_threadpool(self.hits, query, vector)
         cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
@@ -174,10 +175,10 @@ class Service:
         if query.vector is not None:
             return unit_vector(query.vector)
         if query.like is not None:
-            found = await run_in_threadpool(self.collection.vector_of, query.like)
-            if found is None:
+            vector = await run_in_threadpool(self.collection.vector_of, query.like)
+            if vector is None:
                 raise HTTPException(404, "there is no such row in the collection")
-            return found
+            return vector
         parts = self.searcher.parts(query.text, image, query.image_weight)
         waiting = [asyncio.wrap_future(self.batcher.submit(part.modality, part.raw)) for part in parts]
         try:
@@ -186,8 +187,8 @@ class Service:
             raise UsageError(str(error)) from None
 
     def hits(self, query: Query, vector: np.ndarray) -> list[Hit]:
-        """The nearest rows; of "more like this" without the row itself."""
-        found = self.collection.search(
+        """The nearest rows; for a query by row ("more like this") without that row."""
+        hits = self.collection.search(
             vector,
             k=query.k + (query.like is not None),
             modality=query.modality,
@@ -195,10 +196,10 @@ class Service:
             labels=query.labels,
             words=query.text if query.hybrid else None,
         )
-        return [hit for hit in found if hit.row != query.like][: query.k]
+        return [hit for hit in hits if hit.row != query.like][: query.k]
 
     def fields_with_kinds(self) -> list[str]:
-        """What a filter may name, as the page lists it."""
+        """The fields that a filter can use, as the page lists them."""
         kinds = {column: self.collection.label_kind(name) for name, column in self.collection.info["labels"].items()}
         fields = self.collection.fields.items()
         return [f"{name} (numbers)" if kinds.get(column) == "number" else name for name, column in fields]
@@ -260,7 +261,7 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
 
 
 def sentence_of(error: Any) -> str:
-    """What pydantic found wrong with a query, as a sentence."""
+    """pydantic's error about a query as one sentence."""
     parts = [str(part) for part in error["loc"] if part != "body"]
     if error["type"] == "json_invalid":
         return "the request is no JSON"

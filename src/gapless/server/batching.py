@@ -1,7 +1,7 @@
-"""One thread owns the model; what waits while it works becomes its next batch.
+"""Encodes requests in batches on one thread: requests that arrive while it is busy form the next batch.
 
-A lone request waits for nobody: no time passes before a batch starts. The more requests there are, the larger the
-batches become, so throughput grows where it is needed.
+A batch starts as soon as the thread is free, so a single request does not wait for others. With more requests the
+batches become larger, and throughput grows.
 """
 
 import queue
@@ -22,7 +22,7 @@ Encode = Callable[[str, Sequence[Any]], np.ndarray]
 
 
 class TooBusy(GaplessError):
-    """More requests wait than the service takes."""
+    """The queue of waiting requests is full."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batcher:
         return item.result
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Encode the inputs that wait, then end the thread."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -74,18 +74,18 @@ class Batcher:
                 self._answer([item for item in items if item.modality == modality])
 
     def _next_batch(self) -> list[Item]:
-        """What waits now, or the next that comes."""
-        taken = [self._waiting.get()]
-        while taken[-1] is not None and len(taken) < self.max_batch:
+        """The waiting inputs, up to `max_batch`; waits for one when there are none."""
+        batch = [self._waiting.get()]
+        while batch[-1] is not None and len(batch) < self.max_batch:
             try:
-                taken.append(self._waiting.get_nowait())
+                batch.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
-        self._ended = taken[-1] is None
-        return [item for item in taken if item is not None and item.result.set_running_or_notify_cancel()]
+        self._ended = batch[-1] is None
+        return [item for item in batch if item is not None and item.result.set_running_or_notify_cancel()]
 
     def _answer(self, items: Sequence[Item]) -> None:
-        """Encode inputs of one modality; where a batch fails, each alone, so that one bad input fails by itself."""
+        """Encode inputs of one modality; when the batch fails, one by one, so that a bad input fails alone."""
         try:
             rows = self.encode(items[0].modality, [item.raw for item in items])
         except Exception as error:

@@ -1,8 +1,8 @@
-"""What stands before every request: who may ask, how much they may send, and what a browser may do with the answer.
+"""Middleware that checks the host, origin and size of every request and adds security headers to every answer.
 
 The service listens on 127.0.0.1, but any page that is open in the same browser can send requests there. So a request
 must name a host that the user allowed (DNS rebinding), other sites may not call the API, and nothing may be framed,
-embedded, cached or sniffed. What fails inside is a sentence, and neither the sentence nor the log holds a query.
+embedded, cached or sniffed. An internal error is answered with a sentence; neither it nor the log contains a query.
 """
 
 import sys
@@ -25,7 +25,7 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 MAX_BODY = 1 << 20
-DRAINED = 8  # times the limit: so much of a body that is too large is read and thrown away before the answer
+DRAINED = 8  # times the limit: so much of a body that is too large is read and dropped before the answer
 
 
 def refusal(status: int, sentence: str) -> JSONResponse:
@@ -94,8 +94,8 @@ class Body:
     """`receive` that refuses a body above the limit, before or while it is read.
 
     Raises:
-        HTTPException: 413. A body that is not much too large is read to its end and thrown away piece by piece, because
-            a client that still sends does not hear the answer.
+        HTTPException: 413. A body that is not much too large is read to its end and dropped piece by piece, because a
+            client does not read the answer while it still sends.
     """
 
     def __init__(self, receive: Receive, limit: int, declared: int | None) -> None:
@@ -133,6 +133,6 @@ def host_name(value: str) -> str:
 
 
 def log_failure(error: Exception) -> None:
-    """Where it failed, on stderr, without the message: that may hold what somebody asked."""
+    """Log the place of a failure on stderr without its message, which may contain a query."""
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     sys.stderr.write("\n  ".join([f"gapless: {type(error).__name__} while answering", *frames[-6:]]) + "\n")

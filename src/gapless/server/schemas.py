@@ -1,4 +1,4 @@
-"""What the API takes and gives; the OpenAPI document is made of these."""
+"""The requests and answers of the API, from which the OpenAPI document is generated."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -14,7 +14,7 @@ Name = Annotated[str, Field(max_length=1_000)]
 
 
 class Query(BaseModel):
-    """What to look for, and where. Exactly one of: words and an uploaded image (either or both), `vector`, `like`."""
+    """A query. Exactly one of: words and an uploaded image (either or both), `vector`, `like`."""
 
     # strict: "3" and true are no numbers, 2.5 is no number of hits
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
@@ -37,11 +37,11 @@ class Query(BaseModel):
 
     @property
     def condition(self) -> str | None:
-        """The filter; one of spaces is none."""
+        """The filter; None when it is empty or only spaces."""
         return self.where if self.where and self.where.strip() else None
 
     def check_inputs(self, has_image: bool) -> None:
-        """Exactly one way of asking.
+        """Check that the query has exactly one kind of input.
 
         Raises:
             UsageError: none, or several.
@@ -71,7 +71,7 @@ class FoundRow(BaseModel):
 
 
 class CutWords(BaseModel):
-    """Words that are more than the model reads."""
+    """The number of tokens of a text, and how many of them the model reads."""
 
     tokens: int = Field(description="of the whole query")
     read: int = Field(description="so many of them the model read, from the start")
@@ -96,7 +96,7 @@ class Label(BaseModel):
 
 
 class Description(BaseModel):
-    """The collection and what it can be asked."""
+    """The collection, its modalities and the fields of its filters."""
 
     rows: int
     modalities: list[str]

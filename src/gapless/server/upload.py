@@ -1,4 +1,4 @@
-"""An uploaded image: read into memory, decoded, forgotten. No file is written, no name is used, nothing is logged."""
+"""Reads an uploaded image in memory and decodes it. No file is written, no file name is used, nothing is logged."""
 
 from typing import ClassVar
 
@@ -9,17 +9,17 @@ from starlette.requests import Request
 from gapless.images.pixels import ImageRefused, Pixels, load_image
 
 MAX_UPLOAD = 20_000_000
-MAX_ASPECT = 20  # a model that cuts out the centre would blow a longer strip up to gigabytes
+MAX_ASPECT = 20  # resizing the short side of a longer image for a centre crop would take gigabytes
 MAX_QUERY = 100_000
 
 
 class MemoryParser(MultiPartParser):
-    """Starlette's parser, whose files never move from memory to disk; the guard bounds them."""
+    """Starlette's parser, with files in memory only; the guard limits their size."""
 
     spool_max_size: ClassVar[int] = 1 << 62  # type: ignore[misc]
 
     def close(self) -> None:
-        """Forget the files, also one whose part did not end: the form does not know that."""
+        """Close the files, also one whose part is incomplete, which the form does not contain."""
         for file in self._files_to_close_on_error:
             file.close()
 

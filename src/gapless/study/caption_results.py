@@ -1,4 +1,4 @@
-"""Reads what `gapless caption evaluate` wrote; files that others changed are refused by name, never half shown."""
+"""Reads and validates the results of `gapless caption evaluate`; a file with a wrong entry is refused by name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ Form = Callable[[Any], bool]
 def is_caption_results(path: Path) -> bool:
     """Whether a directory holds scores of captions."""
     results = path / "results.json"
-    return results.is_file() and isinstance(found := read_json(results), dict) and found.get("kind") == KIND
+    return results.is_file() and isinstance(content := read_json(results), dict) and content.get("kind") == KIND
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def samples_at(path: Path) -> list[dict[str, Any]]:
     """The samples of a directory; none where there is no file."""
     if not path.is_file():
         return []
-    found = read_json(path)
-    samples = found.get("samples") if isinstance(found, dict) else None
+    content = read_json(path)
+    samples = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list) or not all(map(is_sample, samples)):
         keys = ", ".join(SAMPLE)
         raise DataRefused(f"{path} holds no samples with {keys}; write it with gapless caption evaluate")

@@ -5,7 +5,7 @@ from typing import Any
 
 from gapless.study.table import Cell, Column, Table, best_of, number_of
 
-OWN_ENCODERS = "its own encoders"  # the judge of a run that was given no other
+OWN_ENCODERS = "its own encoders"  # what scores captions when no other model is named
 
 COLUMNS = [
     *(Column(f"caption/BLEU-{n}", "overlap %") for n in (1, 2, 3, 4)),
@@ -66,8 +66,8 @@ def notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> l
         "the captioner's own text encoder or the judge given, finds its image among all images of the split.",
     ]
     shared = {key: {str(result.get(key)) for result in results.values()} for key in ("split", "tokenizer", "n")}
-    for key, found in (shared | {"data": {data_of(result) for result in results.values()}}).items():
-        if len(found) > 1:
+    for key, values in (shared | {"data": {data_of(result) for result in results.values()}}).items():
+        if len(values) > 1:
             notes.append(f"The rows differ in {key}: do not compare them.")
     if len(results) > 1 and OWN_ENCODERS in {result.get("judge") for result in results.values()}:
         notes.append("R@K is judged by each captioner's own encoders: compare it only where one --judge was given.")

@@ -17,7 +17,7 @@ LATEX_CAPTION = "Scores of generated captions and of baselines that need no capt
 
 
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
-    """What the template shows of caption runs beside each other; the baselines are those of the first."""
+    """Values of the template for caption runs beside each other; the baselines are those of the first run."""
     results = dict(zip(names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
@@ -43,7 +43,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """The directories' names where they tell them apart, else their paths."""
+    """The directories' names where these are distinct, else their paths."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
@@ -59,9 +59,9 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
             "references": sample["references"],
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
             "captions": [
-                (name, found[sample["id"]]["caption"], score_text(found[sample["id"]].get("score")))
-                for name, found, of in zip(results, by_id, data, strict=True)
-                if of == data[0] and sample["id"] in found
+                (name, one_sample[sample["id"]]["caption"], score_text(one_sample[sample["id"]].get("score")))
+                for name, one_sample, of in zip(results, by_id, data, strict=True)
+                if of == data[0] and sample["id"] in one_sample
             ],
         }
         for sample in read[0]
@@ -90,10 +90,10 @@ def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def described(result: Mapping[str, Any]) -> str:
-    told = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
+    parts = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
     settings = (result.get("generation") or {}).get("settings") or {}
-    told += [f"method {settings['method']}"] if "method" in settings else []
-    return ", ".join(told) or "not recorded"
+    parts += [f"method {settings['method']}"] if "method" in settings else []
+    return ", ".join(parts) or "not recorded"
 
 
 def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
 
 def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     """Whether a captioner is clearly better than every baseline in CIDEr: their intervals do not touch."""
-    others = {other: found.get("caption/CIDEr") for other, found in result["baselines"].items()}
+    others = {other: figures.get("caption/CIDEr") for other, figures in result["baselines"].items()}
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
     if best is None:
         return Note("unknown", "Baselines", f"{name}: no baseline beside it.")

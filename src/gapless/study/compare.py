@@ -5,8 +5,7 @@ Finished runs in the output directory are kept, so that an interrupted compariso
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ import numpy as np
 from safetensors.torch import load_file
 from transformers import set_seed
 
-from gapless.core.errors import UsageError, unknown_name
-from gapless.core.files import check_new_directory, read_json, write_json, write_text
-from gapless.core.locks import only_writer
+from gapless.core.errors import UsageError
+from gapless.core.files import read_json, write_json, write_text
+from gapless.core.plan import claimed_for
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.measure import measure_difference
 from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate_run, measured_on, write_latent
-from gapless.training.recipes import METHODS, Recipe, apply_method
-from gapless.training.run import Run, all_captions, differences, new_model, train
+from gapless.training.recipes import Recipe, apply_method
+from gapless.training.run import Run, all_captions, new_model, train
 
-PLAN = "plan.json"
 COMPARISON = "compare.json"
 
 
@@ -40,8 +38,12 @@ def compare(
     baseline: str = "clip",
     split: str = "test",
     num_bootstrap: int = 1000,
+    loss: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train and measure every method with every seed, and write the comparison directory.
+
+    Args:
+        loss: settings of losses by name, for every method that has such a setting and does not fix it.
 
     Returns:
         what `compare.json` holds.
@@ -50,9 +52,7 @@ def compare(
         UsageError: an unknown method, or an output directory that holds another comparison.
         DataRefused: a split of one row.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise unknown_name("method", method, tuple(METHODS))
+    recipes = {method: apply_method(recipe, method, loss) for method in methods}
     comparable_rows(manifest, split)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
@@ -60,7 +60,7 @@ def compare(
             f"at least one seed and no negative bootstrap are needed, got {len(seeds)} and {num_bootstrap}"
         )
     plans = {
-        f"{method}-seed{seed}": Run(recipe_name, method, seed, apply_method(recipe, method), manifest.fingerprint)
+        f"{method}-seed{seed}": Run(recipe_name, method, seed, recipes[method], manifest.fingerprint)
         for method in methods
         for seed in seeds
     }
@@ -88,32 +88,6 @@ def run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, nu
             run_one(run, manifest, directory, label, split, num_bootstrap)
 
 
-@contextmanager
-def claimed_for(plan: dict[str, Any], out: Path) -> Iterator[None]:
-    """The directory of a study, new or begun with the same plan, for this process alone.
-
-    Raises:
-        UsageError: it is in use, holds another study, or another process is writing it.
-    """
-    check_plan(out, plan)
-    with only_writer(out):
-        check_plan(out, plan)  # again: another process may have made it
-        write_json(out / PLAN, plan)
-        yield
-
-
-def check_plan(out: Path, plan: dict[str, Any]) -> None:
-    """A directory that holds the same comparison is continued, another one is refused."""
-    if (out / PLAN).exists():
-        differing = differences(read_json(out / PLAN), plan)
-        if differing:
-            raise UsageError(
-                f"{out} holds another comparison; differing: {', '.join(differing[:5])}; choose another --out"
-            )
-    else:
-        check_new_directory(out)
-
-
 def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
     """Train (or finish) one run, measure it, and keep its latent space before and after."""
     started = time.perf_counter()
@@ -121,7 +95,7 @@ def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: st
     seconds = time.perf_counter() - started
     rows = manifest.select(split)
     set_seed(run.seed)
-    untrained = embed_split(new_model(run.settings, all_captions(manifest.select("train"))), rows)
+    untrained = embed_split(new_model(run.settings, all_captions(manifest.select("train")), run.method), rows)
     write_latent(directory / "latent_untrained.safetensors", untrained, rows)
     evaluate_run(directory, manifest, split, num_bootstrap, extra={"train_seconds": seconds})
 

@@ -11,7 +11,9 @@ from gapless.training.recipes import phantom_small
 
 
 def run_demo(out: Path, seed: int = 0) -> tuple[dict[str, Any], Path]:
-    """Everything under `out`; a finished part of an earlier run is kept.
+    """Build the phantom, train and compare the two methods, and write the report under `out`.
+
+    Finished parts of an earlier run are reused.
 
     Returns:
         the comparison, and the path of the report.

@@ -1,6 +1,7 @@
 """The figures of the report and the README: latent space, cosines of pairs, curves over training, differences.
 
-Every function takes numbers and returns a matplotlib Figure (no pyplot); `ink.image_bytes` makes SVG, PDF or PNG of it.
+Every function takes numbers and returns a matplotlib Figure (no pyplot), which `drawing.image_bytes` turns into SVG,
+PDF or PNG.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gapless.metrics.catalogue import entry_of, known, label_of
+from gapless.metrics.catalogue import entry_of, label_of, required_entry
 from gapless.metrics.projection import principal_plane
 from gapless.pages.palette import FAINT, INK, modality_style
-from gapless.study.ink import FALSE_COLOUR, TRUE_COLOUR, method_legend, method_style, new_figure, style
+from gapless.study.drawing import FALSE_COLOUR, TRUE_COLOUR, method_legend, method_style, new_figure, style
 from gapless.study.table import Column, excludes_zero
 
 Item = TypeVar("Item")
@@ -42,7 +43,7 @@ class Panel:
 
 
 def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The figures of a latent space that no run has measured, such as the one before training."""
+    """The figures of a latent space that has no results file, such as the one before training."""
     import torch
 
     from gapless.metrics.measure import measure
@@ -56,7 +57,7 @@ def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:
 
 
 def grid_of(count: int, abreast: int) -> tuple[int, int]:
-    """Columns and rows of a grid for so many panels."""
+    """Columns and rows of a grid of `count` panels with at most `abreast` beside each other."""
     columns = min(abreast, max(1, count))
     return columns, max(1, -(-count // columns))
 
@@ -156,14 +157,14 @@ Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 
 def curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
     """Steps and values of one key of metrics.jsonl, where both are numbers."""
-    found = [
+    points = [
         (float(record["step"]), float(record[key]))
         for record in history
         if isinstance(record.get(key), int | float) and isinstance(record.get("step"), int | float)
     ]
     entry = entry_of(key.removeprefix(EVALUATION))
     scale = 100 if entry is not None and entry.is_percent else 1
-    return [step for step, _ in found], [value * scale for _, value in found]
+    return [step for step, _ in points], [value * scale for _, value in points]
 
 
 def curves_present(histories: Histories) -> list[str]:
@@ -182,7 +183,7 @@ def curve_title(key: str) -> str:
     if key.startswith(LOSS):
         return f"{key.removeprefix(LOSS)} term"
     figure = key.removeprefix(EVALUATION)
-    return label_of(figure) + (", %" if known(figure).is_percent else "")
+    return label_of(figure) + (", %" if required_entry(figure).is_percent else "")
 
 
 def draw_curve(axes: Axes, histories: Histories, key: str) -> None:
@@ -249,14 +250,16 @@ def difference_parts(
 ) -> dict[str, list[Column]]:
     """The figures that have an interval, by the unit of their axis."""
     present = [
-        column for column in columns if any(is_interval(found.get(column.key)) for found in differences.values())
+        column
+        for column in columns
+        if any(is_interval(of_method.get(column.key)) for of_method in differences.values())
     ]
     parts = {
         "difference": [column for column in present if column.entry.unit not in ("fraction", "degrees")],
         "difference in degrees": [column for column in present if column.entry.unit == "degrees"],
         "difference in percentage points": [column for column in present if column.percent],
     }
-    return {unit: found for unit, found in parts.items() if found}
+    return {unit: unit_columns for unit, unit_columns in parts.items() if unit_columns}
 
 
 def difference_figure(
@@ -275,13 +278,13 @@ def difference_figure(
         baseline: the method that was subtracted.
     """
     parts = difference_parts(columns, differences)
-    ratios = [len(found) + 1.5 for found in parts.values()]
+    ratios = [len(unit_columns) + 1.5 for unit_columns in parts.values()]
     height = 0.26 * sum(ratios) * max(1.0, 0.5 * len(differences)) + 0.3 * with_legend
     with style():
         figure, all_axes = new_figure(4.6, height, rows=len(parts), height_ratios=ratios)
-        for axes, (unit, found) in zip(all_axes, parts.items(), strict=True):
-            draw_differences(axes, found, differences, methods)
-            axes.set_ylim(len(found) - 0.5, -0.5)
+        for axes, (unit, unit_columns) in zip(all_axes, parts.items(), strict=True):
+            draw_differences(axes, unit_columns, differences, methods)
+            axes.set_ylim(len(unit_columns) - 0.5, -0.5)
             axes.set_xlabel(f"{unit} to {baseline}")
         if with_legend:
             for method in differences:

@@ -1,5 +1,5 @@
 """An interactive map of embeddings in one HTML file: modalities by colour and mark, true pairs joined, caption and
-thumbnail under the pointer, the figures beside. It loads nothing from outside, and its policy forbids it to try.
+thumbnail under the pointer, figures beside it. Its content security policy forbids every request to other addresses.
 """
 
 import base64
@@ -24,8 +24,8 @@ from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.projection import principal_plane
 from gapless.pages.page import json_for_page, render_page
 from gapless.pages.palette import modality_mark
+from gapless.study.drawing import inline_svg
 from gapless.study.figures import Panel, cosine_figure
-from gapless.study.ink import inline_svg
 from gapless.study.renderings import figure_text
 from gapless.study.table import number_of
 
@@ -51,8 +51,8 @@ def write_map(
         embeddings: modality -> [pair, dim], rows aligned; they need not be unit-norm. Memory maps are read in the
             drawn rows only.
         results: what `results.json` holds: "figures", and "n", "gallery_size", "split", "versions" where known.
-        ids: [pair] names of the rows; with `manifest` they find its captions, labels and images.
-        captions: [pair] texts for the pointer; the manifest's first caption by default.
+        ids: [pair] names of the rows, by which captions, labels and images are looked up in `manifest`.
+        captions: [pair] texts to show under the pointer; the manifest's first caption by default.
         labels: name -> [pair], to colour by; the manifest's labels by default.
         manifest: where captions, labels and thumbnails come from.
         max_pairs: at most so many pairs are drawn, a fixed random choice, and the page says so.
@@ -100,17 +100,17 @@ def label_text(value: Any) -> str:
 
 
 def add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
-    """Captions, labels and thumbnails of the pairs that the manifest knows."""
+    """Add captions, labels and thumbnails to the pairs whose id is in the manifest."""
     names = manifest.table["id"].to_pylist()
     where = {str(name): row for row, name in enumerate(names)}
-    found = [(pair, where[pair["id"]]) for pair in pairs if pair["id"] in where]
-    if not found:
+    matched = [(pair, where[pair["id"]]) for pair in pairs if pair["id"] in where]
+    if not matched:
         raise DataRefused(
             f"no id of the embeddings ({pairs[0]['id']!r}, ...) occurs in {manifest.path} ({names[0]!r}, ...); "
             "name the manifest that they were made from"
         )
-    columns = manifest.table.select(["captions", *manifest.labels]).take([row for _, row in found]).to_pylist()
-    for (pair, row), values in zip(tqdm(found, desc="thumbnails", unit="image", disable=None), columns, strict=True):
+    columns = manifest.table.select(["captions", *manifest.labels]).take([row for _, row in matched]).to_pylist()
+    for (pair, row), values in zip(tqdm(matched, desc="thumbnails", unit="image", disable=None), columns, strict=True):
         texts = values["captions"] or [""]
         pair["caption"] = texts[0]
         pair["labels"] = {name: label_text(values[name]) for name in manifest.labels}
@@ -126,7 +126,7 @@ def thumbnail_of(manifest: Manifest, row: int) -> str | None:
 
 
 def plotly_script() -> str:
-    """plotly's own script without the addresses of its map tiles, fonts and services, and of what its comments name."""
+    """plotly's script without the addresses of its map tiles, fonts and services and those in its comments."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:

@@ -1,12 +1,12 @@
-"""What a reader must know before believing a table: gallery, split, groups, seeds, leakage."""
+"""Notes on how reliable a table is: gallery size, split, groups, seeds, leakage."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gapless.study.table import SEEDS_FOR_A_CLAIM
 
-# What results record: the rows whose group or image is in train, as the audit counts them. Results that were written
-# before hold the share of groups instead.
+# Keys of leakage in result files: the share of rows whose group or image is in train, as the audit counts it. Older
+# files hold the share of groups instead.
 LEAKAGE_KEYS = {"_rows_in_train_share": "rows", "_groups_in_train_share": "groups"}
 
 

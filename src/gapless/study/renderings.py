@@ -1,4 +1,4 @@
-"""The table as text: for a terminal, for Markdown, for LaTeX."""
+"""Renders the table as text for a terminal, as Markdown and as LaTeX."""
 
 import math
 import unicodedata
@@ -12,7 +12,7 @@ ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-"
 
 
 def to_ascii(text: str) -> str:
-    """For terminals that cannot show more than ASCII."""
+    """The text in ASCII, for terminals that show nothing else."""
     for character, plain in ASCII.items():
         text = text.replace(character, plain)
     return text.encode("ascii", "replace").decode()
@@ -38,7 +38,9 @@ def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str
     for indices in bands(table, width - name_width, say):
         names = table.names_of(indices)
         groups = [
-            group_lines(table, heading, found, names, say) for heading, found in table.groups() if found[0] in indices
+            group_lines(table, heading, column_indices, names, say)
+            for heading, column_indices in table.groups()
+            if column_indices[0] in indices
         ]
         left = [padded(say(name), name_width) for name in ["", "method", *names]]
         body = ["  ".join(parts).rstrip() for parts in zip(left, *groups, strict=True)]
@@ -48,16 +50,16 @@ def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str
 
 def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]]:
     """The columns in bands of whole groups that fit into the width beside each other."""
-    found: list[list[int]] = []
+    column_bands: list[list[int]] = []
     left = 0
     for heading, indices in table.groups():
         needed = 2 + printed_width(group_lines(table, heading, indices, list(table.rows), say)[0])
-        if not found or needed > left:
-            found.append([])
+        if not column_bands or needed > left:
+            column_bands.append([])
             left = width
-        found[-1] += indices
+        column_bands[-1] += indices
         left -= needed
-    return found
+    return column_bands
 
 
 def group_lines(
@@ -75,7 +77,7 @@ def group_lines(
 
 
 def aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
-    """The means under each other, the deviations under each other, the marks under each other."""
+    """The cells of a column as text, padded so that means, deviations and marks each line up."""
     mean_width = max((len(entry.mean) for entry in cells), default=0)
     sd_width = max((len(entry.sd) for entry in cells), default=0)
     texts = []
@@ -103,7 +105,7 @@ def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) ->
 
 
 def figure_text(figure: Any) -> str:
-    """A figure in whatever form it has: number, over seeds, with an interval; a dash when there is none."""
+    """A figure as text in any of its forms (number, over seeds, with an interval); a dash when there is none."""
     number = number_of(figure)
     if number is None or not math.isfinite(number):
         return "–"
@@ -169,13 +171,13 @@ def to_latex(table: Table, caption: str = CAPTION, label: str = "tab:gapless") -
 
 
 def latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
-    indices = [i for _, found in groups for i in found]
+    indices = [i for _, column_indices in groups for i in column_indices]
     columns = [table.columns[i] for i in indices]
     heads, rules, start = [], [], 2
-    for heading, found in groups:
-        heads.append(f"\\multicolumn{{{len(found)}}}{{c}}{{{latex_escaped(heading)}}}")
-        rules.append(f"\\cmidrule(lr){{{start}-{start + len(found) - 1}}}")
-        start += len(found)
+    for heading, column_indices in groups:
+        heads.append(f"\\multicolumn{{{len(column_indices)}}}{{c}}{{{latex_escaped(heading)}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{start + len(column_indices) - 1}}}")
+        start += len(column_indices)
     lines = [
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
         "\\toprule",

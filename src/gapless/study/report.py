@@ -1,6 +1,6 @@
-"""One HTML file with everything a reader of a study needs, and no address outside itself.
+"""Writes the report of studies as one HTML file that loads nothing from other addresses.
 
-It shows what the result files hold and what `figures` draws; it computes nothing.
+It shows the values of result files and the drawings of `figures`, and computes no figure.
 """
 
 import base64
@@ -19,6 +19,7 @@ from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
+from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.figures import (
     Panel,
     cosine_figure,
@@ -31,7 +32,6 @@ from gapless.study.figures import (
     latent_figure,
     plane_limit,
 )
-from gapless.study.ink import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
@@ -122,7 +122,7 @@ def render(sections: Sequence[Mapping[str, Any]]) -> str:
 
 
 def section_of(study: Study) -> dict[str, Any]:
-    """What the template shows of one study."""
+    """Values of the template for one study."""
     table = paper_table(study.comparison)
     panels = panels_of(study)
     pair = compared_pair(study.comparison)
@@ -147,7 +147,7 @@ def section_of(study: Study) -> dict[str, Any]:
 
 
 def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was run, as names and texts; what was not recorded is left out."""
+    """Facts on the runs as (name, text); facts that were not recorded are left out."""
     data = comparison.get("data") or {}
     named = {
         "Recipe": comparison.get("recipe"),
@@ -177,7 +177,7 @@ def plain(value: Any) -> str:
 
 
 def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
-    """The baseline and the method that is studied; the latter alone where there is nothing beside it."""
+    """The baseline and the method that is compared with it; the only method where there is one."""
     methods = list(comparison["methods"])
     baseline = comparison.get("baseline", methods[0])
     studied = "gapless" if "gapless" in methods else methods[-1]
@@ -185,7 +185,7 @@ def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
-    """The four figures that tell the story: baseline beside the method that is studied."""
+    """The four main figures, of the baseline and of the method that is compared with it."""
     rows = compared_pair(comparison)
     differences = (comparison.get("differences") or {}).get(rows[-1], {})
     headlines = []
@@ -206,11 +206,11 @@ def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, 
 def all_figures_of(study: Study) -> list[tuple[str, list[str]]]:
     """Every key of every method, as text."""
     figures = [study.all_figures(method) for method in study.methods]
-    keys = sorted({key for found in figures for key in found})
+    keys = sorted({key for of_method in figures for key in of_method})
     return [
-        (key, [figure_text(found.get(key)) for found in figures])
+        (key, [figure_text(of_method.get(key)) for of_method in figures])
         for key in keys
-        if any(number_of(found.get(key)) is not None for found in figures)
+        if any(number_of(of_method.get(key)) is not None for of_method in figures)
     ]
 
 
@@ -238,7 +238,7 @@ def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Pic
 
 
 def panels_of(study: Study) -> list[Panel]:
-    """The latent space before training and under each method, from the first run that kept it."""
+    """The latent space before training and under each method, from the first run that stored it."""
     panels: list[Panel] = []
     for runs in study.runs.values():
         untrained = next((found for run in runs if (found := run.latent_untrained()) is not None), None)
@@ -250,8 +250,8 @@ def panels_of(study: Study) -> list[Panel]:
             latent = run.latent()
             if latent is not None:
                 numbers = {key: number_of(figure) for key, figure in run.figures.items()}
-                known = {key: number for key, number in numbers.items() if number is not None}
-                panels.append(Panel(method, latent.embeddings, known))
+                measured = {key: number for key, number in numbers.items() if number is not None}
+                panels.append(Panel(method, latent.embeddings, measured))
                 break
     return panels
 
@@ -286,9 +286,10 @@ def difference_picture(study: Study, table: Table, differences: Mapping[str, Any
     caption = f"Difference to {baseline} with 95 % intervals (bootstrap over groups); filled where zero is outside."
     drawings = [
         inline_svg(
-            difference_figure(found, differences, study.methods, baseline, with_legend=False), f"{unit} to {baseline}"
+            difference_figure(unit_columns, differences, study.methods, baseline, with_legend=False),
+            f"{unit} to {baseline}",
         )
-        for unit, found in difference_parts(table.columns, differences).items()
+        for unit, unit_columns in difference_parts(table.columns, differences).items()
     ]
     legend = [entry for entry in method_legend_of(study.methods) if entry[0] in differences]
     whole = difference_figure(table.columns, differences, study.methods, baseline)

@@ -1,5 +1,4 @@
-"""Reads what the other verbs wrote: comparison, run and measure directories, in the one form that the table and the
-report show. Nothing is computed here."""
+"""Reads comparison, run and measure directories into one form for the table and the report; computes nothing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Run:
-    """One trained (or measured) model: the figures it scored, its history and its latent space, as far as present."""
+    """One trained (or measured) model: the figures it scored, its history and its latent space where stored."""
 
     path: Path
     results: dict[str, Any]
@@ -62,14 +61,14 @@ class Study:
 
     @property
     def heading(self) -> str:
-        """What was compared on what; the directory's name where the source was not recorded."""
+        """The methods and the data as a heading; the directory's name where the source was not recorded."""
         source = (self.comparison.get("data") or {}).get("source")
         more = len(self.methods) - 4
         names = ", ".join(self.methods[:4]) + (f" and {more} more" if more > 0 else "")
         return f"{names} on {source}" if source else self.title
 
     def all_figures(self, method: str) -> dict[str, Any]:
-        """Every figure of a method as it was written: over seeds, or of the one run."""
+        """Every figure of a method as stored: over seeds, or of its single run."""
         is_comparison = "runs" in self.comparison
         return dict(self.comparison["table"].get(method, {})) if is_comparison else self.runs[method][0].figures
 
@@ -126,7 +125,7 @@ def results_of(path: Path) -> dict[str, Any]:
 
 
 def check_figures(path: Path, figures: Any) -> None:
-    """Refuse a file in which nothing, or something else than numbers, stands under the names of figures."""
+    """Raise DataRefused for a file without figures, or with figures that are no numbers."""
     named = {key: value for key, value in figures.items() if "/" in key} if isinstance(figures, Mapping) else {}
     if not named:
         raise DataRefused(f"{path} holds no figures; name what gapless measure or evaluate wrote")
@@ -137,7 +136,7 @@ def check_figures(path: Path, figures: Any) -> None:
 
 
 def study_of_runs(runs: Sequence[Run]) -> Study:
-    """Runs beside each other, a row each; what they do not share is told, not averaged."""
+    """A study with a row for each run; where the runs' splits or data differ, a note says so."""
     rows = dict(zip(row_names(runs), runs, strict=True))
     shared = {
         key: runs[0].results[key]
@@ -162,7 +161,7 @@ def study_of_runs(runs: Sequence[Run]) -> Study:
 
 
 def row_names(runs: Sequence[Run]) -> list[str]:
-    """Method and seed where that tells the runs apart, else the directory too."""
+    """Names of the runs: method and seed, with the directory where these are not distinct."""
 
     def short(run: Run) -> str:
         method = str(run.results.get("method", run.path.resolve().name))

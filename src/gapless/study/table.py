@@ -1,6 +1,6 @@
 """The paper's table: methods as rows, the gap, retrieval and grouping as columns.
 
-The numbers come from compare.json as they are: a figure that is not there is a dash, never 0.
+The numbers come from compare.json unchanged; a missing figure is shown as a dash.
 """
 
 import math
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from gapless.metrics.catalogue import FigureEntry, further_figures, known, label_of
+from gapless.metrics.catalogue import FigureEntry, further_figures, label_of, required_entry
 
-SEEDS_FOR_A_CLAIM = 3  # DESIGN: a claimed difference has at least 3 seeds and an interval
+SEEDS_FOR_A_CLAIM = 3  # a difference is marked as significant only with at least 3 seeds and an interval
 GAP_COLUMNS = (
     "gap/centroid_distance",
     "gap/centroid_distance_unbiased",
@@ -24,14 +24,14 @@ GROUPING_COLUMNS = ("grouping/v_measure", "grouping/ami", "grouping/knn_accuracy
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of the table, under the heading of its `group`; what the figure is, its catalogue entry says."""
+    """One figure of the table, under the heading of its `group`; its catalogue entry has label, unit and direction."""
 
     key: str
     group: str
 
     @property
     def entry(self) -> FigureEntry:
-        return known(self.key)
+        return required_entry(self.key)
 
     @property
     def label(self) -> str:
@@ -84,13 +84,13 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def names_of(self, columns: Sequence[int]) -> list[str]:
-        """The rows that say something in these columns; chance levels exist for some columns only."""
+        """The rows that have a value in these columns; chance levels exist for some columns only."""
         return [name for name, row in self.rows.items() if any(row[column].mean for column in columns)]
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Headings with the indices of the columns under them."""
         indices = range(len(self.columns))
-        return [(name, list(found)) for name, found in groupby(indices, key=lambda i: self.columns[i].group)]
+        return [(name, list(group)) for name, group in groupby(indices, key=lambda i: self.columns[i].group)]
 
 
 def paper_table(comparison: Mapping[str, Any]) -> Table:
@@ -111,10 +111,10 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
     may_claim = len(comparison.get("seeds") or []) >= SEEDS_FOR_A_CLAIM
     rows = {
         method: [
-            cell(column, found.get(column.key), best, differences.get(method, {}).get(column.key), may_claim)
+            cell(column, figures.get(column.key), best, differences.get(method, {}).get(column.key), may_claim)
             for column in columns
         ]
-        for method, found in ((method, table.get(method, {})) for method in methods)
+        for method, figures in ((method, table.get(method, {})) for method in methods)
     }
     random = comparison.get("random") or {}
     if any(column.key in random for column in columns):
@@ -129,8 +129,8 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
     keys = list(keys)
     gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
     parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
-    found = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
-    first = "image_to_text" if "image_to_text" in found else found[0]
+    directions_present = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
+    first = "image_to_text" if "image_to_text" in directions_present else directions_present[0]
     a, _, b = first.partition("_to_")
     directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
     retrieval = [
@@ -151,7 +151,7 @@ def number_of(figure: Any) -> float | None:
 
 
 def best_of(column: Column, methods: Sequence[str], table: Mapping[str, Any]) -> str | None:
-    """The best mean of a column as shown, so that ties are all best; None when there is nothing to choose from."""
+    """The best mean of a column as printed, so that all ties are marked; None when no method can be best."""
     means = [number_of(table.get(method, {}).get(column.key)) for method in methods]
     present = [mean for mean in means if mean is not None and math.isfinite(mean)]
     if len({column.shown(mean) for mean in present}) < 2:
@@ -194,7 +194,7 @@ def difference_text_of(column: Column, difference: Mapping[str, Any] | None) -> 
 
 
 def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:
-    """What a reader must know beside the numbers: gallery, split, seeds, groups, significance, versions."""
+    """Notes below the table: gallery, split, seeds, groups, significance, versions."""
     data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
     facts = [
         f"split {comparison['split']}" if comparison.get("split") else "",

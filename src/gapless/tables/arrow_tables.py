@@ -1,4 +1,4 @@
-"""Parquet, row by row: every Arrow type of text, bytes and list; a column of any other type is refused by its name."""
+"""Reads Parquet files row by row: columns of any Arrow type of text, bytes or list; other types are refused."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.tables.table_format import Line, LineCount
 
-# A cell can be an image.
+# Small, because a cell can be an image.
 ROWS_PER_BATCH = 64
 
 
@@ -70,7 +70,7 @@ def _open(path: Path) -> Any:
 
 
 def _rows_of(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """The rows of a batch; where a value has no Python form (a date of year 10000), only its own row is lost."""
+    """The rows of a batch; a value without a Python form (a date of year 10000) makes only its own row faulty."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError, TypeError):
@@ -86,7 +86,7 @@ def _rows_of(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
 
 
 def _value_type(kind: Any) -> Any:
-    """What the cells of a column hold, without the ways of storing them: dictionaries, extensions, lists."""
+    """The type of a column's values, inside dictionaries, extension types and lists."""
     import pyarrow as pa
 
     while True:

@@ -1,4 +1,4 @@
-"""JSON lines, and arrays of JSON objects, row by row."""
+"""Reads JSON lines and arrays of JSON objects row by row."""
 
 import json
 from collections import Counter
@@ -11,9 +11,9 @@ from gapless.tables.quoted_rows import LineSource
 from gapless.tables.table_format import Line, LineCount, TextOptions
 from gapless.tables.text_files import is_unicode, not_encoded, open_text
 
-# How far a key may first appear in a file, where rows need not have every key.
+# Keys are collected from so many rows, because a row need not have every key.
 JSON_HEAD = 1000
-# An array is parsed as a whole; longer ones belong into JSON lines.
+# Bytes of an array, which is parsed as a whole; more data must come as JSON lines.
 MAX_ARRAY = 1 << 30
 
 
@@ -103,7 +103,7 @@ def _array_rows(path: Path, lines: LineSource, options: TextOptions, count: Line
 
 
 def _parse(text: str) -> Any:
-    """Raises ValueError that says what is wrong."""
+    """The value of a JSON text; ValueError with the fault where it is not valid."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -111,7 +111,7 @@ def _parse(text: str) -> Any:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Python would keep the last of two values under one key."""
+    """An object with distinct keys; ValueError for a repeated key, of which Python would keep the last value."""
     cells = dict(pairs)
     if len(cells) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

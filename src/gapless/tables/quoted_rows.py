@@ -1,9 +1,9 @@
-"""Rows of a text table where quotation marks may be damaged: no quotation mark takes other rows into its cell.
+"""Splits the lines of a text table into rows, also where quotation marks are damaged.
 
 A quoted cell may hold separators, doubled quotation marks and line breaks. A quotation mark that is never closed, or
 that another stray one closes many rows later, would make those rows part of one cell. So a cell over several lines is
-believed only when its closing mark ends the cell, the row has the right number of cells, and none of the lines looks
-like a row of its own. Otherwise its first line alone is at fault, and the next line is read as a row.
+accepted only when its closing mark ends the cell, the row has the right number of cells, and none of the lines looks
+like a row. Otherwise only its first line is faulty, and the next line is read as a row.
 """
 
 import csv
@@ -24,7 +24,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 
 
 class LineSource:
-    """The lines of a file with their ends, numbered from 1; lines that were taken can be given back."""
+    """The lines of a file with their ends, numbered from 1; lines that were read can be returned, to be read again."""
 
     def __init__(self, read_line: Callable[[int], str], name: str) -> None:
         self._read_line = read_line
@@ -73,7 +73,7 @@ class RecordReader:
         csv.field_size_limit(MAX_CELL)
         self.lines = lines
         self.separator = separator
-        # Tables between tabs mostly do not quote at all: a quotation mark there may be an ordinary character.
+        # Most tab-separated tables do not quote cells, so a quotation mark may be an ordinary character in them.
         self.quotes_are_optional = separator == "\t"
         self.fits: Callable[[Sequence[str]], bool] = lambda cells: True
 
@@ -105,7 +105,7 @@ class RecordReader:
         return Record(number, [], problem)
 
     def _following(self, used: list[str]) -> Iterator[str]:
-        """The lines that a row may need; each one that is asked for is noted in `used`."""
+        """The lines that the parser reads for one row; each is appended to `used`."""
         yield used[0]
         while (line := self.lines.take()) is not None:
             used.append(line)
@@ -115,7 +115,7 @@ class RecordReader:
         return line.rstrip("\r\n").split(self.separator)
 
     def _find_problem(self, used: Sequence[str], cells: Sequence[str], number: int) -> str:
-        """Why a row over several lines is not believed; "" when it is."""
+        """Why a row over several lines is not accepted; "" when it is."""
         opens = f"a quotation mark opens a cell here and closes in line {number + len(used) - 1}"
         if not self.fits(cells):
             return f"{opens}, but these lines make {len(cells)} cells; {_REMEDY}"
@@ -126,8 +126,8 @@ class RecordReader:
     def _is_literal(self, used: Sequence[str], stays_open: bool) -> bool:
         """Whether the quotation marks of the first line are ordinary characters, as in `"Clear" lungs`.
 
-        Where a mark stays open, the line could as well be the begin of a longer cell: it is taken as it is only between
-        tabs, and only when the next line is a row of its own.
+        A line with an open mark could also be the beginning of a longer cell. It is read literally only in a
+        tab-separated table whose next line is a complete row.
         """
         if not stays_open:
             return self.quotes_are_optional or used[0].count('"') % 2 == 0
@@ -151,10 +151,10 @@ def _describe_error(error: csv.Error, num_lines: int, number: int) -> str:
 def looks_swallowed(
     lines: Sequence[str], cells: Sequence[str], separator: str, fits: Callable[[Sequence[str]], bool]
 ) -> bool:
-    """Whether a row over several lines holds what is a row of its own.
+    """Whether a row over several lines has swallowed other rows.
 
-    The cells beside the long one (a file's name, an id) are compared with what stands at their place in each of the
-    lines: `img/7.png` beside `img/3.png` is the begin of another row, `Heart normal` is not.
+    The cells beside the long one (a file's name, an id) are compared with the parts of each line at their position:
+    after `img/3.png`, a line that begins with `img/7.png` is another row, and `Heart normal` is not.
 
     Args:
         lines: all the lines of the row.
@@ -186,14 +186,14 @@ def looks_swallowed(
 
 
 def _are_names_of_one_kind(own: str, other: str) -> bool:
-    """Whether two cells are names made alike, and not words: `img/3.png` and `img/12.png`, P001 and P017, two UUIDs."""
+    """Whether two cells are names of one pattern, no words: `img/3.png` and `img/12.png`, P001 and P017, two UUIDs."""
     if not own or not other or any(c.isspace() for c in own + other):
         return False
     suffix = _SUFFIX.search(own)
     if suffix is not None and other.lower().endswith(suffix.group().lower()) and not other.endswith("."):
         return True
     shape = _shape(own)
-    if shape == "w":  # P001, or a checksum; T2 at the begin of a line of a report is neither
+    if shape == "w":  # P001 or a checksum; "T2" at the beginning of a line of a report is neither
         letters = own.rstrip("0123456789")
         return (len(own) == len(other) >= _MIN_CHECKSUM and _shape(other) in "w9a") or (
             letters.isalpha() and other.startswith(letters) and other[len(letters) :].isdigit()

@@ -1,4 +1,4 @@
-"""What the readers of every table format take and give: rows with their origin, and counts of their lines."""
+"""Types that the readers of all table formats share: rows with their origin, options, counts of lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from gapless.core.errors import UsageError
 Cells = Mapping[str, Any]
 Line = tuple[str, Cells | None, str]  # origin, cells, what is wrong when there are none
 
-# What may stand between the cells of a row, and how a command line says it.
+# Separators between the cells of a row, by their names on the command line.
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How a table of text is read, where it does not say so itself.
+    """How a table of text is read.
 
     Args:
         encoding: a name that Python knows; None is UTF-8, or what the file's byte-order mark says.
-        separator: one character, or its name ("tab"); None is found from the header.
+        separator: one character, or its name ("tab"); None detects it from the header.
     """
 
     encoding: str | None = None
@@ -30,6 +30,9 @@ class TextOptions:
 
         Raises:
             UsageError: more than one, or a quotation mark or line end.
+
+        >>> TextOptions(separator="semicolon").separator_character()
+        ';'
         """
         if self.separator is None:
             return None
@@ -39,13 +42,13 @@ class TextOptions:
         return character
 
 
-# Everything is found from the file.
+# Encoding and separator are detected from the file.
 DETECT = TextOptions()
 
 
 @dataclass
 class LineCount:
-    """Where the lines of one table went: lines = header + rows + continued + blank.
+    """Counts the lines of one table: lines = header + rows + continued + blank.
 
     Args:
         file: the table's name.
@@ -61,6 +64,6 @@ class LineCount:
     blank: int = 0
 
     def check(self) -> None:
-        """AssertionError when a line was lost; that would be an error of the reader, not of the file."""
+        """Raise AssertionError when the counts do not add up, which is an error of the reader and not of the file."""
         parts = self.header + self.rows + self.continued + self.blank
         assert parts == self.lines, f"{self.file}: {self.lines} lines, but {parts} of them accounted for"

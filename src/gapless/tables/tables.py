@@ -1,4 +1,4 @@
-"""Files of tables, row by row: CSV, TSV, JSON and Parquet, where a broken row costs only itself, and their cells."""
+"""Reads table files row by row (CSV, TSV, JSON, Parquet) and interprets their cells; a broken row is skipped alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,7 +80,7 @@ def holds_bytes(path: Path, image_key: str) -> bool:
 
 
 def _format_of(path: Path) -> str:
-    """By the suffix, `.gz` aside; what begins as Parquet is Parquet under any name."""
+    """The format of a table file by its suffix without `.gz`; Parquet is recognised by its first bytes."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -97,7 +97,7 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 def _hint(path: Path, key: str, columns: Sequence[str]) -> str:
-    """What may be wrong with a header in which a column is not found."""
+    """A hint for the message about a missing column: what may be wrong with the header."""
     if columns and columns[0].startswith(("{", "[")):
         return "; it looks like JSON: name it .jsonl or .json"
     if any(key in name for name in columns) and _format_of(path) == TEXT:
@@ -116,6 +116,9 @@ def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
 
     Raises:
         ValueError: a list of several, or a mapping of something else.
+
+    >>> image_cell("a.png", "rows.csv:2"), image_cell({"bytes": b"GIF8", "path": "a.gif"}, "rows.parquet:1")
+    ((None, 'a.png'), (None, 'a.gif'))
     """
     if isinstance(value, list | tuple):
         if len(value) > 1:
@@ -135,7 +138,7 @@ def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
 
 
 def _path_in(content: bytes) -> str | None:
-    """The path that bytes hold: writers without a type for text store it as bytes. No image is one line of text."""
+    """The path in a cell of bytes, as writers without a text type store it; None for the bytes of an image."""
     if len(content) > MAX_PATH:
         return None
     try:
@@ -150,6 +153,9 @@ def texts_of(value: Any) -> list[str]:
 
     Raises:
         ValueError: a mapping, or bytes that are not UTF-8.
+
+    >>> texts_of(["left", "lung"]), texts_of(7), texts_of(None)
+    (['left', 'lung'], ['7'], [''])
     """
     items = value.tolist() if hasattr(value, "tolist") else value
     return [text_of(item) for item in items] if isinstance(items, list | tuple) else [text_of(items)]

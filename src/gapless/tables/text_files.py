@@ -1,4 +1,4 @@
-"""Text files of any origin, opened in the encoding that they are in, or refused by a sentence that says what they are.
+"""Opens text files in their encoding; other files are refused with a message that names their kind.
 
 with open_text(Path("reports.csv.gz")) as stream:
     first = stream.readline()
@@ -27,7 +27,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# How a file that is no text begins -> what it is and what to do.
+# First bytes of files that are no text -> their kind, and what to do.
 _OTHER_KINDS = {
     PARQUET: "a Parquet file: name it .parquet",
     b"ARROW1": "an Arrow file: write it as Parquet",
@@ -81,18 +81,22 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
 
 
 def describe_other_kind(path: Path) -> str | None:
-    """What a file is that is no table, and what to do with it ("an Excel workbook: ..."); None where nothing shows."""
+    """The kind of a file that is no table, and what to do ("an Excel workbook: ..."); None when unrecognised."""
     return _other_kind(path, first_bytes(path)) if path.is_file() else None
 
 
 def first_bytes(path: Path) -> bytes:
-    """How a file begins, as it is stored."""
+    """The first bytes of a file, without unpacking it."""
     with path.open("rb") as stream:
         return stream.read(HEAD_BYTES)
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text holds no lone surrogates: what `open_text` gives for bytes that the encoding does not have."""
+    """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode.
+
+    >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
+    (True, False)
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -101,7 +105,7 @@ def is_unicode(text: str) -> bool:
 
 
 def not_encoded(encoding: str | None) -> str:
-    """The fault of a text that is not `is_unicode`, with the option that may read it."""
+    """The message for a text that is not `is_unicode`, with the option that may help."""
     return f"not UTF-8; {_LEGACY_HINT}" if encoding is None else f"not {encoding}; another --encoding may read it"
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV, row by row: any usual separator and encoding, leftovers of spreadsheets, every line accounted for."""
+"""Reads CSV and TSV files row by row, in any usual separator and encoding, and counts every line."""
 
 import logging
 import re
@@ -14,16 +14,16 @@ from gapless.tables.text_files import is_unicode, not_encoded, open_text
 
 logger = logging.getLogger(__name__)
 
-# The separators that are tried when the header makes a single column between those that the file's name promises.
+# Separators to try when the one that the file's suffix implies splits the header into a single column.
 _CANDIDATES = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-# What copying and joining files leaves around a name, and str.strip does not take.
+# Invisible characters around a name, from copied or joined files, that `str.strip` leaves.
 _INVISIBLE = "\ufeff\u200b"
 
 
 @dataclass
 class _Table:
-    """An open table: the names of its columns, and the rows behind them."""
+    """An open table: the names of its columns, and its rows."""
 
     names: list[str]
     records: RecordReader
@@ -31,7 +31,7 @@ class _Table:
     num_named: int  # columns up to the last one with a name
 
     def fits(self, cells: Sequence[str]) -> bool:
-        """Whether a row has every named column, and nothing beyond them: spreadsheets add or drop empty cells there."""
+        """Whether a row has every named column; cells beyond them must be empty, as spreadsheets write them."""
         return len(cells) >= self.num_named and not any(cell.strip() for cell in cells[self.num_named :])
 
 
@@ -97,7 +97,7 @@ def _header_line(lines: LineSource, count: LineCount, path: Path) -> tuple[str, 
 
 
 def _separator_of(head: str, path: Path) -> str:
-    """What stands between the names of a header: what the file's name promises, if it is there at all."""
+    """The separator of a header: the one that the file's suffix implies, if the header has it."""
     usual = "\t" if ".tsv" in path.suffixes[-2:] or ".tab" in path.suffixes[-2:] else ","
     if usual in head:
         return usual

@@ -8,24 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gapless.core.errors import DataRefused
 from gapless.core.files import strict_json, write_text
-from gapless.losses.gap_closing import GapClosingLoss
+from gapless.losses.base import after_step, set_progress
 
 HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
 
 
 class LossRules(TrainerCallback):
-    """Moves the scheduled weights before a step and clamps the temperature after it.
+    """Tells the loss before each step how far the training is, and lets it clamp its parameters after the step.
 
     Args:
         progress: where schedules stand throughout, in [0, 1]; None follows the training.
     """
 
-    def __init__(self, loss: GapClosingLoss, progress: float | None = None) -> None:
+    def __init__(self, loss: nn.Module, progress: float | None = None) -> None:
         self.loss = loss
         self.progress = progress
 
@@ -33,12 +34,12 @@ class LossRules(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         reached = min(1.0, state.global_step / max(1, state.max_steps))
-        self.loss.set_progress(reached if self.progress is None else self.progress)
+        set_progress(self.loss, reached if self.progress is None else self.progress)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.loss.clamp_logit_scale()
+        after_step(self.loss)
 
 
 def closes_epoch(state: TrainerState) -> bool:

@@ -1,6 +1,6 @@
-"""Recipes and methods: what is trained and with which loss. Both are frozen data; the tables at the end name them.
+"""Recipes: what is trained, as frozen data. A variant is a function that changes a few fields of another.
 
-A variant is a function that changes a few fields of another. An ablation is a weight of 0, never another code path.
+The loss is that of a method; `gapless.losses.base.METHODS` names them.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,32 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gapless.core.errors import UsageError, unknown_name
+from gapless.losses.base import METHODS, changes_of
+from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.modalities.image import small_resnet
 from gapless.modalities.text import small_bert
 from gapless.models.spec import modality_spec
-
-Weight = float | list[list[float]]
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The loss of a run.
-
-    Args:
-        temperature: start value, or the fixed value.
-        learn_temperature: train `logit_scale` (fp32, clamped to 100, no weight decay).
-        alignment_weight: weight of Align True Pairs; a number, or [[progress, weight], ...] with progress in [0, 1].
-        uniformity_weight: weight of Centroid Uniformity; likewise.
-        normalise_centroids: True is the authors' published code, False the paper's text.
-        mask_duplicates: pairs whose captions are the same are not negatives of each other.
-    """
-
-    temperature: float = 0.07
-    learn_temperature: bool = True
-    alignment_weight: Weight = 1.0
-    uniformity_weight: Weight = 1.0
-    normalise_centroids: bool = True
-    mask_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +26,7 @@ class Recipe:
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
         augment_images: small shifts and intensity changes while training; never a flip.
         micro_batch_size: encode so many pairs at a time while the loss sees the whole batch (GradCache); None is off.
-        loss: the loss before a method changes it.
+        loss: the settings of its loss, those of a method in `gapless.losses.base.METHODS`; default: the paper's loss.
         training: arguments of `transformers.TrainingArguments`, by their own names.
     """
 
@@ -57,7 +36,7 @@ class Recipe:
     vocab_size: int = 4096
     augment_images: bool = False
     micro_batch_size: int | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: Any = field(default_factory=GapClosingSettings)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -188,47 +167,20 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def published(loss: LossConfig) -> LossConfig:
-    """The paper's loss: both terms at weight 1."""
-    return replace(loss, alignment_weight=1.0, uniformity_weight=1.0)
-
-
-def ramped(loss: LossConfig, alignment: float = 8.0) -> LossConfig:
-    """Contrast first, then close the gap: both weights wait for 30 % of the training, then rise to the end.
-
-    Weights 1 and 1 hardly move the cosine on small sets, and a large constant alignment collapses a model that starts
-    from scratch; docs/method.md has the figures.
-
-    Args:
-        alignment: the weight of Align True Pairs at the end; that of Centroid Uniformity is 1.
-    """
-    return replace(
-        loss,
-        alignment_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, alignment]],
-        uniformity_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, 1.0]],
-    )
-
-
-METHODS: dict[str, Callable[[LossConfig], LossConfig]] = {
-    "clip": lambda loss: replace(loss, alignment_weight=0.0, uniformity_weight=0.0),
-    "clip-fixed": lambda loss: replace(
-        loss, alignment_weight=0.0, uniformity_weight=0.0, learn_temperature=False, temperature=0.07
-    ),
-    "align-only": lambda loss: replace(published(loss), uniformity_weight=0.0),
-    "uniform-only": lambda loss: replace(published(loss), alignment_weight=0.0),
-    "gapless-published": published,
-    "gapless": ramped,
-}
-
-
 def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, tuple(RECIPES))
     return RECIPES[name]()
 
 
-def apply_method(recipe: Recipe, method: str) -> Recipe:
-    """The recipe with its loss as the method has it."""
-    if method not in METHODS:
-        raise unknown_name("method", method, tuple(METHODS))
-    return replace(recipe, loss=METHODS[method](recipe.loss))
+def apply_method(recipe: Recipe, method: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe with the loss of a method.
+
+    Args:
+        changes: settings of losses by name. The method takes those that it has and does not fix; so it does with what
+            the recipe's own loss has changed.
+
+    Raises:
+        UsageError: an unknown method.
+    """
+    return replace(recipe, loss=METHODS[method].changed({**changes_of(recipe.loss), **(changes or {})}))

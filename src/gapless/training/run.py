@@ -15,14 +15,18 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from gapless.core.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
 from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
 from gapless.core.locks import only_writer
+from gapless.core.plan import check_same
 from gapless.inference.embed import check_modalities, evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
+from gapless.losses.base import masks_duplicates, method_of
+from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
+from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
 from gapless.training.recipes import Recipe
 from gapless.training.trainer import AlignerTrainer, RunTrainer
 
@@ -70,8 +74,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
-    """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here."""
+def training_arguments(
+    settings: Settings, out: Path, seed: int, has_evaluation: bool, primary: str = GapAndRetrieval.primary
+) -> TrainingArguments:
+    """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here.
+
+    Args:
+        primary: the figure by which the best model is chosen, where the recipe asks for the best and names none.
+    """
     known = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
     for name, value in settings.training.items():
         if name not in known:
@@ -95,6 +105,7 @@ def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation:
     chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
+    chosen |= selection(chosen, primary)
     # YAML reads a bare `no` as False
     chosen = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in chosen.items()}
     try:
@@ -103,13 +114,32 @@ def training_arguments(settings: Settings, out: Path, seed: int, has_evaluation:
         raise UsageError(f"training: {error}") from None
 
 
-def new_model(settings: Recipe, captions: list[str]) -> GaplessModel:
-    """A fresh model of a recipe; the tokenizer is trained on `captions` where the text encoder brings none."""
-    loss = {k: v for k, v in asdict(settings.loss).items() if k != "mask_duplicates"}
+def selection(chosen: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """By which figure the best checkpoint is chosen and which way that one is better, where the recipe leaves it open.
+
+    Left to itself, transformers looks for a loss on validation rows, which nothing computes here, and takes every other
+    figure to be better the higher it is.
+    """
+    wants_best = chosen.get("load_best_model_at_end") or chosen.get("save_strategy") == "best"
+    figure = chosen.get("metric_for_best_model") or (primary if wants_best else None)
+    if figure is None:
+        return {}
+    given = chosen.get("greater_is_better")
+    better = higher_is_better(str(figure).removeprefix("eval_")) if given is None else given
+    return {"metric_for_best_model": figure, "greater_is_better": better}
+
+
+def new_model(settings: Recipe, captions: list[str], method: str | None = None) -> GaplessModel:
+    """A fresh model of a recipe.
+
+    Args:
+        captions: the tokenizer is trained on them where the text encoder brings none.
+        method: the name under which the model's configuration keeps the loss; default: a method with such settings.
+    """
     config = GaplessConfig(
         modalities=plain(settings.modalities),
         embedding_dim=settings.embedding_dim,
-        loss={"anchor": settings.anchor, **loss},
+        loss=describe_loss(method_of(settings.loss, method), settings.loss, settings.anchor),
     )
     specs, tokenizers = config.specs(), {}
     for name in text_modalities(config):
@@ -142,12 +172,20 @@ def all_captions(manifest: Manifest) -> list[str]:
     return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
 
 
-def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: str | None = None) -> dict[str, str]:
+def train(
+    run: Run,
+    manifest: Manifest,
+    out: Path,
+    resume: bool = False,
+    label: str | None = None,
+    evaluator: Evaluator | None = None,
+) -> dict[str, str]:
     """Train one model and write its run directory.
 
     Args:
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
         label: of the progress bar.
+        evaluator: what is measured on the validation rows; default: the gap and retrieval.
 
     Returns:
         the checkpoints that a resume passed over, each with the reason.
@@ -156,15 +194,15 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
         UsageError: an unknown name, an output directory in use, a recipe that differs on resume.
         DataRefused: fewer rows than a batch.
     """
-    settings, seed = run.settings, run.seed
+    settings, seed, evaluator = run.settings, run.seed, evaluator or GapAndRetrieval()
     train_rows = manifest.select(TRAIN)
     has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) >= MIN_ROWS
-    arguments = training_arguments(settings, out, seed, has_evaluation)
+    arguments = training_arguments(settings, out, seed, has_evaluation, evaluator.primary)
     check_enough(train_rows, arguments)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
-        model = new_model(settings, all_captions(train_rows))
+        model = new_model(settings, all_captions(train_rows), run.method)
         model.micro_batch_size = settings.micro_batch_size
         check_modalities(model, train_rows)
         write_request(run, arguments, out)
@@ -182,7 +220,8 @@ def train(run: Run, manifest: Manifest, out: Path, resume: bool = False, label: 
             run=out,
             label=label or f"{run.method} seed {seed}",
             evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
-            mask_duplicates=settings.loss.mask_duplicates,
+            mask_duplicates=masks_duplicates(settings.loss),
+            evaluator=evaluator,
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
@@ -269,22 +308,10 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
         started = read_yaml(out / "config.yaml")
     except DataRefused as error:
         raise DataRefused(f"{error}; start a new run") from None
-    differing = differences(started, run.to_dict())
-    if differing:
-        raise UsageError(f"{out} was started with another configuration; differing: {', '.join(differing)}")
+    check_same(started, run.to_dict(), f"{out} was started with another configuration")
     return newest_valid(out / "checkpoints")
 
 
 def check_is_run(out: Path) -> None:
     if not (out / "config.yaml").exists():
         raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")
-
-
-def differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ; never a `source`, which can be spelt in many ways where a fingerprint tells."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [prefix.removesuffix(".")]
-    names = before.keys() | now.keys()
-    if "fingerprint" in names:
-        names -= {"source"}
-    return [key for name in sorted(names) for key in differences(before.get(name), now.get(name), f"{prefix}{name}.")]

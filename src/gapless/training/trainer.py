@@ -1,4 +1,4 @@
-"""Training: `transformers.Trainer` with the gap-closing loss, evaluation of the gap, and checkpoints that are whole."""
+"""Training: `transformers.Trainer` with any loss and any evaluator, and checkpoints that are whole."""
 
 import math
 import shutil
@@ -18,7 +18,7 @@ from gapless.core.errors import GaplessError, listed
 from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
-from gapless.metrics.measure import measure
+from gapless.losses.base import logit_scale_of
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
     EpochBeforeCheckpoint,
@@ -29,6 +29,7 @@ from gapless.training.callbacks import (
     ignore_stop_request,
 )
 from gapless.training.checkpoint import fault_of, publish, remove_unfinished, rotate
+from gapless.training.evaluator import Evaluator, GapAndRetrieval
 
 METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
@@ -74,7 +75,7 @@ class RunTrainer(Trainer):
         collator: Callable[[Any], dict[str, Any]],
         evaluation: Dataset[Any] | None,
     ) -> None:
-        # What is kept is ours to say: transformers goes by age, and removes the newest one at the end for the best.
+        # We rotate checkpoints ourselves: transformers deletes by age, and drops the newest one to keep the best.
         self.num_kept, args.save_total_limit = args.save_total_limit, None
         super().__init__(
             model=model,
@@ -254,11 +255,12 @@ class RunTrainer(Trainer):
 
 
 class AlignerTrainer(RunTrainer):
-    """An aligner with the gap-closing loss; the gap is measured during training.
+    """An aligner with its loss, whichever that is; figures of validation pairs are measured during training.
 
     Args:
         evaluation: pairs to measure during training, or None.
         mask_duplicates: pairs of one caption are not negatives of each other.
+        evaluator: embeddings of those pairs to figures; default: the gap and retrieval.
     """
 
     def __init__(
@@ -270,20 +272,23 @@ class AlignerTrainer(RunTrainer):
         label: str = "train",
         evaluation: Dataset[Any] | None = None,
         mask_duplicates: bool = False,
+        evaluator: Evaluator | None = None,
     ) -> None:
         collator = Collator(preprocessors_of(model), mask_duplicates)
         super().__init__(model, args, train_dataset, run, label, collator, evaluation)
         assert model.loss is not None
         self.aligner, self.loss = model, model.loss
+        self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self.num_summed:
-            logs["logit_scale"] = float(self.loss.logit_scale.detach().exp())
+        scale = logit_scale_of(self.loss)
+        if "loss" in logs and self.num_summed and scale is not None:
+            logs["logit_scale"] = scale
         super().log(logs, start_time)
 
     def evaluation_figures(self) -> dict[str, Any]:
-        """The gap and retrieval figures of the evaluation pairs."""
+        """The evaluator's figures of the evaluation pairs."""
         assert self.evaluation is not None
         embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
-        return measure(embeddings, include=("gap", "retrieval"))
+        return dict(self.evaluator(embeddings))

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from small_service import open_searcher, pixels_of, png_of
 
-from gapless.cli import main
+from gapless.cli.main import main
 from gapless.core.errors import DataRefused, UsageError
 from gapless.search.query_length import QueryCut
 from gapless.search.searcher import Searcher
 
 pytest.importorskip("fastapi", reason="needs the extra 'web'")
-from gapless.search.app import create_app
 from starlette.testclient import TestClient
+
+from gapless.server.app import create_app
 
 HALF = "left \udc9d effusion"
 LONG = "left pleural effusion with a small nodule " * 40

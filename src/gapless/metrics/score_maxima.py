@@ -1,4 +1,4 @@
-"""A tile of scores cut into strips of the gallery, each with its maximum: most hold nothing that a query asks for."""
+"""Splits the gallery axis of scores into strips of 16 with their maxima, to skip strips below a query's threshold."""
 
 import math
 from functools import cached_property
@@ -9,8 +9,17 @@ from torch.nn.functional import pad
 STRIP = 16  # scores that share one maximum
 
 
-class Strips:
-    """Scores, [query, gallery] when dim is 1 and [gallery, query] when it is 0; maxima are taken when asked for."""
+class ScoreStrips:
+    """Scores in strips with their maxima, each computed on first use.
+
+    Args:
+        scores: [query, gallery] when `dim` is 1, [gallery, query] when it is 0.
+        dim: the gallery axis.
+
+    >>> import torch
+    >>> ScoreStrips(torch.arange(32.0)[None], dim=1).peaks
+    tensor([[30., 31.]])
+    """
 
     def __init__(self, scores: Tensor, dim: int) -> None:
         self.scores = scores
@@ -18,7 +27,7 @@ class Strips:
 
     @cached_property
     def values(self) -> Tensor:
-        """The gallery axis cut into strips, [query, STRIP, place] or [place, STRIP, query], filled up with -inf."""
+        """The scores with the gallery axis split, [query, STRIP, place] or [place, STRIP, query], padded with -inf."""
         scores, dim = self.scores, self.dim
         missing = -scores.shape[dim] % STRIP
         if missing:
@@ -28,11 +37,11 @@ class Strips:
 
     @cached_property
     def peaks(self) -> Tensor:
-        """The maxima, [query, place] or [place, query]."""
+        """The maximum of each strip, [query, place] or [place, query]."""
         return self.values.amax(dim=1)
 
     def above(self, level: Tensor) -> Tensor:
-        """Which strips hold a score above their query's level, as `peaks`."""
+        """Whether each strip holds a score above its query's level; the shape of `peaks`."""
         return self.peaks > (level[:, None] if self.dim == 1 else level)
 
     def reaching(self, chosen: Tensor) -> tuple[Tensor, Tensor]:

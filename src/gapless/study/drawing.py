@@ -1,4 +1,4 @@
-"""How drawings look, and drawings as bytes: the same figure gives the same bytes, every time."""
+"""The style of matplotlib figures, and figures as SVG, PDF or PNG; the same figure always gives the same bytes."""
 
 import io
 import re
@@ -27,7 +27,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a user's name is a dollar sign
+    "text.parse_math": False,  # a dollar sign in a name must not start a formula
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 8,
@@ -43,7 +43,7 @@ FORMATS = ("svg", "pdf", "png")
 
 @contextmanager
 def style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """matplotlib's settings for the block; those of the caller come back after it."""
+    """matplotlib's settings for the block; the caller's settings are restored after it."""
     settings: Any = {**STYLE, **(changes or {})}
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks
@@ -58,7 +58,7 @@ def method_style(index: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
 def new_figure(
     width: float, height: float, columns: int = 1, rows: int = 1, height_ratios: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of inches with its axes in reading order, outside pyplot's global state."""
+    """A figure of the given size in inches with its axes in reading order, outside pyplot's global state."""
     with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios)
@@ -66,14 +66,14 @@ def new_figure(
 
 
 def settle_layout(figure: Figure) -> None:
-    """Lay the figure out once: a second pass would move things a little, and bytes with them."""
+    """Compute the layout once: a second pass would move elements slightly and change the bytes."""
     if figure.get_layout_engine() is None:
         return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
-SVG_METADATA = ("Date", "Creator", "Format", "Type")  # without any of them the whole block is left out
+SVG_METADATA = ("Date", "Creator", "Format", "Type")  # when all are None, matplotlib omits the metadata block
 
 
 def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:
@@ -89,7 +89,7 @@ def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:
 
 
 def inline_svg(figure: Figure, description: str) -> str:
-    """The figure as an `<svg>` element to stand in a page: no address, the page's colours, text as text."""
+    """The figure as an `<svg>` element for a page, with the page's colours, text as text, and no address."""
     stream = io.BytesIO()
     with style({"svg.fonttype": "none"}):
         settle_layout(figure)
@@ -113,7 +113,7 @@ def plain_attribute(text: str) -> str:
 
 
 def method_legend(axes: Axes, methods: Sequence[str]) -> None:
-    """Lines with the methods' names, for a figure that stands alone."""
+    """A legend of the methods, for a figure outside the report."""
     for index, method in enumerate(methods):
         colour, dash = method_style(index)
         axes.plot([], [], color=colour, linestyle=dash, linewidth=1.6, label=method)

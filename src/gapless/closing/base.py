@@ -1,0 +1,159 @@
+"""What a closing method is: pairs of frozen embeddings in, a model that closes their gap out.
+
+A method is one object with the attributes of `ClosingMethod`. One of gapless adds itself in its own file of this room;
+one of somebody else's package is named in its `pyproject.toml`:
+
+    [project.entry-points."gapless.closing_methods"]
+    shift = "their_package.shift:METHOD"
+
+Either way it is one of `gapless close --method`, and the fields of its settings are its options.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from gapless.core.registry import Registry
+from gapless.embeddings.dataset import VectorPairs
+from gapless.models.aligner import GaplessModel
+from gapless.models.spec import VectorEncoderSpec
+
+
+@dataclass(frozen=True)
+class ClosingPairs:
+    """What a method fits on: rows that are checked and unit-norm, and which of them it may look at.
+
+    Args:
+        embeddings: modality -> [pair, dim] unit-norm fp32 rows on the CPU, aligned; dims may differ.
+        anchor: the modality that the others are brought to.
+        ids: [pair] names of the rows.
+        train: row numbers that a method fits on.
+        validation: row numbers of other groups, which may choose a setting and give the figures.
+        positives: [pair] integers, equal where rows count as the same item.
+    """
+
+    embeddings: Mapping[str, Tensor]
+    anchor: str
+    ids: Sequence[str]
+    train: np.ndarray
+    validation: np.ndarray
+    positives: np.ndarray
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """modality -> dim."""
+        return {name: matrix.shape[1] for name, matrix in self.embeddings.items()}
+
+    @property
+    def listed_sizes(self) -> str:
+        """The dims as a message names them: `image 512, text 384`."""
+        return ", ".join(f"{name} {size}" for name, size in self.sizes.items())
+
+    def part(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Some of the rows, by modality."""
+        return {name: matrix[rows] for name, matrix in self.embeddings.items()}
+
+    @property
+    def training(self) -> dict[str, Tensor]:
+        """The rows to fit on: modality -> [row, dim]."""
+        return self.part(self.train)
+
+    def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
+        """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives."""
+        arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None)
+
+
+@dataclass(frozen=True)
+class ClosingSettings:
+    """The settings of every closing method; those of one method are a frozen dataclass that adds its own fields.
+
+    Args:
+        anchor: the modality that the others are brought to; default: text, or the last one.
+        validation_share: of the rows, whole groups, at most 2,000 rows.
+    """
+
+    anchor: str | None = None
+    validation_share: float = 0.1
+
+
+@dataclass(frozen=True)
+class FittedMethod:
+    """What a fit gives back.
+
+    Args:
+        model: takes a row of every modality as a vector and gives it in the shared space (`layers.vector_model`).
+        facts: what `results.json` says of the fit beside the figures, such as the correlations that were found.
+    """
+
+    model: GaplessModel
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Settings = TypeVar("Settings", bound=ClosingSettings)
+
+
+class ClosingMethod(Protocol[Settings]):
+    """A way to close the gap of frozen embeddings.
+
+    Attributes:
+        name: its name in `close --method`; its options are `--NAME.field`.
+        summary: one line for the help and the docs: what it does.
+        source: the publication or code that it follows.
+        settings: the frozen dataclass whose fields, types, defaults and docstring are its options.
+    """
+
+    name: str
+    summary: str
+    source: str
+    settings: type[Settings]
+
+    def fit(self, pairs: ClosingPairs, settings: Settings, seed: int, *, folder: Path) -> FittedMethod:
+        """Fit on `pairs.training`.
+
+        What is learned need not be affine: any layers that a head can have are saved with the model, put behind a
+        frozen encoder and exported like all others, and no code of the method is needed to read the model again.
+
+        Args:
+            pairs: checked rows; those of `pairs.validation` may choose, and must not be fitted on.
+            settings: of the type that `settings` names.
+            seed: of whatever is drawn.
+            folder: the model directory that is being written; a method may leave a log of its training there.
+
+        Raises:
+            UsageError: settings, modalities or dims that the method cannot take.
+            DataRefused: rows that it cannot be fitted on.
+        """
+        ...
+
+
+CLOSING_METHODS: Registry[ClosingMethod[Any]] = Registry("closing method", "gapless.closing", "gapless.closing_methods")
+DEFAULT_METHOD = "adapter"
+OTHER_NAMES = {"heads": "adapter"}
+
+
+def closing_method(name: str) -> ClosingMethod[Any]:
+    """The method of that name; `heads` is another name of the adapter.
+
+    Raises:
+        UsageError: no such method, or the package that brings it cannot be loaded.
+    """
+    return CLOSING_METHODS[OTHER_NAMES.get(name, name)]
+
+
+def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None:
+    """Refuse a model that does not take the rows which the method was given.
+
+    Raises:
+        ValueError: other modalities, or encoders that take something else than vectors of those sizes.
+    """
+    takes = {
+        name: spec.encoder.size if isinstance(spec.encoder, VectorEncoderSpec) else None
+        for name, spec in fitted.model.specs.items()
+    }
+    if takes != pairs.sizes:
+        raise ValueError(f"the closing method {method!r} gave a model for {takes}, but the rows are {pairs.sizes}")

@@ -1,0 +1,109 @@
+"""The layers that a closing method fits, and the model that is made of them.
+
+    heads = {name: [unit_norm_layer(), affine_layer(mean, rotation), activation_layer("tanh")] for name in pairs.sizes}
+    vector_model(pairs, heads)
+
+A fitted layer is data: its specification, as the model's configuration has it, and its tensors. So a saved model is
+read without the method that made it, and nothing in it runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from gapless.closing.base import ClosingPairs
+from gapless.models.aligner import GaplessConfig, GaplessModel
+from gapless.models.spec import ActivationLayer, AffineLayer, LayerSpec, LinearLayer, UnitNormLayer, layer_spec
+
+
+@dataclass(frozen=True)
+class FittedLayer:
+    """A layer of a head and its tensors, by the names that `models.heads` gives them."""
+
+    spec: LayerSpec
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class AffineMap(NamedTuple):
+    """`(x - offset) @ rotation`: [size] and [size, output_size]."""
+
+    offset: Tensor
+    rotation: Tensor
+
+
+def unit_norm_layer() -> FittedLayer:
+    """Each row over its norm."""
+    return FittedLayer(UnitNormLayer())
+
+
+def affine_layer(offset: Tensor, rotation: Tensor) -> FittedLayer:
+    """`(x - offset) @ rotation`, of any matrix [size, output_size]."""
+    tensors = {"offset": offset, "rotation": rotation}
+    return FittedLayer(AffineLayer(rotation.shape[1]), {key: tensor.float() for key, tensor in tensors.items()})
+
+
+def linear_layer(matrix: Tensor, bias: Tensor) -> FittedLayer:
+    """`x @ matrix + bias`, of any matrix [size, output_size]."""
+    return FittedLayer(LinearLayer(matrix.shape[1], bias=True), {"weight": matrix.T.float(), "bias": bias.float()})
+
+
+def activation_layer(function: str) -> FittedLayer:
+    """A function of each number: relu, gelu, tanh, sigmoid, sin, cos or exp.
+
+    Raises:
+        UsageError: another function.
+    """
+    spec = layer_spec({"kind": ActivationLayer.kind, "function": function})
+    return FittedLayer(spec)
+
+
+def vector_model(pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]]) -> GaplessModel:
+    """The model that takes rows of each modality as vectors and applies fitted layers to them.
+
+    Args:
+        heads: modality -> its layers in order; all heads end at one size.
+
+    Raises:
+        ValueError: a head that ends at another size, tensors that do not fit their layer.
+    """
+    described = {name: [described_layer(layer.spec) for layer in layers] for name, layers in heads.items()}
+    sizes = {name: output_size(layers, pairs.sizes[name]) for name, layers in described.items()}
+    size = sizes[pairs.anchor]
+    config = GaplessConfig(vector_modalities(pairs, described), size, loss={"anchor": pairs.anchor})
+    model = GaplessModel(config)
+    for name, layers in heads.items():
+        for module, layer in zip(model.heads[name].children(), layers, strict=True):
+            try:
+                module.load_state_dict(dict(layer.weights))
+            except RuntimeError as error:
+                raise ValueError(f"the {layer.spec.kind} layer of {name} cannot take its tensors: {error}") from None
+    return model.train(False)
+
+
+def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> GaplessModel:
+    """The model that applies one affine map to the unit-norm rows of each modality."""
+    return vector_model(pairs, {name: [unit_norm_layer(), affine_layer(*fitted)] for name, fitted in maps.items()})
+
+
+def described_layer(spec: LayerSpec) -> dict[str, Any]:
+    """The mapping that `models.spec.layer_spec` reads."""
+    return {"kind": spec.kind, **{key: value for key, value in asdict(spec).items() if value is not None}}
+
+
+def output_size(layers: Sequence[Mapping[str, Any]], size: int) -> int:
+    """The size that rows of `size` have after the layers."""
+    return next((layer["size"] for layer in reversed(layers) if layer.get("size")), size)
+
+
+def vector_modalities(pairs: ClosingPairs, heads: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The modalities of a model's configuration: vectors in, and these layers as heads."""
+    return {
+        name: {
+            "input": {"kind": "vector", "size": size},
+            "encoder": {"kind": "vector", "size": size},
+            "head": heads[name],
+        }
+        for name, size in pairs.sizes.items()
+    }

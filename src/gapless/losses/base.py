@@ -1,0 +1,155 @@
+"""What a loss is, and the table of the methods that a model can be trained with.
+
+    method = METHODS["gapless"]
+    loss = method.build(method.settings, "text")         # an nn.Module
+    terms = loss({"image": z, "text": w})                # terms.total.backward()
+
+A new method is one file of this room that calls `METHODS.add(name, Method(...))`, or one module of another package that
+its `pyproject.toml` names in the entry-point group `gapless.losses`. `train --method`, `compare --methods`, the options
+`--loss.*`, `metrics.jsonl`, the curves and the saved model then know it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from gapless.core.errors import UsageError
+from gapless.core.registry import Registry
+
+
+@runtime_checkable
+class Terms(Protocol):
+    """What a loss returns: a NamedTuple of scalars, `total` and the unweighted terms that the log shows beside it."""
+
+    @property
+    def total(self) -> Tensor: ...
+
+    def _asdict(self) -> dict[str, Tensor]: ...
+
+
+class Loss(Protocol):
+    """What the trainer asks of a loss, which is an `nn.Module` besides.
+
+    Three further members are used where a loss has them: `set_progress(progress)`, called before each step with the
+    share of the training that is done, in [0, 1]; `after_step()`, called after each optimizer step, to clamp what the
+    optimizer moved out of bounds; and `logit_scale`, the logarithm of the factor on the cosines, which is logged and
+    gets no weight decay.
+    """
+
+    def __call__(self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None) -> Terms:
+        """The terms of one batch.
+
+        Args:
+            embeddings: modality -> [pair, dim] unit-norm rows, row i of each is pair i.
+            positives: [pair] integers; rows that share one count as the same. None: no row has another than its own.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss with its settings, under the name by which the command line knows it.
+
+    Args:
+        name: as in `train --method`.
+        summary: one line that says what it is.
+        settings: an instance of a frozen dataclass in which every field has a default. Each field is an option
+            `--loss.<field>`, and the `Args` section of the dataclass's docstring is its help. A field `mask_duplicates`
+            says whether the trainer gives the loss `positives`, the pairs of one caption.
+        build: settings and the name of the anchor modality to the loss. Methods that share a class of settings share
+            `build`.
+        source: the paper.
+        fixed: fields that make the method what it is; what a comparison says for all its methods does not change them.
+        frozen_settings: the settings for small heads on frozen embeddings (`gapless close`), where they differ.
+    """
+
+    name: str
+    summary: str
+    settings: Any
+    build: Callable[[Any, str], nn.Module]
+    source: str = ""
+    fixed: tuple[str, ...] = ()
+    frozen_settings: Any = None
+
+    def __post_init__(self) -> None:
+        if not is_dataclass(self.settings) or isinstance(self.settings, type):
+            raise ValueError(f"the settings of {self.name!r} must be an instance of a dataclass, got {self.settings!r}")
+
+    @property
+    def package(self) -> str:
+        """The top package that its code comes from."""
+        return self.build.__module__.partition(".")[0]
+
+    def takes(self, name: str) -> bool:
+        """Whether it has a setting of that name that may be changed."""
+        return name not in self.fixed and any(field.name == name for field in fields(self.settings))
+
+    def changed(self, changes: Mapping[str, Any]) -> Any:
+        """Its settings with those of the changes that it takes; the others are not its own."""
+        return replace(self.settings, **{name: value for name, value in changes.items() if self.takes(name)})
+
+
+METHODS: Registry[Method] = Registry("method", "gapless.losses", "gapless.losses")
+
+
+def method_of(settings: Any, name: str | None = None) -> Method:
+    """The method that builds a loss from these settings.
+
+    Args:
+        settings: an instance of the class of some method's settings.
+        name: which of the methods that share that class; default: one with equal settings, or the first.
+
+    Raises:
+        UsageError: no method has settings of that class.
+    """
+    alike = [method for method in METHODS.values() if type(method.settings) is type(settings)]
+    if not alike:
+        raise UsageError(f"no method is known whose settings are {type(settings).__name__}")
+    named = [method for method in alike if method.name == name]
+    equal = [method for method in alike if settings in (method.settings, method.frozen_settings)]
+    return next(iter((*named, *equal, *alike)))
+
+
+def changes_of(settings: Any) -> dict[str, Any]:
+    """The settings that are not as their class has them."""
+    defaults = type(settings)()
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
+
+
+def masks_duplicates(settings: Any) -> bool:
+    """Whether pairs of one caption are positives of each other under these settings."""
+    return bool(getattr(settings, "mask_duplicates", False))
+
+
+def named_terms(terms: Any) -> dict[str, Tensor]:
+    """The terms of a loss by name, `total` among them.
+
+    Raises:
+        TypeError: the loss returned something else than a NamedTuple with a `total`.
+    """
+    if not isinstance(terms, Terms):
+        raise TypeError(f"a loss returns a NamedTuple of terms with a total, got {type(terms).__name__}")
+    return terms._asdict()
+
+
+def set_progress(loss: nn.Module, progress: float) -> None:
+    """Tell a loss that changes while training how much of it is done, in [0, 1]."""
+    move = getattr(loss, "set_progress", None)
+    if move is not None:
+        move(progress)
+
+
+def after_step(loss: nn.Module) -> None:
+    """Let a loss clamp its own parameters after a step of the optimizer."""
+    clamp = getattr(loss, "after_step", None)
+    if clamp is not None:
+        clamp()
+
+
+def logit_scale_of(loss: nn.Module) -> float | None:
+    """The factor on the cosines, 1 / temperature; None for a loss without one."""
+    scale = getattr(loss, "logit_scale", None)
+    return float(scale.detach().exp()) if isinstance(scale, Tensor) else None
