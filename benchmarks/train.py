@@ -31,8 +31,7 @@ WARM_UP = 3
 
 
 def dataset_of(model: GaplessModel, rows: Manifest) -> PairDataset:
-    prepare = {name: preprocessor.prepare for name, preprocessor in preprocessors_of(model).items()}
-    return PairDataset(rows, prepare, training_seed=0)
+    return PairDataset(rows, preprocessors_of(model), training_seed=0)
 
 
 def bare_loop(recipe: Recipe, rows: Manifest, steps: int) -> float:

@@ -189,12 +189,12 @@ def test_equal_captions_are_no_negatives_in_joint_mode(phantom, aligner_director
 
 
 def test_text_mode_learns_from_text_and_never_opens_an_image(phantom, aligner_directory, tmp_path, monkeypatch):
-    from gapless.models import preprocessing
+    from gapless.modalities import image
 
     def closed(*_):
         raise AssertionError("an image was opened")
 
-    monkeypatch.setattr(preprocessing, "load_image", closed)
+    monkeypatch.setattr(image, "load_image", closed)
     train(aligner_directory, phantom, tmp_path / "text", settings("text", training={"num_train_epochs": 1}))
     model = Captioner.from_pretrained(tmp_path / "text" / "model")
     assert model.config.num_patches == 0

@@ -11,7 +11,8 @@ from gapless.closing.close import positives_of
 from gapless.core import captions as same_caption
 from gapless.core.captions import caption_codes, normalised_caption
 from gapless.inference.embed import Collator
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.rows import BytesSource, RawRow
 
 # Captions of one line are the same; those of different lines are not.

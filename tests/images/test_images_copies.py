@@ -12,7 +12,8 @@ from gapless.auditing import audit as audit_module
 from gapless.auditing.audit import audit
 from gapless.auditing.leakage import leakage, share_in_train
 from gapless.core.errors import DataRefused, UsageError
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.rows import BytesSource, RawRow
 from gapless.study.reliability import leakage_note
 from gapless.training.evaluate import describe

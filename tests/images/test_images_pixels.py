@@ -11,6 +11,7 @@ import pytest
 from data_samples import noise_image
 from PIL import Image, TiffImagePlugin
 
+from gapless.images import limits
 from gapless.images.pixels import MAX_PIXELS, ImageRefused, load_image, stretch_to_uint8
 
 GREY = np.array([[0, 1, 100], [128, 254, 255]], np.uint8)
@@ -263,9 +264,11 @@ def test_a_huge_sparse_file_is_not_read(tmp_path):
         load_image(tmp_path / "a.png")
 
 
-def test_the_cap_is_on_pixels():
+def test_the_cap_is_on_pixels(monkeypatch):
     image = encoded(Image.fromarray(GREY))
-    load_image(image, max_pixels=6)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 6)
+    load_image(image)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 5)
     with pytest.raises(ImageRefused, match="too many pixels"):
-        load_image(image, max_pixels=5)
+        load_image(image)
     assert MAX_PIXELS < Image.MAX_IMAGE_PIXELS

@@ -7,6 +7,7 @@ import pytest
 from gapless.inference.pairs import EpochSampler, PairDataset, caption_of
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
+from gapless.modalities.text import TextInput, TextModality
 
 CAPTIONS = ["one", "two", "three"]
 
@@ -23,18 +24,18 @@ def several(tmp_path_factory) -> Manifest:
 
 
 def test_an_evaluation_reads_the_first_caption_of_every_row(several):
-    rows = PairDataset(several, {"text": str.upper})
+    rows = PairDataset(several, {"text": TextModality(TextInput())})
     assert [rows[row]["caption"] for row in range(20)] == ["one"] * 20
     assert [rows[epoch, 3]["caption"] for epoch in range(9)] == ["one"] * 9
-    assert rows[3]["text"] == "ONE"
+    assert rows[3]["text"] == "one"
 
 
 def test_a_training_draws_a_caption_from_seed_epoch_and_row_alone(several):
-    rows = PairDataset(several, {"text": str}, training_seed=7)
+    rows = PairDataset(several, {"text": TextModality(TextInput())}, training_seed=7)
     drawn = [[rows[epoch, row]["caption"] for row in range(20)] for epoch in range(30)]
-    again = PairDataset(several, {"text": str}, training_seed=7)
+    again = PairDataset(several, {"text": TextModality(TextInput())}, training_seed=7)
     assert [[again[epoch, row]["caption"] for row in reversed(range(20))][::-1] for epoch in range(30)] == drawn
-    other = PairDataset(several, {"text": str}, training_seed=8)
+    other = PairDataset(several, {"text": TextModality(TextInput())}, training_seed=8)
     assert [other[0, row]["caption"] for row in range(20)] != drawn[0]
     counts = np.array([sum(caption in row for row in drawn for caption in [name]) for name in CAPTIONS])
     assert (counts > 0).all()

@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gapless.core.errors import DataRefused, UsageError
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
 from gapless.manifest.manifest import Manifest, ManifestWriter, manifest_schema
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.readers.table import read_table
 
 

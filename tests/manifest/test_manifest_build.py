@@ -15,8 +15,9 @@ from data_samples import noise_image
 from gapless.core import pool
 from gapless.core.errors import DataRefused, UsageError
 from gapless.images.pixels import ImageRefused, load_image
-from gapless.manifest.build import BuildOptions, build_manifest, clean_text, stored_name
+from gapless.manifest.build import build_manifest, clean_text, stored_name
 from gapless.manifest.journal import Journal
+from gapless.manifest.options import BuildOptions, ImageOptions
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.rows import BytesSource, FileSource, RawRow, contained_path, faulty_row, select_licences
 from gapless.manifest.verify import encode_png
@@ -39,7 +40,7 @@ def rows_in(folder, count, **changes):
 def test_rows_read_are_rows_kept_and_skipped_for_every_worker_count(tmp_path, num_workers):
     folder = tmp_path / "images"
     folder.mkdir()
-    options = BuildOptions(source="s", image_root=folder, max_bad=0.5, workers=num_workers)
+    options = BuildOptions(source="s", images=ImageOptions(folder), max_bad=0.5, workers=num_workers)
     manifest = build_manifest(rows_in(folder, 100), tmp_path / "m", options)
     assert manifest.info["counts"] == {"read": 100, "kept": 70, "skipped": 30}
     assert manifest.info["skipped"] == {"empty caption": 10, "missing image": 10, "unreadable image": 10}
@@ -52,7 +53,7 @@ def test_rows_read_are_rows_kept_and_skipped_for_every_worker_count(tmp_path, nu
 def test_above_the_ceiling_nothing_is_written_but_the_list(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    options = BuildOptions(source="s", image_root=folder, max_bad=0.29)
+    options = BuildOptions(source="s", images=ImageOptions(folder), max_bad=0.29)
     with pytest.raises(DataRefused) as refusal:
         build_manifest(rows_in(folder, 100), tmp_path / "m", options)
     message = str(refusal.value)
@@ -62,7 +63,9 @@ def test_above_the_ceiling_nothing_is_written_but_the_list(tmp_path):
     assert "row 2 (missing image: 2.png)" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "m.skipped.jsonl"]
     assert len((tmp_path / "m.skipped.jsonl").read_text().splitlines()) == 30
-    build_manifest(rows_in(folder, 100), tmp_path / "m", BuildOptions(source="s", image_root=folder, max_bad=0.3))
+    build_manifest(
+        rows_in(folder, 100), tmp_path / "m", BuildOptions(source="s", images=ImageOptions(folder), max_bad=0.3)
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "m"]
 
 
@@ -173,7 +176,7 @@ def test_an_interrupted_run_continues_and_gives_the_same_manifest(tmp_path, num_
 
 def interrupt(out, options, results):
     """Leave what a run leaves that was interrupted after these results."""
-    with contextlib.suppress(KeyboardInterrupt), Journal.beside(out, options) as journal:
+    with contextlib.suppress(KeyboardInterrupt), Journal.beside(out, options.images) as journal:
         journal.add(results)
         raise KeyboardInterrupt
 
@@ -185,7 +188,7 @@ def test_a_changed_file_is_verified_again_and_a_lost_copy_is_made_again(tmp_path
     found = {"image": None, "bytes": None, "width": 1, "height": 1, "sha256": "x"}
     interrupt(
         out,
-        BuildOptions(source="s", image_root=table.parent),
+        BuildOptions(source="s", images=ImageOptions(table.parent)),
         [{"name": stored_name(source.name), "key": source.key(), **found} for source in sources],
     )
     noise_image(99, (30, 30)).save(table.parent / "images/7.png")
@@ -211,8 +214,9 @@ def test_a_journal_of_other_options_or_with_a_torn_line_is_no_danger(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from gapless.manifest.build import BuildOptions, build_manifest
+sys.path[:0] = {tests!r}
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions
 from test_manifest_build import counting_rows
 def slow():
     for row in counting_rows(Path({folder!r}), 400):
@@ -224,7 +228,11 @@ build_manifest(slow(), {out!r}, BuildOptions(source="s", workers=1))
 
 def test_a_killed_run_leaves_no_manifest_and_continues(tmp_path):
     """SIGKILL at some moment; a naive writer, the control, would leave a directory that looks finished."""
-    script = KILLED.format(tests=os.path.dirname(__file__), folder=str(tmp_path), out=str(tmp_path / "m"))
+    script = KILLED.format(
+        tests=[os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))],
+        folder=str(tmp_path),
+        out=str(tmp_path / "m"),
+    )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (tmp_path / "reads.txt").exists() or len((tmp_path / "reads.txt").read_text().split()) < 100:

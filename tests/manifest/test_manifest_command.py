@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from inspect import get_annotations, signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,8 @@ from data_samples import noise_image, write_jsonl
 from shard_samples import image_bytes, write_shard
 
 import gapless
-from gapless.cli.data import LISTS
 from gapless.cli.main import main
-from gapless.manifest.readers import dicom_folder, phantom, roco, rocov2, shards, table
-
-READERS = (
-    dicom_folder.read_dicom,
-    phantom.write_phantom,
-    roco.read_roco,
-    rocov2.read_rocov2,
-    shards.read_shards,
-    table.read_table,
-)
+from gapless.manifest.readers.base import READERS
 
 
 def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -62,14 +53,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_reader_takes_a_list_where_the_command_gives_one():
-    """The command gives a list for each of these parameters; one that took only a text would end in a TypeError."""
+def test_every_field_of_several_names_takes_a_name_or_a_list():
+    """The command gives a list for each of these options; in Python one name may stand alone."""
     checked = 0
-    for read in READERS:
-        for name in LISTS.keys() & signature(read).parameters.keys():
-            assert "Sequence" in str(get_annotations(read)[name]), (read.__name__, name)
+    for reader in READERS.values():
+        needed = {"reports": "r.csv"} if reader.name == "dicom" else {}
+        for field in reader.options.several_names():
+            one, many = (reader.options(**needed, **{field: value}) for value in ("png", ["png", "jpg"]))
+            assert getattr(one, field) == ("png",)
+            assert getattr(many, field) == ("png", "jpg")
             checked += 1
     assert checked >= 10
+
+
+def test_every_field_of_a_reader_is_documented_for_the_help():
+    for reader in READERS.values():
+        documented = re.findall(r"^        (\w+): ", reader.options.__doc__ or "", re.MULTILINE)
+        assert documented == [field.name for field in fields(reader.options)], reader.name
 
 
 LISTED = [

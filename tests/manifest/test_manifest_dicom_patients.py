@@ -155,7 +155,7 @@ def test_an_image_without_patient_stays_with_its_study(tmp_path, nameless):
         for image in range(2)
     }
     table = write_folder(tmp_path / "d", files, [(f"1.2.3.{n}", f"report {n}") for n in range(4)])
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "study", match="StudyInstanceUID")
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="study", match="StudyInstanceUID")
     groups = groups_by_report(manifest)
     assert [len(own) for own in groups.values()] == [1] * 4
     assert len(set.union(*groups.values())) == 4
@@ -169,7 +169,7 @@ def test_a_file_without_report_may_be_what_joins(tmp_path):
         "z.dcm": {"StudyInstanceUID": "1.1", "PatientID": "p "},
     }
     table = write_folder(tmp_path / "d", files, [("a.dcm", "one"), ("b.dcm", "two")], ("file", "report"))
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "file", max_bad=0.5)
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="file", max_bad=0.5)
     first, second = manifest.table["group"].to_pylist()
     assert first == second
 
@@ -177,23 +177,25 @@ def test_a_file_without_report_may_be_what_joins(tmp_path):
 def test_one_patient_for_all_is_said_and_grouped_by_study_on_request(tmp_path, caplog, capfd):
     files = {f"{n}.dcm": {"StudyInstanceUID": f"1.2.3.{n}", "PatientID": SECRET} for n in range(4)}
     table = write_folder(tmp_path / "d", files, [(f"1.2.3.{n}", f"report {n}") for n in range(4)])
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "study", match="StudyInstanceUID")
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="study", match="StudyInstanceUID")
     assert len(set(manifest.table["group"].to_pylist())) == 1
     assert "have the same PatientID" in caplog.text
     caplog.clear()
-    manifest = read_dicom(tmp_path / "d", tmp_path / "n", table, "study", match="StudyInstanceUID", group_by="study")
+    manifest = read_dicom(
+        tmp_path / "d", tmp_path / "n", table, image_key="study", match="StudyInstanceUID", group_by="study"
+    )
     assert len(set(manifest.table["group"].to_pylist())) == 4
     assert "PatientID" not in caplog.text
     printed = capfd.readouterr()
     assert SECRET not in printed.out + printed.err + caplog.text
     with pytest.raises(UsageError, match="unknown group_by 'person'"):
-        read_dicom(tmp_path / "d", tmp_path / "k", table, "study", group_by="person")
+        read_dicom(tmp_path / "d", tmp_path / "k", table, image_key="study", group_by="person")
 
 
 def test_one_value_of_the_group_column_is_said(tmp_path, caplog):
     files = {f"{n}.dcm": {"PatientID": f"P{n}"} for n in range(3)}
     table = write_folder(tmp_path / "d", files, [(f"{n}.dcm", "r", 7) for n in range(3)], ("file", "report", "case"))
-    read_dicom(tmp_path / "d", tmp_path / "m", table, "file", group_key="case")
+    read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="file", group_key="case")
     assert "the column 'case' names one group for all images" in caplog.text
 
 
@@ -204,7 +206,7 @@ def test_reports_are_joined_whatever_the_spelling_of_the_key(tmp_path):
     files = {f"{n}.dcm": {"PatientID": f"{1000 + n} ", "StudyInstanceUID": f"1.{n}"} for n in range(3)}
     rows = [("1000.0", "report 0"), ("1001", "report 1"), (" 1002 ", "report 2")]
     table = write_folder(tmp_path / "d", files, rows, ("patient", "report"))
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "patient", match="PatientID")
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="patient", match="PatientID")
     assert manifest.table["captions"].to_pylist() == [[f"report {n}"] for n in range(3)]
 
 
@@ -212,14 +214,16 @@ def test_paths_of_other_systems_name_the_same_files(tmp_path):
     files = {f"{folder}/0.dcm": {"PatientID": folder} for folder in ("a", "b", "caf\u00e9", "d")}
     rows = [("a\\0.dcm", "in a"), ("./b/0.dcm", "in b"), ("cafe\u0301/0.dcm", "in c"), ("d//0.dcm", "in d")]
     table = write_folder(tmp_path / "d", files, rows, ("file", "report"))
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "file")
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="file")
     assert [row["captions"] for row in manifest.table.to_pylist()] == [["in a"], ["in b"], ["in c"], ["in d"]]
 
 
 def test_a_file_without_the_key_says_which_element_is_missing(tmp_path):
     files = {"0.dcm": {"StudyInstanceUID": "1.0"}, "1.dcm": {}}
     table = write_folder(tmp_path / "d", files, [("1.0", "report")])
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "study", match="StudyInstanceUID", max_bad=0.5)
+    manifest = read_dicom(
+        tmp_path / "d", tmp_path / "m", table, image_key="study", match="StudyInstanceUID", max_bad=0.5
+    )
     assert "the file has no StudyInstanceUID" in (manifest.path / "skipped.jsonl").read_text()
 
 
@@ -231,7 +235,7 @@ def test_what_is_not_read_is_counted(tmp_path, caplog):
     for name in ("a/._0.dcm", ".cache/1.dcm", "DICOMDIR", "b/Thumbs.db", "__MACOSX"):
         (tmp_path / "d" / name).write_bytes(b"x")
     (tmp_path / "d/__MACOSX").unlink()
-    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, "file", max_bad=0.0)
+    manifest = read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="file", max_bad=0.0)
     assert manifest.info["passed_over"] == {
         "an index of DICOM files": 1,
         "hidden (its name, or its folder's, begins with a dot)": 1,
@@ -244,4 +248,4 @@ def test_what_is_not_read_is_counted(tmp_path, caplog):
 def test_a_label_that_the_reader_has_itself_is_refused(tmp_path):
     table = write_folder(tmp_path / "d", {"0.dcm": {}}, [("0.dcm", "r", "x")], ("file", "report", "body_part"))
     with pytest.raises(UsageError, match="the column 'body_part' twice"):
-        read_dicom(tmp_path / "d", tmp_path / "m", table, "file", label_keys=["body_part"])
+        read_dicom(tmp_path / "d", tmp_path / "m", table, image_key="file", label_keys=["body_part"])

@@ -12,7 +12,8 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from gapless.images.pixels import ImageRefused, load_image
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.rows import BytesSource, RawRow
 
 SECONDS_EACH = 2.0

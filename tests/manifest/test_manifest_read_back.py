@@ -7,7 +7,8 @@ import pytest
 from data_samples import noise_image
 
 from gapless.core.errors import DataRefused
-from gapless.manifest.build import BuildOptions, build_manifest
+from gapless.manifest.build import build_manifest
+from gapless.manifest.options import BuildOptions, ImageOptions
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.rows import FileSource, RawRow
 from gapless.manifest.split import split_manifest
@@ -55,7 +56,7 @@ def swap_bytes(path):
 def test_a_file_that_is_lost_or_changed_before_the_end_refuses_the_manifest(tmp_path, folder, monkeypatch, harm, said):
     finish_after(lambda: harm(folder / "7.png"), monkeypatch)
     with pytest.raises(DataRefused, match=rf"1 of 12 images are no longer as they were verified: {said}"):
-        build_manifest(rows_of(folder), tmp_path / "m", BuildOptions(source="s", image_root=folder))
+        build_manifest(rows_of(folder), tmp_path / "m", BuildOptions(source="s", images=ImageOptions(folder)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 
@@ -71,7 +72,7 @@ def test_a_copy_that_is_lost_or_damaged_before_the_end_refuses_the_manifest(tmp_
 def test_a_file_that_is_only_touched_is_no_harm(tmp_path, folder, monkeypatch, root):
     """The control: the same bytes under another time are the same image."""
     finish_after(lambda: os.utime(folder / "7.png", ns=(1, 1)), monkeypatch)
-    options = BuildOptions(source="s", image_root=folder if root else None)
+    options = BuildOptions(source="s", images=ImageOptions(folder if root else None))
     assert len(build_manifest(rows_of(folder), tmp_path / "m", options)) == COUNT
 
 

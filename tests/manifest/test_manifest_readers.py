@@ -407,20 +407,34 @@ def test_reports_can_be_joined_by_an_identifier_that_stays_inside(tmp_path):
     folder = dicom_folder(tmp_path / "hospital")
     write_csv(tmp_path / "studies.csv", ("study", "text"), [(f"1.2.3.{n}", f"study report {n}") for n in range(4)])
     manifest = read_dicom(
-        folder, tmp_path / "m", tmp_path / "studies.csv", "study", "text", match="StudyInstanceUID", max_bad=0.5
+        folder,
+        tmp_path / "m",
+        tmp_path / "studies.csv",
+        image_key="study",
+        caption_key="text",
+        match="StudyInstanceUID",
+        max_bad=0.5,
     )
     # reports.csv lies in the folder and is no DICOM file; the report of study 3 has no image.
     assert reasons(manifest) == {"missing image": 1, "not a DICOM file": 1}
     assert manifest.table["captions"].to_pylist() == [[f"study report {n // 2}"] for n in range(6)]
     assert "1.2.3." not in everything_written(manifest.path)
     with pytest.raises(UsageError, match="unknown match 'PatientName'"):
-        read_dicom(folder, tmp_path / "n", tmp_path / "studies.csv", "study", "text", match="PatientName")
+        read_dicom(
+            folder, tmp_path / "n", tmp_path / "studies.csv", image_key="study", caption_key="text", match="PatientName"
+        )
 
 
 def test_burned_in_text_can_be_left_out(tmp_path):
     folder = dicom_folder(tmp_path / "hospital")
     manifest = read_dicom(
-        folder, tmp_path / "m", folder / "reports.csv", "file", "text", allow_burned_in_text=False, max_bad=0.0
+        folder,
+        tmp_path / "m",
+        folder / "reports.csv",
+        image_key="file",
+        caption_key="text",
+        allow_burned_in_text=False,
+        max_bad=0.0,
     )
     assert reasons(manifest) == {"burned-in text": 3}
     assert set(manifest.table["burned_in_text"].to_pylist()) == {"unknown"}
@@ -432,7 +446,9 @@ def test_files_without_report_and_links_are_counted(tmp_path):
     (folder / "link.dcm").symlink_to(tmp_path / "hospital/../outside.dcm")
     (tmp_path / "outside.dcm").write_bytes((folder / "scan_0.dcm").read_bytes())
     (folder / "DICOMDIR").write_bytes(b"index")
-    manifest = read_dicom(folder, tmp_path / "m", folder / "reports.csv", "file", "text", max_bad=0.9)
+    manifest = read_dicom(
+        folder, tmp_path / "m", folder / "reports.csv", image_key="file", caption_key="text", max_bad=0.9
+    )
     expected = {"duplicate report": 1, "malformed row": 1, "no report": 3, "path outside the image root": 1}
     assert reasons(manifest) == expected
     assert manifest.info["counts"] == {"read": 9, "kept": 3, "skipped": 6}

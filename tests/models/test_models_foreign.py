@@ -11,10 +11,11 @@ from PIL import Image
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.geometry import unit_norm
+from gapless.modalities.image import ImageInput, ImageModality
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.preprocessing import ImagePreprocessor, image_input_of
-from gapless.models.spec import ImageInput, input_spec
+from gapless.models.image_processors import image_input_of
+from gapless.models.spec import input_spec
 from gapless.models.tokenizers import train_tokenizer
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -233,10 +234,10 @@ def test_an_image_directory_says_how_it_wants_its_images(tmp_path: Path) -> None
     spec = image_input_of(tmp_path)
     assert (spec["fit"], spec["resize"], spec["size"]) == ("crop", 40, 32)
     theirs = BitImageProcessor.from_pretrained(tmp_path)(smooth_image(80, 60), return_tensors="np")["pixel_values"]
-    ours = ImagePreprocessor(image_spec(spec))
+    ours = ImageModality(image_spec(spec))
     mine = ours.collate([ours.prepare(smooth_image(80, 60))])["pixel_values"].numpy()
     assert np.abs(theirs - mine).mean() < 0.03
-    whole = ImagePreprocessor(image_spec({**spec, "resize": 32}))  # the control: another crop is another picture
+    whole = ImageModality(image_spec({**spec, "resize": 32}))  # the control: another crop is another picture
     other = whole.collate([whole.prepare(smooth_image(80, 60))])["pixel_values"].numpy()
     assert np.abs(theirs - other).mean() > 0.1
 

@@ -8,8 +8,11 @@ import pytest
 
 from gapless import GaplessModel
 from gapless.core.errors import UsageError
+from gapless.modalities.image import ImageInput
+from gapless.modalities.text import TextInput
+from gapless.modalities.vector import VectorInput
 from gapless.models.aligner import GaplessConfig
-from gapless.models.spec import ImageInput, LinearLayer, MlpLayer, TextInput, VectorInput, modality_spec
+from gapless.models.spec import LinearLayer, MlpLayer, VectorEncoderSpec, modality_spec
 from gapless.training.recipes import RECIPES, get_recipe
 
 
@@ -66,10 +69,16 @@ def test_what_does_not_fit_is_one_sentence_that_names_it(part, value, words):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("missing", ["input", "encoder"])
-def test_a_modality_needs_its_parts(missing):
-    parts = {key: value for key, value in vector_modality().items() if key != missing}
-    with pytest.raises(UsageError, match=f"'ecg' has no {missing}"):
+def test_a_modality_without_an_encoder_gets_that_of_its_kind():
+    parts = {key: value for key, value in vector_modality().items() if key != "encoder"}
+    assert modality_spec("ecg", parts).encoder == VectorEncoderSpec(6)
+    assert GaplessConfig({"ecg": parts}).modalities["ecg"]["encoder"] == {"kind": "vector", "size": 6}
+    assert "encoder" not in parts
+
+
+def test_a_modality_needs_an_input():
+    parts = {key: value for key, value in vector_modality().items() if key != "input"}
+    with pytest.raises(UsageError, match="'ecg' has no input"):
         modality_spec("ecg", parts)
 
 

@@ -23,7 +23,7 @@ def trainer(tmp_path_factory):
         training={"weight_decay": 0.1, "per_device_train_batch_size": 8, "learning_rate": 1e-3},
     )
     model = new_model(recipe, all_captions(data))
-    rows = PairDataset(data, {name: p.prepare for name, p in preprocessors_of(model).items()}, training_seed=0)
+    rows = PairDataset(data, preprocessors_of(model), training_seed=0)
     return AlignerTrainer(model, training_arguments(recipe, place / "run", 0, False), rows, run=place / "run")
 
 

@@ -47,7 +47,7 @@ class ImageFiles(Dataset[Sample]):
 
 
 def images_of(model: Captioner, rows: Manifest) -> PairDataset:
-    return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE).prepare})
+    return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE)})
 
 
 def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:

@@ -29,10 +29,10 @@ from gapless.captioning.prefix_cache import PrefixCache
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
+from gapless.modalities.base import Modality
+from gapless.modalities.image import ImageInput
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
 from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
-from gapless.models.preprocessing import Preprocessor
-from gapless.models.spec import ImageInput
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
 IMAGE, TEXT = "image", "text"
@@ -256,8 +256,8 @@ class Captioner(PreTrainedModel):
         room = self.config.max_tokens - 2
         return sum(len(row) > room for row in self.tokens_of(captions, room + 1))
 
-    def preprocessor(self, modality: str) -> Preprocessor:
-        found: Preprocessor = self.aligner.preprocessor(modality)
+    def preprocessor(self, modality: str) -> Modality[Any]:
+        found: Modality[Any] = self.aligner.preprocessor(modality)
         return found
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:

@@ -84,7 +84,7 @@ def dataset_of(
         embedding = dict(zip(texts, model.aligner.encode(TEXT, texts), strict=True))
         return FeatureDataset(captions_alone, lambda row, caption: {"embedding": embedding[caption]})
     if mode == "joint" or augment_images or feature_bytes(model, len(rows)) > CACHE_BYTES:
-        prepare = {name: model.preprocessor(name).prepare for name in modalities}
+        prepare = {name: model.preprocessor(name) for name in modalities}
         return PairDataset(rows, prepare, training_seed, augment_images)
     found = image_features(model, rows)
     by_row = {name: value for name, value in vars(found).items() if value is not None}
@@ -100,7 +100,7 @@ def feature_bytes(model: Captioner, num_rows: int) -> int:
 @torch.no_grad()
 def image_features(model: Captioner, rows: Manifest) -> Features:
     """Embeddings and patch tokens of all images, on the CPU."""
-    dataset = PairDataset(rows, {IMAGE: model.preprocessor(IMAGE).prepare})
+    dataset = PairDataset(rows, {IMAGE: model.preprocessor(IMAGE)})
     batches = prepared_batches(
         model, dataset, {IMAGE: model.preprocessor(IMAGE)}, batch_size=64, progress="encode images"
     )

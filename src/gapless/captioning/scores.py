@@ -126,7 +126,7 @@ def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: 
 
 def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
     """[row, dim]: the images of a split in the judge's space."""
-    dataset = PairDataset(manifest.select(split), {IMAGE: judge.preprocessor(IMAGE).prepare})
+    dataset = PairDataset(manifest.select(split), {IMAGE: judge.preprocessor(IMAGE)})
     return embed_dataset(judge, dataset, modalities=(IMAGE,), progress=f"embed {split}")[IMAGE]
 
 

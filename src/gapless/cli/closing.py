@@ -5,12 +5,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source
-=======
-from gapless.cli.arrays import array_arguments, further_modalities, read_given
 from gapless.cli.loss_options import add_loss_arguments, value_of
->>>>>>> house-closing
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
 from gapless.core.errors import UsageError
 
@@ -54,14 +50,6 @@ def method_arguments(parser: Parser, words: Sequence[str]) -> None:
                 f"(gapless close --method {chosen.name} --help shows its options)"
             )
     parser.description = f"{parser.description}; {chosen.name}: {chosen.summary} ({chosen.source})"
-<<<<<<< HEAD
-    parser.add_class_arguments(chosen.settings, prefix)
-    if takes_loss(chosen):
-        from gapless.closing.trained_heads import losses_of_heads
-
-        known = ", ".join(losses_of_heads())
-        parser.add_argument("--loss", default="gapless", help=f"of the adapter: one of {known}")
-=======
     has_loss = takes_loss(chosen)
     parser.add_class_arguments(chosen.settings, prefix, skip={"loss"} if has_loss else set())
     if has_loss:
@@ -69,7 +57,6 @@ def method_arguments(parser: Parser, words: Sequence[str]) -> None:
 
         parser.add_argument("--loss", default=DEFAULT_LOSS, help=f"of the adapter: one of {', '.join(METHODS)}")
         add_loss_arguments(parser, [value_of("loss", words, DEFAULT_LOSS)], f"{prefix}.loss")
->>>>>>> house-closing
     further_modalities(parser, words)
 
 
@@ -121,34 +108,20 @@ def changed(settings: Any, options: Arguments) -> Any:
 
 
 def close(args: Arguments) -> Outcome:
-<<<<<<< HEAD
     import gapless
     from gapless.closing.base import closing_method
-=======
-    from gapless.closing.base import closing_method
-    from gapless.closing.close import close_set
-    from gapless.core.files import check_new_directory
->>>>>>> house-closing
 
     method = closing_method(args.method)
-<<<<<<< HEAD
     closed = gapless.close(
         given_source(args, args.source),
         out=args.out,
         method=method.name,
-        settings=filled(method.settings, getattr(args, option_prefix(method.name))),
+        settings=changed(default_settings(args), getattr(args, option_prefix(method.name))),
         seed=args.seed,
         **given_beside(args),
     )
     text = f"{before_and_after(closed.results)}\n{closed.note}\n{closed.path}"
     return Outcome(closed.as_json(), text, notes=closed.notes)
-=======
-    settings = changed(default_settings(args), getattr(args, option_prefix(method.name)))
-    rows = read_given(args, args.source)
-    closed = close_set(rows, settings, method.name, args.seed, out=args.out)
-    value = {"model": str(args.out), "takes": closed.takes, **closed.results}
-    return Outcome(value, f"{before_and_after(closed.results)}\n{closed.note}\n{args.out}", notes=rows.notes)
->>>>>>> house-closing
 
 
 def before_and_after(results: Mapping[str, Any]) -> str:

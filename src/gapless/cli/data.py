@@ -1,68 +1,41 @@
-"""`gapless data ...`: manifests from any layout, their audit and their split.
+"""`gapless data ...`: manifests from any layout, their audit and their split; a verb for each registered reader."""
 
-The options of a reader are the parameters of its function, with their descriptions.
-"""
-
-from collections.abc import Callable
-from importlib import import_module
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
 from gapless.core.errors import DataRefused, UsageError
 
-MANY = "FILE, or several SPLIT=FILE"
 
-# parameters that take several names: their option (given several times, or with commas) and its help
-LISTS = {
-    "image_keys": ("image_key", "suffix of the member to read as the image, where a sample has several: png"),
-    "caption_key": ("caption_key", "column or key of captions: a text, or a list of texts (default: the reader's)"),
-    "label_keys": ("label_key", "columns to keep as labels; the first is the main one"),
-    "licences": ("licence", 'keep only images under these licences: "CC BY,CC0"'),
-    "splits": ("splits", "which of the official splits to read (default: all)"),
-    "kinds": ("kinds", "radiology, non-radiology or both (default: radiology)"),
-}
-
-
-def reader_verb(summary: str, reader: str, source: str | None = None) -> Verb:
-    """A verb around `gapless.manifest.readers.<module>:<function>`, which takes what it reads, `out` and options.
-
-    Args:
-        source: what the positional argument is; None for a reader that needs no input.
-    """
-    module, _, name = reader.partition(":")
-
-    def function() -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(import_module(f"gapless.manifest.readers.{module}"), name)
-        return found
+def reader_verb(reader: Any) -> Verb:
+    """The verb of a `Reader`: its sources, `--out`, and an option for each field of its options."""
 
     def add_arguments(parser: Parser) -> None:
-        read = function()
-        lists = [name for name in LISTS if name in signature(read).parameters]
-        if source is not None:
-            parser.add_argument("source", nargs="+" if source == MANY else None, help=source)
+        several = reader.options.several_names()
+        if reader.source is not None:
+            parser.add_argument("source", nargs="+" if reader.takes_several else None, help=reader.source)
         parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
-        for option, text in (LISTS[name] for name in lists):
-            parser.add_argument(f"--{option}", type=NameOrNames(), action="append", default=None, help=text)
-        parser.add_function_arguments(read, skip={"source", "sources", "out", *lists}, fail_untyped=False)
+        for option in several.values():
+            parser.add_argument(f"--{option.name}", type=NameOrNames(), action="append", default=None, help=option.text)
+        parser.add_class_arguments(reader.options, skip={*several}, fail_untyped=False)
 
     def run(args: Arguments) -> Outcome:
-        read = function()
-        parameters = [name for name in signature(read).parameters if name not in LISTS and name in args]
-        options = {name: getattr(args, name) for name in parameters if name not in ("source", "out")}
-        for name in LISTS.keys() & signature(read).parameters.keys():
-            given = getattr(args, LISTS[name][0])
+        several = reader.options.several_names()
+        options = {
+            field.name: getattr(args, field.name) for field in fields(reader.options) if field.name not in several
+        }
+        for name, option in several.items():
+            given = getattr(args, option.name)
             if given is not None:
-                options[name] = names_given(LISTS[name][0], given)
-        inputs = [] if source is None else [args.source]
-        return manifest_outcome(read(*inputs, out=args.out, **options))
+                options[name] = names_given(option.name, given)
+        return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
 
-    return Verb(summary, add_arguments, run)
+    return Verb(reader.summary, add_arguments, run)
 
 
 class NameOrNames:
-    """The type of an option of `LISTS`: a text on the command line; in a YAML file also a list of texts."""
+    """The type of an option of several names: a text on the command line; in a YAML file also a list of texts."""
 
     def __call__(self, value: Any) -> str | list[str]:
         """Raises ValueError for anything else."""
@@ -137,15 +110,14 @@ def split(args: Arguments) -> Outcome:
     )
 
 
+def reader_verbs() -> dict[str, Verb]:
+    """A verb for each reader, by name; the first call imports the readers, which takes a moment."""
+    from gapless.manifest.readers.base import READERS
+
+    return {f"data {name}": reader_verb(reader) for name, reader in sorted(READERS.items())}
+
+
 VERBS = {
-    "data phantom": reader_verb("the procedural radiology set -> manifest", "phantom:write_phantom"),
-    "data table": reader_verb("a table of images and captions -> manifest", "table:read_table", MANY),
-    "data roco": reader_verb("ROCO's own layout -> manifest", "roco:read_roco", "the folder that holds data/"),
-    "data rocov2": reader_verb("ROCOv2, CSV or Parquet -> manifest", "rocov2:read_rocov2", "the folder"),
-    "data shards": reader_verb("tar shards (WebDataset) -> manifest", "shards:read_shards", MANY),
-    "data dicom": reader_verb(
-        "DICOM files and a table of reports -> manifest", "dicom_folder:read_dicom", "the folder"
-    ),
     "data audit": Verb("leakage, duplicates, captions, licences, coverage", audit_arguments, audit),
     "data split": Verb("a group-disjoint split", split_arguments, split),
 }

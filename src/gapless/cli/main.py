@@ -6,22 +6,40 @@ With `--json` stdout holds one JSON object and nothing else; logs and progress g
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from gapless.cli import captions, closing, data, embeddings, search, serving, training
 from gapless.cli.overview import as_options, find_verb, help_asked
 from gapless.cli.verb import Verb
 from gapless.core.errors import GaplessError
 
-VERBS: dict[str, Verb] = {
-    **data.VERBS,
-    **training.VERBS,
-    **embeddings.VERBS,
-    **closing.VERBS,
-    **captions.VERBS,
-    **search.VERBS,
-    **serving.VERBS,
-}
+
+class Verbs(Mapping[str, Verb]):
+    """All verbs by name. Those of the readers are added when one of them may be meant: finding them takes a moment."""
+
+    def __init__(self) -> None:
+        rooms = (data, training, embeddings, closing, captions, search, serving)
+        self._fixed = {name: verb for room in rooms for name, verb in room.VERBS.items()}
+
+    @cached_property
+    def _all(self) -> dict[str, Verb]:
+        return {**data.reader_verbs(), **self._fixed}
+
+    def __getitem__(self, name: str) -> Verb:
+        return self._fixed[name] if name in self._fixed else self._all[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fixed or name in self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+VERBS = Verbs()
 
 
 def quiet_libraries() -> None:

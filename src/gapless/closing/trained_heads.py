@@ -56,11 +56,7 @@ class AdapterSettings(ClosingSettings):
     embedding_dim: int = 512
     dropout: float = 0.1
     input_dropout: float = 0.0
-<<<<<<< HEAD
-    loss: GapClosingSettings = field(default_factory=GapClosingSettings)
-=======
     loss: Any = field(default_factory=GapClosingSettings)
->>>>>>> house-closing
     num_epochs: int = 30
     max_steps: int = 400
     batch_size: int = 1024
@@ -76,13 +72,8 @@ class AdapterSettings(ClosingSettings):
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
     """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
 
-<<<<<<< HEAD
-    `gapless` is more than a loss here: small heads overfit frozen embeddings, after which the alignment gradient
-    vanishes. Strong dropout prevents it (docs/method.md).
-=======
     Small heads overfit frozen embeddings, after which the alignment gradient vanishes; dropout prevents it
     (docs/method.md).
->>>>>>> house-closing
 
     Raises:
         UsageError: an unknown loss.

@@ -57,6 +57,11 @@ class Registry(Generic[Thing]):
         self._read()
         return tuple(self._things.values())
 
+    def items(self) -> tuple[tuple[str, Thing], ...]:
+        """(name, thing) of all things, in the order of `names`."""
+        self._read()
+        return tuple(self._things.items())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 

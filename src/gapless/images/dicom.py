@@ -15,7 +15,7 @@ from gapless.images.dicom_file import import_pydicom, parse_dicom, silenced
 from gapless.images.dicom_frames import StoredFrame, read_frame
 from gapless.images.dicom_tables import first_table, palette_to_uint8
 from gapless.images.grey import Pixels, bits_held, quantised, stretch_to_uint8
-from gapless.images.limits import MAX_PIXELS, ImageRefused
+from gapless.images.limits import ImageRefused
 
 _PIXEL_TAGS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "NumberOfFrames",
@@ -33,12 +33,11 @@ _PIXEL_TAGS = (
 )  # fmt: skip
 
 
-def load_dicom(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Pixels:
+def load_dicom(content: bytes, *, frame: int = 0) -> Pixels:
     """Decode one frame of a DICOM file.
 
     Args:
         content: the file.
-        max_pixels: refuse, before decoding, a frame with more.
         frame: counted from 0; -1 is the middle one.
 
     Raises:
@@ -48,8 +47,8 @@ def load_dicom(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) 
     pydicom = import_pydicom()
     try:
         with silenced():
-            dataset = parse_dicom(pydicom, content, _PIXEL_TAGS, max_pixels)
-            stored, index = read_frame(dataset, frame, max_pixels)
+            dataset = parse_dicom(pydicom, content, _PIXEL_TAGS)
+            stored, index = read_frame(dataset, frame)
             return _to_uint8(stored, dataset, index)
     except (DataRefused, MemoryError):
         raise

@@ -88,7 +88,7 @@ def silenced() -> Iterator[None]:
                 logger.setLevel(_level_before)
 
 
-def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...], max_pixels: int) -> Any:
+def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...]) -> Any:
     """The data set of a file, with the elements named by `tags`; its `file_meta` always names a transfer syntax.
 
     Raises:
@@ -104,7 +104,7 @@ def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...], max_pixels:
         meta = pydicom.filereader._read_file_meta_info(stream)
     syntax = str(meta.get("TransferSyntaxUID") or "").strip() if meta is not None else ""
     if syntax == DEFLATED:
-        _check_inflated_size(pydicom, content[stream.tell() :], max_pixels)
+        _check_inflated_size(pydicom, content[stream.tell() :])
     if syntax:
         return pydicom.dcmread(io.BytesIO(content), specific_tags=list(tags), force=True)
     # Without a transfer syntax pydicom looks at the first element, when it is given the bare data set.
@@ -116,9 +116,9 @@ def parse_dicom(pydicom: Any, content: bytes, tags: tuple[str, ...], max_pixels:
     return dataset
 
 
-def _check_inflated_size(pydicom: Any, deflated: bytes, max_pixels: int) -> None:
+def _check_inflated_size(pydicom: Any, deflated: bytes) -> None:
     """Raise ImageRefused for a file that inflates to more than its pixels and a header need."""
-    limit = _pixel_bytes(pydicom, deflated, max_pixels) + MAX_HEADER_BYTES
+    limit = _pixel_bytes(pydicom, deflated) + MAX_HEADER_BYTES
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0
     while deflated and not inflater.eof:
@@ -128,7 +128,7 @@ def _check_inflated_size(pydicom: Any, deflated: bytes, max_pixels: int) -> None
             raise ImageRefused("too many pixels", f"a deflated DICOM file inflates to more than {limit} bytes")
 
 
-def _pixel_bytes(pydicom: Any, deflated: bytes, max_pixels: int) -> int:
+def _pixel_bytes(pydicom: Any, deflated: bytes) -> int:
     """How many bytes of pixels a deflated data set announces."""
     head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, INFLATED_AT_ONCE)
     sizes = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
@@ -140,5 +140,5 @@ def _pixel_bytes(pydicom: Any, deflated: bytes, max_pixels: int) -> int:
         specific_tags=[pydicom.tag.Tag(name) for name in sizes],
     )
     rows, columns, samples, bits, frames = (max(1, int(header.get(name) or 1)) for name in sizes)
-    check_size(columns, rows * frames, max_pixels)
+    check_size(columns, rows * frames)
     return rows * columns * frames * samples * bits // 8

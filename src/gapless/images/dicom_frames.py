@@ -60,15 +60,14 @@ class _Layout:
         return self.rows * self.columns * self.samples * self.frames
 
 
-def read_frame(dataset: Any, frame: int, max_pixels: int) -> tuple[StoredFrame, int]:
+def read_frame(dataset: Any, frame: int) -> tuple[StoredFrame, int]:
     """The stored values of a frame, and its number.
 
     Args:
         dataset: from `parse_dicom`, with the elements of the Image Pixel module.
         frame: counted from 0; -1 is the middle one.
-        max_pixels: refuse, before decoding, a frame with more.
     """
-    layout = _layout(dataset, max_pixels)
+    layout = _layout(dataset)
     number = layout.frames // 2 if frame == -1 else frame
     if not 0 <= number < layout.frames:
         raise ImageRefused("unreadable image", f"DICOM: frame {frame} of {layout.frames}")
@@ -101,14 +100,14 @@ def _decoder(dataset: Any, is_compressed: bool) -> Any:
     return decoder
 
 
-def _layout(dataset: Any, max_pixels: int) -> _Layout:
+def _layout(dataset: Any) -> _Layout:
     keyword = next((name for name in ("PixelData", *_FLOATS) if name in dataset), None)
     if keyword is None:
         raise ImageRefused("unreadable image", "the DICOM file holds no image")
     rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
     if rows is None or columns is None:
         raise ImageRefused("unreadable image", "DICOM: its header has no usable Rows and Columns")
-    check_size(columns, rows, max_pixels)
+    check_size(columns, rows)
     frames = integer(dataset, "NumberOfFrames") or 1
     if not 1 <= frames <= MAX_FRAMES:
         raise ImageRefused("unreadable image", "DICOM: the number of frames is not plausible")

@@ -11,7 +11,7 @@ from typing import Any
 from gapless.core.errors import DataRefused
 from gapless.images.dicom_file import import_pydicom, parse_dicom, silenced
 from gapless.images.dicom_terms import BODY_PARTS, LATERALITIES, MODALITY_CODES, VIEWS
-from gapless.images.limits import MAX_PIXELS, ImageRefused
+from gapless.images.limits import ImageRefused
 
 # The only header elements that reach an output: column of the manifest, element, and its permitted values.
 ALLOWED_HEADER = {
@@ -51,7 +51,7 @@ def read_header(content: bytes) -> Header:
     others = ("Laterality", "BurnedInAnnotation", "ConversionType", "ImageType", *JOIN_ELEMENTS)
     try:
         with silenced():
-            dataset = parse_dicom(pydicom, content, (*tags, *others), MAX_PIXELS)
+            dataset = parse_dicom(pydicom, content, (*tags, *others))
             labels = {}
             for column, (element, permitted) in ALLOWED_HEADER.items():
                 value = str(dataset.get(element) or "").strip().upper()

@@ -18,9 +18,9 @@ class ImageRefused(DataRefused):
         return ImageRefused, (self.reason, self.detail)
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image that has no pixels, or more than `max_pixels`."""
+def check_size(width: int, height: int) -> None:
+    """Refuse an image that has no pixels, or more than `MAX_PIXELS`."""
     if width < 1 or height < 1:
         raise ImageRefused("empty image", f"{width} x {height}")
-    if width * height > max_pixels:
-        raise ImageRefused("too many pixels", f"{width} x {height} is above {max_pixels}")
+    if width * height > MAX_PIXELS:
+        raise ImageRefused("too many pixels", f"{width} x {height} is above {MAX_PIXELS}")

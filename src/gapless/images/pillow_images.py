@@ -38,9 +38,9 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _UNSIGNED, _SIGNED = 1, 2
 
 
-def load_with_pillow(content: bytes, max_pixels: int) -> Pixels:
+def load_with_pillow(content: bytes) -> Pixels:
     """Decode to uint8, [height, width] or [height, width, 3], rotated as EXIF says."""
-    with _decoded(content, max_pixels) as (image, is_deep):
+    with _decoded(content) as (image, is_deep):
         method = _ORIENTATIONS.get(_orientation(image))
         if is_deep:
             pixels = _deep_to_uint8(image, content)
@@ -48,9 +48,9 @@ def load_with_pillow(content: bytes, max_pixels: int) -> Pixels:
         return to_uint8(image if method is None else image.transpose(method))
 
 
-def verify_with_pillow(content: bytes, max_pixels: int) -> tuple[int, int]:
+def verify_with_pillow(content: bytes) -> tuple[int, int]:
     """(height, width) of what `load_with_pillow` gives; raises what it raises, in less time."""
-    with _decoded(content, max_pixels) as (image, is_deep):
+    with _decoded(content) as (image, is_deep):
         if is_deep:
             _deep_to_uint8(image, content)
         elif image.mode not in ("L", "RGB"):
@@ -60,7 +60,7 @@ def verify_with_pillow(content: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _decoded(content: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, bool]]:
+def _decoded(content: bytes) -> Iterator[tuple[Image.Image, bool]]:
     """Pillow's image with its pixels decoded, and whether the file holds more bits than Pillow keeps.
 
     Everything that goes wrong inside is an ImageRefused.
@@ -70,7 +70,7 @@ def _decoded(content: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, boo
             # Pillow warns where this function refuses (bombs) or copes (broken metadata).
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-                check_size(*image.size, max_pixels)
+                check_size(*image.size)
                 is_deep = deep_rawmode(image, content) is not None
                 image.load()
                 yield image, is_deep

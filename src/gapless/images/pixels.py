@@ -28,29 +28,29 @@ __all__ = [
 ]
 
 
-def load_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Pixels:
+def load_image(source: str | Path | bytes, *, frame: int = 0) -> Pixels:
     """Decode an image of any allowed format, DICOM included, to 8 bits.
 
     Args:
         source: a path, or the encoded bytes.
-        max_pixels: refuse, from the header and before decoding, an image with more.
         frame: which frame of a multi-frame DICOM file; -1 is the middle one. Of an animation the first is used.
 
     Returns:
         uint8, [height, width] when grey, [height, width, 3] when coloured; rotated as EXIF says.
 
     Raises:
-        ImageRefused: missing, truncated, of another format, above the cap, or without a finite pixel.
+        ImageRefused: missing, truncated, of another format, without a finite pixel, or of more than `MAX_PIXELS`, which
+            its header tells before anything is decoded.
     """
     content = source if isinstance(source, bytes) else read_file(Path(source), str(source))
     if is_dicom(content):
         from gapless.images.dicom import load_dicom
 
-        return load_dicom(content, max_pixels=max_pixels, frame=frame)
-    return load_with_pillow(content, max_pixels)
+        return load_dicom(content, frame=frame)
+    return load_with_pillow(content)
 
 
-def verify_image(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> tuple[int, int]:
+def verify_image(content: bytes, *, frame: int = 0) -> tuple[int, int]:
     """Whether `load_image` would succeed, in less time: plain 8-bit pixels are decoded but not copied.
 
     Returns:
@@ -60,9 +60,9 @@ def verify_image(content: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0
         ImageRefused: as `load_image`.
     """
     if is_dicom(content):
-        height, width = load_image(content, max_pixels=max_pixels, frame=frame).shape[:2]
+        height, width = load_image(content, frame=frame).shape[:2]
         return height, width
-    return verify_with_pillow(content, max_pixels)
+    return verify_with_pillow(content)
 
 
 def read_file(path: Path, name: str) -> bytes:

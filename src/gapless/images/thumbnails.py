@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from gapless.core.errors import DataRefused
-from gapless.images.pixels import load_image
+from gapless.images.pixels import Pixels, load_image
 
 THUMBNAIL_SIDE = 160
 QUALITY = 70
@@ -15,12 +15,17 @@ def thumbnail(source: str | Path | bytes, side: int = THUMBNAIL_SIDE) -> bytes |
 
     The JPEG has no metadata: nothing of the source's header, EXIF or file name.
     """
-    from PIL import Image
-
     try:
-        image = Image.fromarray(load_image(source))
+        return thumbnail_of_pixels(load_image(source), side)
     except (OSError, DataRefused):
         return None
+
+
+def thumbnail_of_pixels(pixels: Pixels, side: int = THUMBNAIL_SIDE) -> bytes:
+    """A JPEG of 8-bit pixels whose longer side is at most `side`."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
     image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=QUALITY, optimize=True)

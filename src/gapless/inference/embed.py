@@ -18,10 +18,10 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.inference.pairs import PairDataset, Sample
 from gapless.manifest.manifest import Manifest
+from gapless.modalities.base import Modality
+from gapless.modalities.vector import VectorInput
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of
-from gapless.models.preprocessing import Preprocessor
-from gapless.models.spec import VectorInput
 
 
 class Collator:
@@ -30,7 +30,7 @@ class Collator:
     A batch that comes collated, as from `VectorPairs`, passes through.
     """
 
-    def __init__(self, preprocessors: Mapping[str, Preprocessor], mask_duplicates: bool = False) -> None:
+    def __init__(self, preprocessors: Mapping[str, Modality[Any]], mask_duplicates: bool = False) -> None:
         self.preprocessors = dict(preprocessors)
         self.mask_duplicates = mask_duplicates
 
@@ -48,7 +48,7 @@ class Collator:
         return inputs
 
 
-def preprocessors_of(model: GaplessModel) -> dict[str, Preprocessor]:
+def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
     return {name: model.preprocessor(name) for name in model.modalities}
 
 
@@ -64,7 +64,7 @@ def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
 def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
     """The rows as they are: first caption, no augmentation."""
     check_modalities(model, manifest)
-    return PairDataset(manifest, {name: p.prepare for name, p in preprocessors_of(model).items()})
+    return PairDataset(manifest, preprocessors_of(model))
 
 
 def on_device(inputs: Any, device: torch.device) -> Any:
@@ -112,7 +112,7 @@ def model_batches(
 
 
 def prepared_batches(
-    model: PreTrainedModel, dataset: Dataset[Any], preprocessors: Mapping[str, Preprocessor], **options: Any
+    model: PreTrainedModel, dataset: Dataset[Any], preprocessors: Mapping[str, Modality[Any]], **options: Any
 ) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
     """Ids and the encoders' inputs, batch by batch; options as in `model_batches`."""
     for inputs in model_batches(model, dataset, Collator(preprocessors), **options):

@@ -5,7 +5,7 @@ pixels and the same captions.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ from torch import Generator, randperm
 from torch.utils.data import Dataset, Sampler
 
 from gapless.core.errors import DataRefused
-from gapless.images.augment import augment
 from gapless.manifest.manifest import Manifest
+from gapless.modalities.base import Modality
 
-CACHE_BYTES = 1 << 30  # prepared images are kept in memory up to this size
+CACHE_BYTES = 1 << 30  # prepared inputs are kept in memory up to this size
 
 Sample = dict[str, Any]
-Prepare = Callable[[Any], Any]
 
 
 def caption_of(captions: Sequence[str], seed: int, epoch: int, sample_id: str) -> str:
@@ -33,26 +32,26 @@ class PairDataset(Dataset[Sample]):
 
     Args:
         manifest: the rows to read.
-        prepare: modality -> what turns a raw input into a prepared one (`Preprocessor.prepare`).
-        training_seed: with a seed, captions are drawn and images augmented; without, first caption and plain pixels.
-        augment_images: small shifts and intensity changes, never a flip.
+        modalities: modality -> its kind, with the settings of the model that takes it.
+        training_seed: with a seed, captions are drawn and inputs augmented; without, first caption and plain inputs.
+        augment_images: small changes that leave a caption true, as `Modality.augment` of the kind makes them.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        prepare: Mapping[str, Prepare],
+        modalities: Mapping[str, Modality[Any]],
         training_seed: int | None = None,
         augment_images: bool = False,
     ) -> None:
         self.manifest = manifest
-        self.prepare = dict(prepare)
+        self.modalities = dict(modalities)
         self.training_seed = training_seed
         self.augment_images = augment_images
         self.ids: list[str] = manifest.table["id"].to_pylist()
-        self.columns = {name: manifest.table[name] for name in self.prepare if name not in ("image", "text")}
+        self.columns = {name: manifest.table[name] for name in self.modalities if name not in ("image", "text")}
         self.captions = manifest.table["captions"] if "captions" in manifest.table.column_names else None
-        self.cache: dict[int, np.ndarray] = {}
+        self.cache: dict[tuple[str, int], np.ndarray] = {}
         self.cached_bytes = 0
 
     def __len__(self) -> int:
@@ -63,11 +62,11 @@ class PairDataset(Dataset[Sample]):
         sample: Sample = {"id": self.ids[row]}
         if self.captions is not None:
             sample["caption"] = self.caption(row, epoch)
-        for name, prepare in self.prepare.items():
-            if name == "image":
-                sample[name] = self.image(row, epoch)
-            else:
-                sample[name] = prepare(sample["caption"] if name == "text" else self.columns[name][row].as_py())
+        for name, kind in self.modalities.items():
+            prepared = self.prepared(name, kind, row, sample)
+            if self.training_seed is not None and self.augment_images:
+                prepared = kind.augment(prepared, self.training_seed, epoch, self.ids[row])
+            sample[name] = prepared
         return sample
 
     def caption(self, row: int, epoch: int) -> str:
@@ -77,20 +76,24 @@ class PairDataset(Dataset[Sample]):
             return str(captions[0])
         return caption_of(captions, self.training_seed, epoch, self.ids[row])
 
-    def image(self, row: int, epoch: int) -> np.ndarray:
-        pixels = self.cache.get(row)
-        if pixels is None:
-            try:
-                path = self.manifest.image_path(row)
-                pixels = self.prepare["image"](path)
-            except (DataRefused, OSError) as error:
-                raise DataRefused(f"{self.ids[row]}: {error}; build the manifest again") from None
-            if self.cached_bytes + pixels.nbytes <= CACHE_BYTES:
-                self.cache[row] = pixels
-                self.cached_bytes += pixels.nbytes
-        if self.training_seed is None or not self.augment_images:
-            return pixels
-        return augment(pixels, self.training_seed, epoch, self.ids[row])
+    def prepared(self, name: str, kind: Modality[Any], row: int, sample: Sample) -> Any:
+        """The prepared input of a row; those that are slow to prepare are kept in memory up to `CACHE_BYTES`."""
+        if (name, row) in self.cache:
+            return self.cache[name, row]
+        try:
+            prepared = kind.prepare(self.source(name, row, sample))
+        except (DataRefused, OSError) as error:
+            raise DataRefused(f"{self.ids[row]}: {error}; build the manifest again") from None
+        if kind.is_slow_to_prepare and self.cached_bytes + prepared.nbytes <= CACHE_BYTES:
+            self.cache[name, row] = prepared
+            self.cached_bytes += prepared.nbytes
+        return prepared
+
+    def source(self, name: str, row: int, sample: Sample) -> Any:
+        """What a manifest holds of a modality: an image file, a caption, or the cell of a column."""
+        if name == "image":
+            return self.manifest.image_path(row)
+        return sample["caption"] if name == "text" else self.columns[name][row].as_py()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -12,14 +12,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gapless.manifest.build import BuildOptions, build_manifest
+    from gapless.manifest.build import build_manifest
     from gapless.manifest.manifest import Manifest
+    from gapless.manifest.options import BuildOptions
     from gapless.manifest.split import split_manifest
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "BuildOptions": "gapless.manifest.build",
+        "BuildOptions": "gapless.manifest.options",
         "Manifest": "gapless.manifest.manifest",
         "build_manifest": "gapless.manifest.build",
         "split_manifest": "gapless.manifest.split",

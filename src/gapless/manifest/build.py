@@ -10,8 +10,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.values import is_missing, name_of
-from gapless.images.pixels import MAX_PIXELS
 from gapless.manifest.journal import Journal, directory_beside
 from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
+from gapless.manifest.options import BuildOptions
 from gapless.manifest.read_back import Identities, check_copies, check_files
 from gapless.manifest.rows import RawRow, forget_links
 from gapless.manifest.split import one_group_sentence
-from gapless.manifest.verify import CheckOptions, is_stored
+from gapless.manifest.verify import is_stored
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
 
-MAX_BAD = 0.01
 NUM_NAMED = 10
 STORED_IMAGES = "images"
 TEXT_LABEL = "burned_in_text"
@@ -40,38 +38,6 @@ _DRAWN_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08
 _SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # none that could be another id's hash
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What a manifest is and how strictly it is made.
-
-    Args:
-        source: what is read, for people.
-        labels: names of the label columns that the rows carry.
-        signals: names of the columns of further modalities, each a list of numbers.
-        image_root: where image names start; None copies the images into the manifest (DICOM as PNG).
-        licence: of the whole data set, when known.
-        with_licence: whether the rows carry a licence each.
-        max_bad: the largest share of bad rows.
-        workers: processes that verify; None uses all cores when there is enough to do.
-        max_pixels, frame: see `load_image`.
-        burned_in_text: "ignore"; "flag" it in the label `burned_in_text`; or "leave out" such rows, which are not bad.
-        details: further entries of `manifest.json`.
-    """
-
-    source: str
-    labels: Sequence[str] = ()
-    signals: Sequence[str] = ()
-    image_root: Path | None = None
-    licence: str | None = None
-    with_licence: bool = False
-    max_bad: float = MAX_BAD
-    workers: int | None = None
-    max_pixels: int = MAX_PIXELS
-    frame: int = 0
-    burned_in_text: str = "ignore"
-    details: Mapping[str, Any] | None = None
 
 
 def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
@@ -92,7 +58,7 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
     refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
     with (
         only_writer(directory_beside(out), named=str(out)),
-        Journal.beside(out, options) as journal,
+        Journal.beside(out, options.images) as journal,
         files.new_directory(out) as partial,
     ):
         books = _write_rows(rows, partial, options, journal)
@@ -102,12 +68,12 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
             if not listed:
                 raise DataRefused(problem)
             files.write_bytes(refused_list, listed)
-            raise DataRefused(f"{problem}; all are listed in {refused_list}")
+            raise DataRefused("; ".join((f"{problem}; all are listed in {refused_list}", *books.hints(options))))
         journal.move_images(partial)
-        if options.image_root is None:
+        if options.images.root is None:
             check_copies(partial)
         else:
-            check_files(partial, options.image_root.resolve(), books.identities)
+            check_files(partial, options.images.root.resolve(), books.identities)
         journal.discard()
     refused_list.unlink(missing_ok=True)
     if sentence := one_group_sentence(books.groups):
@@ -119,10 +85,10 @@ def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, 
     with ManifestWriter(
         directory, labels=options.labels, signals=options.signals, with_licence=options.with_licence
     ) as writer:
-        books = _Books(writer, leaves_out_text=options.burned_in_text == "leave out")
+        books = _Books(writer, options.leaves_out_text)
         for row, result in _checked(rows, options, journal):
             books.enter(row, result)
-        image_root = "." if options.image_root is None else str(options.image_root.resolve())
+        image_root = "." if options.images.root is None else str(options.images.root.resolve())
         writer.finish(source=options.source, image_root=image_root, licence=options.licence, **(options.details or {}))
     return books
 
@@ -176,6 +142,10 @@ class _Books:
             f"{num_bad} of {considered} rows ({num_bad / considered:.1%}) are bad, more than the {max_bad:.1%} that "
             f"--max-bad allows: {reasons}{first}"
         )
+
+    def hints(self, options: BuildOptions) -> list[str]:
+        """What to do about the reasons for which rows are bad."""
+        return [hint for reason, hint in (options.hints or {}).items() if self.bad[reason]]
 
 
 def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,12 +227,7 @@ def _checked(
     rows: Iterable[RawRow], options: BuildOptions, journal: Journal
 ) -> Iterator[tuple[RawRow, Mapping[str, Any]]]:
     """Each row with its result, in the order of the rows."""
-    check = CheckOptions(
-        store=journal.images if options.image_root is None else None,
-        max_pixels=options.max_pixels,
-        frame=options.frame,
-        find_text=options.burned_in_text != "ignore",
-    )
+    store = journal.images if options.images.root is None else None
     rows = iter(rows)
     head = list(itertools.islice(rows, MIN_IMAGES_FOR_WORKERS))
     num_workers = options.workers
@@ -271,12 +236,12 @@ def _checked(
     waiting: deque[list[tuple[RawRow, Mapping[str, Any] | None]]] = deque()
 
     def work() -> Iterator[list[tuple[Any, str]]]:
-        for chunk in _judged(itertools.chain(head, rows), journal, check):
+        for chunk in _judged(itertools.chain(head, rows), journal, store):
             waiting.append(chunk)
             yield [(row.image, stored_name(row.id)) for row, result in chunk if result is None]
 
     with tqdm(desc="verifying images", unit="image", disable=None, mininterval=0.5) as progress:
-        for results in check_in_order(work(), check, num_workers):
+        for results in check_in_order(work(), options.images, store, num_workers):
             journal.add(results)
             fresh = iter(results)
             chunk = waiting.popleft()
@@ -286,7 +251,7 @@ def _checked(
 
 
 def _judged(
-    rows: Iterable[RawRow], journal: Journal, check: CheckOptions
+    rows: Iterable[RawRow], journal: Journal, store: Path | None
 ) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
     """Chunks of rows with what is known without opening the image: a fault, or the result of an interrupted run."""
     seen: set[str] = set()
@@ -301,7 +266,7 @@ def _judged(
                 result = {"reason": "duplicate id", "detail": row.id}
             elif row.image is not None:
                 known = journal.find(stored_name(row.id), row.image)
-                result = known if known is not None and is_stored(known, check) else None
+                result = known if known is not None and is_stored(known, store) else None
             if not (result and "reason" in result):
                 seen.add(row.id)
             judged.append((row, result))

@@ -14,9 +14,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from gapless.core import files
+from gapless.images.limits import MAX_PIXELS
+from gapless.manifest.options import ImageOptions
 from gapless.manifest.rows import ImageSource
 
 JOURNAL_FILE = "journal.jsonl"
@@ -26,17 +28,6 @@ ENTRIES = frozenset({"name", "key", "image", "bytes", "width", "height", "sha256
 DECODERS = ("gapless", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls")
 
 logger = logging.getLogger(__name__)
-
-
-class _Options(Protocol):
-    @property
-    def image_root(self) -> Path | None: ...
-    @property
-    def max_pixels(self) -> int: ...
-    @property
-    def frame(self) -> int: ...
-    @property
-    def burned_in_text(self) -> str: ...
 
 
 class Journal:
@@ -53,13 +44,13 @@ class Journal:
         self._stream = (directory / JOURNAL_FILE).open("a", encoding="utf-8")
 
     @classmethod
-    def beside(cls, out: Path, options: _Options) -> "Journal":
+    def beside(cls, out: Path, options: ImageOptions) -> "Journal":
         header = {
             "version": VERSION,
-            "image_root": None if options.image_root is None else str(options.image_root.resolve()),
-            "max_pixels": options.max_pixels,
+            "image_root": None if options.root is None else str(options.root.resolve()),
+            "max_pixels": MAX_PIXELS,
             "frame": options.frame,
-            "find_text": options.burned_in_text != "ignore",
+            "find_text": options.find_text,
             "decoders": {name: found for name in DECODERS if (found := _version_of(name))},
         }
         return cls(directory_beside(out), header)

@@ -4,15 +4,16 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from gapless.images.burned_in import suspects_text
-from gapless.images.pixels import MAX_PIXELS, ImageRefused, Pixels, is_dicom, load_image, verify_image
+from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image
+from gapless.manifest.options import ImageOptions
 from gapless.manifest.rows import BytesSource, ImageSource
+from gapless.modalities.image import ImageModality
 
 _SUFFIXES = {
     b"\xff\xd8": ".jpg",
@@ -28,25 +29,14 @@ _SUFFIXES = {
 }
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """How every image of one build is checked; an interrupted build continues only with the same ones.
+def check_image(source: ImageSource, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
+    """Verify one image.
 
     Args:
+        source: where its bytes are.
+        name: of its copy, without a suffix.
+        options: how it is read.
         store: where copies of the images go; None leaves them where they are.
-        max_pixels: see `load_image`.
-        frame: see `load_image`.
-        find_text: look for burned-in text in DICOM images; their results then say `text`.
-    """
-
-    store: Path | None = None
-    max_pixels: int = MAX_PIXELS
-    frame: int = 0
-    find_text: bool = False
-
-
-def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[str, Any]:
-    """Verify one image.
 
     Returns:
         `image` (the stored copy's name) and `bytes` (its length), both None when none is stored, `width`, `height`,
@@ -55,15 +45,15 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
     try:
         content = original = source.read()
         text_suspicion = {}
-        if options.store is not None and is_dicom(content):
-            pixels = load_image(content, max_pixels=options.max_pixels, frame=options.frame)
+        if store is not None and is_dicom(content):
+            pixels = load_image(content, frame=options.frame)
             content = encode_png(pixels)
             text_suspicion = {"text": suspects_text(pixels)} if options.find_text else {}
-        height, width = verify_image(content, max_pixels=options.max_pixels, frame=options.frame)
+        facts = ImageModality.check(content, {"frame": options.frame})
         stored = None
-        if options.store is not None:
+        if store is not None:
             stored = name + _suffix(content)
-            _store(options.store / stored, content)
+            _store(store / stored, content)
     except ImageRefused as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -73,23 +63,25 @@ def check_image(source: ImageSource, name: str, options: CheckOptions) -> dict[s
     else:
         digest = hashlib.sha256(content).hexdigest()
     length = None if stored is None else len(content)
-    return {"image": stored, "bytes": length, "width": width, "height": height, "sha256": digest, **text_suspicion}
+    return {"image": stored, "bytes": length, **facts, "sha256": digest, **text_suspicion}
 
 
-def check_images(work: Sequence[tuple[ImageSource, str]], options: CheckOptions) -> list[dict[str, Any]]:
+def check_images(
+    work: Sequence[tuple[ImageSource, str]], options: ImageOptions, store: Path | None
+) -> list[dict[str, Any]]:
     """Verify a chunk; each result also has the `name` and `key` by which an interrupted build finds it.
 
     The key is taken before the image is read: a file that changes in between is then verified again.
     """
-    return [{"name": name, "key": source.key(), **check_image(source, name, options)} for source, name in work]
+    return [{"name": name, "key": source.key(), **check_image(source, name, options, store)} for source, name in work]
 
 
-def is_stored(result: Mapping[str, Any], options: CheckOptions) -> bool:
+def is_stored(result: Mapping[str, Any], store: Path | None) -> bool:
     """Whether the copy of a result, if it has one, still exists with the same length."""
-    if options.store is None or "reason" in result:
+    if store is None or "reason" in result:
         return True
     try:
-        return (options.store / str(result["image"])).stat().st_size == int(result["bytes"])
+        return (store / str(result["image"])).stat().st_size == int(result["bytes"])
     except OSError:
         return False
 

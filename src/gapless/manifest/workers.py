@@ -4,54 +4,67 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER, new_executor
+from gapless.manifest.options import ImageOptions
 from gapless.manifest.rows import ImageSource
-from gapless.manifest.verify import CheckOptions, check_images
+from gapless.manifest.verify import check_images
 
 ROWS_PER_CHUNK = 32
 
 Work = Sequence[tuple[ImageSource, str]]
 
 
-def check_in_order(chunks: Iterable[Work], options: CheckOptions, num_workers: int) -> Iterator[list[dict[str, Any]]]:
-    """The results of each chunk, in the order of the chunks; with 1 worker in this process."""
+def check_in_order(
+    chunks: Iterable[Work], options: ImageOptions, store: Path | None, num_workers: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The results of each chunk, in the order of the chunks; with 1 worker in this process.
+
+    Args:
+        chunks: sources of images with the names of their copies.
+        options: how the images are read.
+        store: where copies of the images go; None leaves them where they are.
+        num_workers: processes.
+    """
     if num_workers <= 1:
         for chunk in chunks:
-            yield check_images(chunk, options)
+            yield check_images(chunk, options, store)
         return
     pending: deque[tuple[Work, Future[list[dict[str, Any]]]]] = deque()
     executor = new_executor(num_workers)
     try:
         for chunk in chunks:
             try:
-                pending.append((chunk, executor.submit(check_images, chunk, options)))
+                pending.append((chunk, executor.submit(check_images, chunk, options, store)))
             except BrokenProcessPool:
                 executor = new_executor(num_workers)
-                pending.append((chunk, executor.submit(check_images, chunk, options)))
+                pending.append((chunk, executor.submit(check_images, chunk, options, store)))
             if len(pending) > CHUNKS_AHEAD_PER_WORKER * num_workers:
-                yield _result(*pending.popleft(), options)
+                yield _result(*pending.popleft(), options, store)
         while pending:
-            yield _result(*pending.popleft(), options)
+            yield _result(*pending.popleft(), options, store)
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 
 
-def _result(chunk: Work, future: "Future[list[dict[str, Any]]]", options: CheckOptions) -> list[dict[str, Any]]:
+def _result(
+    chunk: Work, future: "Future[list[dict[str, Any]]]", options: ImageOptions, store: Path | None
+) -> list[dict[str, Any]]:
     try:
         return future.result()
     except BrokenProcessPool:
-        return list(_check_one_by_one(chunk, options))
+        return list(_check_one_by_one(chunk, options, store))
 
 
-def _check_one_by_one(chunk: Work, options: CheckOptions) -> Iterator[dict[str, Any]]:
+def _check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> Iterator[dict[str, Any]]:
     """Verify the images of a chunk one by one in another process, to find the image that crashed the decoder."""
     executor = new_executor(1)
     try:
         for source, name in chunk:
             try:
-                yield executor.submit(check_images, [(source, name)], options).result()[0]
+                yield executor.submit(check_images, [(source, name)], options, store).result()[0]
             except BrokenProcessPool:
                 executor.shutdown(wait=True, kill_workers=True)
                 executor = new_executor(1)

@@ -24,11 +24,11 @@ from gapless.core.geometry import unit_norm
 from gapless.losses.base import named_terms
 from gapless.losses.engine.cached import cached_embeddings, split_batch
 from gapless.losses.saved import MissingLoss, build_loss
+from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
 from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
-from gapless.models.preprocessing import Preprocessor, build_preprocessor
-from gapless.models.spec import ModalitySpec, TextInput, modality_spec
+from gapless.models.spec import ModalitySpec, modality_spec, with_encoder
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
 
@@ -51,7 +51,7 @@ class GaplessConfig(PretrainedConfig):
         loss: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.modalities = {name: dict(spec) for name, spec in (modalities or {}).items()}
+        self.modalities = {name: with_encoder(name, spec) for name, spec in (modalities or {}).items()}
         self.embedding_dim = embedding_dim
         self.loss = dict(loss or {})
         super().__init__(**kwargs)
@@ -192,10 +192,11 @@ class GaplessModel(PreTrainedModel):
         self.train(was_training)
         return torch.cat(rows)
 
-    def preprocessor(self, modality: str) -> Preprocessor:
+    def preprocessor(self, modality: str) -> Modality[Any]:
+        """What turns the raw inputs of a modality into its encoder's tensors."""
         if modality not in self.specs:
             raise unknown_name("modality", modality, self.modalities)
-        return build_preprocessor(self.specs[modality].input, self.tokenizers.get(modality))
+        return build_modality(self.specs[modality].input, self.tokenizers.get(modality))
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -231,19 +232,18 @@ class GaplessModel(PreTrainedModel):
 
 
 def text_modalities(config: GaplessConfig) -> list[str]:
-    return [name for name, spec in config.specs().items() if isinstance(spec.input, TextInput)]
+    """The modalities whose kind takes a tokenizer."""
+    return [name for name, spec in config.specs().items() if MODALITIES[spec.input.kind].takes_tokenizer]
 
 
 def has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
     """Whether the text encoder brings open_clip's tokenizer, which needs no file."""
-    spec = config.specs()[modality].input
-    return isinstance(spec, TextInput) and spec.tokenizer == "open_clip"
+    return bool(config.specs()[modality].input.tokenizer == "open_clip")
 
 
 def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality: str) -> Any:
-    spec = config.specs()[modality].input
-    if isinstance(spec, TextInput) and spec.tokenizer == "open_clip":
-        return OpenClipTokenizer(spec.max_length)
+    if has_own_tokenizer(config, modality):
+        return OpenClipTokenizer(config.specs()[modality].input.max_length)
     if Path(source).exists():
         return saved_tokenizer(tokenizer_home(Path(source), modality))
     return saved_tokenizer(str(source), subfolder=str(tokenizer_home("", modality)))
@@ -279,7 +279,6 @@ def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None)
     model = GaplessModel(config, encoders)
     model.tokenizers = dict(tokenizers or {})
     for name in text_modalities(config):
-        spec = model.specs[name].input
-        if isinstance(spec, TextInput) and spec.tokenizer == "open_clip":
-            model.tokenizers[name] = OpenClipTokenizer(spec.max_length)
+        if has_own_tokenizer(config, name):
+            model.tokenizers[name] = OpenClipTokenizer(model.specs[name].input.max_length)
     return model

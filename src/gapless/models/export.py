@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,10 @@ from torch import Tensor, nn
 from gapless.core.errors import GaplessError, NeedsNetwork, UsageError, missing_extra
 from gapless.core.files import new_directory, write_json, write_text
 from gapless.models.aligner import GaplessModel
-from gapless.models.spec import ImageInput, TextInput
 from gapless.models.tokenizers import tokenizer_home
 
 ONNX_TOLERANCE = 1e-4
 OUTPUT = "unit_norm_embedding"  # a graph may have a node of the name "embedding"
-SAMPLE_TEXTS = ("chest radiograph", "axial CT of the abdomen, no focal lesion of the liver", "normal MR of the knee")
 CHECKED_BATCHES = (1, 2, 3)
 
 
@@ -88,22 +85,13 @@ def require(package: str) -> None:
 def sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
     """Preprocessed inputs of made-up rows."""
     preprocessor = model.preprocessor(modality)
-    spec = model.specs[modality].input
-    random = np.random.default_rng(num_rows)
-    raws: list[Any]
-    if isinstance(spec, ImageInput):
-        raws = list(random.integers(0, 256, (num_rows, 48, 64), dtype=np.uint8))
-    elif isinstance(spec, TextInput):
-        raws = [SAMPLE_TEXTS[row % len(SAMPLE_TEXTS)] for row in range(num_rows)]
-    else:
-        raws = list(random.standard_normal((num_rows, spec.size)).astype(np.float32))
+    raws = preprocessor.sample(num_rows, np.random.default_rng(num_rows))
     return preprocessor.collate([preprocessor.prepare(raw) for raw in raws])
 
 
 def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
     """Trace with free batch, and free length where the texts are padded to the longest of the batch."""
-    spec = tower.model.specs[tower.modality].input
-    is_padded_freely = isinstance(spec, TextInput) and spec.padding is True and spec.tokenizer is None
+    is_padded_freely = tower.model.preprocessor(tower.modality).has_free_length
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
     with quiet_exporter():
         torch.onnx.export(

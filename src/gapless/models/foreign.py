@@ -22,8 +22,8 @@ from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
+from gapless.models.image_processors import image_input_of, image_processor_config
 from gapless.models.loading import loading, network_or_usage, saved_tokenizer
-from gapless.models.preprocessing import image_input_of, image_processor_config
 from gapless.models.spec import Pooling
 from gapless.models.tokenizers import OpenClipTokenizer
 

@@ -18,59 +18,9 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gapless.core.errors import UsageError, unknown_name
+from gapless.modalities.base import MODALITIES
 
 Pooling = Literal["cls", "mean", "pooler", "image_embeds", "text_embeds"]
-
-
-# ---- inputs ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """An image as a square of normalised floats.
-
-    Args:
-        size: side of the square, in pixels.
-        channels: 1 (grey) or 3.
-        fit: "pad" shows the whole image on black, "crop" brings the shorter side to `resize` and cuts the centre,
-            "stretch" ignores the aspect.
-        resize: the shorter side before a crop; default `size`.
-        resample: Pillow's number of the filter; default bicubic.
-        mean, std: per channel, of values in [0, 1]; default ImageNet's, or 0.5 and 0.25 for one channel.
-    """
-
-    kind: ClassVar[str] = "image"
-    size: int = 224
-    channels: Literal[1, 3] = 3
-    fit: Literal["pad", "crop", "stretch"] = "pad"
-    resize: int | None = None
-    resample: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class TextInput:
-    """A text as the tokens of its encoder's tokenizer.
-
-    Args:
-        max_length: tokens that are kept.
-        padding: True pads to the longest text of the batch, "max_length" to `max_length`.
-        tokenizer: "open_clip" for open_clip's own; None for the one that is saved with the model.
-    """
-
-    kind: ClassVar[str] = "text"
-    max_length: int = 128
-    padding: bool | Literal["max_length"] = True
-    tokenizer: Literal["open_clip"] | None = None
-
-
-@dataclass(frozen=True)
-class VectorInput:
-    """A row of `size` finite numbers."""
-
-    kind: ClassVar[str] = "vector"
-    size: int
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------
@@ -187,7 +137,6 @@ class DropoutLayer:
     rate: float
 
 
-InputSpec = ImageInput | TextInput | VectorInput
 EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec
 LayerSpec = (
     LinearLayer
@@ -203,9 +152,15 @@ LayerSpec = (
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """One modality of a model; `head` None stands for one linear layer to the shared space."""
+    """One modality of a model.
 
-    input: InputSpec
+    Args:
+        input: the `Input` of a registered kind of modality, such as `ImageInput`.
+        encoder: from the kind's tensors to features.
+        head: None stands for one linear layer to the shared space.
+    """
+
+    input: Any
     encoder: EncoderSpec
     head: tuple[LayerSpec, ...] | None = None
 
@@ -224,41 +179,51 @@ def modality_spec(name: str, mapping: Mapping[str, Any]) -> ModalitySpec:
     where = f"modality {name!r}"
     _check_mapping(mapping, where)
     _check_keys(mapping, [field.name for field in fields(ModalitySpec)], where)
-    missing = [part for part in ("input", "encoder") if part not in mapping]
-    if missing:
-        raise UsageError(f"{where} has no {' and no '.join(missing)}; see docs/train.md")
+    if "input" not in mapping:
+        raise UsageError(f"{where} has no input; see docs/train.md")
     head = mapping.get("head")
     if head is not None and (isinstance(head, str | Mapping) or not isinstance(head, Sequence)):
         raise UsageError(f"{where}: head is a list of layers, got {head!r}")
+    taken = input_spec(mapping["input"], f"the input of {where}")
     return ModalitySpec(
-        input=input_spec(mapping["input"], f"the input of {where}"),
-        encoder=encoder_spec(mapping["encoder"], f"the encoder of {where}"),
+        input=taken,
+        encoder=encoder_spec(with_encoder(name, mapping)["encoder"], f"the encoder of {where}"),
         head=None
         if head is None
         else tuple(layer_spec(layer, f"head layer {number} of {where}") for number, layer in enumerate(head, 1)),
     )
 
 
-def input_spec(mapping: Mapping[str, Any], where: str = "the input") -> InputSpec:
-    """`{"kind": "image", "size": 224}` as an `ImageInput`; likewise text and vector."""
-    spec: InputSpec = _of_kind(InputSpec, "input kind", mapping, where)
-    return spec
+def with_encoder(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of a modality with the encoder that its kind of input has by default, where it names none."""
+    if "encoder" in mapping or not isinstance(mapping.get("input"), Mapping):
+        return dict(mapping)
+    taken = input_spec(mapping["input"], f"the input of modality {name!r}")
+    return {**mapping, "encoder": MODALITIES[taken.kind].default_encoder(taken)}
+
+
+def input_spec(mapping: Mapping[str, Any], where: str = "the input") -> Any:
+    """`{"kind": "image", "size": 224}` as an `ImageInput`; likewise every registered kind of modality."""
+    return _of_kind({name: kind.Input for name, kind in MODALITIES.items()}, "input kind", mapping, where)
 
 
 def encoder_spec(mapping: Mapping[str, Any], where: str = "the encoder") -> EncoderSpec:
     """`{"kind": "vector", "size": 64}` as a `VectorEncoderSpec`; likewise transformers and open_clip."""
-    spec: EncoderSpec = _of_kind(EncoderSpec, "encoder kind", mapping, where)
+    spec: EncoderSpec = _of_kind(_by_kind(EncoderSpec), "encoder kind", mapping, where)
     return spec
 
 
 def layer_spec(mapping: Mapping[str, Any], where: str = "the head layer") -> LayerSpec:
     """`{"kind": "linear", "size": 512}` as a `LinearLayer`; likewise the other layers."""
-    spec: LayerSpec = _of_kind(LayerSpec, "head layer", mapping, where)
+    spec: LayerSpec = _of_kind(_by_kind(LayerSpec), "head layer", mapping, where)
     return spec
 
 
-def _of_kind(kinds: Any, what: str, mapping: Mapping[str, Any], where: str) -> Any:
-    by_name = {kind.kind: kind for kind in get_args(kinds)}
+def _by_kind(specs: Any) -> dict[str, type[Any]]:
+    return {spec.kind: spec for spec in get_args(specs)}
+
+
+def _of_kind(by_name: Mapping[str, type[Any]], what: str, mapping: Mapping[str, Any], where: str) -> Any:
     _check_mapping(mapping, where)
     name = mapping.get("kind", "")
     if name not in by_name:

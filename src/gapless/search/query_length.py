@@ -5,8 +5,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from gapless.modalities.text import TextModality
 from gapless.models.aligner import GaplessModel
-from gapless.models.preprocessing import TextPreprocessor
 
 
 class QueryCut(UserWarning):
@@ -42,9 +42,9 @@ class QueryLength:
         self._lock = threading.Lock()
         self._tokenizer: Any = None
         texts = model.preprocessor("text") if "text" in model.modalities else None
-        if isinstance(texts, TextPreprocessor) and texts.tokenizer is not None:
+        if isinstance(texts, TextModality) and texts.tokenizer is not None:
             self._tokenizer = deepcopy(texts.tokenizer)
-            self._read = getattr(texts.tokenizer, "context_length", texts.max_length)
+            self._read = int(getattr(texts.tokenizer, "context_length", texts.settings.max_length))
 
     def cut_of(self, text: str) -> Cut | None:
         """What the model leaves out of these words, or None."""

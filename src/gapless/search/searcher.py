@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
-from gapless.images.pixels import load_image
 from gapless.models.aligner import GaplessModel
 from gapless.models.foreign import fingerprint_of, load_model
 from gapless.models.loading import on_accelerator
-from gapless.search.arguments import checked_count, checked_image, checked_weight, checked_words
+from gapless.search.arguments import checked_count, checked_weight
 from gapless.search.collection import Collection, Hit
 from gapless.search.query_length import Cut, QueryCut, QueryLength
 
@@ -100,25 +99,20 @@ class Searcher:
         cut = None if text is None else self.cut(text)
         if cut is not None:
             warnings.warn(QueryCut(str(cut)), stacklevel=2)
-        parts = [opened(part) for part in wanted]
+        parts = [part._replace(raw=self._read(part)) for part in wanted]
         return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
 
     def cut(self, text: str) -> Cut | None:
         """What the model leaves out of these words, or None where it reads all."""
-        return self._length.cut_of(checked_words(text)) if "text" in self.query_modalities else None
+        return self._length.cut_of(self._parsed("text", text)) if "text" in self.query_modalities else None
 
     def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
         """What of a query has to be encoded; the arguments and errors are those of `embed`."""
         if text is None and image is None:
             raise UsageError("a query needs words, an image, or both")
         image_weight = checked_weight(image_weight)
-        text = None if text is None else checked_words(text)
-        image = None if image is None else checked_image(image)
         both = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
-        parts = [part for part in both if part.raw is not None]
-        for part in parts:
-            self._check_modality(part.modality)
-        return parts
+        return [part._replace(raw=self._parsed(part.modality, part.raw)) for part in both if part.raw is not None]
 
     def encode(self, modality: str, raws: Sequence[Any]) -> np.ndarray:
         """[len(raws), dim] unit-norm rows of one modality, in one pass of the model."""
@@ -127,14 +121,23 @@ class Searcher:
     @property
     def query_modalities(self) -> list[str]:
         """What a query may be: the modalities that the model embeds by itself, so not vectors of another encoder."""
-        inputs = {name: spec.input.kind for name, spec in self.model.specs.items()}
-        return [name for name, kind in inputs.items() if kind != "vector"]
+        return [name for name in self.model.modalities if self.model.preprocessor(name).takes_queries]
 
-    def _check_modality(self, modality: str) -> None:
+    def _parsed(self, modality: str, value: Any) -> Any:
+        """What a user gave for a modality, checked by its kind."""
         if modality not in self.model.modalities:
             raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
         if modality not in self.query_modalities:
             raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
+        return self.model.preprocessor(modality).parse_query(value)
+
+    def _read(self, part: Part) -> Any:
+        """The raw input of a part; a file is read and decoded."""
+        try:
+            return self.model.preprocessor(part.modality).read(part.raw)
+        except DataRefused as error:
+            named = part.raw if isinstance(part.raw, Path) else f"the {part.modality}"
+            raise DataRefused(f"{named} cannot be searched with: {error}") from None
 
     def search(
         self,
@@ -164,17 +167,6 @@ class Searcher:
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
         return self.collection.search(vector, k=k, where=condition, words=words, exact=exact)
-
-
-def opened(part: Part) -> Part:
-    """The part itself, or, where it is an image file or its path, what the file shows."""
-    if not isinstance(part.raw, Path | bytes):
-        return part
-    try:
-        return part._replace(raw=load_image(part.raw))
-    except DataRefused as error:
-        named = part.raw if isinstance(part.raw, Path) else "the image"
-        raise DataRefused(f"{named} cannot be searched with: {error}") from None
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Any
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, changes_of
 from gapless.losses.gap_closing_methods import GapClosingSettings
+from gapless.modalities.image import small_resnet
+from gapless.modalities.text import small_bert
 from gapless.models.spec import modality_spec
 
 
@@ -51,40 +53,13 @@ def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple
     """A small grey-level ResNet from a configuration."""
     return {
         "input": {"kind": "image", "size": image_size, "channels": 1},
-        "encoder": {
-            "kind": "transformers",
-            "config": {
-                "model_type": "resnet",
-                "num_channels": 1,
-                "embedding_size": widths[0],
-                "hidden_sizes": list(widths),
-                "depths": list(depths),
-                "layer_type": "basic",
-            },
-            "pooling": "pooler",
-        },
+        "encoder": small_resnet(1, widths, depths),
     }
 
 
 def small_text_modality(hidden: int, layers: int, max_length: int) -> dict[str, Any]:
     """A small BERT from a configuration; its vocabulary is that of the tokenizer trained with it."""
-    return {
-        "input": {"kind": "text", "max_length": max_length},
-        "encoder": {
-            "kind": "transformers",
-            "config": {
-                "model_type": "bert",
-                "hidden_size": hidden,
-                "num_hidden_layers": layers,
-                "num_attention_heads": max(1, hidden // 32),
-                "intermediate_size": 2 * hidden,
-                "max_position_embeddings": max_length,
-                "hidden_dropout_prob": 0.0,
-                "attention_probs_dropout_prob": 0.0,
-            },
-            "pooling": "mean",
-        },
-    }
+    return {"input": {"kind": "text", "max_length": max_length}, "encoder": small_bert(hidden, layers, max_length)}
 
 
 def phantom_small() -> Recipe:

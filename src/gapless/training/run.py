@@ -24,7 +24,6 @@ from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.loading import network_or_usage, saved_tokenizer
-from gapless.models.spec import TextInput
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
@@ -145,7 +144,6 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
     specs, tokenizers = config.specs(), {}
     for name in text_modalities(config):
         spec = specs[name]
-        assert isinstance(spec.input, TextInput)
         source = getattr(spec.encoder, "pretrained", None)
         if source and spec.input.tokenizer != "open_clip":
             tokenizers[name] = pretrained_tokenizer(source)
@@ -215,7 +213,7 @@ def train_run(
             arguments,
             PairDataset(
                 train_rows,
-                {name: p.prepare for name, p in preprocessors_of(model).items()},
+                preprocessors_of(model),
                 training_seed=seed,
                 augment_images=settings.augment_images,
             ),

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
@@ -18,11 +19,22 @@ from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.values import name_of, text_of
 from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
 from gapless.images.pixels import ImageRefused, is_dicom
-from gapless.manifest.build import MAX_BAD, TEXT_LABEL, BuildOptions, build_manifest
+from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
+from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.readers.base import (
+    CAPTION_HELP,
+    LABEL_HELP,
+    READERS,
+    Names,
+    Option,
+    Reader,
+    ReaderOptions,
+    Reading,
+)
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
 from gapless.manifest.readers.passed_over import PassedOver, leftover
-from gapless.manifest.readers.table import TableFile, TableKeys
+from gapless.manifest.readers.table import TableFile
 from gapless.manifest.rows import FileSource, RawRow, faulty_row
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
@@ -52,29 +64,11 @@ class _File:
     fault: tuple[str, str] = ("", "")
 
 
-def read_dicom(
-    source: str | Path,
-    out: str | Path,
-    reports: str | Path,
-    image_key: str = "image",
-    caption_key: str | Sequence[str] = "report",
-    match: str = BY_PATH,
-    group_key: str | None = None,
-    group_by: str = BY_PATIENT,
-    label_keys: Sequence[str] = (),
-    split_key: str | None = None,
-    allow_burned_in_text: bool = True,
-    licence: str | None = None,
-    encoding: str | None = None,
-    separator: str | None = None,
-    max_bad: float = MAX_BAD,
-    workers: int | None = None,
-) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class DicomOptions(ReaderOptions):
     """Build a manifest from DICOM files and their reports.
 
     Args:
-        source: the folder; every file in it and below is read.
-        out: the manifest's directory; must be new.
         reports: a table (CSV, TSV, JSONL, Parquet), or `SPLIT=FILE`.
         image_key: its column that tells the file: the path below `source`, or the value named by `match`.
         caption_key: its column, or columns, with the report.
@@ -87,44 +81,70 @@ def read_dicom(
         split_key: its column with train / validation / test; by default the split of `reports`, else train.
         allow_burned_in_text: False leaves out images whose header, kind or pixels suggest that text is burned in.
         licence: of the whole data set.
-        encoding, separator: of the table of reports, as in `read_table`.
+        encoding: of the table of reports: utf-8, cp1252, ...; by default UTF-8, or what a byte-order mark says.
+        separator: between its cells, a character or "tab"; by default what the header shows.
         max_bad: the largest share of bad rows: unreadable files, files without a report, reports without a file.
         workers: processes that verify; None uses all cores.
     """
-    root, table = Path(source), TableFile.parse(reports, TextOptions(encoding, separator))
+
+    reports: str | Path
+    image_key: str = "image"
+    caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ("report",)
+    match: str = BY_PATH
+    group_key: str | None = None
+    group_by: str = BY_PATIENT
+    label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()
+    split_key: str | None = None
+    allow_burned_in_text: bool = True
+    licence: str | None = None
+    encoding: str | None = None
+    separator: str | None = None
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+
+    def columns(self) -> list[str]:
+        """Every column that the table of reports must have."""
+        one_each = (self.image_key, self.group_key, self.split_key)
+        return [*(key for key in one_each if key is not None), *self.caption_key, *self.label_keys]
+
+
+def read_dicom(source: str | Path, out: str | Path, reports: str | Path, **options: Any) -> Manifest:
+    """Build a manifest from a folder of DICOM files and a table of reports, with the options of `DicomOptions`."""
+    return READER.build(source, out, reports=reports, **options)
+
+
+def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
+    root = Path(sources[0])
+    table = TableFile.parse(options.reports, TextOptions(options.encoding, options.separator))
     if not root.is_dir():
         raise UsageError(f"{root} is not a directory")
-    if match not in (BY_PATH, *JOIN_ELEMENTS):
-        raise unknown_name("match", match, (BY_PATH, *JOIN_ELEMENTS))
-    if group_by not in GROUPINGS:
-        raise unknown_name("group_by", group_by, GROUPINGS)
-    captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
-    keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys))
-    check_columns(table.path, keys.named(), table.text)
+    if options.match not in (BY_PATH, *JOIN_ELEMENTS):
+        raise unknown_name("match", options.match, (BY_PATH, *JOIN_ELEMENTS))
+    if options.group_by not in GROUPINGS:
+        raise unknown_name("group_by", options.group_by, GROUPINGS)
+    check_columns(table.path, options.columns(), table.text)
     passed_over = PassedOver("files")
-    options = BuildOptions(
+    build = BuildOptions(
         source="DICOM files",
-        labels=(*LABELS, *keys.labels),
-        licence=licence,
-        max_bad=max_bad,
-        workers=workers,
-        frame=-1,
-        burned_in_text="flag" if allow_burned_in_text else "leave out",
+        labels=(*LABELS, *options.label_keys),
+        images=ImageOptions(frame=-1, find_text=True),
+        licence=options.licence,
+        max_bad=options.max_bad,
+        workers=options.workers,
+        leaves_out_text=not options.allow_burned_in_text,
         details={"passed_over": passed_over.counts},
     )
-    return build_manifest(_rows(root, table, keys, match, group_by, passed_over), out, options)
+    return Reading(_rows(root, table, options, passed_over), build)
 
 
-def _rows(
-    root: Path, table: TableFile, keys: TableKeys, match: str, group_by: str, passed_over: PassedOver
-) -> Iterator[RawRow]:
-    reports, odd = _reports(table, keys, match)
+def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver) -> Iterator[RawRow]:
+    reports, odd = _reports(table, keys)
     yield from odd
     names = sorted_names(root, table.path, passed_over)
     # Every header comes first: the last file of a folder may be what joins two studies.
     files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
     passed_over.say()
-    groups = _patient_groups(files, group_by, keys.group is None)
+    groups = _patient_groups(files, keys.group_by, keys.group_key is None)
     by_column: dict[str, str] = {}
     used: set[str] = set()
     for number, file in enumerate(files):
@@ -132,28 +152,28 @@ def _rows(
         if file.header is None:
             yield faulty_row(file.name, *file.fault, id)
             continue
-        key = _path_key(file.name) if match == BY_PATH else identifier(file.header.keys[match])
+        key = _path_key(file.name) if keys.match == BY_PATH else identifier(file.header.keys[keys.match])
         report = reports.get(key)
         if report is None:
-            yield faulty_row(file.name, "no report", _no_report(file.name, key, match), id)
+            yield faulty_row(file.name, "no report", _no_report(file.name, key, keys.match), id)
             continue
         used.add(key)
         group = groups[number]
         try:
-            if keys.group is not None:
-                group = _column_group(name_of(report.cells.get(keys.group)), file.digest, by_column)
+            if keys.group_key is not None:
+                group = _column_group(name_of(report.cells.get(keys.group_key)), file.digest, by_column)
             yield _row(root, file.name, file.header, report, keys, table, id, group)
         except ValueError as error:
             yield faulty_row(file.name, "malformed row", str(error)[:200], id)
     for key, report in reports.items():
         if key not in used:
             yield faulty_row(report.origin, "missing image", "no file of the folder has this report")
-    if keys.group is not None and len(by_column) == 1 and len(used) > 1:
-        logger.warning("the column %r names one group for all images, which no split can part", keys.group)
+    if keys.group_key is not None and len(by_column) == 1 and len(used) > 1:
+        logger.warning("the column %r names one group for all images, which no split can part", keys.group_key)
 
 
 def _row(
-    root: Path, name: str, header: Header, report: _Report, keys: TableKeys, table: TableFile, id: str, group: str
+    root: Path, name: str, header: Header, report: _Report, keys: DicomOptions, table: TableFile, id: str, group: str
 ) -> RawRow:
     """Raises ValueError for a cell that is no text."""
     return RawRow(
@@ -161,13 +181,13 @@ def _row(
         id=id,
         image=FileSource(root, name),
         image_name=id,
-        captions=[text for key in keys.captions for text in texts_of(report.cells.get(key))],
-        split=text_of(report.cells.get(keys.split)) if keys.split else table.split,
+        captions=[text for key in keys.caption_key for text in texts_of(report.cells.get(key))],
+        split=text_of(report.cells.get(keys.split_key)) if keys.split_key else table.split,
         group=group,
         labels={
             **header.labels,
             TEXT_LABEL: header.burned_in_text,
-            **{label: name_of(report.cells.get(label)) or None for label in keys.labels},
+            **{label: name_of(report.cells.get(label)) or None for label in keys.label_keys},
         },
     )
 
@@ -178,17 +198,17 @@ def _no_report(name: str, key: str, match: str) -> str:
     return f"the table has no line for its {match}" if key else f"the file has no {match}"
 
 
-def _reports(table: TableFile, keys: TableKeys, match: str) -> tuple[dict[str, _Report], list[RawRow]]:
+def _reports(table: TableFile, keys: DicomOptions) -> tuple[dict[str, _Report], list[RawRow]]:
     reports: dict[str, _Report] = {}
     odd = []
-    key_of = _path_key if match == BY_PATH else identifier
+    key_of = _path_key if keys.match == BY_PATH else identifier
     for origin, cells, fault in read_lines(table.path, table.text):
         try:
-            key = key_of(cells.get(keys.image)) if cells is not None else ""
+            key = key_of(cells.get(keys.image_key)) if cells is not None else ""
         except ValueError as error:
             cells, key, fault = None, "", str(error)[:200]
         if cells is None or not key:
-            odd.append(faulty_row(origin, "malformed row", fault or f"column {keys.image!r} is empty"))
+            odd.append(faulty_row(origin, "malformed row", fault or f"column {keys.image_key!r} is empty"))
         elif key in reports:
             odd.append(faulty_row(origin, "duplicate report", "an earlier line has the same key"))
         else:
@@ -264,3 +284,8 @@ def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Map
 def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
     """A name that tells nothing for what the group column says; "" where it says nothing."""
     return names.setdefault(value, f"group-{digest[:16]}") if value else ""
+
+
+READER = READERS.add(
+    "dicom", Reader("dicom", "DICOM files and a table of reports -> manifest", DicomOptions, _read, "the folder")
+)

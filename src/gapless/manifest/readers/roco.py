@@ -8,12 +8,16 @@ The article, which must not be split, is the PMC id in `licences.txt` (`dlinks.t
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Any
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
-from gapless.manifest.build import MAX_BAD, BuildOptions, build_manifest, clean_text
+from gapless.manifest.build import clean_text
 from gapless.manifest.manifest import SPLITS, Manifest
+from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, say_absent
 from gapless.manifest.rows import FileSource, RawRow, faulty_row, select_licences
@@ -27,46 +31,49 @@ _ARTICLE = re.compile(r"PMC\d+")
 _SWALLOWED = re.compile(r"\sROCO_\d+[\t,]")
 
 
-def read_roco(
-    source: str | Path,
-    out: str | Path,
-    splits: Sequence[str] = SPLITS,
-    kinds: Sequence[str] = ("radiology",),
-    licences: Sequence[str] = (),
-    store_images: bool = False,
-    max_bad: float = MAX_BAD,
-    workers: int | None = None,
-) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class RocoOptions(ReaderOptions):
     """Build a manifest from a local ROCO tree.
 
     Args:
-        source: the folder that holds `data/`, or `data/` itself.
-        out: the manifest's directory; must be new.
         splits: which of the official splits to read.
         kinds: "radiology", "non-radiology" or both.
         licences: keep only images under these ("CC BY", "CC0", ...); empty keeps all.
         store_images: copy the images into the manifest.
         max_bad: the largest share of bad rows; images that are not there are bad rows.
         workers: processes that verify; None uses all cores.
-
-    Raises:
-        UsageError: no such tree, unknown split or kind, `out` in use.
-        DataRefused: too many bad rows.
     """
-    folders = roco_folders(Path(source), splits, kinds)
-    root = roco_root(Path(source))
-    say_absent(root, [split for split in splits if split not in {split for split, _, _ in folders}])
+
+    splits: Annotated[Names, Option("splits", "which of the official splits to read (default: all)")] = SPLITS
+    kinds: Annotated[Names, Option("kinds", "radiology, non-radiology or both (default: radiology)")] = ("radiology",)
+    licences: Annotated[Names, Option("licence", LICENCE_HELP)] = ()
+    store_images: bool = False
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+
+
+def read_roco(source: str | Path, out: str | Path, **options: Any) -> Manifest:
+    """Build a manifest from a local ROCO tree, the folder that holds `data/`, with the options of `RocoOptions`."""
+    return READER.build(source, out, **options)
+
+
+def _read(sources: Sequence[str | Path], options: RocoOptions) -> Reading:
+    """Raises UsageError: no such tree, unknown split or kind."""
+    source = Path(sources[0])
+    folders = roco_folders(source, options.splits, options.kinds)
+    root = roco_root(source)
+    say_absent(root, [split for split in options.splits if split not in {split for split, _, _ in folders}])
     passed_over = PassedOver("files")
-    options = BuildOptions(
+    build = BuildOptions(
         source=f"ROCO ({', '.join(f'{split}/{kind}' for split, kind, _ in folders)})",
         labels=LABELS,
-        image_root=None if store_images else root,
+        images=ImageOptions(None if options.store_images else root),
         with_licence=True,
-        max_bad=max_bad,
-        workers=workers,
+        max_bad=options.max_bad,
+        workers=options.workers,
         details={"passed_over": passed_over.counts},
     )
-    return build_manifest(select_licences(roco_rows(folders, passed_over), licences), out, options)
+    return Reading(select_licences(roco_rows(folders, passed_over), options.licences), build)
 
 
 def roco_root(source: Path) -> Path:
@@ -222,3 +229,8 @@ def roco_coverage(source: str | Path) -> dict[str, dict[str, int]]:
         images = ImageFolder(folder / "images", PassedOver("files"))
         coverage[f"{split}/{kind}"] = {"named": len(ids), "present": sum(map(images.has, ids))}
     return coverage
+
+
+READER = READERS.add(
+    "roco", Reader("roco", "ROCO's own layout -> manifest", RocoOptions, _read, "the folder that holds data/")
+)

@@ -11,12 +11,15 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 from gapless.core.errors import UsageError, listed, unknown_name
 from gapless.core.values import name_of
-from gapless.manifest.build import MAX_BAD, BuildOptions, build_manifest
 from gapless.manifest.manifest import SPLITS, Manifest, split_named
+from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, leftover, say_absent
 from gapless.manifest.readers.rocov2_context import Context, columns, read_context
@@ -32,37 +35,39 @@ _NUMBERED = re.compile(r"(.*)-\d+-of-(\d+)")
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def read_rocov2(
-    source: str | Path,
-    out: str | Path,
-    splits: Sequence[str] = SPLITS,
-    licences: Sequence[str] = (),
-    store_images: bool = False,
-    max_bad: float = MAX_BAD,
-    workers: int | None = None,
-) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class Rocov2Options(ReaderOptions):
     """Build a manifest from a local copy of ROCOv2, in whichever of its two forms it is.
 
     The article, which must not be split, is in `license_information.csv`; put that file beside the Parquet files to
     have it there too. Without it every image is its own group, and `manifest.json` says `"groups": "image"`.
 
     Args:
-        source: the folder.
-        out: the manifest's directory; must be new.
         splits: which of the official splits to read.
         licences: keep only images under these ("CC BY", "CC BY-NC"); empty keeps all.
         store_images: copy the images into the manifest (always so for Parquet).
         max_bad: the largest share of bad rows; images that are not there are bad rows.
         workers: processes that verify; None uses all cores.
-
-    Raises:
-        UsageError: neither form is found, or `out` is in use.
-        DataRefused: too many bad rows.
     """
+
+    splits: Annotated[Names, Option("splits", "which of the official splits to read (default: all)")] = SPLITS
+    licences: Annotated[Names, Option("licence", LICENCE_HELP)] = ()
+    store_images: bool = False
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+
+
+def read_rocov2(source: str | Path, out: str | Path, **options: Any) -> Manifest:
+    """Build a manifest from a local folder of ROCOv2, with the options of `Rocov2Options`."""
+    return READER.build(source, out, **options)
+
+
+def _read(sources: Sequence[str | Path], options: Rocov2Options) -> Reading:
+    """Raises UsageError: neither form is found, or an unknown split."""
+    splits, root = options.splits, Path(sources[0])
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
-    root = Path(source)
     tables = [(split, path) for split in splits for path in _caption_tables(root, split)]
     parquets = _parquet_files(root)
     if not tables and not parquets:
@@ -77,16 +82,16 @@ def read_rocov2(
         rows = _rows_of_tables(root, tables, context, passed_over)
     else:
         rows = _rows_of_parquet(root, _parquets_by_split(root, parquets, splits, passed_over), context)
-    options = BuildOptions(
+    build = BuildOptions(
         source="ROCOv2",
         labels=LABELS,
-        image_root=None if store_images or not tables else root,
+        images=ImageOptions(None if options.store_images or not tables else root),
         with_licence=True,
-        max_bad=max_bad,
-        workers=workers,
+        max_bad=options.max_bad,
+        workers=options.workers,
         details={"groups": "article" if context.articles else "image", "passed_over": passed_over.counts},
     )
-    return build_manifest(select_licences(_all_rows(context, rows, passed_over), licences), out, options)
+    return Reading(select_licences(_all_rows(context, rows, passed_over), options.licences), build)
 
 
 def _all_rows(context: Context, rows: Iterable[RawRow], passed_over: PassedOver) -> Iterator[RawRow]:
@@ -207,3 +212,8 @@ def _parquet_row(origin: str, cells: Mapping[str, object] | None, fault: str, co
         return faulty_row(origin, "missing image", "the column 'image' holds no bytes", id)
     row = RawRow(origin, id, BytesSource(content, origin), id, texts_of(cells.get("caption")), split)
     return context.complete(row, [text for text in texts_of(cells.get("cui")) if text])
+
+
+READER = READERS.add(
+    "rocov2", Reader("rocov2", "ROCOv2, CSV or Parquet -> manifest", Rocov2Options, _read, "the folder")
+)

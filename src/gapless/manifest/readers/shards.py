@@ -10,13 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gapless.core.errors import UsageError, listed
 from gapless.core.values import name_of, text_of
 from gapless.images.pixels import ImageRefused
-from gapless.manifest.build import MAX_BAD, BuildOptions, build_manifest
 from gapless.manifest.manifest import Manifest
+from gapless.manifest.options import MAX_BAD, BuildOptions
+from gapless.manifest.readers.base import (
+    CAPTION_HELP,
+    LABEL_HELP,
+    MANY,
+    READERS,
+    Names,
+    Option,
+    Reader,
+    ReaderOptions,
+    Reading,
+)
 from gapless.manifest.readers.passed_over import PassedOver
 from gapless.manifest.readers.shard_files import Shard, find_shards
 from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Member, Sample, read_samples
@@ -25,6 +36,7 @@ from gapless.tables.tables import texts_of
 
 CAPTION_SUFFIXES = ("txt", "text", "caption")
 CAPTION_KEY = "caption"
+IMAGE_HELP = "suffix of the member to read as the image, where a sample has several: png"
 # How many samples of each shard are looked at for a key that the JSON members may not all have.
 SHARD_HEAD = 1000
 
@@ -50,42 +62,15 @@ class MemberSource:
         return f"{self.path.absolute()}|{file_identity(self.path)}|{self.name}|{self.offset}|{self.size}"
 
 
-@dataclass(frozen=True)
-class _Keys:
-    images: tuple[str, ...]
-    captions: tuple[str, ...]
-    group: str | None
-    labels: tuple[str, ...]
-    split: str | None
-    licence: str | None
-
-    def named(self) -> list[str]:
-        """The keys that some JSON member must have."""
-        return [key for key in (self.group, *self.labels, self.split, self.licence) if key is not None]
-
-
 class _BadSample(Exception):
     """Why a sample is no row: (reason, detail)."""
 
 
-def read_shards(
-    sources: str | Path | Sequence[str | Path],
-    out: str | Path,
-    image_keys: str | Sequence[str] = (),
-    caption_key: str | Sequence[str] = (),
-    group_key: str | None = None,
-    label_keys: Sequence[str] = (),
-    split_key: str | None = None,
-    licence_key: str | None = None,
-    licence: str | None = None,
-    max_bad: float = MAX_BAD,
-    workers: int | None = None,
-) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions(ReaderOptions):
     """Build a manifest from tar shards; the images are copied into it.
 
     Args:
-        sources: `FILE` or `SPLIT=FILE`, uncompressed tar files; FILE may be a pattern (`{000..127}`, `*`).
-        out: the manifest's directory; must be new.
         image_keys: suffix of the member to read as the image ("png", "seg.png"), or several of which a sample has
             one; by default the only picture of a sample.
         caption_key: key of the caption in a sample's JSON, or the suffix of a text member, or several of them; by
@@ -97,34 +82,60 @@ def read_shards(
         licence: of the whole data set.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.
+    """
+
+    image_keys: Annotated[
+        Names, Option("image_key", "suffix of the member to read as the image, where a sample has several: png")
+    ] = ()
+    caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
+    group_key: str | None = None
+    label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()
+    split_key: str | None = None
+    licence_key: str | None = None
+    licence: str | None = None
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "image_keys", tuple(map(_image_suffix, self.image_keys)))
+        object.__setattr__(self, "caption_key", tuple(key.removeprefix(".") for key in self.caption_key))
+
+    def named(self) -> list[str]:
+        """The keys that some JSON member must have."""
+        return [key for key in (self.group_key, *self.label_keys, self.split_key, self.licence_key) if key is not None]
+
+
+def read_shards(sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
+    """Build a manifest from tar shards, with the options of `ShardOptions`.
+
+    Args:
+        sources: `FILE` or `SPLIT=FILE`, uncompressed tar files; FILE may be a pattern (`{000..127}`, `*`).
+        out: the manifest's directory; must be new.
+        options: the fields of `ShardOptions`.
 
     Raises:
         UsageError: a missing file, one named twice, a `pipe:` or an address, no tar, a key that no sample has, `out` in
             use.
         DataRefused: a damaged shard, or too many bad rows.
     """
-    shards = find_shards([sources] if isinstance(sources, str | Path) else list(sources))
-    images, captions = ((key,) if isinstance(key, str) else tuple(key) for key in (image_keys, caption_key))
-    keys = _Keys(
-        tuple(_image_suffix(key) for key in images),
-        tuple(key.removeprefix(".") for key in captions),
-        group_key,
-        tuple(label_keys),
-        split_key,
-        licence_key,
-    )
-    _check_keys(shards, keys)
+    return READER.build(sources, out, **options)
+
+
+def _read(sources: Sequence[str | Path], options: ShardOptions) -> Reading:
+    shards = find_shards(sources)
+    _check_keys(shards, options)
     passed_over = PassedOver("members")
-    options = BuildOptions(
+    build = BuildOptions(
         source=", ".join(shard.path.name for shard in shards),
-        labels=keys.labels,
-        licence=licence,
-        with_licence=licence_key is not None,
-        max_bad=max_bad,
-        workers=workers,
+        labels=options.label_keys,
+        licence=options.licence,
+        with_licence=options.licence_key is not None,
+        max_bad=options.max_bad,
+        workers=options.workers,
         details={"passed_over": passed_over.counts},
     )
-    return build_manifest(_rows(shards, keys, passed_over), out, options)
+    return Reading(_rows(shards, options, passed_over), build)
 
 
 def _image_suffix(key: str) -> str:
@@ -134,9 +145,9 @@ def _image_suffix(key: str) -> str:
     return suffix
 
 
-def _check_keys(shards: Sequence[Shard], keys: _Keys) -> None:
+def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
     """Refuse a key that no sample has, before any image is read; most often the first sample has them all."""
-    missing = {*keys.named(), *keys.captions}
+    missing = {*keys.named(), *keys.caption_key}
     known: dict[str, None] = {}
     for shard in shards:
         if not missing:
@@ -148,7 +159,7 @@ def _check_keys(shards: Sequence[Shard], keys: _Keys) -> None:
                 except _BadSample:
                     continue
                 known.update(dict.fromkeys(cells))
-                texts = {key for key in keys.captions if _text_member(sample, key) is not None}
+                texts = {key for key in keys.caption_key if _text_member(sample, key) is not None}
                 missing -= cells.keys() | texts
                 if not missing:
                     return
@@ -157,7 +168,7 @@ def _check_keys(shards: Sequence[Shard], keys: _Keys) -> None:
         raise UsageError(f"no sample has the key {sorted(missing)[0]!r} in its JSON member; {has}")
 
 
-def _rows(shards: Sequence[Shard], keys: _Keys, passed_over: PassedOver) -> Iterator[RawRow]:
+def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) -> Iterator[RawRow]:
     last: Sample | None = None
     for shard in shards:
         samples = read_samples(shard.path, passed_over)
@@ -179,15 +190,15 @@ def _rows(shards: Sequence[Shard], keys: _Keys, passed_over: PassedOver) -> Iter
 
 
 def _row(
-    sample: Sample, shard: Shard, keys: _Keys, stream: Any, origin: str, id: str, passed_over: PassedOver
+    sample: Sample, shard: Shard, keys: ShardOptions, stream: Any, origin: str, id: str, passed_over: PassedOver
 ) -> RawRow:
     """Raises _BadSample."""
     if sample.fault is not None:
         raise _BadSample(*sample.fault)
-    image_suffix = _image_of(sample, keys.images)
+    image_suffix = _image_of(sample, keys.image_keys)
     image = sample.members[image_suffix]
     cells = _cells(sample, stream)
-    captions, text_suffixes = _captions(sample, cells, keys.captions, stream)
+    captions, text_suffixes = _captions(sample, cells, keys.caption_key, stream)
     for suffix in sample.members.keys() - {image_suffix, "json", *text_suffixes}:
         passed_over.add(f"not used, .{suffix}", f"{shard.path.name}: {sample.members[suffix].name}")
     try:
@@ -197,10 +208,10 @@ def _row(
             image=MemberSource(shard.path, image.name, image.offset, image.size),
             image_name=id,
             captions=captions,
-            split=text_of(cells.get(keys.split)) if keys.split else shard.split,
-            group=name_of(cells.get(keys.group)) if keys.group else None,
-            labels={key: name_of(cells.get(key)) or None for key in keys.labels},
-            licence=(text_of(cells.get(keys.licence)) or None) if keys.licence else None,
+            split=text_of(cells.get(keys.split_key)) if keys.split_key else shard.split,
+            group=name_of(cells.get(keys.group_key)) if keys.group_key else None,
+            labels={key: name_of(cells.get(key)) or None for key in keys.label_keys},
+            licence=(text_of(cells.get(keys.licence_key)) or None) if keys.licence_key else None,
         )
     except ValueError as error:
         raise _BadSample("malformed row", str(error)[:200]) from None
@@ -278,3 +289,8 @@ def _text(member: Member, stream: Any) -> str:
         return str(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _BadSample("malformed row", f"{member.name[:80]}: not UTF-8 ({error.reason})") from None
+
+
+READER = READERS.add(
+    "shards", Reader("shards", "tar shards (WebDataset) -> manifest", ShardOptions, _read, MANY, takes_several=True)
+)

@@ -10,33 +10,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
+from typing import Annotated, Any
 
-from gapless.core.errors import DataRefused, UsageError
+from gapless.core.errors import UsageError
 from gapless.core.values import name_of, text_of
-from gapless.manifest.build import MAX_BAD, BuildOptions, build_manifest
 from gapless.manifest.image_paths import SeveralFiles, name_below
 from gapless.manifest.manifest import Manifest, split_named
+from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.readers.base import (
+    CAPTION_HELP,
+    LABEL_HELP,
+    MANY,
+    READERS,
+    Names,
+    Option,
+    Reader,
+    ReaderOptions,
+    Reading,
+)
 from gapless.manifest.rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.tables.table_format import DETECT, Cells, LineCount, TextOptions
 from gapless.tables.tables import check_columns, find_cell_fault, holds_bytes, image_cell, read_lines, texts_of
 
-
-@dataclass(frozen=True)
-class TableKeys:
-    """Which column holds what."""
-
-    image: str = "image"
-    captions: tuple[str, ...] = ("caption",)
-    group: str | None = None
-    split: str | None = None
-    labels: tuple[str, ...] = ()
-    id: str | None = None
-    licence: str | None = None
-
-    def named(self) -> list[str]:
-        """Every column that must exist."""
-        one_each = [key for key in (self.image, self.group, self.split, self.id, self.licence) if key is not None]
-        return [*one_each, *self.captions, *self.labels]
+OTHER_ROOT = "image paths start at the folder of their own table: --image-root gives another"
 
 
 @dataclass(frozen=True)
@@ -84,29 +80,11 @@ class ImageFolders:
         return cls(Path(common) if any(lies_in) else tables[0].path.parent, lies_in, lies_in)
 
 
-def read_table(
-    sources: str | Path | Sequence[str | Path],
-    out: str | Path,
-    image_key: str = "image",
-    caption_key: str | Sequence[str] = "caption",
-    group_key: str | None = None,
-    label_keys: Sequence[str] = (),
-    split_key: str | None = None,
-    id_key: str | None = None,
-    licence_key: str | None = None,
-    image_root: str | Path | None = None,
-    store_images: bool = False,
-    licence: str | None = None,
-    encoding: str | None = None,
-    separator: str | None = None,
-    max_bad: float = MAX_BAD,
-    workers: int | None = None,
-) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class TableOptions(ReaderOptions):
     """Build a manifest from tables.
 
     Args:
-        sources: `FILE` or `SPLIT=FILE`, several are read one after the other.
-        out: the manifest's directory; must be new.
         image_key: column with the image's path, or (Parquet) its bytes.
         caption_key: column, or columns, with a caption or a list of captions.
         group_key: column of what must not be split (case, patient, article), in which no cell may be empty; by
@@ -123,47 +101,71 @@ def read_table(
         separator: between the cells of CSV and TSV, a character or "tab"; by default what the header shows.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.
+    """
+
+    image_key: str = "image"
+    caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ("caption",)
+    group_key: str | None = None
+    label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()
+    split_key: str | None = None
+    id_key: str | None = None
+    licence_key: str | None = None
+    image_root: str | Path | None = None
+    store_images: bool = False
+    licence: str | None = None
+    encoding: str | None = None
+    separator: str | None = None
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+
+    def columns(self) -> list[str]:
+        """Every column that must exist."""
+        one_each = (self.image_key, self.group_key, self.split_key, self.id_key, self.licence_key)
+        return [*(key for key in one_each if key is not None), *self.caption_key, *self.label_keys]
+
+
+def read_table(sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
+    """Build a manifest from tables, with the options of `TableOptions`.
+
+    Args:
+        sources: `FILE` or `SPLIT=FILE`, several are read one after the other.
+        out: the manifest's directory; must be new.
+        options: the fields of `TableOptions`.
 
     Raises:
         UsageError: a missing file, an unknown column or format, `out` in use.
         DataRefused: a damaged file, or too many bad rows.
     """
-    names = [sources] if isinstance(sources, str | Path) else list(sources)
-    if not names:
+    return READER.build(sources, out, **options)
+
+
+def _read(sources: Sequence[str | Path], options: TableOptions) -> Reading:
+    if not sources:
         raise UsageError("name at least one table: FILE or SPLIT=FILE")
-    tables = [TableFile.parse(name, TextOptions(encoding, separator)) for name in names]
-    captions = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
-    keys = TableKeys(image_key, captions, group_key, split_key, tuple(label_keys), id_key, licence_key)
+    tables = [TableFile.parse(name, TextOptions(options.encoding, options.separator)) for name in sources]
     for table in tables:
-        check_columns(table.path, keys.named(), table.text, image=image_key)
-    folders = ImageFolders.of(tables, image_root)
+        check_columns(table.path, options.columns(), table.text, image=options.image_key)
+    folders = ImageFolders.of(tables, options.image_root)
     if not folders.root.is_dir():
         raise UsageError(f"the image root {folders.root} is not a directory")
-    store = store_images or any(holds_bytes(table.path, image_key) for table in tables)
-    places = list(starmap(posixpath.join, zip(folders.tables, (table.path.name for table in tables), strict=True)))
-    counts = [LineCount(place) for place in places]
-    options = BuildOptions(
-        source=", ".join(places),
-        labels=keys.labels,
-        image_root=None if store else folders.root,
-        licence=licence,
-        with_licence=licence_key is not None,
-        max_bad=max_bad,
-        workers=workers,
+    store = options.store_images or any(holds_bytes(table.path, options.image_key) for table in tables)
+    counts = [LineCount(table.path.name) for table in tables]
+    build = BuildOptions(
+        source=", ".join(starmap(posixpath.join, zip(folders.tables, (t.path.name for t in tables), strict=True))),
+        labels=options.label_keys,
+        images=ImageOptions(None if store else folders.root),
+        licence=options.licence,
+        with_licence=options.licence_key is not None,
+        max_bad=options.max_bad,
+        workers=options.workers,
         details={"lines": [vars(count) for count in counts]},  # they are filled while the rows are read
+        hints={"missing image": OTHER_ROOT} if any(folders.below) else None,
     )
-    try:
-        return build_manifest(table_rows(tables, keys, folders, counts), out, options)
-    except DataRefused as error:
-        if not any(folders.below) or "missing image" not in str(error):
-            raise
-        raise DataRefused(
-            f"{error}; image paths start at the folder of their own table: --image-root gives another"
-        ) from None
+    return Reading(table_rows(tables, options, folders, counts), build)
 
 
 def table_rows(
-    tables: Sequence[TableFile], keys: TableKeys, folders: ImageFolders, counts: Sequence[LineCount]
+    tables: Sequence[TableFile], keys: TableOptions, folders: ImageFolders, counts: Sequence[LineCount]
 ) -> Iterator[RawRow]:
     """The raw rows of the tables, in their order; `counts` says afterwards where the lines of each table went."""
     uses: Counter[str] = Counter()
@@ -176,26 +178,26 @@ def table_rows(
             try:
                 yield _raw_row(origin, cells, keys, table.split, folders.root, below, uses)
             except ValueError as error:  # a cell that is no text
-                others = [key for key in keys.named() if key != keys.image]
-                fault = find_cell_fault(cells, others) or f"column {keys.image!r}: {error}"
+                others = [key for key in keys.columns() if key != keys.image_key]
+                fault = find_cell_fault(cells, others) or f"column {keys.image_key!r}: {error}"
                 yield faulty_row(origin, "malformed row", fault)
 
 
 def _raw_row(
-    origin: str, cells: Cells, keys: TableKeys, split: str | None, root: Path, below: str, uses: Counter[str]
+    origin: str, cells: Cells, keys: TableOptions, split: str | None, root: Path, below: str, uses: Counter[str]
 ) -> RawRow:
-    content, name = image_cell(cells.get(keys.image), origin)
+    content, name = image_cell(cells.get(keys.image_key), origin)
     if content is None and not name:
-        return faulty_row(origin, "missing image", f"column {keys.image!r} is empty")
+        return faulty_row(origin, "missing image", f"column {keys.image_key!r} is empty")
     try:
         found = name_below(root / below, name) if content is None else name
     except SeveralFiles as error:
         return faulty_row(origin, "ambiguous image name", f"{name}: {error}")
     image_name = found if name == origin else posixpath.join(below, found)
-    id = name_of(cells.get(keys.id)) if keys.id else image_name
+    id = name_of(cells.get(keys.id_key)) if keys.id_key else image_name
     if not id:
-        return faulty_row(origin, "empty id", f"column {keys.id!r} is empty")
-    if keys.id is None:
+        return faulty_row(origin, "empty id", f"column {keys.id_key!r} is empty")
+    if keys.id_key is None:
         uses[id] += 1
         id = id if uses[id] == 1 else f"{id}#{uses[id]}"
     return RawRow(
@@ -203,9 +205,15 @@ def _raw_row(
         id=id,
         image=FileSource(root / below, found) if content is None else BytesSource(content, image_name),
         image_name=image_name,
-        captions=[text for key in keys.captions for text in texts_of(cells.get(key))],
-        split=text_of(cells.get(keys.split)) if keys.split else split,
-        group=name_of(cells.get(keys.group)) if keys.group else None,
-        labels={key: name_of(cells.get(key)) or None for key in keys.labels},
-        licence=(text_of(cells.get(keys.licence)) or None) if keys.licence else None,
+        captions=[text for key in keys.caption_key for text in texts_of(cells.get(key))],
+        split=text_of(cells.get(keys.split_key)) if keys.split_key else split,
+        group=name_of(cells.get(keys.group_key)) if keys.group_key else None,
+        labels={key: name_of(cells.get(key)) or None for key in keys.label_keys},
+        licence=(text_of(cells.get(keys.licence_key)) or None) if keys.licence_key else None,
     )
+
+
+READER = READERS.add(
+    "table",
+    Reader("table", "a table of images and captions -> manifest", TableOptions, _read, MANY, takes_several=True),
+)

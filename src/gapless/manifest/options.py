@@ -1,0 +1,57 @@
+"""What a reader asks of the build, and what every image of it goes through: one object each, from reader to journal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_BAD = 0.01
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How the images of a build are read; an interrupted build continues only with the same ones.
+
+    Small and picklable, because worker processes and the journal take it as it is.
+
+    Args:
+        root: where image names start; None copies the images into the manifest (DICOM as PNG).
+        frame: which frame of a multi-frame DICOM file, as in `load_image`.
+        find_text: look for burned-in text in DICOM images; their results then say `text`.
+    """
+
+    root: Path | None = None
+    frame: int = 0
+    find_text: bool = False
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a manifest is and how strictly it is made.
+
+    Args:
+        source: what is read, for people.
+        labels: names of the label columns that the rows carry.
+        signals: names of the columns of further modalities, each a list of numbers.
+        images: how the images are read, and where they stay.
+        licence: of the whole data set, when known.
+        with_licence: whether the rows carry a licence each.
+        max_bad: the largest share of bad rows.
+        workers: processes that verify; None uses all cores when there is enough to do.
+        leaves_out_text: rows whose image has burned-in text are skipped, and are not bad; otherwise the label
+            `burned_in_text` says so.
+        details: further entries of `manifest.json`; they may be filled while the rows are read.
+        hints: reason of a bad row -> what to do about it, said when so many rows are bad that the build is refused.
+    """
+
+    source: str
+    labels: Sequence[str] = ()
+    signals: Sequence[str] = ()
+    images: ImageOptions = ImageOptions()
+    licence: str | None = None
+    with_licence: bool = False
+    max_bad: float = MAX_BAD
+    workers: int | None = None
+    leaves_out_text: bool = False
+    details: Mapping[str, Any] | None = None
+    hints: Mapping[str, str] | None = None

@@ -1,0 +1,116 @@
+"""What a reader is, and the registry of all readers: one file each, here or in a package of somebody else's.
+
+    @dataclass(frozen=True, kw_only=True)
+    class ListOptions(ReaderOptions):
+        "Build a manifest from lines of `path<TAB>caption`. (Args: one line for each field, which the help shows)"
+
+        image_root: Path | None = None
+        max_bad: float = MAX_BAD
+
+    def read_list(sources, options): return Reading(rows, BuildOptions(source="a list", max_bad=options.max_bad))
+
+    READER = READERS.add("list", Reader("list", "lines of path<TAB>caption -> manifest", ListOptions, read_list))
+
+`gapless data list FILE --out MANIFEST --max-bad 0.1` is then a verb: the fields are its options.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+
+from gapless.core.registry import Registry
+from gapless.manifest.build import build_manifest
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.options import BuildOptions
+from gapless.manifest.rows import RawRow
+
+Names = tuple[str, ...]
+
+# Help that several readers share.
+MANY = "FILE, or several SPLIT=FILE"
+CAPTION_HELP = "column or key of captions: a text, or a list of texts (default: the reader's)"
+LABEL_HELP = "columns to keep as labels; the first is the main one"
+LICENCE_HELP = 'keep only images under these licences: "CC BY,CC0"'
+
+
+class Option(NamedTuple):
+    """What the command line calls a field that holds several names, where it may come several times or with commas.
+
+        label_keys: Annotated[Names, Option("label_key", "columns to keep as labels")] = ()
+
+    Args:
+        name: `--label_key` for a field `label_keys`; in a configuration file and in Python a name or a list of names.
+        text: its help.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """The base of the options of a reader: a field is an option, and its line under `Args` is the option's help."""
+
+    def __post_init__(self) -> None:
+        for name in self.several_names():
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+    @classmethod
+    def several_names(cls) -> dict[str, Option]:
+        """Field -> option of the fields that hold several names."""
+        hints = get_type_hints(cls, include_extras=True)
+        marked = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+        return {name: marks[0] for name, marks in marked.items() if marks and isinstance(marks[0], Option)}
+
+
+Options = TypeVar("Options", bound=ReaderOptions)
+
+
+class Reading(NamedTuple):
+    """What a reader gives: raw rows, one by one, and what the build is to do with them."""
+
+    rows: Iterator[RawRow]
+    options: BuildOptions
+
+
+@dataclass(frozen=True)
+class Reader(Generic[Options]):
+    """Rows from a source.
+
+    Args:
+        name: the verb is `gapless data NAME`.
+        summary: its line in the help.
+        options: a frozen dataclass of keyword-only fields.
+        read: (sources, options) -> rows and what the build is to do with them. It refuses wrong options and sources
+            with a `UsageError` before any row is read; a row that cannot be used is a `faulty_row`, not an exception.
+        source: what the verb's sources are, for the help; None for a reader that draws its rows.
+        takes_several: whether there may be several sources.
+    """
+
+    name: str
+    summary: str
+    options: type[Options]
+    read: Callable[[Sequence[str | Path], Options], Reading]
+    source: str | None = "the file"
+    takes_several: bool = False
+
+    def build(self, sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
+        """Read the sources and write them as a manifest.
+
+        Args:
+            sources: one or several, or an empty list for a reader that needs none.
+            out: the manifest's directory; must be new.
+            options: the fields of the reader's options.
+
+        Raises:
+            UsageError: a source, an option or `out` that cannot be used.
+            DataRefused: a damaged source, or too many bad rows.
+        """
+        named = [sources] if isinstance(sources, str | Path) else list(sources)
+        rows, build = self.read(named, self.options(**options))
+        return build_manifest(rows, out, build)
+
+
+READERS: Registry[Reader[Any]] = Registry("reader", "gapless.manifest.readers", "gapless.readers")

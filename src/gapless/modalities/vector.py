@@ -1,0 +1,66 @@
+"""Vectors: rows of numbers that are an encoder's features, or a short signal, taken as they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapless.core.errors import DataRefused
+from gapless.modalities.base import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VectorInput:
+    """A row of `size` finite numbers."""
+
+    kind: ClassVar[str] = "vector"
+    size: int
+
+
+class VectorModality(Modality[VectorInput]):
+    """Rows of `size` finite numbers. A query cannot be one: the numbers are another encoder's."""
+
+    Input = VectorInput
+    takes_queries = False
+
+    @staticmethod
+    def check(source: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`size` of a list of numbers; with `size` among the params it must be that."""
+        return {"size": len(finite_numbers(source, params.get("size", np.size(source))))}
+
+    def prepare(self, raw: Any) -> NDArray[np.float32]:
+        """[size] fp32."""
+        return finite_numbers(raw, self.settings.size)
+
+    def collate(self, prepared: Sequence[NDArray[np.float32]]) -> "dict[str, Tensor]":
+        """`values` [row, size]."""
+        import torch
+
+        return {"values": torch.from_numpy(np.stack(prepared))}
+
+    @classmethod
+    def default_encoder(cls, settings: VectorInput) -> dict[str, Any]:
+        return {"kind": "vector", "size": settings.size}
+
+    def preview(self, raw: Any) -> str:
+        values = np.asarray(raw, dtype=np.float32)
+        return f"{values.size} numbers from {values.min():.3g} to {values.max():.3g}"
+
+    def sample(self, count: int, random: np.random.Generator) -> list[Any]:
+        return list(random.standard_normal((count, self.settings.size)).astype(np.float32))
+
+
+def finite_numbers(value: Any, size: int) -> NDArray[np.float32]:
+    """[size] fp32. Raises DataRefused: another length, or a number that is none."""
+    values = np.asarray(value, dtype=np.float32)
+    if values.shape != (size,) or not np.isfinite(values).all():
+        raise DataRefused(f"a vector must be {size} finite numbers, got shape {values.shape}")
+    return values
+
+
+MODALITIES.add("vector", VectorModality)
