@@ -56,7 +56,7 @@ def test_tiny_and_huge_rows_are_neither_zero_nor_infinite():
 def test_options_that_do_not_exist_are_refused_with_those_that_do():
     with pytest.raises(UsageError, match="anchor modality 'audio'; known: image, text"):
         measure({"image": GOOD, "text": GOOD}, anchor="audio")
-    with pytest.raises(UsageError, match="'speed'; known: gap, grouping, mixed, probe, retrieval"):
+    with pytest.raises(UsageError, match="'speed'; known: further, gap, grouping, mixed, probe, retrieval"):
         measure({"image": GOOD, "text": GOOD}, include=("speed",))
     with pytest.raises(ValueError, match="expected 12 groups, one per row"):
         measure({"image": GOOD, "text": GOOD}, groups=["a"])
