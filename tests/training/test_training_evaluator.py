@@ -15,7 +15,7 @@ from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.checkpoint import checkpoints_of
 from gapless.training.evaluator import GapAndRetrieval, higher_is_better
 from gapless.training.recipes import Recipe
-from gapless.training.run import Run, train, training_arguments
+from gapless.training.run import Run, train_run, training_arguments
 
 SELECTING = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
 
@@ -47,7 +47,7 @@ class Rising:
 def test_an_evaluator_of_ones_own_is_called_logged_and_chosen_by(phantom: Manifest, tmp_path: Path) -> None:
     evaluator = Rising()
     run = Run("tiny", "clip", 0, recipe(**SELECTING), phantom.fingerprint)
-    train(run, phantom, tmp_path / "run", evaluator=evaluator)
+    train_run(run, phantom, tmp_path / "run", evaluator=evaluator)
     assert evaluator.sizes == [8, 8, 8]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["eval/own/figure"] for line in lines if "eval/own/figure" in line] == [0.5, 0.5, 0.5]

@@ -78,22 +78,16 @@ def adapter_settings(loss: str = "gapless") -> AdapterSettings:
     Raises:
         UsageError: an unknown loss.
     """
-    known = losses_of_heads()
-    if loss not in known:
-        raise unknown_name("loss", loss, known)
-    settings = AdapterSettings(loss=known[loss])
+    if loss not in METHODS:
+        raise unknown_name("loss", loss, METHODS)
+    method = METHODS[loss]
+    settings = AdapterSettings(loss=method.settings if method.frozen_settings is None else method.frozen_settings)
     return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
-
-
-def losses_of_heads() -> dict[str, GapClosingSettings]:
-    """The settings for frozen embeddings of the methods that the heads can be trained with, by name."""
-    settings = {name: METHODS[name].frozen_settings or METHODS[name].settings for name in METHODS}
-    return {name: one for name, one in settings.items() if isinstance(one, GapClosingSettings)}
 
 
 def loss_name(settings: AdapterSettings) -> str | None:
     """The method of `METHODS` whose loss this is; None for one of its own."""
-    names = ("gapless", *losses_of_heads())
+    names = ("gapless", *METHODS)
     return next((name for name in names if adapter_settings(name).loss == settings.loss), None)
 
 
