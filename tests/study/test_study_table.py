@@ -234,3 +234,10 @@ def test_single_figures_are_listed_with_their_intervals() -> None:
     assert text.index("gap/margin") < text.index("grouping/ami") < text.index("retrieval/mean")
     assert figure_text({"mean": 0.5, "sd": 0.1}) == "0.5000 ±0.1000"
     assert figure_text(math.inf) == "–"
+
+
+def test_columns_are_headed_by_names_and_not_by_keys() -> None:
+    labels = [column.label for column in columns_for([])]
+    assert labels[-3:] == ["V-measure", "AMI", "kNN"]
+    assert labels[:4] == ["distance", "unbiased", "cosine", "angle°"]
+    assert "R@10" in labels

@@ -36,7 +36,8 @@ class Column:
     @property
     def label(self) -> str:
         """The column's name under its heading."""
-        return self.entry.short or self.key.rsplit("/", 1)[1]
+        tail = self.key.rsplit("/", 1)[1]
+        return self.entry.short or (tail if "<k>" in self.entry.key else self.entry.label)
 
     @property
     def percent(self) -> bool:
