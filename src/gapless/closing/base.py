@@ -34,6 +34,7 @@ class ClosingPairs:
         train: row numbers that a method fits on.
         validation: row numbers of other groups, which may choose a setting and give the figures.
         positives: [pair] integers, equal where rows count as the same item.
+        groups: [pair] integers, equal where rows must not be fitted on and judged apart (`folds.group_folds`).
     """
 
     embeddings: Mapping[str, Tensor]
@@ -42,6 +43,7 @@ class ClosingPairs:
     train: np.ndarray
     validation: np.ndarray
     positives: np.ndarray
+    groups: np.ndarray
 
     @property
     def sizes(self) -> dict[str, int]:

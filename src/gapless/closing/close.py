@@ -221,7 +221,7 @@ def pairs_of(
     else:
         items = item_classes(positives, num_rows).numpy()
     names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
-    return ClosingPairs(rows, anchor, names, train, validation, items), index
+    return ClosingPairs(rows, anchor, names, train, validation, items, index), index
 
 
 def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
