@@ -282,7 +282,7 @@ def test_bad_rows_are_refused_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "whiten"}, "known: adapter, cca, center, procrustes"),
+        ({"method": "whiten"}, "known: adapter, auto, cca, center, procrustes"),
         ({"settings": replace(FAST, head="tree")}, "known: auto, linear, mlp, residual"),
         ({"settings": replace(FAST, start="pca")}, "known: cca, center, identity, procrustes"),
         ({"settings": replace(FAST, head="residual")}, "image 24, text 16"),

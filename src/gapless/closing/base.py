@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from gapless.core.errors import UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.models.aligner import GaplessModel
@@ -35,6 +36,9 @@ class ClosingPairs:
         validation: row numbers of other groups, which may choose a setting and give the figures.
         positives: [pair] integers, equal where rows count as the same item.
         groups: [pair] integers, equal where rows must not be fitted on and judged apart (`folds.group_folds`).
+        labels: [pair] integers of classes, -1 where missing, for the V-measure; None without labels.
+        work: a directory that outlives an interruption, where a long fit notes what it has finished; None: nowhere.
+        fits: what was fitted on these rows, for `fitting.fitted_model`.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -44,6 +48,9 @@ class ClosingPairs:
     validation: np.ndarray
     positives: np.ndarray
     groups: np.ndarray
+    labels: np.ndarray | None = None
+    work: Path | None = None
+    fits: dict[tuple[str, str, int], "FittedMethod"] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,6 +114,11 @@ class ClosingMethod(Protocol[Settings]):
         summary: one line for the help and the docs: what it does.
         source: the publication or code that it follows.
         settings: the frozen dataclass whose fields, types and docstring are its options; every field has a default.
+
+    A method may also have these, which `auto` asks for:
+        candidates: a tuple of settings that `auto` tries; by default the defaults alone.
+        trains: True where a fit takes long; `auto` tries such methods after all others.
+        chooses: True for a method that tries others itself, which is no candidate.
     """
 
     name: str
@@ -134,7 +146,7 @@ class ClosingMethod(Protocol[Settings]):
 
 
 CLOSING_METHODS: Registry[ClosingMethod[Any]] = Registry("closing method", "gapless.closing", "gapless.closing_methods")
-DEFAULT_METHOD = "adapter"
+DEFAULT_METHOD = "auto"
 OTHER_NAMES = {"heads": "adapter"}
 
 
@@ -145,6 +157,31 @@ def closing_method(name: str) -> ClosingMethod[Any]:
         UsageError: no such method, or the package that brings it cannot be loaded.
     """
     return CLOSING_METHODS[OTHER_NAMES.get(name, name)]
+
+
+def trains(method: ClosingMethod[Any]) -> bool:
+    """Whether a fit of the method takes long."""
+    return bool(getattr(method, "trains", False))
+
+
+def chooses(method: ClosingMethod[Any]) -> bool:
+    """Whether the method chooses among the others."""
+    return bool(getattr(method, "chooses", False))
+
+
+def method_of(name: str | None, settings: ClosingSettings | None) -> ClosingMethod[Any]:
+    """The named method; without a name that of the settings, and without either the default.
+
+    Raises:
+        UsageError: no such method; settings of several methods or of none, and no name.
+    """
+    if name is not None or settings is None:
+        return closing_method(name or DEFAULT_METHOD)
+    owners = [method for method in CLOSING_METHODS.values() if method.settings is type(settings)]
+    if len(owners) != 1:
+        names = ", ".join(method.name for method in owners) or "no method"
+        raise UsageError(f"{type(settings).__name__} are the settings of {names}; name the method")
+    return owners[0]
 
 
 def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None:
