@@ -15,7 +15,17 @@ from torch import Tensor
 
 from gapless.closing.base import ClosingPairs
 from gapless.models.aligner import GaplessConfig, GaplessModel
-from gapless.models.spec import ActivationLayer, AffineLayer, LayerSpec, LinearLayer, UnitNormLayer, layer_spec
+from gapless.models.heads import default_head
+from gapless.models.spec import (
+    ActivationLayer,
+    AffineLayer,
+    LayerSpec,
+    LinearLayer,
+    ParallelLayer,
+    UnitNormLayer,
+    head_size,
+    layer_spec,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,36 @@ def activation_layer(function: str) -> FittedLayer:
     return FittedLayer(spec)
 
 
+def parallel_layer(branches: Sequence[Sequence[FittedLayer]], weights: Sequence[float]) -> FittedLayer:
+    """Branches that take the same rows; their outputs, each times its weight, are concatenated.
+
+    Args:
+        branches: the layers of each branch in order.
+        weights: one per branch.
+
+    Raises:
+        UsageError: another number of weights than branches, or no branch.
+    """
+    spec = ParallelLayer(tuple(tuple(layer.spec for layer in branch) for branch in branches), tuple(weights))
+    tensors = {
+        f"branches.{number}.{place}.{key}": tensor
+        for number, branch in enumerate(branches)
+        for place, layer in enumerate(branch)
+        for key, tensor in layer.weights.items()
+    }
+    return FittedLayer(spec, tensors)
+
+
+def layers_of(model: GaplessModel, modality: str) -> list[FittedLayer]:
+    """The head of a fitted model as layers, so that a method can go on from them or stand another beside them."""
+    specs = model.specs[modality].head or default_head(model.config.embedding_dim)
+    modules = model.heads[modality].children()
+    return [
+        FittedLayer(spec, {key: tensor.detach() for key, tensor in module.state_dict().items()})
+        for spec, module in zip(specs, modules, strict=True)
+    ]
+
+
 def vector_model(pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]]) -> GaplessModel:
     """The model that takes rows of each modality as vectors and applies fitted layers to them.
 
@@ -69,8 +109,7 @@ def vector_model(pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]]
         ValueError: a head that ends at another size, tensors that do not fit their layer.
     """
     described = {name: [described_layer(layer.spec) for layer in layers] for name, layers in heads.items()}
-    sizes = {name: output_size(layers, pairs.sizes[name]) for name, layers in described.items()}
-    size = sizes[pairs.anchor]
+    size = head_size([layer.spec for layer in heads[pairs.anchor]], pairs.sizes[pairs.anchor])
     config = GaplessConfig(vector_modalities(pairs, described), size, loss={"anchor": pairs.anchor})
     model = GaplessModel(config)
     for name, layers in heads.items():
@@ -89,12 +128,10 @@ def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> GaplessM
 
 def described_layer(spec: LayerSpec) -> dict[str, Any]:
     """The mapping that `models.spec.layer_spec` reads."""
+    if isinstance(spec, ParallelLayer):
+        branches = [[described_layer(layer) for layer in branch] for branch in spec.branches]
+        return {"kind": spec.kind, "branches": branches, "weights": list(spec.weights)}
     return {"kind": spec.kind, **{key: value for key, value in asdict(spec).items() if value is not None}}
-
-
-def output_size(layers: Sequence[Mapping[str, Any]], size: int) -> int:
-    """The size that rows of `size` have after the layers."""
-    return next((layer["size"] for layer in reversed(layers) if layer.get("size")), size)
 
 
 def vector_modalities(pairs: ClosingPairs, heads: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
