@@ -21,9 +21,10 @@ from gapless.closing.base import (
     ClosingMethod,
     ClosingPairs,
     ClosingSettings,
-    check_fitted,
+    check_varied,
     closing_method,
 )
+from gapless.closing.fitting import fit_method
 from gapless.closing.frozen import continued, frozen_model
 from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
 from gapless.closing.trained_heads import TrainedHeads, adapter_settings
@@ -159,8 +160,7 @@ def close_gap(
     settings = settings_for(chosen, settings)
     pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives)
     with new_directory(out) as partial:
-        fitted = chosen.fit(pairs, settings, seed, folder=partial)
-        check_fitted(fitted, pairs, chosen.name)
+        fitted = fit_method(chosen, pairs, settings, seed, folder=partial)
         results = {
             **fitted.facts,
             **figures_of(pairs, fitted.model, pairs.positives[pairs.validation] if positives is not None else None),
@@ -221,7 +221,9 @@ def pairs_of(
     else:
         items = item_classes(positives, num_rows).numpy()
     names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
-    return ClosingPairs(rows, anchor, names, train, validation, items, index), index
+    pairs = ClosingPairs(rows, anchor, names, train, validation, items, index)
+    check_varied(pairs)
+    return pairs, index
 
 
 def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:

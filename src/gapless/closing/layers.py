@@ -99,19 +99,24 @@ def layers_of(model: GaplessModel, modality: str) -> list[FittedLayer]:
     ]
 
 
-def vector_model(pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]]) -> GaplessModel:
+def vector_model(
+    pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]], loss_of: GaplessModel | None = None
+) -> GaplessModel:
     """The model that takes rows of each modality as vectors and applies fitted layers to them.
 
     Args:
         heads: modality -> its layers in order; all heads end at one size.
+        loss_of: a model whose loss the new one has too, with what was learned in it; default: the paper's.
 
     Raises:
         ValueError: a head that ends at another size, tensors that do not fit their layer.
     """
     described = {name: [described_layer(layer.spec) for layer in layers] for name, layers in heads.items()}
     size = head_size([layer.spec for layer in heads[pairs.anchor]], pairs.sizes[pairs.anchor])
-    config = GaplessConfig(vector_modalities(pairs, described), size, loss={"anchor": pairs.anchor})
-    model = GaplessModel(config)
+    loss = {"anchor": pairs.anchor} if loss_of is None else loss_of.config.loss
+    model = GaplessModel(GaplessConfig(vector_modalities(pairs, described), size, loss=loss))
+    if loss_of is not None and loss_of.loss is not None and model.loss is not None:
+        model.loss.load_state_dict(loss_of.loss.state_dict())
     for name, layers in heads.items():
         for module, layer in zip(model.heads[name].children(), layers, strict=True):
             try:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
+from gapless.closing.fitting import fit_method
 from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, masks_duplicates
@@ -146,9 +147,7 @@ def started_model(pairs: ClosingPairs, start: str, seed: int, folder: Path) -> G
     if start not in methods:
         raise unknown_name("start", start, (IDENTITY, *methods))
     method = CLOSING_METHODS[start]
-    fitted = method.fit(pairs, method.settings(anchor=pairs.anchor), seed, folder=folder)
-    check_fitted(fitted, pairs, start)
-    return fitted.model
+    return fit_method(method, pairs, method.settings(anchor=pairs.anchor), seed, folder=folder).model
 
 
 def copy_heads(begun: GaplessModel, model: GaplessModel) -> None:
