@@ -13,7 +13,7 @@ import numpy as np
 
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
 from gapless.closing.candidates import Candidate, candidates_of
-from gapless.closing.fitting import fitted_model
+from gapless.closing.fitting import fit_method
 from gapless.closing.judging import KEYS, HeldOutPart, Judge, folds_of
 from gapless.closing.purposes import BALANCED, PURPOSES, Choice, Judged, choose
 from gapless.closing.split import split_rows
@@ -90,7 +90,7 @@ class Auto:
         judged = Judge(folds, settings.seconds or None, pairs.work).judge(candidates)
         choice = choose(judged, settings.purpose)
         taken = next(candidate for candidate in candidates if candidate.name == choice.name)
-        fitted = fitted_model(_own_validation(pairs, settings, seed), taken.method, taken.settings, seed, folder)
+        fitted = fit_method(taken.method, _own_validation(pairs, settings, seed), taken.settings, seed, folder=folder)
         return FittedMethod(fitted.model, {**fitted.facts, "choice": described(choice, judged, folds, taken, settings)})
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
-from gapless.core.errors import UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.models.aligner import GaplessModel
@@ -38,7 +38,7 @@ class ClosingPairs:
         groups: [pair] integers, equal where rows must not be fitted on and judged apart (`folds.group_folds`).
         labels: [pair] integers of classes, -1 where missing, for the V-measure; None without labels.
         work: a directory that outlives an interruption, where a long fit notes what it has finished; None: nowhere.
-        fits: what was fitted on these rows, for `fitting.fitted_model`.
+        fits: what was fitted on these rows, for `fitting.fit_method`.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -84,10 +84,13 @@ class ClosingSettings:
     Args:
         anchor: the modality that the others are brought to; default: text, or the last one.
         validation_share: of the rows, whole groups, at most 2,000 rows.
+        remove_mean: end each head with unit norm less the mean of the training rows, so that no part of a cosine is
+            what all rows of a modality have in common.
     """
 
     anchor: str | None = None
     validation_share: float = 0.1
+    remove_mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class ClosingMethod(Protocol[Settings]):
 
 CLOSING_METHODS: Registry[ClosingMethod[Any]] = Registry("closing method", "gapless.closing", "gapless.closing_methods")
 DEFAULT_METHOD = "auto"
+SAME_ROW = 1e-5  # numbers of unit-norm rows; one text in two batches differs by less
 OTHER_NAMES = {"heads": "adapter"}
 
 
@@ -184,11 +188,27 @@ def method_of(name: str | None, settings: ClosingSettings | None) -> ClosingMeth
     return owners[0]
 
 
+def check_varied(pairs: ClosingPairs) -> None:
+    """Refuse a modality whose training rows are all the same: no method has anything to learn from it.
+
+    Raises:
+        DataRefused: it is named.
+    """
+    for name, rows in pairs.embeddings.items():
+        training = rows[pairs.train]
+        if float((training.amax(dim=0) - training.amin(dim=0)).max()) <= SAME_ROW:
+            raise DataRefused(
+                f"all {len(training)} training rows of {name} are the same (equal captions?), so that there is nothing "
+                "to close; check what was embedded"
+            )
+
+
 def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None:
-    """Refuse a model that does not take the rows which the method was given.
+    """Refuse a model that does not take the rows which the method was given, or has numbers that are not finite.
 
     Raises:
         ValueError: other modalities, or encoders that take something else than vectors of those sizes.
+        DataRefused: NaN or infinite weights.
     """
     takes = {
         name: spec.encoder.size if isinstance(spec.encoder, VectorEncoderSpec) else None
@@ -196,3 +216,9 @@ def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None
     }
     if takes != pairs.sizes:
         raise ValueError(f"the closing method {method!r} gave a model for {takes}, but the rows are {pairs.sizes}")
+    for name, tensor in fitted.model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise DataRefused(
+                f"the closing method {method!r} cannot be fitted on these rows: {name} has NaN or infinite numbers; "
+                "use another method, or more and more varied rows"
+            )

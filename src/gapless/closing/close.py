@@ -20,9 +20,10 @@ from gapless.closing.base import (
     ClosingMethod,
     ClosingPairs,
     ClosingSettings,
+    check_varied,
     method_of,
 )
-from gapless.closing.fitting import fitted_model
+from gapless.closing.fitting import fit_method
 from gapless.closing.frozen import continued, frozen_model
 from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
 from gapless.closing.trained_heads import TrainedHeads, adapter_settings
@@ -171,7 +172,7 @@ def close_gap(
     pairs = replace(pairs, work=work, labels=classes)
     with only_writer(work, named=str(out)):
         with new_directory(out) as partial:
-            fitted = fitted_model(pairs, chosen, settings, seed, partial)
+            fitted = fit_method(chosen, pairs, settings, seed, folder=partial)
             results = {
                 **fitted.facts,
                 **figures_of(pairs, fitted.model, pairs.positives[pairs.validation] if positives is not None else None),
@@ -240,7 +241,9 @@ def pairs_of(
     else:
         items = item_classes(positives, num_rows).numpy()
     names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
-    return ClosingPairs(rows, anchor, names, train, validation, items, index), index
+    pairs = ClosingPairs(rows, anchor, names, train, validation, items, index)
+    check_varied(pairs)
+    return pairs, index
 
 
 def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gapless.closing.base import ClosingPairs
 from gapless.closing.candidates import Candidate
-from gapless.closing.fitting import fitted_model
+from gapless.closing.fitting import fit_method
 from gapless.closing.folds import group_folds
 from gapless.closing.purposes import V_MEASURE, Judged
 from gapless.closing.split import split_rows
@@ -190,7 +190,7 @@ def fitted_in(fold: HeldOutPart, candidate: Candidate) -> GaplessModel:
         UsageError, DataRefused: what the method says of such rows.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return fitted_model(fold.pairs, candidate.method, candidate.settings, fold.seed, Path(folder)).model
+        return fit_method(candidate.method, fold.pairs, candidate.settings, fold.seed, folder=Path(folder)).model
 
 
 def figures_in(fold: HeldOutPart, model: GaplessModel | None) -> dict[str, np.ndarray]:

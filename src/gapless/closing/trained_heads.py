@@ -14,10 +14,10 @@ from gapless.closing.base import (
     ClosingPairs,
     ClosingSettings,
     FittedMethod,
-    check_fitted,
     chooses,
     trains,
 )
+from gapless.closing.fitting import fit_method
 from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, masks_duplicates
@@ -108,6 +108,11 @@ class TrainedHeads:
     settings = AdapterSettings
     trains = True
 
+    @property
+    def candidates(self) -> tuple[AdapterSettings, ...]:
+        """What `auto` tries: the default heads, and the same less the means of their outputs."""
+        return adapter_settings(), replace(adapter_settings(), remove_mean=True)
+
     def fit(self, pairs: ClosingPairs, settings: AdapterSettings, seed: int, *, folder: Path) -> FittedMethod:
         return FittedMethod(train_adapter(pairs, settings, seed, folder), {"loss": loss_name(settings)})
 
@@ -155,9 +160,7 @@ def started_model(pairs: ClosingPairs, start: str, seed: int, folder: Path) -> G
     if start not in methods:
         raise unknown_name("start", start, (IDENTITY, *methods))
     method = CLOSING_METHODS[start]
-    fitted = method.fit(pairs, method.settings(anchor=pairs.anchor), seed, folder=folder)
-    check_fitted(fitted, pairs, start)
-    return fitted.model
+    return fit_method(method, pairs, method.settings(anchor=pairs.anchor), seed, folder=folder).model
 
 
 def copy_heads(begun: GaplessModel, model: GaplessModel) -> None:
