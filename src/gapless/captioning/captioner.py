@@ -32,7 +32,7 @@ from gapless.core.geometry import unit_norm
 from gapless.modalities.base import Modality
 from gapless.modalities.image import ImageInput
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
 IMAGE, TEXT = "image", "text"

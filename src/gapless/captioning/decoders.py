@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from gapless.core.errors import UsageError, unknown_name
-from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 
 # small enough to train from scratch on a few thousand captions; any key can be overridden
 DECODERS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from gapless.inference.pairs import Sample
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
 from gapless.models.encoders import num_parameters
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.training.callbacks import LossRules
 from gapless.training.run import (
     Request,

@@ -20,8 +20,9 @@ from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageEr
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 
 CONNECT_SECONDS = 10
 ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}

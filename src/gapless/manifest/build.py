@@ -21,11 +21,11 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.values import is_missing, name_of
-from gapless.manifest.journal import Journal, directory_beside
 from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
-from gapless.manifest.rows import RawRow, forget_links
+from gapless.manifest.resume_journal import Journal, directory_beside
 from gapless.manifest.split import one_group_sentence
 from gapless.manifest.verify import is_stored
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order

@@ -19,7 +19,7 @@ from typing import Any
 from gapless.core import files
 from gapless.images.limits import MAX_PIXELS
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.rows import ImageSource
+from gapless.manifest.raw_rows import ImageSource
 
 JOURNAL_FILE = "journal.jsonl"
 VERSION = 2

@@ -12,7 +12,7 @@ from PIL import Image
 from gapless.images.burned_in import suspects_text
 from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.rows import BytesSource, ImageSource
+from gapless.manifest.raw_rows import BytesSource, ImageSource
 from gapless.modalities.image import ImageModality
 
 _SUFFIXES = {

@@ -27,7 +27,7 @@ from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.spec import ModalitySpec, modality_spec, with_encoder
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gapless.core.errors import UsageError, missing_extra
 from gapless.core.files import write_json
-from gapless.models.loading import SAFE, network_or_usage
+from gapless.models.safe_loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,
     OpenClipEncoderSpec,

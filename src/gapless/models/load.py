@@ -9,21 +9,16 @@
 A name that is no local path is asked of the hub.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
-
-import torch
-from torch import Tensor
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
 from gapless.models.image_processors import image_input_of, image_processor_config
-from gapless.models.loading import loading, network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import loading, network_or_usage, saved_tokenizer
 from gapless.models.spec import Pooling
 from gapless.models.tokenizers import OpenClipTokenizer
 
@@ -239,19 +234,3 @@ def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, A
     if not isinstance(tokenizer, HFTokenizer):
         raise UsageError(f"{name} has a tokenizer that cannot be saved; use its transformers directory")
     return {"kind": "text", "max_length": length, "padding": "max_length"}, tokenizer.tokenizer
-
-
-@torch.no_grad()
-def fingerprint_of(model: GaplessModel) -> str:
-    """sha256 of what decides the embeddings: the description of the modalities and every weight but the loss's."""
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("loss.")}
-    return weights_digest(model.config.modalities, weights)
-
-
-def weights_digest(description: Any, weights: Mapping[str, Tensor]) -> str:
-    """sha256 of a description and of weights, whatever their order."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=list).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

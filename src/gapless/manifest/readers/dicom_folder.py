@@ -22,6 +22,7 @@ from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -35,7 +36,6 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile
-from gapless.manifest.rows import FileSource, RawRow, faulty_row
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 

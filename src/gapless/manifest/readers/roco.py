@@ -17,10 +17,10 @@ from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.manifest.build import clean_text
 from gapless.manifest.manifest import SPLITS, Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row, select_licences
 from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, say_absent
-from gapless.manifest.rows import FileSource, RawRow, faulty_row, select_licences
 
 KINDS = ("radiology", "non-radiology")
 LABELS = ("kind", "semantic_type")
