@@ -322,6 +322,7 @@ def test_the_work_of_another_version_or_of_other_options_is_dropped_with_a_sente
         stop_in_the_middle(lambda: read(tmp_path / "data", tmp_path / "m"), patch)
     manifest = layout.read(tmp_path / "data", tmp_path / "m")
     assert "another version or with other options: it is dropped" in caplog.text
+    assert "; differing: " in caplog.text
     assert numbers_in(manifest) == numbers_said(manifest)
     caplog.clear()
     stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "again"), monkeypatch)

@@ -25,6 +25,8 @@ from safetensors.numpy import save
 
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.core.plan import PLAN as PLAN_FILE
+from gapless.core.plan import check_same
 from gapless.embeddings.array_files import DAMAGE, ArrayFile
 from gapless.embeddings.array_sets import set_of, set_of_file, with_files
 from gapless.embeddings.combined import end_to_end, join
@@ -32,7 +34,6 @@ from gapless.embeddings.embedding_set import EmbeddingSet, check_rows, refuse_ro
 
 FORMAT = "gapless-embeddings"
 VERSION = 1
-PLAN_FILE = "plan.json"
 INDEX_FILE = "embeddings.json"
 SHARD_SIZE = 8192
 DTYPES = ("float16", "float32")
@@ -56,12 +57,14 @@ class EmbeddingsWriter:
     Args:
         path: the directory; one that holds the same plan is continued.
         num_rows: rows in all.
-        info: facts that must be equal to continue a run: fingerprints of model and data, the source.
+        info: facts that must be equal to continue a run, as JSON holds them: fingerprints of model and data. A
+            `source` beside a fingerprint may be spelt in another way.
         dtype: float32, or float16 for half the disk.
         shard_size: rows of a shard.
 
     Raises:
         UsageError: the directory holds something else, or embeddings of another model, data or precision.
+        DataRefused: the plan in the directory is damaged.
     """
 
     def __init__(
@@ -96,20 +99,13 @@ class EmbeddingsWriter:
         # Processes that start together all write the same plan, so a half-written plan does not occupy the directory.
         is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN_FILE}") for entry in path.iterdir())
         if (path / PLAN_FILE).exists():
-            self._check_same(files.read_json(path / PLAN_FILE), plan)
+            started = files.read_object(path / PLAN_FILE)
+            check_same(started, plan, f"{path} holds other embeddings", "choose another --out")
         else:
             if not is_free:
                 files.check_new_directory(path)
             files.write_json(path / PLAN_FILE, plan)
         self.plan = plan
-
-    def _check_same(self, existing_plan: Any, plan: dict[str, Any]) -> None:
-        for key, value in plan.items():
-            existing = existing_plan.get(key) if isinstance(existing_plan, dict) else None
-            if existing != value:
-                raise UsageError(
-                    f"{self.path} holds other embeddings ({key} is {existing!r}, not {value!r}); choose another --out"
-                )
 
     def pending(self, part: int = 0, num_parts: int = 1) -> list[Shard]:
         """Shards not yet written; of `num_parts` processes, number `part` takes every num_parts-th."""
