@@ -27,8 +27,9 @@ from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
+from gapless.models.modality_specs import modality_specs
 from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
-from gapless.models.spec import ModalitySpec, modality_spec, with_encoder
+from gapless.models.spec import ModalitySpec, with_encoder
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
 
@@ -60,9 +61,9 @@ class GaplessConfig(PretrainedConfig):
         """The modalities as typed specifications.
 
         Raises:
-            UsageError: a part, key or value that does not fit; the sentence names it.
+            UsageError: as `models.modality_specs.modality_specs`.
         """
-        return {name: modality_spec(name, spec) for name, spec in self.modalities.items()}
+        return modality_specs(self.modalities, self.loss.get("anchor"), self.embedding_dim)
 
 
 @dataclass
@@ -84,11 +85,9 @@ class GaplessModel(PreTrainedModel):
 
     def __init__(self, config: GaplessConfig, encoders: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(config)
-        if not config.modalities:
-            raise UsageError("a model needs at least one modality")
+        self.specs = config.specs()
         self.encoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
-        self.specs = config.specs()
         for name, spec in self.specs.items():
             encoder: Any = (encoders or {}).get(name) or build_encoder(spec.encoder)
             self.encoders[name] = encoder
