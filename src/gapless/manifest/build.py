@@ -195,7 +195,7 @@ def _name(text: str) -> str:
     return name_of(unicodedata.normalize("NFC", clean_text(text)))
 
 
-def find_fault(row: RawRow) -> tuple[str, str] | None:
+def _find_fault(row: RawRow) -> tuple[str, str] | None:
     """What is wrong with a row before its image is opened."""
     if row.fault is not None:
         return row.fault
@@ -260,7 +260,7 @@ def _judged(
         judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
         for row in chunk:
             result: Mapping[str, Any] | None = None
-            if fault := find_fault(row):
+            if fault := _find_fault(row):
                 result = {"reason": fault[0], "detail": fault[1]}
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}
