@@ -107,16 +107,16 @@ def write_captions(
     if not out.name:
         raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
-    beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
+    beside, partial = _beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
     with only_writer(out.parent, f".{out.name}.lock"):
-        check_plan(out, beside, partial, plan)
+        _check_plan(out, beside, partial, plan)
         if out.exists():
             return
         remove_leftovers(beside.parent, beside.name)
         write_json(beside, plan)
-        done = whole_lines(partial, dataset.ids) // batch_size * batch_size
+        done = _whole_lines(partial, dataset.ids) // batch_size * batch_size
         lines = partial.read_bytes().split(b"\n")[:done] if done else []
         partial.write_bytes(b"".join(line + b"\n" for line in lines))
         rest = Subset(dataset, range(done, len(dataset)))
@@ -129,14 +129,14 @@ def write_captions(
         sync_path(out.parent)
 
 
-def beside_of(out: Path) -> Path:
+def _beside_of(out: Path) -> Path:
     """Where a caption file says how it was made."""
     return out.with_name(f"{out.name}.json")
 
 
 def how_made(path: Path) -> dict[str, Any]:
     """What stands beside a caption file; nothing beside one that is not ours."""
-    beside = beside_of(path)
+    beside = _beside_of(path)
     return read_object(beside) if beside.exists() else {}
 
 
@@ -152,24 +152,24 @@ def check_made_from(path: Path, fingerprint: str, split: str) -> None:
         )
 
 
-def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
+def _check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
     """Refuse an output that holds something else; an attempt of ours that wrote no line holds nothing."""
     there = [path for path in (out, beside, partial) if path.exists()]
     advice = f"choose another --out or remove {' and '.join(map(str, there))}"
     if there and (out.is_dir() or not beside.exists()):
         raise UsageError(f"{out} is in use; {advice}")
     before = read_object(beside) if there else plan
-    if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
+    if not out.exists() and before.get("notice") == NOTICE and not _has_line(partial):
         return
     what = f"{out} holds captions of another model, other data or settings"
     check_same(before, json.loads(json.dumps(plan)), what, advice)
 
 
-def has_line(partial: Path) -> bool:
+def _has_line(partial: Path) -> bool:
     return partial.exists() and b"\n" in partial.read_bytes()
 
 
-def whole_lines(partial: Path, ids: Sequence[str]) -> int:
+def _whole_lines(partial: Path, ids: Sequence[str]) -> int:
     """How many lines at the start of an interrupted file are whole and of these rows, in their order."""
     if not partial.exists():
         return 0
@@ -206,7 +206,7 @@ def read_captions(path: Path) -> dict[str, Line]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        parsed = caption_line(text)
+        parsed = _caption_line(text)
         if parsed is None:
             broken.append(number)
             continue
@@ -225,7 +225,7 @@ def read_captions(path: Path) -> dict[str, Line]:
     return found
 
 
-def caption_line(text: str) -> tuple[str, Line] | None:
+def _caption_line(text: str) -> tuple[str, Line] | None:
     """A line and its id; None where it is no caption, or holds what could not be written again."""
     try:
         line = json.loads(text)

@@ -20,7 +20,7 @@ from gapless.captioning.runs import captions_of, load_captioner
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
-from gapless.models.foreign import weights_digest
+from gapless.models.fingerprint import weights_digest
 
 SHOWN = 3
 

@@ -32,7 +32,7 @@ from gapless.core.geometry import unit_norm
 from gapless.modalities.base import Modality
 from gapless.modalities.image import ImageInput
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
 IMAGE, TEXT = "image", "text"
@@ -281,9 +281,9 @@ class Captioner(PreTrainedModel):
             UsageError: a directory that holds no captioner. DataRefused: one that lacks a part, or some of the weights.
         """
         directory = Path(pretrained_model_name_or_path)
-        check_captioner(directory)
+        _check_captioner(directory)
         with loading(directory):
-            check_description(directory)
+            _check_description(directory)
             loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
             model, info = loaded
             for modality in text_modalities(model.aligner.config):
@@ -293,7 +293,7 @@ class Captioner(PreTrainedModel):
         return as_asked(model, info, kwargs)
 
 
-def check_captioner(directory: Path) -> None:
+def _check_captioner(directory: Path) -> None:
     """Refuse a directory without a captioner, or with a part of one."""
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory} is not a model: it lacks config.json")
@@ -309,7 +309,7 @@ def check_captioner(directory: Path) -> None:
         raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
 
 
-def check_description(directory: Path) -> None:
+def _check_description(directory: Path) -> None:
     """Refuse what no captioner was saved with: it would fail when it captions."""
     config = CaptionerConfig.from_pretrained(directory)
     for name, kinds in (("max_tokens", int), ("noise_std", int | float)):
@@ -359,7 +359,7 @@ def assemble_captioner(
         tokenizer = next((found for found in aligner.tokenizers.values() if hasattr(found, "batch_decode")), None)
         tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
         spec = decoder_spec(described, tokenizer, max_tokens)
-    patches = probe_patches(aligner) if use_patches else (0, 0)
+    patches = _probe_patches(aligner) if use_patches else (0, 0)
     config = CaptionerConfig(
         aligner=aligner.config.to_dict(),
         decoder=spec,
@@ -374,7 +374,7 @@ def assemble_captioner(
 
 
 @torch.no_grad()
-def probe_patches(aligner: GaplessModel) -> tuple[int, int]:
+def _probe_patches(aligner: GaplessModel) -> tuple[int, int]:
     """How many tokens the image encoder gives and how wide they are, found out with a black image."""
     preprocessor = aligner.preprocessor(IMAGE)
     spec = aligner.specs[IMAGE].input

@@ -52,15 +52,15 @@ def divided(manifest: Manifest, held_back: float) -> tuple[Manifest, Manifest]:
     if manifest.rows_per_split().get(VALIDATION):
         validation = manifest.select(VALIDATION)
         seen = set(groups)
-        unseen = rows_where(validation, [group not in seen for group in validation.table["group"].to_pylist()])
+        unseen = _rows_where(validation, [group not in seen for group in validation.table["group"].to_pylist()])
         if len(unseen):
             return train, unseen
     assigned = assign_splits(groups, (1 - held_back, held_back, 0.0))
     is_held_back = [assigned[group] != TRAIN for group in groups]
-    return rows_where(train, [not held for held in is_held_back]), rows_where(train, is_held_back)
+    return _rows_where(train, [not held for held in is_held_back]), _rows_where(train, is_held_back)
 
 
-def rows_where(rows: Manifest, chosen: Sequence[bool]) -> Manifest:
+def _rows_where(rows: Manifest, chosen: Sequence[bool]) -> Manifest:
     return Manifest(rows.path, rows.info, rows.table.filter(pa.array(chosen, pa.bool_())))
 
 
@@ -83,7 +83,7 @@ def dataset_of(
         texts = sorted(set(all_captions(rows)))
         embedding = dict(zip(texts, model.aligner.encode(TEXT, texts), strict=True))
         return FeatureDataset(captions_alone, lambda row, caption: {"embedding": embedding[caption]})
-    if mode == "joint" or augment_images or feature_bytes(model, len(rows)) > CACHE_BYTES:
+    if mode == "joint" or augment_images or _feature_bytes(model, len(rows)) > CACHE_BYTES:
         prepare = {name: model.preprocessor(name) for name in modalities}
         return PairDataset(rows, prepare, training_seed, augment_images)
     found = image_features(model, rows)
@@ -91,7 +91,7 @@ def dataset_of(
     return FeatureDataset(captions_alone, lambda row, caption: {name: value[row] for name, value in by_row.items()})
 
 
-def feature_bytes(model: Captioner, num_rows: int) -> int:
+def _feature_bytes(model: Captioner, num_rows: int) -> int:
     """Memory that the features of so many images take, in fp32."""
     config = model.config
     return 4 * num_rows * int(model.aligner.config.embedding_dim + config.num_patches * config.patch_size)

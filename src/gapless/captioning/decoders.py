@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from gapless.core.errors import UsageError, unknown_name
-from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 
 # small enough to train from scratch on a few thousand captions; any key can be overridden
 DECODERS: dict[str, dict[str, Any]] = {
@@ -34,9 +34,9 @@ def build_decoder(spec: Mapping[str, Any]) -> Any:
             an image.
     """
     arguments = dict(spec)
-    model_type = checked_family(arguments.pop("model_type", ""))
-    for name in sorted(arguments.keys() - known_arguments(model_type)):
-        raise unknown_name(f"argument of a {model_type} decoder", name, known_arguments(model_type))
+    model_type = _checked_family(arguments.pop("model_type", ""))
+    for name in sorted(arguments.keys() - _known_arguments(model_type)):
+        raise unknown_name(f"argument of a {model_type} decoder", name, _known_arguments(model_type))
     try:
         config = AutoConfig.for_model(model_type, **arguments)
         decoder = AutoModelForCausalLM.from_config(config)
@@ -56,7 +56,7 @@ def check_positions(decoder: Any, max_tokens: int) -> None:
         raise UsageError(f"the decoder has {positions} positions, fewer than max_tokens {max_tokens}; lower max_tokens")
 
 
-def checked_family(model_type: Any) -> str:
+def _checked_family(model_type: Any) -> str:
     """Refuse what is not in `DECODERS`: others attend to an image too, but `generate` may count their positions from
     another number than training does, as those of RoBERTa."""
     if str(model_type) not in DECODERS:
@@ -64,7 +64,7 @@ def checked_family(model_type: Any) -> str:
     return str(model_type)
 
 
-def known_arguments(model_type: str) -> set[str]:
+def _known_arguments(model_type: str) -> set[str]:
     """What the transformers configuration of a family takes; it would keep any other key and ignore it."""
     config = CONFIG_MAPPING[model_type]
     return {*config().to_dict(), *config.attribute_map, "is_decoder", "add_cross_attention"} - {"model_type"}
@@ -72,7 +72,7 @@ def known_arguments(model_type: str) -> set[str]:
 
 def decoder_spec(spec: Mapping[str, Any], tokenizer: Any, max_tokens: int) -> dict[str, Any]:
     """The whole description of a decoder that is named by some of its values; the rest are those of `DECODERS`."""
-    model_type = checked_family(spec.get("model_type", "bert"))
+    model_type = _checked_family(spec.get("model_type", "bert"))
     fixed = {"model_type": model_type, "vocab_size": len(tokenizer), "is_decoder": True, "add_cross_attention": True}
     return {**DECODERS[model_type], LENGTH_KEYS[model_type]: max_tokens, **spec, **special_ids(tokenizer), **fixed}
 
@@ -84,7 +84,7 @@ def load_pretrained_decoder(source: str) -> tuple[dict[str, Any], Any, Any]:
         UsageError: no such decoder in the directory. NeedsNetwork: a name that only the hub knows.
     """
     try:
-        checked_family(AutoConfig.from_pretrained(source, trust_remote_code=False).model_type)
+        _checked_family(AutoConfig.from_pretrained(source, trust_remote_code=False).model_type)
         decoder = AutoModelForCausalLM.from_pretrained(
             source, is_decoder=True, add_cross_attention=True, trust_remote_code=False, use_safetensors=True
         )
@@ -94,7 +94,7 @@ def load_pretrained_decoder(source: str) -> tuple[dict[str, Any], Any, Any]:
     except (OSError, ValueError) as error:
         raise network_or_usage(source, error) from None
     model_type = decoder.config.model_type
-    known = known_arguments(model_type)  # a configuration of years ago holds more, which transformers ignores
+    known = _known_arguments(model_type)  # a configuration of years ago holds more, which transformers ignores
     spec = {name: value for name, value in decoder.config.to_diff_dict().items() if name in known}
     return spec | {"model_type": model_type}, decoder, tokenizer
 

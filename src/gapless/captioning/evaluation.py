@@ -14,7 +14,7 @@ from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import load_model
+from gapless.models.load import load_model
 from gapless.training.evaluate import refuse_other_figures
 
 

@@ -105,7 +105,7 @@ class CaptionScorer:
     def tokenise(self, captions: Sequence[str]) -> list[str]:
         """Lower-case tokens with a space between, punctuation removed."""
         captions = [" ".join(caption.split()) for caption in captions]  # one line each, whatever they hold
-        return ptb_tokens(captions, self.java) if self.java else [word_tokens(caption) for caption in captions]
+        return _ptb_tokens(captions, self.java) if self.java else [_word_tokens(caption) for caption in captions]
 
     def figures(self, captions: Sequence[str], embeddings: Mapping[str, Any] | None = None) -> dict[str, Figure]:
         """Every score of one caption per row.
@@ -126,17 +126,17 @@ class CaptionScorer:
             **self._bleu(tokens),
             "caption/ROUGE-L": mean_figure(self._rouge(tokens), self.groups),
             "caption/CIDEr": mean_figure(self._cider(tokens), self.groups),
-            **diversity(tokens, self.groups),
+            **_diversity(tokens, self.groups),
         }
         if self.java:
             found["caption/METEOR"] = self._meteor_figure(tokens)
         if embeddings is not None:
-            found |= retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
+            found |= _retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
         return found
 
     def _bleu(self, tokens: Sequence[str]) -> dict[str, Figure]:
         """Sums over rows: length, length of the closest reference, n-grams that match, n-grams there are."""
-        scorer = reference_package("bleu.bleu_scorer")
+        scorer = _reference_package("bleu.bleu_scorer")
         rows = []
         for caption, references in zip(tokens, self.references, strict=True):
             counts = scorer.cook_test(caption, scorer.cook_refs(references), eff="closest")
@@ -151,13 +151,13 @@ class CaptionScorer:
         return {f"caption/BLEU-{n}": order(n) for n in range(1, MAX_N + 1)}
 
     def _rouge(self, tokens: Sequence[str]) -> Tensor:
-        scorer = reference_package("rouge.rouge").Rouge()
+        scorer = _reference_package("rouge.rouge").Rouge()
         scores = [scorer.calc_score([one], several) for one, several in zip(tokens, self.references, strict=True)]
         return torch.tensor(scores, dtype=torch.float64)
 
     def _cider(self, tokens: Sequence[str]) -> Tensor:
         """Per row, with the document frequencies of all references."""
-        scorer = reference_package("cider.cider_scorer").CiderScorer()
+        scorer = _reference_package("cider.cider_scorer").CiderScorer()
         for caption, references in zip(tokens, self.references, strict=True):
             scorer.cook_append(caption, references)
         return torch.from_numpy(scorer.compute_score()[1]).double()
@@ -165,7 +165,7 @@ class CaptionScorer:
     def _meteor_figure(self, tokens: Sequence[str]) -> Figure:
         """METEOR of summed statistics, as its program sums them over a corpus."""
         if self._meteor is None:
-            self._meteor = reference_package("meteor.meteor").Meteor()
+            self._meteor = _reference_package("meteor.meteor").Meteor()
         rows = [self._meteor._stat(one, several) for one, several in zip(tokens, self.references, strict=True)]
         try:
             statistics = torch.tensor([[float(number) for number in row.split()] for row in rows], dtype=torch.float64)
@@ -200,7 +200,7 @@ def bleu_of(sums: Tensor, n: int) -> Tensor:
     return precision * torch.where(ratio < 1, torch.exp(1 - 1 / ratio), torch.ones_like(ratio))
 
 
-def diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
+def _diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
     """How varied the captions are, which the scores against references do not see.
 
     `distinct-n` is the share of different n-grams among all n-grams, `unique` the share of different captions; neither
@@ -220,7 +220,7 @@ def diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
     }
 
 
-def retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[str, Figure]:
+def _retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[str, Figure]:
     """`caption/retrieval/R@K`: is the image that a caption was made from among the K nearest to it?
 
     The gallery is the images of all rows; ties count at their expectation.
@@ -230,14 +230,14 @@ def retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[str
     return {f"caption/retrieval/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
 
 
-def word_tokens(caption: str) -> str:
+def _word_tokens(caption: str) -> str:
     """Lower-case words and numbers; what the PTB tokenizer does with clitics and abbreviations is not imitated."""
     return " ".join(re.findall(r"\w+(?:[-'./]\w+)*", caption.lower()))
 
 
-def ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
+def _ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
     """What pycocoevalcap's PTBTokenizer gives, through a pipe: it writes into its own package, and to stderr."""
-    package = reference_package("tokenizer.ptbtokenizer")
+    package = _reference_package("tokenizer.ptbtokenizer")
     jar = Path(str(package.__file__)).parent / package.STANFORD_CORENLP_3_4_1_JAR
     command = [java_command, "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
@@ -254,7 +254,7 @@ def ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
     return [" ".join(word for word in line.split(" ") if word and word not in dropped) for line in lines]
 
 
-def reference_package(module: str) -> ModuleType:
+def _reference_package(module: str) -> ModuleType:
     from importlib import import_module
 
     try:
@@ -272,7 +272,7 @@ def most_typical(captions: Sequence[str]) -> str:
         DataRefused: no caption holds a word.
     """
     chosen = captions[:: -(-len(captions) // MAX_TYPICAL)]
-    words = [set(word_tokens(caption).split()) for caption in chosen]
+    words = [set(_word_tokens(caption).split()) for caption in chosen]
     vocabulary = {word: place for place, word in enumerate(sorted(set().union(*words)))}
     if not vocabulary:
         raise DataRefused("the training captions hold no word")

@@ -10,8 +10,8 @@ from gapless.captioning.training import CaptionRun, CaptionSettings, train_capti
 from gapless.core.errors import UsageError
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
-from gapless.models.foreign import load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 from gapless.training.evaluate import budget_of, read_config
 
 

@@ -76,7 +76,7 @@ def score_captions(
         seed: of the bootstrap and of the random caption.
     """
     if judge is not None:
-        check_judge(judge)
+        _check_judge(judge)
     task = judged(lines, comparable_rows(manifest, split))
     systems = {"captions": task.captions}
     missing: dict[str, str] = {}
@@ -86,13 +86,13 @@ def score_captions(
     else:
         images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
     systems |= baselines(task, manifest, images, split, seed)
-    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest, split).items()}
+    missing |= {f"baseline {name}": why for name, why in _missing_baselines(systems, manifest, split).items()}
     with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
         for name, captions in systems.items():
             embeddings = {"caption": caption_rows(judge, captions), "image": images[split]} if judge else None
             found = scorer.figures(captions, embeddings)
-            figures[name] = with_intervals(found, scorer.groups.num_groups, num_bootstrap, seed)
+            figures[name] = _with_intervals(found, scorer.groups.num_groups, num_bootstrap, seed)
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
     return {
@@ -111,7 +111,7 @@ def score_captions(
     }
 
 
-def check_judge(judge: GaplessModel) -> None:
+def _check_judge(judge: GaplessModel) -> None:
     """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
     kinds = {name: spec.input.kind for name, spec in judge.specs.items()}
     if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
@@ -119,7 +119,7 @@ def check_judge(judge: GaplessModel) -> None:
         raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")
 
 
-def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def _with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
     plain = {key: figure.value for key, figure in found.items()}
     return plain | (bootstrap(found, num_groups, num_bootstrap, seed) if num_bootstrap else {})
 
@@ -158,7 +158,7 @@ def baselines(
     return found
 
 
-def missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
+def _missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
     if split == TRAIN:
         why = f"needs {TRAIN} captions that are not the references"
     elif TRAIN not in manifest.rows_per_split():

@@ -23,7 +23,7 @@ from gapless.inference.pairs import Sample
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
 from gapless.models.encoders import num_parameters
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.training.callbacks import LossRules
 from gapless.training.run import (
     Request,
@@ -191,18 +191,18 @@ def train_caption_run(
     """
     settings, seed = run.settings, run.seed
     train_rows, validation_rows = divided(manifest, settings.held_back)
-    arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
+    arguments = _arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
     check_modalities(aligner, manifest)
     if settings.mode == "joint":
-        check_learns(aligner)
+        _check_learns(aligner)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
         captions = all_captions(train_rows)
         model = new_captioner(aligner, settings, captions)
         if arguments.process_index == 0:
-            warn_of_cut(model, captions)
+            _warn_of_cut(model, captions)
         model.to(arguments.device)  # type: ignore[arg-type]
         modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
         train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
@@ -221,14 +221,14 @@ def train_caption_run(
     return passed_over
 
 
-def check_learns(aligner: GaplessModel) -> None:
+def _check_learns(aligner: GaplessModel) -> None:
     """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
     trainable = [encoder for name, encoder in aligner.encoders.items() if aligner.encoder_learns(name)]
     if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
         raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
 
 
-def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
+def _warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
     """Say how many train captions do not fit, on stderr: the captioner learns to end where they are cut."""
     cut = model.num_cut(captions)
     if cut:
@@ -236,7 +236,7 @@ def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
         logger.warning(f"{cut:,} of {len(captions):,} captions are longer than max_tokens {longest} and are cut")
 
 
-def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+def _arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
     """`TrainingArguments`; the epoch is chosen by the validation loss where there is one."""
     best = {"metric_for_best_model": SELECT_BY, "greater_is_better": False}
     chosen = {**best, **settings.training} | ({} if has_evaluation else {"load_best_model_at_end": False})

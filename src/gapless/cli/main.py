@@ -16,7 +16,7 @@ from gapless.core.errors import GaplessError
 
 
 class Verbs(Mapping[str, Verb]):
-    """All verbs by name. Those of the readers are added when one of them may be meant: finding them takes a moment."""
+    """All verbs by name. Those of the readers are looked up only when one may be meant, so that others start sooner."""
 
     def __init__(self) -> None:
         rooms = (data, training, embeddings, closing, captions, search, serving)

@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-            os.chmod(name, 0o666 & ~current_umask())
+            os.chmod(name, 0o666 & ~_current_umask())
             os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_path(path.parent)
 
 
-def current_umask() -> int:
+def _current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -129,7 +129,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text()
-        check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
+        _check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
         value = {} if (loaded := yaml.safe_load(text)) is None else loaded
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
@@ -138,7 +138,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_size_of_yaml(root: Any) -> None:
+def _check_size_of_yaml(root: Any) -> None:
     """Refuse (ValueError) more than a million values, counted as if every alias were written out."""
     sizes: dict[int, float] = {}
 
@@ -189,7 +189,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             # Flushing thousands of images one by one takes many seconds; in parallel the disk commits them together.
             with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
                 list(pool.map(sync_path, [partial, *entries_below(partial)]))
-            partial.chmod(0o777 & ~current_umask())
+            partial.chmod(0o777 & ~_current_umask())
             if path.exists():
                 path.rmdir()
             partial.rename(path)

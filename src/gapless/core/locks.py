@@ -30,7 +30,7 @@ def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None =
     lock = directory / lock_file
     with lock.open("a") as stream, not_inherited(stream):
         try:
-            with suppress_missing_locks():
+            with _suppress_missing_locks():
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(stream.fileno()), lock.stat())
         except (BlockingIOError, FileNotFoundError):
@@ -69,7 +69,7 @@ def not_inherited(stream: IO[str]) -> Iterator[None]:
 
 
 @contextmanager
-def suppress_missing_locks() -> Iterator[None]:
+def _suppress_missing_locks() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -110,7 +110,7 @@ def _read_npy(path: Path) -> ArrayFile:
 
 def _read_npz(path: Path) -> ArrayFile:
     arrays = {}
-    refuse_bombs(path)
+    _refuse_bombs(path)
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
             try:
@@ -125,7 +125,7 @@ def _read_npz(path: Path) -> ArrayFile:
     return _sorted_out(path, arrays)
 
 
-def refuse_bombs(path: Path) -> None:
+def _refuse_bombs(path: Path) -> None:
     """Raise DataRefused for a member that inflates a hundredfold: floating-point numbers do not compress that much."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():

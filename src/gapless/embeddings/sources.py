@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gapless.core.errors import UsageError
+from gapless.core.plan import PLAN
 from gapless.embeddings.array_sets import read_arrays
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.embeddings.store import PLAN_FILE, read_embeddings
+from gapless.embeddings.store import read_embeddings
 
 PathName = str | Path
 EmbeddingsSource = PathName | Sequence[PathName] | Mapping[str, PathName] | EmbeddingSet
@@ -41,4 +42,4 @@ def read_rows(
 
 def is_embeddings_directory(path: PathName) -> bool:
     """Whether `gapless embed` began this directory, whether or not it has finished it."""
-    return (Path(path) / PLAN_FILE).exists()
+    return (Path(path) / PLAN).exists()

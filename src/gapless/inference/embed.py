@@ -21,7 +21,7 @@ from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 from gapless.modalities.vector import VectorInput
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 
 
 class Collator:
@@ -67,10 +67,10 @@ def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
     return PairDataset(manifest, preprocessors_of(model))
 
 
-def on_device(inputs: Any, device: torch.device) -> Any:
+def _on_device(inputs: Any, device: torch.device) -> Any:
     """Collated inputs with every tensor on a device, however deep it is in dictionaries."""
     if isinstance(inputs, dict):
-        return {name: on_device(value, device) for name, value in inputs.items()}
+        return {name: _on_device(value, device) for name, value in inputs.items()}
     return inputs.to(device) if isinstance(inputs, Tensor) else inputs
 
 
@@ -106,7 +106,7 @@ def model_batches(
     model.train(False)
     try:
         for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
-            yield on_device(inputs, model.device)
+            yield _on_device(inputs, model.device)
     finally:
         model.train(was_training)
 
@@ -120,7 +120,7 @@ def prepared_batches(
 
 
 @torch.no_grad()
-def embedding_batches(
+def _embedding_batches(
     model: GaplessModel, dataset: Dataset[Any], modalities: Sequence[str] | None = None, **options: Any
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; options as in `model_batches`.
@@ -135,8 +135,8 @@ def embedding_batches(
 
 
 def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
-    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `embedding_batches`."""
-    parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
+    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `_embedding_batches`."""
+    parts = [embeddings for _, embeddings in _embedding_batches(model, dataset, **options)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -252,7 +252,7 @@ def write_shards(
     batches = [
         range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
     ]
-    embedded = embedding_batches(
+    embedded = _embedding_batches(
         model, source.dataset, batch_size=batch_size, num_workers=num_workers, progress=progress, batches=batches
     )
     for shard in shards:

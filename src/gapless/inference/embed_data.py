@@ -15,8 +15,8 @@ from gapless.embeddings.store import SHARD_SIZE, read_embeddings
 from gapless.inference.embed import Source, write_embeddings
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 
 RowsToEmbed = str | Path | Manifest | EmbeddingSet
 

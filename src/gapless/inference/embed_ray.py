@@ -20,8 +20,9 @@ from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageEr
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 
 CONNECT_SECONDS = 10
 ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
@@ -85,16 +86,16 @@ def write_embeddings_on_ray(
     Raises:
         UsageError: no Ray at the address, a worker that finds another model. DataRefused: as `write_embeddings`.
     """
-    with ray_cluster(address) as ray:
+    with _ray_cluster(address) as ray:
         writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
         pending = [shard.index for shard in writer.pending()]
         if pending:
             job = Job(names, fingerprint_of(model), source, writer, batch_size, str(Path.cwd()))
-            hand_out(ray, job, pending)
+            _hand_out(ray, job, pending)
     return writer.finish()
 
 
-def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
+def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
     """Embed these shards on the cluster."""
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     num_workers = int(ray.cluster_resources()["GPU" if has_gpus else "CPU"])
@@ -112,7 +113,7 @@ def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
 
 
 @contextmanager
-def ray_cluster(address: str) -> Iterator[Any]:
+def _ray_cluster(address: str) -> Iterator[Any]:
     """A connection to a cluster that is quiet and reports to nobody; it ends with the block."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
@@ -121,11 +122,11 @@ def ray_cluster(address: str) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise missing_extra("ray", "ray") from None
-    check_reachable(address)
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise no_cluster(address, error) from None
+        raise _no_cluster(address, error) from None
     try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -134,7 +135,7 @@ def ray_cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def check_reachable(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
@@ -142,9 +143,9 @@ def check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise no_cluster(address, error) from None
+        raise _no_cluster(address, error) from None
 
 
-def no_cluster(address: str, error: Exception) -> UsageError:
+def _no_cluster(address: str, error: Exception) -> UsageError:
     said = " ".join(str(error).split())[:120]
     return UsageError(f"no Ray cluster at {address!r} ({said}); give HOST:PORT of its head node, 'auto' or 'local'")

@@ -33,13 +33,13 @@ def check_batch(embeddings: Mapping[str, Tensor], anchor: str, positives: Tensor
     devices = {name: str(rows.device) for name, rows in embeddings.items()}
     if len(set(devices.values())) > 1:
         raise ValueError(f"expected all modalities on one device, got {devices}")
-    check_positives(positives, shapes[anchor][0])
+    _check_positives(positives, shapes[anchor][0])
     if can_read_values(*embeddings.values()):
         for name, rows in embeddings.items():
-            check_rows(name, rows.detach())
+            _check_rows(name, rows.detach())
 
 
-def check_positives(positives: Tensor | None, num_rows: int) -> None:
+def _check_positives(positives: Tensor | None, num_rows: int) -> None:
     """Refuse what is not one integer for each row."""
     if positives is None:
         return
@@ -52,7 +52,7 @@ def check_positives(positives: Tensor | None, num_rows: int) -> None:
         raise ValueError(f"positives: expected {num_rows} integers, one for each row, got {tuple(positives.shape)}")
 
 
-def check_rows(name: str, rows: Tensor) -> None:
+def _check_rows(name: str, rows: Tensor) -> None:
     """Refuse rows with NaN or infinite values, and rows far from norm 1; rows of zeros pass."""
     norms = torch.linalg.vector_norm(at_least_fp32(rows), dim=1)
     is_good = ((norms - 1).abs() <= NORM_TOLERANCE) | (norms == 0)

@@ -197,7 +197,7 @@ class GapClosingLoss(nn.Module):
         anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
         if ranks is not None:
             return mean_of(gathered_symmetric_info_nce(others, anchor, scale, positives, ranks))
-        info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
+        info_nce = symmetric_info_nce if _is_small(anchor) else tiled_symmetric_info_nce
         return mean_of([info_nce(rows, anchor, scale, positives) for rows in others])
 
     def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
@@ -208,7 +208,7 @@ class GapClosingLoss(nn.Module):
         modalities = list(embeddings.values())
         if ranks is not None:
             return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)
-        if is_small(modalities[0]):
+        if _is_small(modalities[0]):
             return centroid_uniformity(modalities, positives, self.normalise_centroids)
         centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
         return tiled_log_mean_gaussian_kernel(centroids, positives)
@@ -244,5 +244,5 @@ def _renamed(positives: Tensor | None, groups: Tensor) -> Tensor:
     return groups
 
 
-def is_small(rows: Tensor) -> bool:
+def _is_small(rows: Tensor) -> bool:
     return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)

@@ -21,11 +21,11 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.values import is_missing, name_of
-from gapless.manifest.journal import Journal, directory_beside
 from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
-from gapless.manifest.rows import RawRow, forget_links
+from gapless.manifest.resume_journal import Journal, directory_beside
 from gapless.manifest.split import one_group_sentence
 from gapless.manifest.verify import is_stored
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
@@ -195,7 +195,7 @@ def _name(text: str) -> str:
     return name_of(unicodedata.normalize("NFC", clean_text(text)))
 
 
-def find_fault(row: RawRow) -> tuple[str, str] | None:
+def _find_fault(row: RawRow) -> tuple[str, str] | None:
     """What is wrong with a row before its image is opened."""
     if row.fault is not None:
         return row.fault
@@ -260,7 +260,7 @@ def _judged(
         judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
         for row in chunk:
             result: Mapping[str, Any] | None = None
-            if fault := find_fault(row):
+            if fault := _find_fault(row):
                 result = {"reason": fault[0], "detail": fault[1]}
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}

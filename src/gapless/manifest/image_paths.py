@@ -42,7 +42,7 @@ def name_below(root: Path, name: str) -> str:
     unix = _below(root, name.replace("\\", "/"))
     if ".." in PurePosixPath(unix).parts or os.path.isabs(unix):
         return name
-    matches = _matches(root, unix, nfc)
+    matches = _matches(root, unix, _nfc)
     distinct = {(status.st_dev, status.st_ino): path for path in matches if (status := os.stat(root / path))}
     if len(distinct) > 1:
         raise SeveralFiles(f"{len(distinct)} files fit: {', '.join(ascii(path) for path in sorted(distinct.values()))}")
@@ -62,12 +62,12 @@ def hint_for(root: Path, name: str) -> str:
     return f"there is {other[0]!r}: upper and lower case differ" if other else ""
 
 
-def nfc(text: str) -> str:
+def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
 def _folded(text: str) -> str:
-    return nfc(text).casefold()
+    return _nfc(text).casefold()
 
 
 def _without_scheme(name: str) -> str:

@@ -86,7 +86,7 @@ class Manifest:
             table = pq.read_table(table_file, memory_map=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataRefused(f"{table_file} cannot be read ({one_line(error)}); build the manifest again") from None
-        check_description(path, info, table)
+        _check_description(path, info, table)
         return cls(path, info, table)
 
     def __len__(self) -> int:
@@ -126,8 +126,8 @@ class Manifest:
         name = self._image_names[row]
         path = os.path.normpath(self.image_root / name)
         if "\0" in name or not (
-            is_below(path, os.path.normpath(self.image_root))
-            or is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # the same folder by another path
+            _is_below(path, os.path.normpath(self.image_root))
+            or _is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # the same folder by another path
         ):
             raise DataRefused(f"{self.path}: the image {name[:80]!r} lies outside the image root")
         return Path(path)
@@ -156,11 +156,11 @@ class Manifest:
         return Manifest(self.path, self.info, self.table.filter(pc.equal(self.table["split"], split)))
 
 
-def is_below(path: str, root: str) -> bool:
+def _is_below(path: str, root: str) -> bool:
     return path.startswith(os.path.join(root, ""))
 
 
-def check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
+def _check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
     """Raise DataRefused for a description that names columns which the table lacks."""
     lists = [info.get("labels"), info.get("modalities")]
     named = [name for names in lists if isinstance(names, list) for name in names]

@@ -19,7 +19,7 @@ from gapless.core import files
 from gapless.core.errors import DataRefused
 from gapless.core.pool import available_cores
 from gapless.manifest.manifest import TABLE_FILE
-from gapless.manifest.rows import file_identity
+from gapless.manifest.raw_rows import file_identity
 
 NUM_NAMED = 3
 FILES_AT_ONCE = 64

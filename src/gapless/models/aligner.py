@@ -27,8 +27,9 @@ from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
-from gapless.models.spec import ModalitySpec, modality_spec, with_encoder
+from gapless.models.modality_specs import modality_specs
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.spec import ModalitySpec, with_encoder
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
 
@@ -60,9 +61,9 @@ class GaplessConfig(PretrainedConfig):
         """The modalities as typed specifications.
 
         Raises:
-            UsageError: a part, key or value that does not fit; the sentence names it.
+            UsageError: as `models.modality_specs.modality_specs`.
         """
-        return {name: modality_spec(name, spec) for name, spec in self.modalities.items()}
+        return modality_specs(self.modalities, self.loss.get("anchor"), self.embedding_dim)
 
 
 @dataclass
@@ -84,11 +85,9 @@ class GaplessModel(PreTrainedModel):
 
     def __init__(self, config: GaplessConfig, encoders: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(config)
-        if not config.modalities:
-            raise UsageError("a model needs at least one modality")
+        self.specs = config.specs()
         self.encoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
-        self.specs = config.specs()
         for name, spec in self.specs.items():
             encoder: Any = (encoders or {}).get(name) or build_encoder(spec.encoder)
             self.encoders[name] = encoder
@@ -220,7 +219,7 @@ class GaplessModel(PreTrainedModel):
         directory = Path(pretrained_model_name_or_path)
         with loading(pretrained_model_name_or_path):
             if directory.exists():
-                check_complete(directory)
+                _check_complete(directory)
             loaded: tuple[GaplessModel, Any] = whole_weights(
                 super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs
             )
@@ -236,20 +235,20 @@ def text_modalities(config: GaplessConfig) -> list[str]:
     return [name for name, spec in config.specs().items() if MODALITIES[spec.input.kind].takes_tokenizer]
 
 
-def has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
+def _has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
     """Whether the text encoder brings open_clip's tokenizer, which needs no file."""
     return bool(config.specs()[modality].input.tokenizer == "open_clip")
 
 
 def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality: str) -> Any:
-    if has_own_tokenizer(config, modality):
+    if _has_own_tokenizer(config, modality):
         return OpenClipTokenizer(config.specs()[modality].input.max_length)
     if Path(source).exists():
         return saved_tokenizer(tokenizer_home(Path(source), modality))
     return saved_tokenizer(str(source), subfolder=str(tokenizer_home("", modality)))
 
 
-def check_complete(directory: Path) -> None:
+def _check_complete(directory: Path) -> None:
     """Refuse a directory that lacks its configuration, weights or a tokenizer, and name what is missing."""
     if not (directory / "config.json").exists():
         raise DataRefused(f"{directory} is not a model: it lacks config.json")
@@ -260,7 +259,7 @@ def check_complete(directory: Path) -> None:
         raise DataRefused(f"{directory} holds another kind of model ({kind}), not an aligner with its modalities")
     missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
     for modality in text_modalities(config):
-        if not has_own_tokenizer(config, modality):
+        if not _has_own_tokenizer(config, modality):
             home = tokenizer_home("", modality)
             missing += [str(home / n) for n in ("tokenizer_config.json",) if not (directory / home / n).exists()]
     if missing:
@@ -279,6 +278,6 @@ def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None)
     model = GaplessModel(config, encoders)
     model.tokenizers = dict(tokenizers or {})
     for name in text_modalities(config):
-        if has_own_tokenizer(config, name):
+        if _has_own_tokenizer(config, name):
             model.tokenizers[name] = OpenClipTokenizer(model.specs[name].input.max_length)
     return model

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gapless.core.errors import UsageError, missing_extra
 from gapless.core.files import write_json
-from gapless.models.loading import SAFE, network_or_usage
+from gapless.models.safe_loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,
     OpenClipEncoderSpec,
@@ -55,27 +55,27 @@ class TransformersEncoder(Encoder):
         if not model_type:
             raise UsageError("the config of a transformers encoder has no model_type (bert, vit, resnet, ...)")
         if model_type == "timm_wrapper":
-            check_torchvision("timm")
+            _check_torchvision("timm")
         architecture = spec.architecture
         model_class: Any = getattr(transformers, architecture, None)
-        if architecture != "AutoModel" and not is_architecture(model_class):
+        if architecture != "AutoModel" and not _is_architecture(model_class):
             raise UsageError(f"unknown transformers architecture {architecture!r}")
         built_config = transformers.AutoConfig.for_model(model_type, **config)
         from_config = model_class.from_config if architecture == "AutoModel" else model_class._from_config
         self.model = from_config(built_config)
-        self.output_size = feature_size(built_config, self.pooling)
+        self.output_size = _feature_size(built_config, self.pooling)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Pooled features, [pair, output_size]."""
-        return pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
+        return _pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
 
     def pooled_and_tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled features, and the token or patch features before pooling, [pair, token, size], from one pass."""
         output = self.model(**inputs)
-        return pool(output, self.pooling, inputs.get("attention_mask")), token_features(output)
+        return _pool(output, self.pooling, inputs.get("attention_mask")), _token_features(output)
 
 
-def is_architecture(found: Any) -> bool:
+def _is_architecture(found: Any) -> bool:
     import transformers
 
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
@@ -86,12 +86,12 @@ class OpenClipEncoder(Encoder):
 
     def __init__(self, spec: OpenClipEncoderSpec) -> None:
         super().__init__()
-        check_torchvision("open_clip_torch")
+        _check_torchvision("open_clip_torch")
         from open_clip.model import CLIP, CustomTextCLIP
 
         config = deepcopy(dict(spec.config or {}))
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
-        with local_text_config(config):
+        with _local_text_config(config):
             model = (CustomTextCLIP if custom else CLIP)(**config)
         self.tower = spec.tower
         for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
@@ -113,7 +113,7 @@ class OpenClipEncoder(Encoder):
 
 
 @contextmanager
-def local_text_config(config: dict[str, Any]) -> Iterator[None]:
+def _local_text_config(config: dict[str, Any]) -> Iterator[None]:
     """open_clip asks the hub how a transformers text tower is built; here it gets the configuration that was saved."""
     text = config.get("text_cfg", {})
     saved = text.pop("hf_config", None)
@@ -155,7 +155,7 @@ def build_encoder(spec: EncoderSpec) -> Encoder:
     return encoder
 
 
-def check_torchvision(package: str) -> None:
+def _check_torchvision(package: str) -> None:
     """timm and open_clip need torchvision, which a CPU-only torch may lack."""
     from importlib.util import find_spec
 
@@ -164,7 +164,7 @@ def check_torchvision(package: str) -> None:
             raise missing_extra(needed, "openclip")
 
 
-def feature_size(config: Any, pooling: str) -> int:
+def _feature_size(config: Any, pooling: str) -> int:
     """The width of the pooled features that a transformers configuration gives."""
     if pooling in ("image_embeds", "text_embeds"):
         return int(config.projection_dim)
@@ -179,7 +179,7 @@ def feature_size(config: Any, pooling: str) -> int:
     return int(config.hidden_size)
 
 
-def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+def _pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
     """Pooled features [pair, size] of a transformers model output."""
     if pooling in ("image_embeds", "text_embeds"):
         projected: Tensor = getattr(output, pooling)
@@ -187,7 +187,7 @@ def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Ten
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
-    tokens = token_features(output)
+    tokens = _token_features(output)
     if pooling == "cls":
         return tokens[:, 0]
     if attention_mask is None:
@@ -196,7 +196,7 @@ def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Ten
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def token_features(output: Any) -> Tensor:
+def _token_features(output: Any) -> Tensor:
     """Features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
     features: Tensor = output.last_hidden_state
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
@@ -255,7 +255,7 @@ def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
     Args:
         source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local safetensors file.
     """
-    check_torchvision("open_clip_torch")
+    _check_torchvision("open_clip_torch")
     import open_clip
 
     name, checkpoint = open_clip_parts(source)

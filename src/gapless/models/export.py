@@ -51,16 +51,16 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
         UsageError: onnx or onnxruntime is missing. GaplessError: a graph that differs by more than 1e-4.
     """
     for package in ("onnx", "onnxruntime", "onnxscript"):
-        require(package)
+        _require(package)
     model = model.cpu().train(False)
     differences = {}
     described = {}
     with new_directory(out) as partial:
         for modality in model.modalities:
-            inputs = sample_inputs(model, modality, max(CHECKED_BATCHES))
+            inputs = _sample_inputs(model, modality, max(CHECKED_BATCHES))
             file = partial / f"{modality}.onnx"
             write_graph(Tower(model, modality, list(inputs)), inputs, file)
-            differences[modality] = check_graph(model, modality, file)
+            differences[modality] = _check_graph(model, modality, file)
             described[modality] = {
                 "file": file.name,
                 "inputs": list(inputs),
@@ -75,14 +75,14 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
     return differences
 
 
-def require(package: str) -> None:
+def _require(package: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(package) is None:
         raise missing_extra(package, "onnx")
 
 
-def sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
+def _sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
     """Preprocessed inputs of made-up rows."""
     preprocessor = model.preprocessor(modality)
     raws = preprocessor.sample(num_rows, np.random.default_rng(num_rows))
@@ -93,7 +93,7 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
     """Trace with free batch, and free length where the texts are padded to the longest of the batch."""
     is_padded_freely = tower.model.preprocessor(tower.modality).has_free_length
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
-    with quiet_exporter():
+    with _quiet_exporter():
         torch.onnx.export(
             tower,
             tuple(inputs.values()),
@@ -108,7 +108,7 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
 
 
 @contextmanager
-def quiet_exporter() -> Iterator[None]:
+def _quiet_exporter() -> Iterator[None]:
     """The exporter warns of its own internals and logs at every step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,14 +120,14 @@ def quiet_exporter() -> Iterator[None]:
             logging.disable(before)
 
 
-def check_graph(model: GaplessModel, modality: str, file: Path) -> float:
+def _check_graph(model: GaplessModel, modality: str, file: Path) -> float:
     """The largest difference between the graph and the model, over batches of several sizes and text lengths."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     largest = 0.0
     for num_rows in CHECKED_BATCHES:
-        inputs = sample_inputs(model, modality, num_rows)
+        inputs = _sample_inputs(model, modality, num_rows)
         with torch.no_grad():
             expected = model.embed(modality, inputs).numpy()
         found = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]

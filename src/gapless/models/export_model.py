@@ -12,7 +12,7 @@ from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.card import CardFacts, model_card
 from gapless.models.export import export_hub, export_onnx, push
-from gapless.models.foreign import load_model
+from gapless.models.load import load_model
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, figures in first["baselines"].items():
         rows[name] = [cell(column, figures, None) for column in COLUMNS]
     has_intervals = any(entry.sd for row in rows.values() for entry in row)
-    return Table(COLUMNS, rows, notes_of(results, has_intervals))
+    return Table(COLUMNS, rows, _notes_of(results, has_intervals))
 
 
 def cell(column: Column, figures: Mapping[str, Any], best: str | None) -> Cell:
@@ -52,7 +52,7 @@ def interval_of(figure: Any) -> tuple[float, float] | None:
     return None
 
 
-def notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> list[str]:
+def _notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> list[str]:
     """Split, rows, tokenizer, what is missing and why, leakage."""
     first = next(iter(results.values()))
     data = first.get("data") or {}

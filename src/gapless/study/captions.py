@@ -18,7 +18,7 @@ LATEX_CAPTION = "Scores of generated captions and of baselines that need no capt
 
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
     """Values of the template for caption runs beside each other; the baselines are those of the first run."""
-    results = dict(zip(names_of(paths), map(read_results, paths), strict=True))
+    results = dict(zip(_names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
     table = caption_table(results)
@@ -27,14 +27,14 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "name": "captions",
         "title": title,
         "subject": SUBJECT,
-        "grid": grid_of(paths, results),
-        "facts": facts_of(results),
-        "headlines": headlines_of(results, table),
+        "grid": _grid_of(paths, results),
+        "facts": _facts_of(results),
+        "headlines": _headlines_of(results, table),
         "table": table,
         "pictures": [],
         "effect": None,
-        "notes": notes_of(results),
-        "all_figures": all_figures_of(results),
+        "notes": _notes_of(results),
+        "all_figures": _all_figures_of(results),
         "methods": list(results),
         "baseline": None,
         "latex": to_latex(table, LATEX_CAPTION, label="tab:captions"),
@@ -42,13 +42,13 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
+def _names_of(paths: Sequence[Path]) -> list[str]:
     """The directories' names where these are distinct, else their paths."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The samples of the first directory, with the caption of the same row of every directory of the same data."""
     data = [data_of(result) for result in results.values()]
     read = [samples_at(path / SAMPLES) for path in paths]
@@ -59,7 +59,7 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
             "references": sample["references"],
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
             "captions": [
-                (name, one_sample[sample["id"]]["caption"], score_text(one_sample[sample["id"]].get("score")))
+                (name, one_sample[sample["id"]]["caption"], _score_text(one_sample[sample["id"]].get("score")))
                 for name, one_sample, of in zip(results, by_id, data, strict=True)
                 if of == data[0] and sample["id"] in one_sample
             ],
@@ -68,11 +68,11 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
     ]
 
 
-def score_text(score: Any) -> str:
+def _score_text(score: Any) -> str:
     return f"{score:.2f}".replace("-", "−") if isinstance(score, int | float) else ""
 
 
-def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     first = next(iter(results.values()))
     data = first.get("data") or {}
     named = {
@@ -96,7 +96,7 @@ def described(result: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "not recorded"
 
 
-def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
+def _headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
     """A few scores: the first captioner beside the caption of the nearest train image."""
     rows = [next(iter(results)), *([NEAREST] if NEAREST in table.rows else [])]
     return [
@@ -111,19 +111,19 @@ def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list
     ]
 
 
-def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
+def _notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
     first = next(iter(results.values()))
     is_ptb = first["tokenizer"] == "ptb"
     text = "The PTB tokenizer" if is_ptb else "Not the PTB tokenizer, so these scores do not compare with those"
     return [
-        *(baseline_note(name, result) for name, result in results.items()),
+        *(_baseline_note(name, result) for name, result in results.items()),
         Note("good" if is_ptb else "warn", "Tokenizer", f"{text} of published tables."),
         *(Note("warn", "Missing", f"{name} {why}.") for name, why in (first.get("missing") or {}).items()),
         leakage_note(first),
     ]
 
 
-def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
+def _baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     """Whether a captioner is clearly better than every baseline in CIDEr: their intervals do not touch."""
     others = {other: figures.get("caption/CIDEr") for other, figures in result["baselines"].items()}
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
@@ -137,6 +137,6 @@ def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     return Note("warn", "Baselines", f"{name}: not clearly above the best baseline ({best}) in CIDEr.")
 
 
-def all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def _all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     keys = sorted({key for result in results.values() for key in result["figures"]})
     return [(key, [figure_text(result["figures"].get(key)) for result in results.values()]) for key in keys]

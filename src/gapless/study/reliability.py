@@ -21,16 +21,16 @@ class Note(NamedTuple):
 def reliability_notes(comparison: Mapping[str, Any]) -> list[Note]:
     """One note per topic, from what the result files recorded."""
     return [
-        gallery_note(comparison),
-        seeds_note(comparison),
+        _gallery_note(comparison),
+        _seeds_note(comparison),
         leakage_note(comparison),
-        interval_note(comparison),
-        size_note(comparison),
-        *([differ_note(comparison)] if comparison.get("differ") else []),
+        _interval_note(comparison),
+        _size_note(comparison),
+        *([_differ_note(comparison)] if comparison.get("differ") else []),
     ]
 
 
-def gallery_note(comparison: Mapping[str, Any]) -> Note:
+def _gallery_note(comparison: Mapping[str, Any]) -> Note:
     size, split = comparison.get("gallery_size"), comparison.get("split")
     if not size:
         return Note("unknown", "Gallery", "The gallery size was not recorded: the recalls cannot be compared.")
@@ -39,7 +39,7 @@ def gallery_note(comparison: Mapping[str, Any]) -> Note:
     return Note("good", "Gallery", text)
 
 
-def seeds_note(comparison: Mapping[str, Any]) -> Note:
+def _seeds_note(comparison: Mapping[str, Any]) -> Note:
     seeds = list(comparison.get("seeds") or [])
     if not seeds:
         return Note("unknown", "Seeds", "The seeds were not recorded.")
@@ -69,7 +69,7 @@ def leakage_note(comparison: Mapping[str, Any]) -> Note:
     return Note("good", "Leakage", text)
 
 
-def interval_note(comparison: Mapping[str, Any]) -> Note:
+def _interval_note(comparison: Mapping[str, Any]) -> Note:
     groups = (comparison.get("data") or {}).get("groups")
     among = f" of {groups:,}" if isinstance(groups, int) else ""
     if comparison.get("differences"):
@@ -80,11 +80,11 @@ def interval_note(comparison: Mapping[str, Any]) -> Note:
     return Note("unknown", "Intervals", "No intervals were computed: read small differences as noise.")
 
 
-def size_note(comparison: Mapping[str, Any]) -> Note:
+def _size_note(comparison: Mapping[str, Any]) -> Note:
     size = comparison.get("n")
     text = "The plain centroid distance is biased upward, more so on few pairs; the unbiased one stands beside it."
     return Note("good" if size else "unknown", "Centroid distance", text)
 
 
-def differ_note(comparison: Mapping[str, Any]) -> Note:
+def _differ_note(comparison: Mapping[str, Any]) -> Note:
     return Note("warn", "Rows", f"The rows were measured with different {', '.join(comparison['differ'])}.")

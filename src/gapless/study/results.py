@@ -77,12 +77,12 @@ def read_studies(paths: Sequence[Path]) -> list[Study]:
     """Each comparison directory is a study; all runs and measurements given become one study, a row each."""
     if not paths:
         raise UsageError("no directory given; name comparison, run or measure directories")
-    studies = [read_comparison(path) for path in paths if (path / "compare.json").is_file()]
+    studies = [_read_comparison(path) for path in paths if (path / "compare.json").is_file()]
     singles = [path for path in paths if not (path / "compare.json").is_file()]
-    return studies + ([study_of_runs([read_run(path) for path in singles])] if singles else [])
+    return studies + ([_study_of_runs([_read_run(path) for path in singles])] if singles else [])
 
 
-def read_comparison(path: Path) -> Study:
+def _read_comparison(path: Path) -> Study:
     """A directory that `gapless compare` wrote."""
     comparison = read_json(path / "compare.json")
     kinds = {"methods": list, "table": dict}
@@ -93,21 +93,21 @@ def read_comparison(path: Path) -> Study:
     if wrong:
         raise DataRefused(f"{path / 'compare.json'}: {wrong[0]} is a {type(comparison[wrong[0]]).__name__}")
     for figures in comparison["table"].values():
-        check_figures(path / "compare.json", figures)
+        _check_figures(path / "compare.json", figures)
     runs = {
-        method: [read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
+        method: [_read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
         for method in comparison["methods"]
     }
     return Study(path, path.resolve().name, comparison, runs)
 
 
-def read_run(path: Path) -> Run:
+def _read_run(path: Path) -> Run:
     """A run directory, a measure directory, or one JSON file of results."""
     if path.is_file():
-        return Run(path.parent, results_of(path), [])
+        return Run(path.parent, _results_of(path), [])
     for name in RESULT_FILES:
         if (path / name).is_file():
-            return Run(path, results_of(path / name), read_history(path / "metrics.jsonl"))
+            return Run(path, _results_of(path / name), read_history(path / "metrics.jsonl"))
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     if (path / "config.yaml").exists():
@@ -115,16 +115,16 @@ def read_run(path: Path) -> Run:
     raise UsageError(f"{path} holds none of compare.json, {', '.join(RESULT_FILES)}; name a directory with results")
 
 
-def results_of(path: Path) -> dict[str, Any]:
+def _results_of(path: Path) -> dict[str, Any]:
     results = read_json(path)
     if not isinstance(results, dict):
         raise DataRefused(f"{path} holds a {type(results).__name__}, not an object with figures")
     figures = results.get("figures", results)
-    check_figures(path, figures)
+    _check_figures(path, figures)
     return results if "figures" in results else {"figures": figures}
 
 
-def check_figures(path: Path, figures: Any) -> None:
+def _check_figures(path: Path, figures: Any) -> None:
     """Raise DataRefused for a file without figures, or with figures that are no numbers."""
     named = {key: value for key, value in figures.items() if "/" in key} if isinstance(figures, Mapping) else {}
     if not named:
@@ -135,9 +135,9 @@ def check_figures(path: Path, figures: Any) -> None:
             raise DataRefused(f"{path}: {key} is no number, but {str(value)[:60]!r}")
 
 
-def study_of_runs(runs: Sequence[Run]) -> Study:
+def _study_of_runs(runs: Sequence[Run]) -> Study:
     """A study with a row for each run; where the runs' splits or data differ, a note says so."""
-    rows = dict(zip(row_names(runs), runs, strict=True))
+    rows = dict(zip(_row_names(runs), runs, strict=True))
     shared = {
         key: runs[0].results[key]
         for key in SHARED_BY_RUNS
@@ -154,13 +154,13 @@ def study_of_runs(runs: Sequence[Run]) -> Study:
         },
         "seeds": sorted({run.results["seed"] for run in runs if run.results.get("seed") is not None}),
         "differ": differ,
-        "table": {name: {key: as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
+        "table": {name: {key: _as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
     }
     title = runs[0].path.resolve().name if len(runs) == 1 else f"{len(runs)} runs"
     return Study(runs[0].path, title, comparison, {name: [run] for name, run in rows.items()})
 
 
-def row_names(runs: Sequence[Run]) -> list[str]:
+def _row_names(runs: Sequence[Run]) -> list[str]:
     """Names of the runs: method and seed, with the directory where these are not distinct."""
 
     def short(run: Run) -> str:
@@ -174,7 +174,7 @@ def row_names(runs: Sequence[Run]) -> list[str]:
     return [f"{name} ({run.path})" for name, run in zip(names, runs, strict=True)]
 
 
-def as_mean(figure: Any) -> dict[str, Any]:
+def _as_mean(figure: Any) -> dict[str, Any]:
     """A figure of one run in the layout of a figure over seeds; a spread over k-means seeds is not one over runs."""
     if isinstance(figure, Mapping):
         return {**figure, "mean": figure.get("value", figure.get("mean")), "sd": None}

@@ -42,7 +42,7 @@ class LossRules(TrainerCallback):
         after_step(self.loss)
 
 
-def closes_epoch(state: TrainerState) -> bool:
+def _closes_epoch(state: TrainerState) -> bool:
     """Whether the step just done is the last of its epoch, or of the training."""
     return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
 
@@ -57,7 +57,7 @@ class EpochBeforeCheckpoint(TrainerCallback):
         self.is_waiting = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save and closes_epoch(state):
+        if control.should_save and _closes_epoch(state):
             control.should_save, self.is_waiting = False, True
 
     def on_epoch_end(
@@ -99,7 +99,7 @@ class StopRequest(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Transformers ends the epoch wherever training stops; what belongs to its end comes when it is reached."""
-        if control.should_training_stop and self.was_made and not closes_epoch(state):
+        if control.should_training_stop and self.was_made and not _closes_epoch(state):
             control.should_log = control.should_evaluate = control.should_save = False
 
 

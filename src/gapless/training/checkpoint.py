@@ -11,7 +11,7 @@ SEAL = "seal.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def files_of(directory: Path) -> dict[str, Path]:
+def _files_of(directory: Path) -> dict[str, Path]:
     """Everything below a checkpoint but its directories and its seal."""
     entries = {str(entry.relative_to(directory)): entry for entry in entries_below(directory)}
     return {
@@ -21,7 +21,7 @@ def files_of(directory: Path) -> dict[str, Path]:
 
 def seal(directory: Path) -> None:
     """Write the digests of all files of a finished checkpoint; it is the last file written."""
-    write_json(directory / SEAL, {name: sha256_of(file) for name, file in files_of(directory).items()})
+    write_json(directory / SEAL, {name: sha256_of(file) for name, file in _files_of(directory).items()})
 
 
 def publish(written: Path, final: Path) -> None:
@@ -43,7 +43,7 @@ def fault_of(directory: Path) -> str | None:
         sealed = read_json(directory / SEAL)
         if not isinstance(sealed, dict) or (directory / SEAL).read_text() != json_text(sealed):
             return f"{SEAL} is damaged"
-        present = files_of(directory)
+        present = _files_of(directory)
         if present.keys() != sealed.keys():
             return f"files are missing or extra: {', '.join(sorted(present.keys() ^ sealed.keys()))}"
         changed = [name for name, file in present.items() if not file.is_file() or sha256_of(file) != sealed[name]]

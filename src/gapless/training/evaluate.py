@@ -28,7 +28,7 @@ EMBEDDINGS = "embeddings.safetensors"
 POSITIVES = "positives"  # a column of this name says which rows show one item
 
 
-def read_run(directory: Path) -> dict[str, Any]:
+def _read_run(directory: Path) -> dict[str, Any]:
     """The configuration of a finished run."""
     if not (directory / "config.yaml").exists():
         raise UsageError(f"{directory} is not a run: it has no config.yaml")
@@ -115,7 +115,7 @@ def evaluate(
         DataRefused: a split of one row.
     """
     directory, manifest = Path(run), Manifest.of(data)
-    config = read_run(directory)
+    config = _read_run(directory)
     rows = comparable_rows(manifest, split)
     place = directory if out is None else Path(out)
     refuse_other_figures(place, split, manifest.fingerprint)

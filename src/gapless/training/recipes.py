@@ -12,7 +12,7 @@ from gapless.losses.base import METHODS, changes_of
 from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.modalities.image import small_resnet
 from gapless.modalities.text import small_bert
-from gapless.models.spec import modality_spec
+from gapless.models.modality_specs import modality_specs
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,9 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.anchor not in self.modalities:
-            raise unknown_name("anchor modality", self.anchor, self.modalities)
-        for name, spec in self.modalities.items():
-            modality_spec(name, spec)
-        for name, value in (("embedding_dim", self.embedding_dim), ("micro_batch_size", self.micro_batch_size or 1)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        modality_specs(self.modalities, self.anchor, self.embedding_dim)
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise UsageError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
 
 
 def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
-from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
@@ -105,7 +105,7 @@ def training_arguments(
     chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
-    chosen |= selection(chosen, primary)
+    chosen |= _selection(chosen, primary)
     # YAML reads a bare `no` as False
     chosen = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in chosen.items()}
     try:
@@ -114,7 +114,7 @@ def training_arguments(
         raise UsageError(f"training: {error}") from None
 
 
-def selection(chosen: Mapping[str, Any], primary: str) -> dict[str, Any]:
+def _selection(chosen: Mapping[str, Any], primary: str) -> dict[str, Any]:
     """By which figure the best checkpoint is chosen and which way that one is better, where the recipe leaves it open.
 
     Left to itself, transformers looks for a loss on validation rows, which nothing computes here, and takes every other
@@ -146,7 +146,7 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
         spec = specs[name]
         source = getattr(spec.encoder, "pretrained", None)
         if source and spec.input.tokenizer != "open_clip":
-            tokenizers[name] = pretrained_tokenizer(source)
+            tokenizers[name] = _pretrained_tokenizer(source)
         elif not source:
             tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec.input.max_length)
             encoder = config.modalities[name]["encoder"]
@@ -159,7 +159,7 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
         raise UsageError(f"the recipe cannot be built ({type(error).__name__}: {error})") from None
 
 
-def pretrained_tokenizer(source: str) -> Any:
+def _pretrained_tokenizer(source: str) -> Any:
     try:
         return saved_tokenizer(source)
     except (OSError, ValueError) as error:
@@ -207,7 +207,7 @@ def train_run(
         check_modalities(model, train_rows)
         write_request(run, arguments, out)
         if arguments.process_index == 0:
-            say_where_nothing_is_evaluated(manifest, settings)
+            _say_where_nothing_is_evaluated(manifest, settings)
         trainer = AlignerTrainer(
             model,
             arguments,
@@ -227,7 +227,7 @@ def train_run(
     return passed_over
 
 
-def say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
+def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
     """A sentence on stderr where evaluations are asked for and the validation split has too few rows for one."""
     count = manifest.rows_per_split().get(VALIDATION, 0)
     if count < MIN_ROWS and settings.training.get("eval_strategy", "no") not in ("no", False):
@@ -249,7 +249,7 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
         yield
         return
     if resume:
-        check_is_run(out)
+        _check_is_run(out)
     else:
         check_new_directory(out)
     with only_writer(out):
@@ -278,11 +278,11 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
     if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
     if is_writer:
-        save_whole(trainer.whole_model, out / "model")
+        _save_whole(trainer.whole_model, out / "model")
     trainer.accelerator.wait_for_everyone()
 
 
-def save_whole(model: PreTrainedModel, directory: Path) -> None:
+def _save_whole(model: PreTrainedModel, directory: Path) -> None:
     """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
     for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -303,7 +303,7 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
 
 def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
-    check_is_run(out)
+    _check_is_run(out)
     try:
         started = read_yaml(out / "config.yaml")
     except DataRefused as error:
@@ -312,6 +312,6 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     return newest_valid(out / "checkpoints")
 
 
-def check_is_run(out: Path) -> None:
+def _check_is_run(out: Path) -> None:
     if not (out / "config.yaml").exists():
         raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")

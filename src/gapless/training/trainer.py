@@ -35,12 +35,12 @@ METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
 
 
-def plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+def _plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Sorted by name, so that sums that went through a file are logged in the order of those that did not."""
     return {name: float(values[name]) for name in sorted(values)}
 
 
-def check_best(checkpoint: Path) -> None:
+def _check_best(checkpoint: Path) -> None:
     """The end of the training loads the best checkpoint: it must be there, and whole.
 
     Raises:
@@ -131,7 +131,7 @@ class RunTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.num_summed:
             # The loss too: that of transformers forgets at a resume what came before it.
-            logs |= {name: value / self.num_summed for name, value in plain_floats(self.sums).items()}
+            logs |= {name: value / self.num_summed for name, value in _plain_floats(self.sums).items()}
             self.sums, self.num_summed = {}, 0
         super().log(logs, start_time)
 
@@ -177,11 +177,11 @@ class RunTrainer(Trainer):
             best = Path(str(self.args.output_dir)) / Path(recorded).name
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
             if self.args.load_best_model_at_end:
-                check_best(best)
+                _check_best(best)
         return found
 
     def _load_best_model(self) -> None:
-        check_best(Path(str(self.state.best_model_checkpoint)))
+        _check_best(Path(str(self.state.best_model_checkpoint)))
         super()._load_best_model()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -229,7 +229,7 @@ class RunTrainer(Trainer):
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
         if (written / TRAINER_STATE_NAME).exists():  # transformers writes NaN where a loss was none
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
-        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": plain_floats(self.sums)})
+        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
         publish(written, final)

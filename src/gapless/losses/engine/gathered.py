@@ -94,7 +94,7 @@ def gathered_symmetric_info_nce(
         positives: [row] integers of this rank, comparable between ranks, or None.
         ranks: who shares the batch.
     """
-    refuse_transforms(anchor, *others)
+    _refuse_transforms(anchor, *others)
     columns = ranks.gather(at_least_fp32(anchor))
     column_positives = None if positives is None else ranks.gather(positives)
     return [
@@ -113,7 +113,7 @@ def gathered_symmetric_info_nce(
     ]
 
 
-def refuse_transforms(*tensors: Tensor) -> None:
+def _refuse_transforms(*tensors: Tensor) -> None:
     if is_transformed(*tensors):
         raise ValueError(
             "over several ranks the loss cannot be followed by torch.func or forward-mode differentiation: "

@@ -104,11 +104,11 @@ def info_nce_share(
     rows, columns = at_one_precision(rows, columns)
     scale = at_least_fp32(logit_scale) if isinstance(logit_scale, Tensor) else rows.new_full((), logit_scale)
     inputs = (rows, columns, scale)
-    needed = needs_gradient(*inputs)
-    tile = tile_size or default_tile(rows)
+    needed = _needs_gradient(*inputs)
+    tile = tile_size or _default_tile(rows)
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         queries, own = rows * scale, slice(first, first + len(rows))
-        whole = partition(queries, columns, tile, needed, merge_logsumexp)
+        whole = _partition(queries, columns, tile, needed, merge_logsumexp)
         for_rows, for_columns = whole.for_queries, whole.for_keys
         if row_positives is None or column_positives is None:
             row_positive = column_positive = pairwise_cosine(queries, columns[own])
@@ -116,7 +116,7 @@ def info_nce_share(
                 for_rows.sub_(columns[own], alpha=2)
                 for_columns[own].sub_(queries, alpha=2)
         else:
-            within = partition_of_positives(
+            within = _partition_of_positives(
                 queries, columns, row_positives, column_positives, min(tile, POSITIVES_TILE), needed, merge_logsumexp
             )
             row_positive, column_positive = within.per_query, within.per_key[own]
@@ -143,7 +143,7 @@ class Partition(NamedTuple):
     for_keys: Tensor
 
 
-def partition(
+def _partition(
     queries: Tensor, keys: Tensor, tile: int, needed: bool, merge_logsumexp: Callable[[Tensor], Tensor]
 ) -> Partition:
     """Over all keys and all queries."""
@@ -155,7 +155,7 @@ def partition(
     return Partition(per_query, per_key, *softmax_products(queries, keys, per_query, per_key, None, None, tile, kept))
 
 
-def partition_of_positives(
+def _partition_of_positives(
     queries: Tensor,
     keys: Tensor,
     query_positives: Tensor,
@@ -173,11 +173,11 @@ def partition_of_positives(
     gradients = (kept, kept)
     if needed:
         gradients = softmax_products(queries, keys, per_query, per_key, *sorted_positives, tile, kept)
-        gradients = (put_back(gradients[0], query_order), put_back(gradients[1], key_order))
-    return Partition(put_back(per_query, query_order), put_back(per_key, key_order), *gradients)
+        gradients = (_put_back(gradients[0], query_order), _put_back(gradients[1], key_order))
+    return Partition(_put_back(per_query, query_order), _put_back(per_key, key_order), *gradients)
 
 
-def put_back(x: Tensor, order: Tensor) -> Tensor:
+def _put_back(x: Tensor, order: Tensor) -> Tensor:
     """Undo `x = original[order]`."""
     return torch.empty_like(x).index_copy_(0, order, x)
 
@@ -197,9 +197,9 @@ def gaussian_kernel_share(
     The gradient is this rank's part of it, times `gradient_factor`; see `info_nce_share` for the rest.
     """
     points = at_least_fp32(points)
-    needed = needs_gradient(points)
+    needed = _needs_gradient(points)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        tile = tile_size or default_tile(points)
+        tile = tile_size or _default_tile(points)
         order, in_order = None, points
         every_pair = torch.full((), len(points) * (len(points) - 1), device=points.device)
         num_pairs = every_pair if positives is None else num_pairs_apart(positives)
@@ -215,7 +215,7 @@ def gaussian_kernel_share(
         gradient = kernel_products.addcmul_(in_order, kernel_sums[:, None], value=-1)
         gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
-            gradient = put_back(gradient, order)
+            gradient = _put_back(gradient, order)
     return with_gradient(value, (points,), (gradient,), formula)
 
 
@@ -286,9 +286,9 @@ def with_gradient(
     return result
 
 
-def needs_gradient(*tensors: Tensor) -> bool:
+def _needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def default_tile(x: Tensor) -> int:
+def _default_tile(x: Tensor) -> int:
     return CPU_TILE if x.device.type == "cpu" else ACCELERATOR_TILE

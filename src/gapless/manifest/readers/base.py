@@ -23,7 +23,7 @@ from gapless.core.registry import Registry
 from gapless.manifest.build import build_manifest
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.rows import RawRow
+from gapless.manifest.raw_rows import RawRow
 
 Names = tuple[str, ...]
 

@@ -22,6 +22,7 @@ from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -35,7 +36,6 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile
-from gapless.manifest.rows import FileSource, RawRow, faulty_row
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 
@@ -140,7 +140,7 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
 def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver) -> Iterator[RawRow]:
     reports, odd = _reports(table, keys)
     yield from odd
-    names = sorted_names(root, table.path, passed_over)
+    names = _sorted_names(root, table.path, passed_over)
     # Every header comes first: the last file of a folder may be what joins two studies.
     files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
     passed_over.say()
@@ -222,7 +222,7 @@ def _path_key(value: object) -> str:
     return str(PurePosixPath(text)) if text else ""
 
 
-def sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
+def _sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
     """Every file that may be an image, by its path below `root`, in an order that no file system changes.
 
     Links to files are listed; links to folders are not followed, since they may lead in a circle.

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gapless.core.errors import DataRefused
+from gapless.manifest.raw_rows import RawRow, faulty_row
 from gapless.manifest.readers.passed_over import PassedOver, leftover
-from gapless.manifest.rows import RawRow, faulty_row
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".dcm")
 NO_LINE = "an image that no line of the text files names"

@@ -11,8 +11,8 @@ from typing import Any
 from gapless.core.errors import UsageError
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import RawRow
 from gapless.manifest.readers.base import READERS, Reader, ReaderOptions, Reading
-from gapless.manifest.rows import RawRow
 from gapless.manifest.verify import encode_png
 from gapless.phantom.acquisition import draw_figure
 from gapless.phantom.captions import write_caption

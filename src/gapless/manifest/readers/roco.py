@@ -17,10 +17,10 @@ from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.manifest.build import clean_text
 from gapless.manifest.manifest import SPLITS, Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row, select_licences
 from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, say_absent
-from gapless.manifest.rows import FileSource, RawRow, faulty_row, select_licences
 
 KINDS = ("radiology", "non-radiology")
 LABELS = ("kind", "semantic_type")
@@ -61,7 +61,7 @@ def _read(sources: Sequence[str | Path], options: RocoOptions) -> Reading:
     """Raises UsageError: no such tree, unknown split or kind."""
     source = Path(sources[0])
     folders = roco_folders(source, options.splits, options.kinds)
-    root = roco_root(source)
+    root = _roco_root(source)
     say_absent(root, [split for split in options.splits if split not in {split for split, _, _ in folders}])
     passed_over = PassedOver("files")
     build = BuildOptions(
@@ -76,7 +76,7 @@ def _read(sources: Sequence[str | Path], options: RocoOptions) -> Reading:
     return Reading(select_licences(roco_rows(folders, passed_over), options.licences), build)
 
 
-def roco_root(source: Path) -> Path:
+def _roco_root(source: Path) -> Path:
     """The folder with the splits."""
     root = source / "data" if (source / "data").is_dir() else source
     if not any((root / split / kind).is_dir() for split in SPLITS for kind in KINDS):
@@ -86,7 +86,7 @@ def roco_root(source: Path) -> Path:
 
 def roco_folders(source: Path, splits: Sequence[str], kinds: Sequence[str]) -> list[tuple[str, str, Path]]:
     """(split, kind, folder) of what is asked for and there."""
-    root = roco_root(source)
+    root = _roco_root(source)
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
@@ -115,10 +115,10 @@ def roco_rows(folders: Sequence[tuple[str, str, Path]], passed_over: PassedOver 
 
 def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -> Iterator[RawRow]:
     name = f"{split}/{kind}"
-    captions, odd_captions = read_column(folder / "captions.txt", name)
+    captions, odd_captions = _read_column(folder / "captions.txt", name)
     licences, odd_licences = read_licences(folder / "licences.txt", name)
-    links, odd_links = read_column(folder / "dlinks.txt", name)
-    types, odd_types = read_column(folder / "semtypes.txt", name)
+    links, odd_links = _read_column(folder / "dlinks.txt", name)
+    types, odd_types = _read_column(folder / "semtypes.txt", name)
     yield from (*odd_captions, *odd_licences, *odd_links, *odd_types)
     # The folder of images is the root: it may be a link to a larger disk.
     images = ImageFolder(folder / "images", passed_over)
@@ -148,7 +148,7 @@ def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -
         )
 
 
-def read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
+def _read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
     """({id: rest of the line}, rows for lines without an id or with one seen before)."""
     values: dict[str, str] = {}
     odd = []
@@ -225,7 +225,7 @@ def roco_coverage(source: str | Path) -> dict[str, dict[str, int]]:
     """How many of the named images are there: split/kind -> {"named", "present"}."""
     coverage = {}
     for split, kind, folder in roco_folders(Path(source), SPLITS, KINDS):
-        ids = {*read_column(folder / "captions.txt", "")[0], *read_licences(folder / "licences.txt", "")[0]}
+        ids = {*_read_column(folder / "captions.txt", "")[0], *read_licences(folder / "licences.txt", "")[0]}
         images = ImageFolder(folder / "images", PassedOver("files"))
         coverage[f"{split}/{kind}"] = {"named": len(ids), "present": sum(map(images.has, ids))}
     return coverage

@@ -19,11 +19,11 @@ from gapless.core.errors import UsageError, listed, unknown_name
 from gapless.core.values import name_of
 from gapless.manifest.manifest import SPLITS, Manifest, split_named
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, faulty_row, select_licences
 from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, leftover, say_absent
 from gapless.manifest.readers.rocov2_context import Context, columns, read_context
-from gapless.manifest.rows import BytesSource, FileSource, RawRow, faulty_row, select_licences
 from gapless.tables.tables import columns_of, image_cell, read_lines, texts_of
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gapless.core.values import name_of, text_of
-from gapless.manifest.rows import RawRow, faulty_row
+from gapless.manifest.raw_rows import RawRow, faulty_row
 from gapless.tables.table_format import Cells
 from gapless.tables.tables import read_lines
 

@@ -17,6 +17,7 @@ from gapless.core.values import name_of, text_of
 from gapless.images.pixels import ImageRefused
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions
+from gapless.manifest.raw_rows import RawRow, faulty_row, file_identity
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -31,7 +32,6 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.passed_over import PassedOver
 from gapless.manifest.readers.shard_files import Shard, find_shards
 from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Member, Sample, read_samples
-from gapless.manifest.rows import RawRow, faulty_row, file_identity
 from gapless.tables.tables import texts_of
 
 CAPTION_SUFFIXES = ("txt", "text", "caption")

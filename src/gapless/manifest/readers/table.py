@@ -17,6 +17,7 @@ from gapless.core.values import name_of, text_of
 from gapless.manifest.image_paths import SeveralFiles, name_below
 from gapless.manifest.manifest import Manifest, split_named
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -28,7 +29,6 @@ from gapless.manifest.readers.base import (
     ReaderOptions,
     Reading,
 )
-from gapless.manifest.rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.tables.table_format import DETECT, Cells, LineCount, TextOptions
 from gapless.tables.tables import check_columns, find_cell_fault, holds_bytes, image_cell, read_lines, texts_of
 

@@ -67,27 +67,27 @@ def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
 def _add(samples: dict[str, Sample], member: tarfile.TarInfo, passed_over: PassedOver, path: Path) -> None:
     # One spelling of a name: `./a.png` and `a.png`, Windows' backslashes, the decomposed letters of macOS.
     name = unicodedata.normalize("NFC", str(PurePosixPath(member.name.replace("\\", "/"))))
-    prefix, suffix = split_name(name)
+    prefix, suffix = _split_name(name)
     reason = leftover(name) or (None if suffix else "no suffix, so in no sample")
     if reason is not None:
         passed_over.add(reason, f"{path.name}: {member.name}")
         return
     sample = samples.setdefault(prefix, Sample(prefix, len(samples) + 1))
-    fault = member_fault(member, suffix)
+    fault = _member_fault(member, suffix)
     if fault is None and suffix in sample.members:
         fault = "repeated member", f"{member.name[:200]} is there twice: pack the shard anew with one of them"
     sample.fault = sample.fault or fault
     sample.members.setdefault(suffix, Member(member.name, member.offset_data, member.size))
 
 
-def split_name(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """("folder/0001", "seg.png") of "folder/0001.seg.png"."""
     folder, slash, last = name.rpartition("/")
     stem, _, suffix = last.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
+def _member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
     """Why a member must not be read."""
     name = member.name[:200]
     parts = PurePosixPath(member.name.replace("\\", "/"))

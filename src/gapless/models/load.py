@@ -9,21 +9,16 @@
 A name that is no local path is asked of the hub.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
-
-import torch
-from torch import Tensor
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
 from gapless.models.image_processors import image_input_of, image_processor_config
-from gapless.models.loading import loading, network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import loading, network_or_usage, saved_tokenizer
 from gapless.models.spec import Pooling
 from gapless.models.tokenizers import OpenClipTokenizer
 
@@ -54,12 +49,12 @@ def load_model(sources: Sequence[str | Path]) -> GaplessModel:
     """
     names = [str(source) for source in sources]
     with loading(" ".join(names)):
-        return model_named(names)
+        return _model_named(names)
 
 
-def model_named(names: list[str]) -> GaplessModel:
+def _model_named(names: list[str]) -> GaplessModel:
     if all("=" in name and not Path(name).exists() for name in names):
-        return load_pair(dict(name.split("=", 1) for name in names))
+        return _load_pair(dict(name.split("=", 1) for name in names))
     if len(names) != 1:
         raise UsageError(f"one model, or several MODALITY=DIRECTORY, got {' '.join(names)}")
     name = names[0]
@@ -69,14 +64,14 @@ def model_named(names: list[str]) -> GaplessModel:
     if (path / "open_clip_config.json").exists() and not (path / "config.json").exists():
         name = f"local-dir:{name}"
     if name.startswith(("local-dir:", "hf-hub:")) or ("@" in name and not path.exists()):
-        return load_open_clip_model(name)
+        return _load_open_clip_model(name)
     if path.exists() and not (path / "config.json").exists():
         raise DataRefused(f"{path} is not a model: it lacks config.json")
-    if not path.exists() and name in open_clip_names():
+    if not path.exists() and name in _open_clip_names():
         raise UsageError(f"{name} is an architecture without weights; give {name}@CHECKPOINT")
     if not path.exists() and (path.is_absolute() or name.startswith(".") or len(path.parts) > 2):
         raise UsageError(f"{name} does not exist")  # a name on the hub is one word, or two with a slash
-    model_type = config_of(name).model_type
+    model_type = _config_of(name).model_type
     if model_type == GaplessConfig.model_type:
         return GaplessModel.from_pretrained(name)
     if model_type not in TOWERS:
@@ -85,10 +80,10 @@ def model_named(names: list[str]) -> GaplessModel:
             f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({known} do); "
             "give separate encoders as image=DIR text=DIR"
         )
-    return load_pair(dict.fromkeys(TOWERS[model_type], name))
+    return _load_pair(dict.fromkeys(TOWERS[model_type], name))
 
 
-def open_clip_names() -> list[str]:
+def _open_clip_names() -> list[str]:
     try:
         import open_clip
     except ImportError:
@@ -97,7 +92,7 @@ def open_clip_names() -> list[str]:
     return names
 
 
-def config_of(source: str) -> Any:
+def _config_of(source: str) -> Any:
     """The transformers configuration of a directory or hub name."""
     from transformers import AutoConfig
 
@@ -112,20 +107,20 @@ def config_of(source: str) -> Any:
         raise network_or_usage(source, error) from None
 
 
-def load_pair(sources: dict[str, str]) -> GaplessModel:
+def _load_pair(sources: dict[str, str]) -> GaplessModel:
     """A model of one transformers encoder per modality, with identity heads."""
     modalities, tokenizers = {}, {}
     for name, source in sources.items():
         directory, _, pooling = source.partition("@")
         if pooling and pooling not in get_args(Pooling):
             raise unknown_name("pooling", pooling, get_args(Pooling))
-        modalities[name], tokenizer = transformers_modality(directory, name, pooling)
+        modalities[name], tokenizer = _transformers_modality(directory, name, pooling)
         if tokenizer is not None:
             tokenizers[name] = tokenizer
-    return with_identity_heads(modalities, tokenizers)
+    return _with_identity_heads(modalities, tokenizers)
 
 
-def with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
+def _with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
     """Assemble; the encoders share a space where their sizes are one, as those of a CLIP do."""
     model = assemble(GaplessConfig(modalities, embedding_dim=None), tokenizers)
     sizes = {cast(int, encoder.output_size) for encoder in model.encoders.values()}
@@ -138,9 +133,9 @@ def with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, A
     return model.train(False)
 
 
-def transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
+def _transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
     """A modality's description from a directory or hub name, and its tokenizer when it takes text."""
-    config = config_of(source)
+    config = _config_of(source)
     encoder: dict[str, Any] = {"kind": "transformers", "pretrained": source, "trainable": False}
     towers = TOWERS.get(config.model_type)
     if towers is not None and modality not in towers:
@@ -151,7 +146,7 @@ def transformers_modality(source: str, modality: str, pooling: str = "") -> tupl
     elif is_image:
         usual = "cls" if config.model_type in POOLED_BY_CLASS_TOKEN else "pooler"
     else:
-        usual = sentence_pooling(Path(source))
+        usual = _sentence_pooling(Path(source))
     encoder["pooling"] = pooling or usual
     if is_image:
         return {"input": image_input_of(source), "encoder": encoder, "head": []}, None
@@ -167,7 +162,7 @@ def transformers_modality(source: str, modality: str, pooling: str = "") -> tupl
     return {"input": taken, "encoder": encoder, "head": []}, tokenizer
 
 
-def sentence_pooling(directory: Path) -> str:
+def _sentence_pooling(directory: Path) -> str:
     """How a sentence-transformers directory pools; the mean for any other text encoder."""
     listed = directory / "modules.json"
     if not listed.exists():
@@ -186,13 +181,13 @@ def sentence_pooling(directory: Path) -> str:
     return str(found[0])
 
 
-def load_open_clip_model(source: str) -> GaplessModel:
+def _load_open_clip_model(source: str) -> GaplessModel:
     """Both towers of an open_clip model, with its preprocessing and tokenizer."""
     model, config = load_open_clip(source)
     import open_clip
 
-    text, tokenizer = open_clip_text_input(open_clip_parts(source)[0], config["text_cfg"])
-    inputs = {"image": open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
+    text, tokenizer = _open_clip_text_input(open_clip_parts(source)[0], config["text_cfg"])
+    inputs = {"image": _open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
     modalities, encoders = {}, {}
     for name, tower in {"image": "visual", "text": "text"}.items():
         asked = {"kind": "open_clip", "tower": tower, "trainable": False}
@@ -204,7 +199,7 @@ def load_open_clip_model(source: str) -> GaplessModel:
     return ours.train(False)
 
 
-def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
+def _open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
     size = config["size"]
     if isinstance(size, (list, tuple)):
         size = size[0]
@@ -221,7 +216,7 @@ def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """open_clip's own tokenizer needs no file; one of transformers is saved with the model."""
     from open_clip import get_tokenizer
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
@@ -239,19 +234,3 @@ def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, A
     if not isinstance(tokenizer, HFTokenizer):
         raise UsageError(f"{name} has a tokenizer that cannot be saved; use its transformers directory")
     return {"kind": "text", "max_length": length, "padding": "max_length"}, tokenizer.tokenizer
-
-
-@torch.no_grad()
-def fingerprint_of(model: GaplessModel) -> str:
-    """sha256 of what decides the embeddings: the description of the modalities and every weight but the loss's."""
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("loss.")}
-    return weights_digest(model.config.modalities, weights)
-
-
-def weights_digest(description: Any, weights: Mapping[str, Tensor]) -> str:
-    """sha256 of a description and of weights, whatever their order."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=list).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
