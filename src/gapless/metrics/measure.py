@@ -14,6 +14,7 @@ from gapless.metrics.catalogue import PairInputs, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
+from gapless.metrics.neighbours import num_other
 from gapless.metrics.positives import item_figures
 from gapless.metrics.retrieval import (
     RECALL_AT,
@@ -337,15 +338,16 @@ def _mixed_figures(
     first: str, second: str, scan: PairScan, groups: GroupSums, num_modalities: int, figures: dict[str, Figure]
 ) -> dict[str, Figure]:
     assert scan.within is not None
-    assert scan.other_neighbours is not None
+    assert scan.inside is not None
+    assert scan.across is not None
     counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
     result = {f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in RECALL_AT}
     num_rows = len(scan.cosine)
     num_neighbours = min(NUM_NEIGHBOURS, 2 * num_rows - 1)
     expected_own = (num_rows - 1) / (2 * num_rows - 1)
     mixing, bias = [], []
-    for other in scan.other_neighbours:
-        share = other / num_neighbours
+    for inside, across in zip(scan.inside, scan.across, strict=True):
+        share = num_other(inside, across) / num_neighbours
         mixing.append(mean_figure(share, groups))
         bias.append(mean_figure(1 - share - expected_own, groups))
     result["gap/mixing@10"] = combine(mixing)
