@@ -17,6 +17,8 @@ GAP_COLUMNS = (
     "gap/centroid_distance_unbiased",
     "gap/true_pair_cosine",
     "gap/true_pair_angle_deg",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
 )
 RECALLS = ("R@1", "R@5", "R@10")
 GROUPING_COLUMNS = ("grouping/v_measure", "grouping/ami", "grouping/knn_accuracy")
@@ -140,7 +142,11 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
         for recall in RECALLS
     ]
     grouping = [Column(key, "grouping %") for key in GROUPING_COLUMNS]
-    further = [Column(entry.key, entry.family) for entry in further_figures() if entry.key in keys]
+    further = [
+        Column(entry.key, entry.family)
+        for entry in further_figures()
+        if entry.key in keys and entry.in_tables and entry.key not in GAP_COLUMNS
+    ]
     return gap + retrieval + grouping + further
 
 
