@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from gapless.core.errors import unknown_name
@@ -111,6 +112,45 @@ def measure(
     if num_bootstrap:
         result |= bootstrap(figures, num_groups, num_bootstrap, seed)
     return result
+
+
+def measure_under_draws(
+    embeddings: Mapping[str, Any],
+    draws: Tensor,
+    groups: Any = None,
+    *,
+    captions: Sequence[str] | None = None,
+    positives: Any = None,
+    include: Sequence[str] = ("gap", "retrieval", "mixed", "further"),
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Figures of embeddings, and their values under draws of groups that the caller made.
+
+    Whoever compares models on several sets of rows draws the groups of all sets once and adds the replicates up.
+
+    Args:
+        embeddings, groups, captions, positives, include, seed: as in `measure`.
+        draws: [replicate, group] how often each group is drawn, groups in the order of their sorted names.
+
+    Returns:
+        key -> [1 + replicate] float64: the figure itself, then its value under each draw; figures that cannot be
+        resampled have NaN there.
+    """
+    figures, _, num_groups = _figures(
+        embeddings, None, groups, captions, positives, None, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
+    )
+    if draws.ndim != 2 or draws.shape[1] != num_groups:
+        raise ValueError(f"expected draws of {num_groups} groups, got shape {tuple(draws.shape)}")
+    undefined = torch.full((len(draws),), math.nan, dtype=torch.float64)
+    return {
+        key: torch.cat(
+            [
+                torch.tensor([figure.value], dtype=torch.float64),
+                undefined if figure.replicates is None else figure.replicates(draws),
+            ]
+        )
+        for key, figure in figures.items()
+    }
 
 
 def measure_difference(

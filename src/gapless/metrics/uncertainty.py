@@ -139,6 +139,19 @@ def bootstrap(
     return result
 
 
+def percentile_interval(values: np.ndarray) -> Interval:
+    """The 95 % percentile interval of a figure that was resampled elsewhere.
+
+    Args:
+        values: [1 + replicate]: the figure, then its value under each draw of groups.
+
+    >>> percentile_interval(np.array([0.5, 0.4, 0.5, 0.6]))["value"]
+    0.5
+    """
+    low, high = _bounds(values[1:]) if len(values) > 1 else (None, None)
+    return {"value": float(values[0]), "low": low, "high": high}
+
+
 def _bounds(replicates: np.ndarray) -> tuple[float | None, float | None]:
     defined = replicates[np.isfinite(replicates)]
     if len(defined) < (1 - UNDEFINED_SHARE) * len(replicates):

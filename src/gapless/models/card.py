@@ -7,6 +7,7 @@ from typing import Any
 
 from gapless.metrics.catalogue import label_of, required_entry
 from gapless.models.aligner import GaplessModel
+from gapless.models.choice import markdown_choice
 
 UNKNOWN = "not recorded"
 SHOWN = (
@@ -97,7 +98,7 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 ## How it was made
 
 {made_lines(model, results)}
-
+{choice_lines(results)}
 ## Data and licences
 
 - source: {source_of(data.get("source"))}
@@ -160,6 +161,14 @@ def made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
+
+
+def choice_lines(results: Mapping[str, Any]) -> str:
+    """The candidates that a method was chosen from, where there was a choice."""
+    choice = results.get("choice")
+    if not isinstance(choice, Mapping):
+        return ""
+    return f"\n## How the method was chosen\n\n{markdown_choice(choice)}\n"
 
 
 def counted(rows: Any) -> str:

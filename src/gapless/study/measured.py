@@ -16,11 +16,12 @@ from safetensors.numpy import save
 from gapless.core.errors import DataRefused, GaplessError, unknown_name
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_json
 from gapless.core.results import Result
-from gapless.core.values import cells_of, names_of, text_of
+from gapless.core.values import names_of
 from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.main_label import label_columns, main_label
 from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
 from gapless.manifest.manifest import Manifest
-from gapless.metrics.labels import described_label, label_codes, telling_label
+from gapless.metrics.labels import described_label, label_codes
 from gapless.metrics.measure import measure
 from gapless.study.map import write_map
 from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
@@ -119,7 +120,7 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
     """The figures, and what they were measured on."""
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
-    name = label or _main_label(rows)
+    name = label or main_label(rows)
     sizes = {modality: matrix.shape[1] for modality, matrix in rows.embeddings.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{modality} {size}" for modality, size in sizes.items())
@@ -167,25 +168,8 @@ def _notes_on_rows(whole: EmbeddingSet, rows: EmbeddingSet, split: str) -> list[
 
 
 def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
-    sentence = None if label is not None else described_label(_main_label(rows), _label_columns(rows))
+    sentence = None if label is not None else described_label(main_label(rows), label_columns(rows))
     return [sentence] if sentence else []
-
-
-def _main_label(rows: EmbeddingSet) -> str | None:
-    """The column of labels that grouping figures are about where none is named."""
-    return telling_label(_label_columns(rows), rows.groups)
-
-
-def _label_columns(rows: EmbeddingSet) -> dict[str, Any]:
-    """The labels without the column that says which rows show one item, under whatever name."""
-
-    def is_positives(values: Any) -> bool:
-        try:
-            return rows.positives is not None and [text_of(cell) for cell in cells_of(values)] == rows.positives
-        except ValueError:
-            return False
-
-    return {name: values for name, values in rows.labels.items() if not is_positives(values)}
 
 
 def _title_of(source: EmbeddingsSource) -> str:
