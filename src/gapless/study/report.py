@@ -172,6 +172,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "table": table,
         "pictures": pictures_of(study, table, panels),
         "effect": effect_picture(*shown) if len(shown) == 2 else None,
+        "verdicts": verdicts_of(study),
         "notes": reliability_notes(study.comparison),
         "all_figures": all_figures_of(study),
         "methods": study.methods,
@@ -179,6 +180,16 @@ def section_of(study: Study) -> dict[str, Any]:
         "latex": to_latex(table, label=f"tab:{file_name(study.title)}"),
         "markdown": to_markdown(table),
     }
+
+
+def verdicts_of(study: Study) -> list[tuple[str, list[str]]]:
+    """The sentences of the verdict of each measured directory; trained runs have none."""
+    verdicts = []
+    for method, runs in study.runs.items():
+        sentences = ((runs[0].results.get("verdict") or {}) if runs else {}).get("sentences") or {}
+        if sentences:
+            verdicts.append((method, [str(sentence["text"]) for sentence in sentences.values()]))
+    return verdicts
 
 
 def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
