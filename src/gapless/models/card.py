@@ -15,6 +15,8 @@ SHOWN = (
     "gap/centroid_distance",
     "gap/true_pair_cosine",
     "gap/margin",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
     "gap/mixing@10",
     "retrieval/mean/R@1",
     "retrieval/mean/R@10",

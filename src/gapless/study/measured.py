@@ -5,6 +5,7 @@ writes what the report and the map show.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.labels import described_label, label_codes
 from gapless.metrics.measure import measure
+from gapless.metrics.verdict import verdict_of
 from gapless.study.map import write_map
+from gapless.study.prediction import predict as predicted
 from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
 
 ALL_ROWS = "all"
@@ -40,6 +43,8 @@ class Measurement(Result):
         seed: of the bootstrap, the folds and k-means.
         versions: of the packages.
         data: what is known of the source, and the number of groups, the label, the number of positives.
+        verdict: what kind of gap this is, what closing it helps and the command, with the figures that each sentence
+            rests on (`gapless.metrics.verdict`); `prediction` in it where that was asked for.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
     """
 
@@ -50,6 +55,7 @@ class Measurement(Result):
     seed: int
     versions: Mapping[str, str]
     data: Mapping[str, Any]
+    verdict: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
 
@@ -66,6 +72,7 @@ def measure_embeddings(
     out: PathName | None = None,
     html: PathName | None = None,
     data: PathName | Manifest | None = None,
+    predict: bool = False,
 ) -> Measurement:
     """Every figure of embeddings that lie in files.
 
@@ -91,6 +98,7 @@ def measure_embeddings(
         out: also write a new directory that `gapless.report` reads.
         html: also write an interactive map.
         data: manifest, for the map's captions and thumbnails; by default the one that the embeddings were made from.
+        predict: also fit quick closing methods on folds of groups, for what closing would bring; some seconds.
 
     Raises:
         UsageError: nothing there, an unknown split or label, a place in use.
@@ -104,8 +112,18 @@ def measure_embeddings(
     split = split or ("test" if whole.splits and "test" in whole.splits else ALL_ROWS)
     rows = whole if split == ALL_ROWS else whole.select(split)
     label = label or ("label" if labels is not None else None)  # a file of one class is refused, not passed over
+    measured = _measured(rows, label, num_bootstrap, seed)
+    verdict = verdict_of(
+        measured["figures"],
+        measured["n"],
+        source=command_words(source, labels=labels, groups=groups, positives=positives),
+        modalities=tuple(rows.embeddings),
+        num_groups=measured["data"]["groups"],
+    )
+    prediction = {"prediction": predicted(rows, seed=seed)} if predict else {}
     measurement = Measurement(
-        **_measured(rows, label, num_bootstrap, seed),
+        **measured,
+        verdict={**verdict.as_json(), **prediction},
         split=split,
         notes=(*whole.notes, *_notes_on_rows(whole, rows, split), *_notes_on_label(rows, label)),
     )
@@ -170,6 +188,22 @@ def _notes_on_rows(whole: EmbeddingSet, rows: EmbeddingSet, split: str) -> list[
 def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
     sentence = None if label is not None else described_label(main_label(rows), label_columns(rows))
     return [sentence] if sentence else []
+
+
+def command_words(source: EmbeddingsSource, **beside: PathName | None) -> str:
+    """The words of a command line that name the embeddings and the files beside them, as they were given.
+
+    >>> command_words({"image": "a.npy", "text": "my b.npy"}, groups="cases.txt", labels=None)
+    "--image a.npy --text 'my b.npy' --groups cases.txt"
+    """
+    if isinstance(source, EmbeddingSet):
+        words = ["EMB"]
+    elif isinstance(source, Mapping):
+        words = [word for name, path in source.items() for word in (f"--{name}", str(path))]
+    else:
+        words = [str(source)] if isinstance(source, str | Path) else [str(path) for path in source]
+    words += [word for name, path in beside.items() if path is not None for word in (f"--{name}", str(path))]
+    return shlex.join(words)
 
 
 def _title_of(source: EmbeddingsSource) -> str:

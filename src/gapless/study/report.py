@@ -42,7 +42,14 @@ MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/p
 SUBJECT = (
     "How far apart the modalities lie in the latent space, and what closing the gap does to retrieval and grouping."
 )
-HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10", "grouping/v_measure")
+HEADLINES = (
+    "gap/centroid_distance",
+    "gap/true_pair_cosine",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
+    "retrieval/mean/R@10",
+    "grouping/v_measure",
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "table": table,
         "pictures": pictures_of(study, table, panels),
         "effect": effect_picture(*shown) if len(shown) == 2 else None,
+        "verdicts": verdicts_of(study),
         "notes": reliability_notes(study.comparison),
         "all_figures": all_figures_of(study),
         "methods": study.methods,
@@ -172,6 +180,16 @@ def section_of(study: Study) -> dict[str, Any]:
         "latex": to_latex(table, label=f"tab:{file_name(study.title)}"),
         "markdown": to_markdown(table),
     }
+
+
+def verdicts_of(study: Study) -> list[tuple[str, list[str]]]:
+    """The sentences of the verdict of each measured directory; trained runs have none."""
+    verdicts = []
+    for method, runs in study.runs.items():
+        sentences = ((runs[0].results.get("verdict") or {}) if runs else {}).get("sentences") or {}
+        if sentences:
+            verdicts.append((method, [str(sentence["text"]) for sentence in sentences.values()]))
+    return verdicts
 
 
 def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -213,7 +231,7 @@ def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
-    """The four main figures, of the baseline and of the method that is compared with it."""
+    """The main figures, of the baseline and of the method that is compared with it."""
     rows = compared_pair(comparison)
     differences = (comparison.get("differences") or {}).get(rows[-1], {})
     headlines = []
@@ -289,15 +307,16 @@ def latent_picture(panels: Sequence[Panel]) -> Picture:
     legend = [(name, glyph, page_colour(colour)) for name, colour, _, glyph in styles]
     limit = plane_limit(panels)
     num_pairs = len(next(iter(panels[0].latent.values())))
-    drawings = [
-        inline_svg(latent_figure([panel], limit, with_legend=False), f"Latent space, {panel.title}. {panel.subtitle}")
-        for panel in panels
-    ]
+    drawings = [inline_svg(latent_figure([panel], limit, with_legend=False), _named(panel)) for panel in panels]
     caption = (
         f"The first two principal components of {num_pairs:,} pairs of one run each, fitted to all modalities "
         "together in each panel; one scale for all panels. Thin lines join true pairs, large marks are the centroids."
     )
     return Picture("latent", "Latent space", caption, drawings, legend, latent_figure(panels, limit))
+
+
+def _named(panel: Panel) -> str:
+    return f"Latent space, {panel.title}. {panel.subtitle.replace(chr(10), ' · ')}"
 
 
 def cosine_picture(panels: Sequence[Panel]) -> Picture:
