@@ -118,7 +118,7 @@ def verdict_to_terminal(verdict: Mapping[str, Any], ascii_only: bool = False) ->
     if verdict.get("prediction") == {}:
         lines += ["", "there are too few groups to hold any out, so nothing is predicted"]
     text = "\n".join(lines)
-    return to_ascii(text) if ascii_only else text
+    return _to_ascii(text) if ascii_only else text
 
 
 def figure_text(figure: Any) -> str:
