@@ -37,8 +37,12 @@ class ChoiceSection:
         return choice_sentences(self.choice)
 
     def drawing(self) -> Figure:
-        """The candidates beside each other."""
-        return choice_figure(self.choice)
+        """The candidates beside each other, a panel a figure."""
+        return choice_figure(self.choice, choice_columns(self.choice))
+
+    def panels(self) -> dict[str, Figure]:
+        """The same panel by panel, by the figure's key."""
+        return {key: choice_figure(self.choice, [key]) for key in choice_columns(self.choice)}
 
 
 def choices_of(study: Study) -> list[ChoiceSection]:
@@ -51,9 +55,8 @@ def choices_of(study: Study) -> list[ChoiceSection]:
     ]
 
 
-def choice_figure(choice: Mapping[str, Any], abreast: int = 3) -> Figure:
-    """A panel a figure: each candidate's value with its 95 % interval, the one that was taken in colour."""
-    keys = choice_columns(choice)
+def choice_figure(choice: Mapping[str, Any], keys: Sequence[str], abreast: int = 3) -> Figure:
+    """A panel a key: each candidate's value with its 95 % interval, the one that was taken in colour."""
     candidates = [one for one in choice["candidates"] if one["figures"]]
     columns = min(abreast, len(keys))
     lines = -(-len(keys) // columns)

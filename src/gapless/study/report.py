@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.core.results import Result
+from gapless.metrics.catalogue import label_of
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
@@ -286,13 +287,12 @@ def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Pic
 
 
 def _choice_picture(section: ChoiceSection) -> Picture:
-    drawing = section.drawing()
     return Picture(
         f"choice-{file_name(section.name)}",
         f"The candidates of {section.name}",
         "Each closing method, fitted outside a fold of whole groups and judged on it; lines are 95 % intervals over "
         "groups. The one in colour was taken; a diamond is the embeddings as they were.",
-        [inline_svg(drawing, f"the candidates of {section.name}")],
+        [inline_svg(panel, f"{label_of(key)} of the candidates") for key, panel in section.panels().items()],
         [],
         section.drawing(),
     )
