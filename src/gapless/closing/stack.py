@@ -90,6 +90,7 @@ class Stack:
     summary = "several methods, their spaces side by side with weights, or one after another"
     source = "concatenated similarities are their weighted mean; measured in docs/close.md"
     settings = StackSettings
+    trains = True
 
     def fit(self, pairs: ClosingPairs, settings: StackSettings, seed: int, *, folder: Path) -> FittedMethod:
         parts = [(part_method(name), part_settings(settings, name, pairs.anchor)) for name in settings.names]
@@ -139,6 +140,7 @@ def chained(
         current = replace(
             current,
             embeddings={name: mapped_rows(model, name, rows, every) for name, rows in current.embeddings.items()},
+            fits={},
         )
     assert fitted is not None
     return FittedMethod(vector_model(pairs, heads, loss_of=fitted.model), {"parts": facts})
