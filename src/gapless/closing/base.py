@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
-from gapless.core.errors import DataRefused
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.models.aligner import GaplessModel
@@ -150,6 +150,19 @@ def closing_method(name: str) -> ClosingMethod[Any]:
         UsageError: no such method, or the package that brings it cannot be loaded.
     """
     return CLOSING_METHODS[OTHER_NAMES.get(name, name)]
+
+
+def one_dim(pairs: ClosingPairs, method: str) -> int:
+    """The dim of all modalities, for a method that keeps it.
+
+    Raises:
+        UsageError: dims that differ.
+    """
+    if len(set(pairs.sizes.values())) > 1:
+        raise UsageError(
+            f"{method} keeps the dims, and they differ ({pairs.listed_sizes}); use --method procrustes or adapter"
+        )
+    return pairs.sizes[pairs.anchor]
 
 
 def check_varied(pairs: ClosingPairs) -> None:

@@ -202,6 +202,8 @@ def changed(settings: Settings, changes: Mapping[str, Any], where: str) -> Setti
             value = changed(usual, value, f"{where}.{key}")  # type: ignore[type-var]
         elif not is_alike(value, usual):
             raise UsageError(f"{key} of {where} is {type(usual).__name__}, as {usual!r} is; got {value!r}")
+        elif isinstance(value, int) and isinstance(usual, float | list):
+            value = float(value)
         values[key] = tuple(value) if isinstance(usual, tuple) and isinstance(value, list) else value
     try:
         return replace(settings, **values)  # type: ignore[type-var]
