@@ -12,6 +12,7 @@ from gapless.closing.base import ClosingPairs, ClosingSettings, closing_method
 from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap
 from gapless.closing.fitting import fit_method
+from gapless.closing.layers import layers_of
 from gapless.closing.map_choice import apply_map, best_option
 from gapless.closing.shift import ShiftSettings, gap_offsets, shift_maps
 from gapless.closing.standardise import StandardiseSettings, fit_standardise
@@ -47,15 +48,11 @@ def test_standardised_training_rows_have_mean_0_and_deviation_1() -> None:
 
 def test_numbers_that_spread_alike_are_only_centred() -> None:
     base = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) + 5
-    standard, centred = (
-        fit(**{"embeddings": {"a": base}} | more)["a"]
-        for fit, more in ((fit_standardise, {"floor": 0.1}), (fit_center, {}))
-    )
+    standard, centred = fit_standardise({"a": base}, floor=0.1)["a"], fit_center({"a": base})["a"]
     torch.testing.assert_close(apply_map(standard, base), apply_map(centred, base))
     wider = base * torch.tensor([1.0, 3.0])  # the control
-    assert not torch.allclose(
-        unit_norm(apply_map(fit_standardise({"a": wider}, 0.1)["a"], wider)), unit_norm(wider - wider.mean(0))
-    )
+    mapped = apply_map(fit_standardise({"a": wider}, floor=0.1)["a"], wider)
+    assert not torch.allclose(unit_norm(mapped), unit_norm(wider - wider.mean(0)))
 
 
 def test_a_constant_number_becomes_0_and_a_quiet_one_is_not_blown_up() -> None:
@@ -124,10 +121,9 @@ def test_the_numbers_of_the_gap_are_dropped() -> None:
     rows["image"][:, 4] += 3.0
     index = np.arange(60)
     pairs = ClosingPairs(rows, "text", list(map(str, index)), index, index[:2], index, index)
-    model = fit_method(
-        closing_method("subspace"), pairs, SubspaceSettings(how="drop", num_directions=1), 0, folder=Path()
-    )
-    rotation = model.model.heads["image"][1].rotation
+    settings = SubspaceSettings(how="drop", num_directions=1)
+    fitted = fit_method(closing_method("subspace"), pairs, settings, 0, folder=Path())
+    rotation = layers_of(fitted.model, "image")[1].weights["rotation"]
     assert rotation.shape == (6, 5)
     assert rotation[4].abs().max() == 0
     assert rotation.abs().sum() == 5
@@ -138,7 +134,7 @@ def test_the_principal_directions_are_those_of_all_modalities_together(tmp_path:
     stacked = np.vstack([(rows - rows.mean(dim=0)).numpy() for rows in pairs.training.values()])
     expected = np.linalg.svd(stacked.astype(np.float64), full_matrices=False)[2][:2]
     head = fit_method(closing_method("subspace"), pairs, SubspaceSettings(num_directions=2), 0, folder=tmp_path).model
-    found = head.heads["image"][1].rotation.T.numpy()
+    found = layers_of(head, "image")[1].weights["rotation"].T.numpy()
     np.testing.assert_allclose(np.abs(found @ expected.T), np.eye(2), atol=1e-4)
 
 

@@ -61,7 +61,7 @@ class Shift:
 
 
 def gap_offsets(pairs: ClosingPairs, rows: np.ndarray) -> dict[str, torch.Tensor]:
-    """Modality -> [dim] mean of some rows less the mean of all means: of two modalities, plus and minus half the gap."""
+    """Modality -> [dim] mean of some rows less the mean of all means: of two, plus and minus half the gap."""
     means = {name: mean_of(matrix, rows) for name, matrix in pairs.embeddings.items()}
     middle = torch.stack(list(means.values())).mean(dim=0)
     return {name: mean - middle for name, mean in means.items()}
