@@ -71,14 +71,14 @@ class AuditReport(Result):
                 raise unknown_name("--fail-on", name, FAIL_ON)
         if "near-duplicates" in fail_on and self.near_duplicates is None:
             raise UsageError("--fail-on near-duplicates needs a manifest, and --near_duplicates true")
-        found = {
+        problems_by_name = {
             "leakage": self._leaks(),
             "duplicates": _straddling(self.duplicates, "identical images", NEW_SPLIT),
             "near-duplicates": _straddling(
                 self.near_duplicates, "nearly identical images", "leave rows out or give them one group"
             ),
         }
-        problems = [problem for name in fail_on for problem in found[name]]
+        problems = [problem for name in fail_on for problem in problems_by_name[name]]
         if problems:
             raise DataRefused(f"the audit found {'; '.join(problems)}")
 

@@ -196,7 +196,7 @@ def read_captions(path: Path) -> dict[str, Line]:
         unfinished = "it is not finished: run the same 'gapless caption generate' again"
         more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
         raise UsageError(f"{path} does not exist; {more}")
-    found: dict[str, Line] = {}
+    captions: dict[str, Line] = {}
     broken: list[int] = []
     twice: dict[str, None] = {}
     try:
@@ -211,18 +211,18 @@ def read_captions(path: Path) -> dict[str, Line]:
             broken.append(number)
             continue
         id, line = parsed
-        if id in found:
+        if id in captions:
             twice[id] = None
         else:
-            found[id] = line
+            captions[id] = line
     if broken:
         form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
         raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {listed(broken)})")
     if twice:
         raise DataRefused(f"{path}: {len(twice)} ids come more than once ({listed(list(twice))})")
-    if not found:
+    if not captions:
         raise DataRefused(f"{path} holds no captions")
-    return found
+    return captions
 
 
 def _caption_line(text: str) -> tuple[str, Line] | None:

@@ -122,17 +122,17 @@ class CaptionScorer:
         if len(captions) != len(self.references):
             raise ValueError(f"expected {len(self.references)} captions, one per row, got {len(captions)}")
         tokens = self.tokenise(captions)
-        found = {
+        figures = {
             **self._bleu(tokens),
             "caption/ROUGE-L": mean_figure(self._rouge(tokens), self.groups),
             "caption/CIDEr": mean_figure(self._cider(tokens), self.groups),
             **_diversity(tokens, self.groups),
         }
         if self.java:
-            found["caption/METEOR"] = self._meteor_figure(tokens)
+            figures["caption/METEOR"] = self._meteor_figure(tokens)
         if embeddings is not None:
-            found |= _retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
-        return found
+            figures |= _retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
+        return figures
 
     def _bleu(self, tokens: Sequence[str]) -> dict[str, Figure]:
         """Sums over rows: length, length of the closest reference, n-grams that match, n-grams there are."""
@@ -245,10 +245,10 @@ def _ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
     done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
     lines = done.stdout.decode().split("\n")[:-1]
     if done.returncode or len(lines) != len(captions):
-        told = done.stderr.decode(errors="replace").strip().splitlines()
+        messages = done.stderr.decode(errors="replace").strip().splitlines()
         raise GaplessError(
             f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions "
-            f"({told[-1] if told else 'no message'}); try java -version"
+            f"({messages[-1] if messages else 'no message'}); try java -version"
         )
     dropped = set(package.PUNCTUATIONS)
     return [" ".join(word for word in line.split(" ") if word and word not in dropped) for line in lines]

@@ -48,8 +48,8 @@ def judged(lines: Mapping[str, Line], rows: Manifest) -> Judged:
         DataRefused: captions without a reference, or rows without a caption; counted, the first ten named.
     """
     ids = rows.table["id"].to_pylist()
-    known = set(ids)
-    stray = [id for id in lines if id not in known]
+    row_ids = set(ids)
+    stray = [id for id in lines if id not in row_ids]
     if stray:
         raise DataRefused(f"{len(stray)} captions have no reference in the split ({listed(stray)}); remove them")
     without = [id for id in ids if id not in lines]
@@ -91,8 +91,8 @@ def score_captions(
         figures = {}
         for name, captions in systems.items():
             embeddings = {"caption": caption_rows(judge, captions), "image": images[split]} if judge else None
-            found = scorer.figures(captions, embeddings)
-            figures[name] = _with_intervals(found, scorer.groups.num_groups, num_bootstrap, seed)
+            scores = scorer.figures(captions, embeddings)
+            figures[name] = _with_intervals(scores, scorer.groups.num_groups, num_bootstrap, seed)
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
     return {
@@ -115,8 +115,8 @@ def _check_judge(judge: GaplessModel) -> None:
     """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
     kinds = {name: spec.input.kind for name, spec in judge.specs.items()}
     if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
-        taken = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
-        raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")
+        inputs = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
+        raise UsageError(f"a judge embeds images and texts, this model takes {inputs}; give another one with --judge")
 
 
 def _with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
@@ -150,12 +150,12 @@ def baselines(
     train = manifest.select(TRAIN)
     pool = all_captions(train)
     draw = random.Random(seed)
-    found = {CONSTANT: [most_typical(pool)] * len(task.captions), RANDOM: [draw.choice(pool) for _ in task.captions]}
+    answers = {CONSTANT: [most_typical(pool)] * len(task.captions), RANDOM: [draw.choice(pool) for _ in task.captions]}
     if TRAIN in images:
         nearest = (images[split] @ images[TRAIN].T).argmax(dim=1).tolist()
         captions = train.first_captions
-        found[NEAREST] = [captions[row] for row in nearest]
-    return found
+        answers[NEAREST] = [captions[row] for row in nearest]
+    return answers
 
 
 def _missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:

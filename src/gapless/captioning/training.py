@@ -134,8 +134,8 @@ class CaptionCollator:
             if name in first:
                 inputs[name] = torch.stack([sample[name] for sample in samples])
         raw = {name: preprocessor for name, preprocessor in self.preprocessors.items() if name in first}
-        found = Collator(raw, mask_duplicates=TEXT in raw)(samples)
-        return inputs | (found if raw else {"ids": found["ids"]})
+        raw_inputs = Collator(raw, mask_duplicates=TEXT in raw)(samples)
+        return inputs | (raw_inputs if raw else {"ids": raw_inputs["ids"]})
 
 
 class CaptionTrainer(RunTrainer):

@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in argv:
             raise
-        known = isinstance(error, GaplessError)
-        message = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
+        is_ours = isinstance(error, GaplessError)
+        message = str(error) if is_ours else f"{type(error).__name__}: {error} (--debug shows where)"
         print(f"gapless: {message}", file=sys.stderr)
         return error.exit_code if isinstance(error, GaplessError) else 1
     return 0

@@ -78,10 +78,10 @@ def find_verb(argv: Sequence[str], verbs: Mapping[str, Verb]) -> tuple[str, list
     if family and second is None:
         raise UsageError(f"{first!r} needs a second word: {', '.join(family)} (gapless {first} --help)")
     near = nearest_verb(first, second, family or verbs)
-    said = f"{first} {second}" if family or (near and " " in near and second) else first
+    typed = f"{first} {second}" if family or (near and " " in near and second) else first
     if near:
-        raise UsageError(f"unknown verb {said!r}; did you mean {near!r}? (gapless --help lists all)")
-    raise UsageError(f"unknown verb {said!r}; known: {', '.join(family or verbs)}")
+        raise UsageError(f"unknown verb {typed!r}; did you mean {near!r}? (gapless --help lists all)")
+    raise UsageError(f"unknown verb {typed!r}; known: {', '.join(family or verbs)}")
 
 
 def nearest_verb(first: str, second: str | None, verbs: Mapping[str, Verb]) -> str | None:

@@ -265,8 +265,8 @@ def _judged(
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}
             elif row.image is not None:
-                known = journal.find(stored_name(row.id), row.image)
-                result = known if known is not None and is_stored(known, store) else None
+                earlier_result = journal.find(stored_name(row.id), row.image)
+                result = earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
             if not (result and "reason" in result):
                 seen.add(row.id)
             judged.append((row, result))

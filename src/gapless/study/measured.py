@@ -198,7 +198,7 @@ def _write_map(
     html: Path, rows: EmbeddingSet, results: Mapping[str, Any], data: PathName | Manifest | None, title: str
 ) -> None:
     recorded = (rows.info.get("data") or {}).get("manifest")
-    known = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
+    manifest_source = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
     write_map(
         html,
         rows.embeddings,
@@ -206,7 +206,7 @@ def _write_map(
         ids=rows.ids,
         captions=rows.captions,
         labels=_drawn_labels(rows) or None,
-        manifest=Manifest.of(known) if known else None,
+        manifest=Manifest.of(manifest_source) if manifest_source else None,
         title=title,
     )
 

@@ -130,8 +130,8 @@ def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -
             yield faulty_row(origin, "no caption", "not in captions.txt", id)
             continue
         article, licence = licences.get(id, ("", ""))
-        found = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
-        if found is None:
+        article_match = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
+        if article_match is None:
             yield faulty_row(origin, "no article", "neither in licences.txt nor in dlinks.txt", id)
             continue
         file = images.name_of(id)
@@ -142,7 +142,7 @@ def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -
             image_name=f"{name}/images/{file}",
             captions=[captions[id]],
             split=split,
-            group=found.group(),
+            group=article_match.group(),
             labels={"kind": kind, "semantic_type": _first_semantic_type(types.get(id, ""))},
             licence=licence or None,
         )
@@ -216,8 +216,8 @@ def roco_articles(source: str | Path) -> Mapping[str, list[str]]:
     articles: dict[str, list[str]] = {}
     for split, kind, folder in roco_folders(Path(source), SPLITS, ("radiology",)):
         licences, _ = read_licences(folder / "licences.txt", f"{split}/{kind}")
-        found = (_ARTICLE.match(article) for article, _ in licences.values())
-        articles[split] = [match.group() for match in found if match]
+        matches = (_ARTICLE.match(article) for article, _ in licences.values())
+        articles[split] = [match.group() for match in matches if match]
     return articles
 
 

@@ -72,8 +72,8 @@ def _read(sources: Sequence[str | Path], options: Rocov2Options) -> Reading:
     parquets = _parquet_files(root)
     if not tables and not parquets:
         raise UsageError(f"{root} is no ROCOv2 folder: neither train_captions.csv nor train-*.parquet is there")
-    here = {split for split, _ in tables} or {found for path in parquets if (found := _split_of(path))}
-    say_absent(root, [split for split in splits if here & set(splits) and split not in here])
+    present = {split for split, _ in tables} or ({_split_of(path) for path in parquets} - {None})
+    say_absent(root, [split for split in splits if present & set(splits) and split not in present])
     passed_over = PassedOver("files")
     context = read_context(root, [stem for split in splits for stem in _STEMS[split]])
     if tables:

@@ -148,7 +148,7 @@ def _image_suffix(key: str) -> str:
 def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
     """Refuse a key that no sample has, before any image is read; most often the first sample has them all."""
     missing = {*keys.named(), *keys.caption_key}
-    known: dict[str, None] = {}
+    keys_there: dict[str, None] = {}
     for shard in shards:
         if not missing:
             return
@@ -158,13 +158,17 @@ def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
                     cells = _cells(sample, stream)
                 except _BadSample:
                     continue
-                known.update(dict.fromkeys(cells))
+                keys_there.update(dict.fromkeys(cells))
                 texts = {key for key in keys.caption_key if _text_member(sample, key) is not None}
                 missing -= cells.keys() | texts
                 if not missing:
                     return
     if missing and shards:
-        has = f"they have {listed([repr(key) for key in known], 40)}" if known else "there is no JSON member with keys"
+        has = (
+            f"they have {listed([repr(key) for key in keys_there], 40)}"
+            if keys_there
+            else "there is no JSON member with keys"
+        )
         raise UsageError(f"no sample has the key {sorted(missing)[0]!r} in its JSON member; {has}")
 
 
