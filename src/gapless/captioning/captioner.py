@@ -370,8 +370,8 @@ def assemble_captioner(
 ) -> Captioner:
     """A new captioner around an aligner.
 
-    The tokenizer is that of a pretrained decoder, else that of the aligner's texts if it can decode, else a new one that
-    is trained on the captions.
+    The tokenizer is that of a pretrained decoder, else that of the aligner's texts if it can decode, else a new one
+    that is trained on the captions.
 
     Args:
         decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.

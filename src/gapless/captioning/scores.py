@@ -1,4 +1,4 @@
-"""Scores of a file of captions against a manifest, with the baselines that a captioner must beat beside them."""
+"""Scores a file of captions against a manifest, and the baselines that a captioner must beat."""
 
 import base64
 import random
@@ -33,7 +33,14 @@ NUM_SAMPLES = 12
 
 @dataclass(frozen=True)
 class Judged:
-    """What a file of captions is scored on."""
+    """Captions in the order of the rows that they are scored on.
+
+    Args:
+        rows: of one split.
+        captions: one per row.
+        references: one or more per row.
+        groups: one per row.
+    """
 
     rows: Manifest
     captions: list[str]
@@ -70,8 +77,10 @@ def score_captions(
     """Every score of a file of captions and of the baselines, in the form of `results.json`.
 
     Args:
-        judge: an aligner; it finds the nearest train image, and the image that a caption was made from. Without one
-            these figures are missing.
+        lines: id -> line of the caption file.
+        split: which rows are the references.
+        judge: an aligner, for the nearest train image and for the retrieval of images by captions. Without one these
+            figures are missing.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         seed: of the bootstrap and of the random caption.
     """
@@ -112,7 +121,7 @@ def score_captions(
 
 
 def _check_judge(judge: GaplessModel) -> None:
-    """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
+    """Raise UsageError for a model that does not embed images and texts; vectors may have modalities of these names."""
     kinds = {name: spec.input.kind for name, spec in judge.specs.items()}
     if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
         inputs = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
@@ -131,7 +140,7 @@ def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
 
 
 def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
-    """[row, dim]: captions in the judge's space; an empty one stands where a bare full stop does."""
+    """[row, dim]: captions in the judge's space; an empty caption is embedded as a full stop."""
     texts = [caption if caption.strip() else "." for caption in captions]
     distinct = sorted(set(texts))
     place = {text: row for row, text in enumerate(distinct)}
@@ -141,9 +150,9 @@ def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
 def baselines(
     task: Judged, manifest: Manifest, images: Mapping[str, Tensor], split: str, seed: int
 ) -> dict[str, list[str]]:
-    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random.
+    """Baselines by name: the caption of the nearest train image, one typical caption, random captions.
 
-    There are none for train rows: the nearest train image would be the row's own, its caption the reference.
+    There are none for train rows, whose nearest train image is their own, and its caption the reference.
     """
     if split == TRAIN or TRAIN not in manifest.rows_per_split():
         return {}
@@ -169,7 +178,7 @@ def _missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: st
 
 
 def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0) -> list[dict[str, Any]]:
-    """Some rows for pictures, the same for every captioner of one split: drawn at random, not chosen."""
+    """Rows with thumbnails for the report: drawn at random, the same for every captioner of one split."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     ids = rows.table["id"].to_pylist()
@@ -190,7 +199,7 @@ def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0) -> list
 
 
 def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
-    """`results.json` and `samples.json`, for `gapless report`."""
+    """Write `results.json` and `samples.json`, which `gapless report` reads."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
     write_json(out / "results.json", results)
