@@ -176,7 +176,7 @@ class CaptionTrainer(RunTrainer):
 
     @torch.no_grad()
     def evaluation_figures(self) -> dict[str, Any]:
-        """`caption/loss`: the negative log-likelihood of a token, averaged over a row, then a group, then all groups."""
+        """`caption/loss`: the negative log-likelihood of a token, averaged over rows, then groups, then all groups."""
         assert self.evaluation is not None
         losses = []
         for inputs in model_batches(self.captioner, self.evaluation, self.data_collator, self.args.eval_batch_size):

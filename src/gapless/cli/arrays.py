@@ -1,4 +1,4 @@
-"""Options that every verb takes which reads embeddings: directories and files, or one plain array per modality."""
+"""The options of all verbs that read embeddings: directories and files, or one plain array per modality."""
 
 from collections.abc import Sequence
 from itertools import pairwise

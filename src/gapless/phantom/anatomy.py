@@ -30,6 +30,7 @@ class Canvas:
         self.plane: Plane = np.full((size, size), tissues["air"], np.float32)
 
     def paint(self, tissue: str, coverage: Plane, strength: float = 1.0) -> None:
+        """Blend a tissue into the plane by `coverage * strength`, in [0, 1]."""
         self.plane += (coverage * np.float32(strength)) * (np.float32(self.tissues[tissue]) - self.plane)
 
     def disc(self, cx: float, cy: float, rx: float, ry: float, softness: float = 1.0) -> Plane:
@@ -65,6 +66,7 @@ class Canvas:
 
 
 def draw_anatomy(canvas: Canvas, region: str, projection: str) -> None:
+    """Draw a body region of `cases.REGIONS` in an axial, coronal or sagittal projection."""
     _REGIONS[region](canvas, projection)
 
 

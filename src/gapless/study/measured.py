@@ -1,7 +1,7 @@
-"""`gapless measure` as one call: every figure of any embeddings, with the rows, the label and the files it is about.
+"""`gapless measure` as one call: every figure of any embeddings.
 
-`gapless.measure` is the figures alone, of arrays in memory; this reads files, chooses the split and the label, and
-writes what the report and the map show.
+`gapless.measure` computes figures of arrays in memory. This module reads files, chooses the split and the label, and
+writes the files that the report and the map show.
 """
 
 import json
@@ -38,7 +38,7 @@ class Measurement(Result):
         split: which rows.
         seed: of the bootstrap, the folds and k-means.
         versions: of the packages.
-        data: what is known of the source, and the number of groups, the label, the number of positives.
+        data: facts on the source; the number of groups, the label, the number of positives.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
     """
 
@@ -66,7 +66,7 @@ def measure_embeddings(
     html: PathName | None = None,
     data: PathName | Manifest | None = None,
 ) -> Measurement:
-    """Every figure of embeddings that lie in files.
+    """Measure embeddings of files or of rows in memory: every figure.
 
     Example:
         >>> from pathlib import Path
@@ -92,7 +92,7 @@ def measure_embeddings(
         data: manifest, for the map's captions and thumbnails; by default the one that the embeddings were made from.
 
     Raises:
-        UsageError: nothing there, an unknown split or label, a place in use.
+        UsageError: no such file, an unknown split or label, an output in use.
         DataRefused: rows that cannot be paired or measured, modalities of different dims.
     """
     if out is not None:
@@ -116,7 +116,7 @@ def measure_embeddings(
 
 
 def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """The figures, and what they were measured on."""
+    """The fields of a `Measurement` but split and notes."""
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
     name = label or _main_label(rows)
@@ -138,7 +138,7 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
         )
     except GaplessError:
         raise
-    except ValueError as error:  # what a caller of `measure` did wrong is here what the data hold
+    except ValueError as error:  # wrong arguments of `measure` are wrong data here
         raise DataRefused(f"{rows.origin}: {error}") from None
     return {
         "n": figures.pop("n"),
@@ -177,7 +177,7 @@ def _main_label(rows: EmbeddingSet) -> str | None:
 
 
 def _label_columns(rows: EmbeddingSet) -> dict[str, Any]:
-    """The labels without the column that says which rows show one item, under whatever name."""
+    """The labels without the column that holds the positives, whatever its name."""
 
     def is_positives(values: Any) -> bool:
         try:
@@ -223,7 +223,7 @@ def _drawn_labels(rows: EmbeddingSet) -> dict[str, Any]:
 
 
 def _write_directory(out: Path, rows: EmbeddingSet, results: Mapping[str, Any]) -> None:
-    """`results.json`, and the first pairs for the report's pictures."""
+    """Write `results.json`, and the first pairs, which the report draws."""
     some = {name: np.asarray(matrix[:MAX_LATENT_PAIRS], dtype=np.float32) for name, matrix in rows.embeddings.items()}
     with new_directory(out) as partial:
         write_json(partial / "results.json", results)

@@ -63,7 +63,7 @@ class MemberSource:
 
 
 class _BadSample(Exception):
-    """Why a sample is no row: (reason, detail)."""
+    """A sample that cannot be a row; its arguments are (reason, detail)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) 
 def _row(
     sample: Sample, shard: Shard, keys: ShardOptions, stream: Any, origin: str, id: str, passed_over: PassedOver
 ) -> RawRow:
-    """Raises _BadSample."""
+    """The row of a sample. Raises _BadSample for one that cannot be used."""
     if sample.fault is not None:
         raise _BadSample(*sample.fault)
     image_suffix = _image_of(sample, keys.image_keys)
