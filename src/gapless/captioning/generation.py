@@ -142,10 +142,12 @@ class TokenScores:
         self.handle.remove()
 
     def see(self, module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        """The hook of the decoder: record the chosen token's log-probability, and keep the new logits' ones."""
         self.keep(kwargs["input_ids"][:, -1:])
         self.last = output.logits[:, -1].float().log_softmax(dim=-1)
 
     def keep(self, chosen: Tensor) -> None:
+        """Add the column of the chosen tokens, [pair, 1] ids."""
         if self.last is not None:
             self.columns.append(self.last.gather(1, chosen))
 

@@ -48,6 +48,7 @@ class EmbeddingSet:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """The names of the matrices."""
         return tuple(self.embeddings)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "EmbeddingSet":

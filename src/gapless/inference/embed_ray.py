@@ -58,6 +58,7 @@ class ShardWorker:
 
     @cached_property
     def model(self) -> GaplessModel:
+        """The model, loaded at its first use. Raises UsageError for another one than the command's."""
         job = self.job
         model = load_model(job.names)
         if fingerprint_of(model) != job.fingerprint:

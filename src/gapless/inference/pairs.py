@@ -111,6 +111,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order the next iteration has."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -229,6 +229,7 @@ class GapClosingLoss(nn.Module):
 
 
 def mean_of(terms: Sequence[Tensor]) -> Tensor:
+    """The mean of scalar tensors."""
     return torch.stack(list(terms)).mean()
 
 

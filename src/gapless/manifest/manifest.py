@@ -247,6 +247,7 @@ class ManifestWriter:
         self._skipped_file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def keep_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, as `keep` does."""
         for row in rows:
             self.keep(row)
 

@@ -119,6 +119,7 @@ class GaplessModel(PreTrainedModel):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities."""
         return tuple(self.config.modalities)
 
     def train(self, mode: bool = True) -> "GaplessModel":

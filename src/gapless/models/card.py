@@ -47,6 +47,7 @@ def _value_of(figure: Any) -> float | None:
 
 
 def text_of(figure: Any) -> str:
+    """A figure with three decimals and its interval; a dash for None."""
     value = _value_of(figure)
     if value is None:
         return "–"
@@ -161,6 +162,7 @@ def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
 
 
 def counted(rows: Any) -> str:
+    """Name and count of each split as text."""
     return ", ".join(f"{name} {count}" for name, count in rows.items()) if isinstance(rows, Mapping) else UNKNOWN
 
 

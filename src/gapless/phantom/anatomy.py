@@ -41,6 +41,7 @@ class Canvas:
         return np.asarray(np.clip(np.float32(0.5) - distance, 0, 1))
 
     def box(self, cx: float, cy: float, rx: float, ry: float) -> Plane:
+        """Coverage of a rectangle of half width `rx` and half height `ry`."""
         distance = np.maximum(np.abs(self.x - np.float32(cx)) - rx, np.abs(self.y - np.float32(cy)) - ry)
         return np.asarray(np.clip(np.float32(0.5) - distance / self.pixel, 0, 1))
 
@@ -52,6 +53,7 @@ class Canvas:
         return np.asarray(np.clip(np.float32(0.5) + (np.float32(width) - distance) / self.pixel, 0, 1))
 
     def ellipse(self, tissue: str, cx: float, cy: float, rx: float, ry: float, strength: float = 1.0) -> None:
+        """Paint an ellipse of one tissue."""
         self.paint(tissue, self.disc(cx, cy, rx, ry), strength)
 
     def pair(self, tissue: str, cx: float, cy: float, rx: float, ry: float, strength: float = 1.0) -> None:

@@ -40,6 +40,7 @@ def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def cell(column: Column, figures: Mapping[str, Any], best: str | None) -> Cell:
+    """The cell of a figure; `best` is the text of the best value of the column."""
     figure = figures.get(column.key)
     mean = column.shown(number_of(figure))
     is_best = column.has_direction and mean != "–" and mean == best

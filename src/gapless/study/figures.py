@@ -38,6 +38,7 @@ class Panel:
 
     @property
     def subtitle(self) -> str:
+        """The centroid distance and the true-pair cosine as text."""
         shown = ("gap/centroid_distance", "gap/true_pair_cosine")
         return " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in shown if key in self.figures)
 

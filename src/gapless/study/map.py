@@ -177,6 +177,7 @@ def _render(
 
 
 def has(figures: Mapping[str, Any], key: str) -> bool:
+    """Whether a figure has a value."""
     return number_of(figures.get(key)) is not None
 
 

@@ -50,6 +50,7 @@ def _seeds_note(comparison: Mapping[str, Any]) -> Note:
 
 
 def leakage_note(comparison: Mapping[str, Any]) -> Note:
+    """A note on the share of test rows that leak from train."""
     leakage = (comparison.get("data") or {}).get("leakage") or {}
     shares = {
         f"{name.removesuffix(suffix)} {what}": share

@@ -66,6 +66,7 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
+        """The names of the methods, in the order of the table."""
         return list(self.comparison["methods"])
 
     @property
@@ -213,6 +214,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_latent(path: Path) -> Latent | None:
+    """The embeddings of a file; None without the file. Raises DataRefused for a damaged one."""
     if not path.is_file():
         return None
     try:

@@ -53,7 +53,8 @@ _OTHER_KINDS = {
 def open_text(path: Path, options: TextOptions = DETECT) -> Iterator[TextIO]:
     """A file as text with its line ends as they are; gzip is unpacked, a byte-order mark decides before the encoding.
 
-    Bytes that the encoding does not have become lone surrogates, which `core.values.is_unicode` finds, so that only their own row is lost.
+    Bytes that the encoding does not have become lone surrogates, which `core.values.is_unicode` finds, so that only
+    their own row is lost.
 
     Args:
         path: a file.

@@ -86,6 +86,7 @@ class Evaluation(Result):
     train_seconds: float | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The content of `results.json`; without `train_seconds` where it was not measured."""
         values = super().as_json()
         return values if self.train_seconds is not None else {k: v for k, v in values.items() if k != "train_seconds"}
 

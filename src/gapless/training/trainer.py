@@ -134,6 +134,7 @@ class RunTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of the summed terms since the last log."""
         if "loss" in logs and self.num_summed:
             # The loss is among the sums: the sum of transformers is lost at a resume.
             logs |= {name: value / self.num_summed for name, value in _plain_floats(self.sums).items()}
@@ -152,6 +153,7 @@ class RunTrainer(Trainer):
         raise NotImplementedError
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters with weight decay: those of transformers but `logit_scale`."""
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -165,6 +167,7 @@ class RunTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
+        """The loader of transformers, whose workers ignore SIGTERM."""
         loader: Any = super().get_train_dataloader()
         inner = loader.base_dataloader  # accelerate's wrapper starts no workers itself
         inner.worker_init_fn = partial(ignore_stop_request, start=inner.worker_init_fn)
@@ -291,6 +294,7 @@ class AlignerTrainer(RunTrainer):
         self.add_callback(LossRules(self.loss))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the factor on the cosines beside the terms."""
         scale = logit_scale_of(self.loss)
         if "loss" in logs and self.num_summed and scale is not None:
             logs["logit_scale"] = scale

@@ -37,6 +37,7 @@ class ImageFolder:
         return self._files.get(id, [f"{id}.jpg"])[0]
 
     def has(self, id: str) -> bool:
+        """Whether an image of that id is in the folder."""
         return id in self._files
 
     def fault(self, origin: str, id: str) -> RawRow | None:

@@ -39,6 +39,7 @@ class PassedOver:
         self._first: dict[str, str] = {}
 
     def add(self, reason: str, name: str) -> None:
+        """Count a file under a reason; the first name of each reason is shown."""
         self.counts[reason] += 1
         self._first.setdefault(reason, name)
 

@@ -40,6 +40,7 @@ class Sample:
     fault: tuple[str, str] | None = None
 
     def listed(self) -> str:
+        """The suffixes of the members as text."""
         return ", ".join(f".{suffix}" for suffix in self.members)
 
 
