@@ -282,7 +282,7 @@ def test_bad_rows_are_refused_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "whiten"}, "known: adapter, cca, center, procrustes"),
+        ({"method": "whiten"}, "known: adapter, auto, cca, center, procrustes"),
         ({"settings": replace(FAST, head="tree")}, "known: auto, linear, mlp, residual"),
         ({"settings": replace(FAST, start="pca")}, "known: cca, center, identity, procrustes"),
         ({"settings": replace(FAST, head="residual")}, "image 24, text 16"),
@@ -310,7 +310,8 @@ def test_the_result_has_what_the_directory_has(tmp_path: Path) -> None:
     assert closed.figures is closed.results["figures"]
     assert closed.before is not None
     assert closed.before["gap/centroid_distance"] > closed.figures["gap/centroid_distance"]
-    assert (closed.takes, closed.results["settings"]) == ("vectors", {"anchor": "text", "validation_share": 0.1})
+    assert closed.takes == "vectors"
+    assert closed.results["settings"] == {"anchor": "text", "validation_share": 0.1, "remove_mean": False}
 
 
 class WrongModel:
@@ -355,7 +356,7 @@ def test_options_are_those_of_the_chosen_method(
 
 
 def test_a_fitted_layer_needs_its_own_tensors() -> None:
-    pairs = ClosingPairs({"text": torch.ones(4, 3)}, "text", list("abcd"), *[np.arange(4)] * 3)
+    pairs = ClosingPairs({"text": torch.ones(4, 3)}, "text", list("abcd"), *[np.arange(4)] * 4)
     spec = affine_layer(torch.zeros(3), torch.eye(3)).spec
     with pytest.raises(ValueError, match="the affine layer of text cannot take its tensors"):
         vector_model(pairs, {"text": [FittedLayer(spec, {"offset": torch.zeros(2)})]})
@@ -366,7 +367,7 @@ def test_a_fitted_layer_needs_its_own_tensors() -> None:
 def test_every_layer_computes_what_it_says() -> None:
     x = torch.tensor([[3.0, 4.0]])
     matrix = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
-    pairs = ClosingPairs({"text": x}, "text", ["a"], *[np.arange(1)] * 3)
+    pairs = ClosingPairs({"text": x}, "text", ["a"], *[np.arange(1)] * 4)
     layers = [linear_layer(matrix, torch.tensor([0.0, 0.5, -1.0])), activation_layer("tanh")]
     head = vector_model(pairs, {"text": layers}).heads["text"]
     torch.testing.assert_close(head(x), torch.tanh(torch.tensor([[3.0, 4.5, 9.0]])))

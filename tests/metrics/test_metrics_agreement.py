@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gapless.metrics.measure import measure, per_pair
-from gapless.metrics.neighbours import Nearest
+from gapless.metrics.neighbours import Nearest, Neighbours, num_other
 
 
 def pairs(n=37, dim=6, seed=0, gap=0.6, copies=False):
@@ -154,7 +154,8 @@ def test_three_modalities_carry_the_pair_and_the_bare_key_is_the_mean():
 def test_ties_counted_again_do_not_lean_on_products_of_another_shape():
     """40 equal rows tie beyond what is kept; the kept products are a few roundings away from those made anew."""
     rows = torch.eye(8)[0].expand(40, 8).contiguous()
-    nearest = Nearest(rows, 10, scale=4.0)
-    nearest.scores.fill_(4.0 + 1e-4)
-    share = nearest.num_other(rows, rows, tolerance=1e-6) / 10
+    inside, across = (Neighbours(Nearest(rows, 12), rows, rows, 10, 4.0, 1e-6, is_own) for is_own in (True, False))
+    for lists in (inside, across):
+        lists.nearest.scores.fill_(4.0 + 1e-4)
+    share = num_other(inside, across) / 10
     assert share == pytest.approx(torch.full((40,), 40 / 79, dtype=torch.float64))

@@ -23,13 +23,16 @@ HEADLINES = (
 
 def close_arguments(parser: Parser) -> None:
     from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD
+    from gapless.closing.purposes import PURPOSES
 
     parser.add_argument("source", nargs="*", type=Path, help="embeddings directories or files; several are read as one")
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
     known = ", ".join(sorted(CLOSING_METHODS))
+    purposes = "; ".join(f"{name} ({purpose.summary})" for name, purpose in PURPOSES.items())
     parser.add_argument(
         "--method", default=DEFAULT_METHOD, help=f"one of {known}; `--method NAME --help` shows its options"
     )
+    parser.add_argument("--for", dest="purpose", default=None, help=f"what the choice of auto is for: {purposes}")
     parser.add_argument("--seed", type=int, default=0)
     array_arguments(parser)
 
@@ -109,18 +112,26 @@ def changed(settings: Any, options: Arguments) -> Any:
 
 def close(args: Arguments) -> Outcome:
     import gapless
+    from gapless.closing.auto import AutoSettings
     from gapless.closing.base import closing_method
+    from gapless.models.choice import choice_table
 
     method = closing_method(args.method)
+    settings = changed(default_settings(args), getattr(args, option_prefix(method.name)))
+    if args.purpose is not None:
+        if not isinstance(settings, AutoSettings):
+            raise UsageError(f"--for says how auto chooses, and the method is {method.name}; leave one of them out")
+        settings = replace(settings, purpose=args.purpose)
     closed = gapless.close(
         given_source(args, args.source),
         out=args.out,
         method=method.name,
-        settings=changed(default_settings(args), getattr(args, option_prefix(method.name))),
+        settings=settings,
         seed=args.seed,
         **given_beside(args),
     )
-    text = f"{before_and_after(closed.results)}\n{closed.note}\n{closed.path}"
+    parts = [choice_table(closed.results["choice"])] if "choice" in closed.results else []
+    text = "\n".join([*parts, before_and_after(closed.results), closed.note, str(closed.path)])
     return Outcome(closed.as_json(), text, notes=closed.notes)
 
 

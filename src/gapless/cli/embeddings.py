@@ -63,6 +63,9 @@ def measure_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--label", default=None, help="which column of labels; default the first of two classes or more"
     )
+    parser.add_argument(
+        "--predict", action="store_true", help="also fit quick closing methods on folds: what closing would bring"
+    )
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals, or 0")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap, the folds and k-means")
     parser.add_argument("--html", type=Path, default=None, help="also write an interactive map")
@@ -73,7 +76,7 @@ def measure_arguments(parser: Parser) -> None:
 
 def measure(args: Arguments) -> Outcome:
     from gapless.study.measured import measure_embeddings
-    from gapless.study.renderings import figures_to_terminal
+    from gapless.study.renderings import figures_to_terminal, verdict_to_terminal
 
     measurement = measure_embeddings(
         given_source(args, args.source),
@@ -85,10 +88,12 @@ def measure(args: Arguments) -> Outcome:
         out=args.out,
         html=args.html,
         data=args.data,
+        predict=args.predict,
     )
     written = "".join(f"\n{path}" for path in (args.html, args.out) if path)
     head = f"{measurement.n:,} pairs, gallery {measurement.gallery_size:,}, split {measurement.split}"
-    text = f"{head}\n\n{figures_to_terminal(measurement.figures, ascii_only())}{written}"
+    text = f"{head}\n\n{figures_to_terminal(measurement.figures, ascii_only())}"
+    text += f"\n\n{verdict_to_terminal(measurement.verdict, ascii_only())}{written}"
     return Outcome(measurement.as_json(), text, notes=measurement.notes)
 
 

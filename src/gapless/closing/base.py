@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.models.aligner import GaplessModel
@@ -34,6 +35,10 @@ class ClosingPairs:
         train: row numbers that a method fits on.
         validation: row numbers of other groups, which may choose a setting and give the figures.
         positives: [pair] integers, equal where rows count as the same item.
+        groups: [pair] integers, equal where rows must not be fitted on and judged apart (`folds.group_folds`).
+        labels: [pair] integers of classes, -1 where missing, for the V-measure; None without labels.
+        work: a directory that outlives an interruption, where a long fit notes what it has finished; None: nowhere.
+        fits: what was fitted on these rows, for `fitting.fit_method`.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -42,6 +47,10 @@ class ClosingPairs:
     train: np.ndarray
     validation: np.ndarray
     positives: np.ndarray
+    groups: np.ndarray
+    labels: np.ndarray | None = None
+    work: Path | None = None
+    fits: dict[tuple[str, str, int], "FittedMethod"] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -75,10 +84,13 @@ class ClosingSettings:
     Args:
         anchor: the modality that the others are brought to; default: text, or the last one.
         validation_share: of the rows, whole groups, at most 2,000 rows.
+        remove_mean: end each head with unit norm less the mean of the training rows, so that no part of a cosine is
+            what all rows of a modality have in common.
     """
 
     anchor: str | None = None
     validation_share: float = 0.1
+    remove_mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,11 @@ class ClosingMethod(Protocol[Settings]):
         summary: one line for the help and the docs: what it does.
         source: the publication or code that it follows.
         settings: the frozen dataclass whose fields, types and docstring are its options; every field has a default.
+
+    A method may also have these, which `auto` asks for:
+        candidates: a tuple of settings that `auto` tries; by default the defaults alone.
+        trains: True where a fit takes long; `auto` tries such methods after all others.
+        chooses: True for a method that tries others itself, which is no candidate.
     """
 
     name: str
@@ -132,7 +149,8 @@ class ClosingMethod(Protocol[Settings]):
 
 
 CLOSING_METHODS: Registry[ClosingMethod[Any]] = Registry("closing method", "gapless.closing", "gapless.closing_methods")
-DEFAULT_METHOD = "adapter"
+DEFAULT_METHOD = "auto"
+SAME_ROW = 1e-5  # numbers of unit-norm rows; one text in two batches differs by less
 OTHER_NAMES = {"heads": "adapter"}
 
 
@@ -145,11 +163,52 @@ def closing_method(name: str) -> ClosingMethod[Any]:
     return CLOSING_METHODS[OTHER_NAMES.get(name, name)]
 
 
+def trains(method: ClosingMethod[Any]) -> bool:
+    """Whether a fit of the method takes long."""
+    return bool(getattr(method, "trains", False))
+
+
+def chooses(method: ClosingMethod[Any]) -> bool:
+    """Whether the method chooses among the others."""
+    return bool(getattr(method, "chooses", False))
+
+
+def method_of(name: str | None, settings: ClosingSettings | None) -> ClosingMethod[Any]:
+    """The named method; without a name that of the settings, and without either the default.
+
+    Raises:
+        UsageError: no such method; settings of several methods or of none, and no name.
+    """
+    if name is not None or settings is None:
+        return closing_method(name or DEFAULT_METHOD)
+    owners = [method for method in CLOSING_METHODS.values() if method.settings is type(settings)]
+    if len(owners) != 1:
+        names = ", ".join(method.name for method in owners) or "no method"
+        raise UsageError(f"{type(settings).__name__} are the settings of {names}; name the method")
+    return owners[0]
+
+
+def check_varied(pairs: ClosingPairs) -> None:
+    """Refuse a modality whose training rows are all the same: no method has anything to learn from it.
+
+    Raises:
+        DataRefused: it is named.
+    """
+    for name, rows in pairs.embeddings.items():
+        training = rows[pairs.train]
+        if float((training.amax(dim=0) - training.amin(dim=0)).max()) <= SAME_ROW:
+            raise DataRefused(
+                f"all {len(training)} training rows of {name} are the same (equal captions?), so that there is nothing "
+                "to close; check what was embedded"
+            )
+
+
 def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None:
-    """Refuse a model that does not take the rows which the method was given.
+    """Refuse a model that does not take the rows which the method was given, or has numbers that are not finite.
 
     Raises:
         ValueError: other modalities, or encoders that take something else than vectors of those sizes.
+        DataRefused: NaN or infinite weights.
     """
     takes = {
         name: spec.encoder.size if isinstance(spec.encoder, VectorEncoderSpec) else None
@@ -157,3 +216,9 @@ def check_fitted(fitted: FittedMethod, pairs: ClosingPairs, method: str) -> None
     }
     if takes != pairs.sizes:
         raise ValueError(f"the closing method {method!r} gave a model for {takes}, but the rows are {pairs.sizes}")
+    for name, tensor in fitted.model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise DataRefused(
+                f"the closing method {method!r} cannot be fitted on these rows: {name} has NaN or infinite numbers; "
+                "use another method, or more and more varied rows"
+            )

@@ -9,7 +9,7 @@ made them is given, its encoders with their heads continued.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,26 @@ import numpy as np
 from torch import Tensor
 
 from gapless.closing.base import (
-    DEFAULT_METHOD,
     ClosingMethod,
     ClosingPairs,
     ClosingSettings,
-    check_fitted,
-    closing_method,
+    check_varied,
+    method_of,
 )
+from gapless.closing.fitting import fit_method
 from gapless.closing.frozen import continued, frozen_model
 from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
 from gapless.closing.trained_heads import TrainedHeads, adapter_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
-from gapless.core.files import new_directory, write_json
+from gapless.core.files import check_new_directory, new_directory, write_json
+from gapless.core.locks import LOCK_FILE, only_writer
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.main_label import main_label
 from gapless.inference.embed import embed_dataset
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
+from gapless.metrics.labels import label_codes
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import versions
@@ -82,7 +85,7 @@ class ClosedGap(Result):
 def close_set(
     rows: EmbeddingSet,
     settings: ClosingSettings | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     seed: int = 0,
     *,
     out: Path,
@@ -97,6 +100,7 @@ def close_set(
         UsageError, DataRefused: as in `close_gap`.
     """
     frozen, note = frozen_model(rows.info)
+    label = main_label(rows)
     return close_gap(
         rows.embeddings,
         rows.groups,
@@ -108,6 +112,7 @@ def close_set(
         splits=rows.splits,
         captions=rows.captions,
         positives=rows.positives,
+        labels=None if label is None else rows.labels[label],
         frozen=frozen,
         data=rows.info.get("data") or {"source": rows.info.get("source")},
         note=note,
@@ -118,7 +123,7 @@ def close_gap(
     embeddings: Mapping[str, Any],
     groups: Any = None,
     settings: ClosingSettings | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     seed: int = 0,
     *,
     out: Path,
@@ -126,6 +131,7 @@ def close_gap(
     splits: Sequence[str] | None = None,
     captions: Sequence[str] | None = None,
     positives: Any = None,
+    labels: Any = None,
     frozen: GaplessModel | None = None,
     data: Mapping[str, Any] | None = None,
     note: str = "",
@@ -136,7 +142,8 @@ def close_gap(
         embeddings: modality -> [pair, dim] floats, rows aligned; dims may differ, norms do not matter.
         groups: [pair] what must not be split between training and validation; default: every pair its own.
         settings: of the method, of the type that it names; default: `adapter_settings()`, or its type's defaults.
-        method: a name of `CLOSING_METHODS`: adapter, center, procrustes, ...
+        method: a name of `CLOSING_METHODS`: auto, cca, adapter, ...; default: that of the settings, without settings
+            auto, which tries the others and takes some minutes.
         seed: of the weights, the order and the split.
         out: directory to write: the model, `metrics.jsonl` of a training, `results.json` with the figures of the
             validation part before and after.
@@ -144,6 +151,7 @@ def close_gap(
         splits: [pair]; with rows of `train` among them only those train, and those of `validation` validate.
         captions: [pair]; with `loss.mask_duplicates` the same ones (see `gapless.core.captions`) are positives of each
             other; default: equal rows of the anchor.
+        labels: [pair] classes, missing ones None or ""; auto then judges by the V-measure too.
         positives: [pair] what each row shows; in place of `captions`, rows of one item are positives of each other,
             and they count for each other in `lenient_R@K`.
         frozen: the model that made the embeddings; its encoders and heads go into the result.
@@ -155,27 +163,39 @@ def close_gap(
         DataRefused: row counts that differ, rows of NaN or zeros, too few groups.
         ValueError: settings of another method.
     """
-    chosen = closing_method(method)
+    chosen = method_of(method, settings)
     settings = settings_for(chosen, settings)
+    check_new_directory(out)
     pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives)
-    with new_directory(out) as partial:
-        fitted = chosen.fit(pairs, settings, seed, folder=partial)
-        check_fitted(fitted, pairs, chosen.name)
-        results = {
-            **fitted.facts,
-            **figures_of(pairs, fitted.model, pairs.positives[pairs.validation] if positives is not None else None),
-            "method": chosen.name,
-            "settings": {**plain(asdict(settings)), "anchor": pairs.anchor},
-            "seed": seed,
-            "versions": versions(),
-            "data": {**(data or {}), "groups": len(np.unique(index[pairs.validation]))},
-            "rows": {TRAIN: len(pairs.train), VALIDATION: len(pairs.validation)},
-            "split_fingerprint": split_fingerprint(pairs.ids, pairs.train, pairs.validation),
-        }
-        write_json(partial / "results.json", results)
-        model = fitted.model if frozen is None else continued(frozen, fitted.model)
-        model.save_pretrained(partial)
+    work = out.parent / f".{out.name}.resume"
+    classes = None if labels is None else label_codes("labels", labels, len(index)).numpy()
+    pairs = replace(pairs, work=work, labels=classes)
+    with only_writer(work, named=str(out)):
+        with new_directory(out) as partial:
+            fitted = fit_method(chosen, pairs, settings, seed, folder=partial)
+            results = {
+                **fitted.facts,
+                **figures_of(pairs, fitted.model, pairs.positives[pairs.validation] if positives is not None else None),
+                "method": chosen.name,
+                "settings": {**plain(asdict(settings)), "anchor": pairs.anchor},
+                "seed": seed,
+                "versions": versions(),
+                "data": {**(data or {}), "groups": len(np.unique(index[pairs.validation]))},
+                "rows": {TRAIN: len(pairs.train), VALIDATION: len(pairs.validation)},
+                "split_fingerprint": split_fingerprint(pairs.ids, pairs.train, pairs.validation),
+            }
+            write_json(partial / "results.json", results)
+            model = fitted.model if frozen is None else continued(frozen, fitted.model)
+            model.save_pretrained(partial)
+        _remove_notes(work)
     return ClosedGap(model, out, results, "vectors" if frozen is None else "raw inputs", note)
+
+
+def _remove_notes(work: Path) -> None:
+    """What an interrupted fit would have gone on from; the lock file is removed by whoever holds it."""
+    for path in work.iterdir():
+        if path.name != LOCK_FILE:
+            path.unlink()
 
 
 def settings_for(method: ClosingMethod[Any], settings: ClosingSettings | None) -> ClosingSettings:
@@ -221,7 +241,9 @@ def pairs_of(
     else:
         items = item_classes(positives, num_rows).numpy()
     names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
-    return ClosingPairs(rows, anchor, names, train, validation, items), index
+    pairs = ClosingPairs(rows, anchor, names, train, validation, items, index)
+    check_varied(pairs)
+    return pairs, index
 
 
 def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gapless.closing.base import DEFAULT_METHOD, ClosingSettings
+from gapless.closing.base import ClosingSettings
 from gapless.closing.close import ClosedGap, close_set
 from gapless.core.files import check_new_directory
 from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
@@ -13,7 +13,7 @@ def close(
     source: EmbeddingsSource,
     *,
     out: PathName,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     settings: ClosingSettings | None = None,
     seed: int = 0,
     labels: PathName | None = None,
@@ -37,7 +37,8 @@ def close(
     Args:
         source: directories, files, one array per modality, or rows in memory; see `gapless.embeddings.read_rows`.
         out: model directory to write, with `results.json`.
-        method: a name of `gapless.closing.CLOSING_METHODS`.
+        method: a name of `gapless.closing.CLOSING_METHODS`; default: that of the settings, and without them auto, which
+            fits the others, judges them on held-out groups and takes the best.
         settings: of the method, of the type that it names; by default that type's defaults.
         seed: of the weights, the order and the split.
         labels, groups, positives: files of one value per row.

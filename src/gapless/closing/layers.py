@@ -15,7 +15,17 @@ from torch import Tensor
 
 from gapless.closing.base import ClosingPairs
 from gapless.models.aligner import GaplessConfig, GaplessModel
-from gapless.models.spec import ActivationLayer, AffineLayer, LayerSpec, LinearLayer, UnitNormLayer, layer_spec
+from gapless.models.heads import default_head
+from gapless.models.spec import (
+    ActivationLayer,
+    AffineLayer,
+    LayerSpec,
+    LinearLayer,
+    ParallelLayer,
+    UnitNormLayer,
+    head_size,
+    layer_spec,
+)
 
 
 @dataclass(frozen=True)
@@ -59,20 +69,54 @@ def activation_layer(function: str) -> FittedLayer:
     return FittedLayer(spec)
 
 
-def vector_model(pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]]) -> GaplessModel:
+def parallel_layer(branches: Sequence[Sequence[FittedLayer]], weights: Sequence[float]) -> FittedLayer:
+    """Branches that take the same rows; their outputs, each times its weight, are concatenated.
+
+    Args:
+        branches: the layers of each branch in order.
+        weights: one per branch.
+
+    Raises:
+        UsageError: another number of weights than branches, or no branch.
+    """
+    spec = ParallelLayer(tuple(tuple(layer.spec for layer in branch) for branch in branches), tuple(weights))
+    tensors = {
+        f"branches.{number}.{place}.{key}": tensor
+        for number, branch in enumerate(branches)
+        for place, layer in enumerate(branch)
+        for key, tensor in layer.weights.items()
+    }
+    return FittedLayer(spec, tensors)
+
+
+def layers_of(model: GaplessModel, modality: str) -> list[FittedLayer]:
+    """The head of a fitted model as layers, so that a method can go on from them or stand another beside them."""
+    specs = model.specs[modality].head or default_head(model.config.embedding_dim)
+    modules = model.heads[modality].children()
+    return [
+        FittedLayer(spec, {key: tensor.detach() for key, tensor in module.state_dict().items()})
+        for spec, module in zip(specs, modules, strict=True)
+    ]
+
+
+def vector_model(
+    pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]], loss_of: GaplessModel | None = None
+) -> GaplessModel:
     """The model that takes rows of each modality as vectors and applies fitted layers to them.
 
     Args:
         heads: modality -> its layers in order; all heads end at one size.
+        loss_of: a model whose loss the new one has too, with what was learned in it; default: the paper's.
 
     Raises:
         ValueError: a head that ends at another size, tensors that do not fit their layer.
     """
     described = {name: [described_layer(layer.spec) for layer in layers] for name, layers in heads.items()}
-    sizes = {name: output_size(layers, pairs.sizes[name]) for name, layers in described.items()}
-    size = sizes[pairs.anchor]
-    config = GaplessConfig(vector_modalities(pairs, described), size, loss={"anchor": pairs.anchor})
-    model = GaplessModel(config)
+    size = head_size([layer.spec for layer in heads[pairs.anchor]], pairs.sizes[pairs.anchor])
+    loss = {"anchor": pairs.anchor} if loss_of is None else loss_of.config.loss
+    model = GaplessModel(GaplessConfig(vector_modalities(pairs, described), size, loss=loss))
+    if loss_of is not None and loss_of.loss is not None and model.loss is not None:
+        model.loss.load_state_dict(loss_of.loss.state_dict())
     for name, layers in heads.items():
         for module, layer in zip(model.heads[name].children(), layers, strict=True):
             try:
@@ -89,12 +133,10 @@ def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> GaplessM
 
 def described_layer(spec: LayerSpec) -> dict[str, Any]:
     """The mapping that `models.spec.layer_spec` reads."""
+    if isinstance(spec, ParallelLayer):
+        branches = [[described_layer(layer) for layer in branch] for branch in spec.branches]
+        return {"kind": spec.kind, "branches": branches, "weights": list(spec.weights)}
     return {"kind": spec.kind, **{key: value for key, value in asdict(spec).items() if value is not None}}
-
-
-def output_size(layers: Sequence[Mapping[str, Any]], size: int) -> int:
-    """The size that rows of `size` have after the layers."""
-    return next((layer["size"] for layer in reversed(layers) if layer.get("size")), size)
 
 
 def vector_modalities(pairs: ClosingPairs, heads: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
+from gapless.closing.base import (
+    CLOSING_METHODS,
+    ClosingPairs,
+    ClosingSettings,
+    FittedMethod,
+    chooses,
+    trains,
+)
+from gapless.closing.fitting import fit_method
 from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, masks_duplicates
@@ -98,6 +106,12 @@ class TrainedHeads:
     summary = "train a small head per modality with the gap-closing loss, on cached rows"
     source = "Grassucci, Cicchetti, Comminiello, arXiv 2602.20046 (the loss)"
     settings = AdapterSettings
+    trains = True
+
+    @property
+    def candidates(self) -> tuple[AdapterSettings, ...]:
+        """What `auto` tries: the default heads, and the same less the means of their outputs."""
+        return adapter_settings(), replace(adapter_settings(), remove_mean=True)
 
     def fit(self, pairs: ClosingPairs, settings: AdapterSettings, seed: int, *, folder: Path) -> FittedMethod:
         return FittedMethod(train_adapter(pairs, settings, seed, folder), {"loss": loss_name(settings)})
@@ -142,13 +156,11 @@ def started_model(pairs: ClosingPairs, start: str, seed: int, folder: Path) -> G
     """
     if start == IDENTITY:
         return None
-    methods = [name for name in CLOSING_METHODS if name != TrainedHeads.name]
+    methods = [name for name, method in CLOSING_METHODS.items() if not (trains(method) or chooses(method))]
     if start not in methods:
         raise unknown_name("start", start, (IDENTITY, *methods))
     method = CLOSING_METHODS[start]
-    fitted = method.fit(pairs, method.settings(anchor=pairs.anchor), seed, folder=folder)
-    check_fitted(fitted, pairs, start)
-    return fitted.model
+    return fit_method(method, pairs, method.settings(anchor=pairs.anchor), seed, folder=folder).model
 
 
 def copy_heads(begun: GaplessModel, model: GaplessModel) -> None:

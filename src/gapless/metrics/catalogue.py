@@ -10,7 +10,7 @@ further figure is one entry with a function, added by a module of this room or b
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from gapless.core.registry import Registry
+from gapless.metrics.pair_inputs import PairInputs
+from gapless.metrics.uncertainty import Figure
 
 Better = Literal["higher", "lower", "neither"]
 Unit = Literal["", "fraction", "degrees", "rank", "tokens"]
@@ -28,24 +30,20 @@ _PLACEHOLDERS = {
     "<k>": r"(?P<k>[0-9]+)",
 }
 # The figures that summarise the gap; every map of embeddings shows them.
-GAP_HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "gap/separability_auc", "gap/mixing@10")
+GAP_HEADLINES = (
+    "gap/centroid_distance",
+    "gap/true_pair_cosine",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
+    "gap/separability_auc",
+    "gap/mixing@10",
+)
 ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
-@dataclass(frozen=True)
-class PairInputs:
-    """The arguments of a further figure's function: the embeddings of one pair of modalities.
-
-    Args:
-        first, second: [pair, dim] unit-norm rows, row i of both one pair.
-        groups: [pair] integers from 0; rows of one group must stay in one fold.
-        seed: for a function that draws random numbers.
-    """
-
-    first: Tensor
-    second: Tensor
-    groups: Tensor
-    seed: int
+# What a further figure's function gives: a number, a number for each row ([pair], whose mean is the figure), or a
+# figure with its own replicates.
+Computed = float | Tensor | Figure
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,11 @@ class FigureEntry:
         cost: what it takes to compute.
         needs: inputs that it requires beside the embeddings.
         source: paper, or "" for what is standard.
-        compute: the function of a further figure. It gives one number for a pair of modalities, or a number for each
-            row ([pair]), whose mean is the figure and gets an interval. None for those that `measure` computes
-            together in one pass.
+        in_tables: whether the tables of `compare` and the report have a column for a further figure.
+        compute: the function of a further figure. It gives one number for a pair of modalities; or a number for each
+            row ([pair]), whose mean is the figure and gets an interval; or a `Figure`, which brings its replicates; or
+            a mapping of keys to these, where the key carries a modality (`PairInputs.names`). None for those that
+            `measure` computes together in one pass.
     """
 
     key: str
@@ -87,7 +87,8 @@ class FigureEntry:
     cost: str = ""
     needs: str = ""
     source: str = ""
-    compute: Callable[[PairInputs], float | Tensor] | None = None
+    in_tables: bool = True
+    compute: Callable[[PairInputs], Computed | Mapping[str, Computed]] | None = None
 
     @property
     def arrow(self) -> str:

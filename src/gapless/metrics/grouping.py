@@ -5,7 +5,7 @@ Folds are by group: rows of one article or patient, in any modality, are in one 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,22 +100,74 @@ def cluster_agreement(stacked: Tensor, labels: Tensor, num_labels: int, seed: in
 
     V-measure in [0, 1], AMI and ARI at most 1 with 0 = chance; higher is better. One value per seed.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
 
     scores = dict(zip(CLUSTER_FIGURES, (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score), strict=True))
-    rows, truth = stacked.cpu().numpy(), labels.cpu().numpy()
+    truth = labels.cpu().numpy()
     agreement: dict[str, list[float]] = {f"{part}{name}": [] for part in ("", "random/") for name in scores}
-    for trial in range(NUM_CLUSTER_SEEDS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes: a collapsed model
-            clusters = KMeans(num_labels, n_init=1, random_state=seed + trial).fit_predict(rows)
-        chance = np.random.default_rng(seed + trial).integers(num_labels, size=len(rows))
+    for trial, clusters in enumerate(_clusterings(stacked, num_labels, seed)):
+        chance = np.random.default_rng(seed + trial).integers(num_labels, size=len(truth))
         for name, score in scores.items():
             agreement[name].append(float(score(truth, clusters)))
             agreement[f"random/{name}"].append(float(score(truth, chance)))
     return {name: np.array(values) for name, values in agreement.items()}
+
+
+def _clusterings(stacked: Tensor, num_clusters: int, seed: int) -> Iterator[np.ndarray]:
+    """The k-means cluster of each row, once for each of `NUM_CLUSTER_SEEDS` seeds."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    rows = stacked.cpu().numpy()
+    for trial in range(NUM_CLUSTER_SEEDS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes: a collapsed model
+            yield KMeans(num_clusters, n_init=1, random_state=seed + trial).fit_predict(rows)
+
+
+def v_measure_under_draws(
+    modalities: Mapping[str, Tensor], codes: Tensor, groups: GroupSums, draws: Tensor, seed: int = 0
+) -> Tensor:
+    """`grouping/v_measure` and its value under draws of groups; the rows are resampled, the clusters stay.
+
+    V is twice the mutual information of clusters and labels over the sum of their entropies, from the table that
+    counts rows by label and cluster, each row as often as its group is drawn; the mean over the k-means seeds. Repeated
+    rows raise V, as they lower entropies, so that the replicates are moved to the value on average.
+
+    Args:
+        modalities: name -> [pair, dim] unit-norm rows, stacked for the clusters.
+        codes: [pair] label codes, -1 = missing.
+        draws: [replicate, group] how often each group is drawn.
+
+    Returns:
+        [1 + replicate] float64 in [0, 1]; NaN where fewer than two labels are there.
+
+    Reference: Rosenberg and Hirschberg, EMNLP 2007.
+    """
+    usable = codes >= 0
+    labels, num_labels = _renumber(codes[usable])
+    if num_labels < 2:
+        return torch.full((1 + len(draws),), torch.nan, dtype=torch.float64)
+    stacked = torch.cat([rows[usable] for rows in modalities.values()])
+    weights = torch.cat([torch.ones(1, groups.num_groups, dtype=torch.float64), draws])[:, groups.index[usable]]
+    weights = weights.repeat(1, len(modalities))
+    label_of_row = labels.repeat(len(modalities))
+    values = []
+    for clusters in _clusterings(stacked, num_labels, seed):
+        cell = label_of_row * num_labels + torch.from_numpy(clusters).long()
+        table = torch.zeros(len(weights), num_labels**2, dtype=torch.float64).index_add_(1, cell, weights)
+        share = (table / table.sum(dim=1, keepdim=True)).view(-1, num_labels, num_labels)
+        parts = [_entropy(share.sum(dim=2)), _entropy(share.sum(dim=1)), _entropy(share.flatten(1))]
+        total = parts[0] + parts[1]
+        values.append(torch.where(total > 0, 2 * (total - parts[2]) / total, torch.ones_like(total)))
+    mean = torch.stack(values).mean(dim=0)
+    return torch.cat([mean[:1], mean[1:] - mean[1:].mean() + mean[0]])
+
+
+def _entropy(shares: Tensor) -> Tensor:
+    """[replicate, part] shares that add up to 1 -> [replicate] entropies in nats."""
+    entropies: Tensor = torch.special.entr(shares).sum(dim=1)
+    return entropies
 
 
 def _knn_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from gapless.core.errors import unknown_name
 from gapless.core.geometry import pair_centroids
 from gapless.metrics import gap
-from gapless.metrics.catalogue import PairInputs, further_figures
+from gapless.metrics.catalogue import Computed, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
+from gapless.metrics.neighbours import num_other
+from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.positives import item_figures
 from gapless.metrics.retrieval import (
     RECALL_AT,
@@ -72,8 +76,8 @@ def measure(
             row inside its item count once. A row without a value is an item of its own.
         anchor: with 3 modalities or more, only pairs with this one; default: all pairs.
         include: parts to compute. "gap" and "retrieval" are quick; "mixed" is `mixed/*` and `gap/mixing@10`; "probe" is
-            `gap/separability_auc`; "grouping" needs labels; "further" is the figures that other files
-            and packages add.
+            `gap/separability_auc`; "grouping" needs labels; "further" is what gap_entries.py adds (margin and d'
+            without the means, hubness, mutual kNN, ...) and what other packages add.
         num_bootstrap: replicates of the interval; 0 gives plain numbers.
         seed: seeds the bootstrap, the folds and k-means.
         max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
@@ -110,6 +114,45 @@ def measure(
     return result
 
 
+def measure_under_draws(
+    embeddings: Mapping[str, Any],
+    draws: Tensor,
+    groups: Any = None,
+    *,
+    captions: Sequence[str] | None = None,
+    positives: Any = None,
+    include: Sequence[str] = ("gap", "retrieval", "mixed", "further"),
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Figures of embeddings, and their values under draws of groups that the caller made.
+
+    Whoever compares models on several sets of rows draws the groups of all sets once and adds the replicates up.
+
+    Args:
+        embeddings, groups, captions, positives, include, seed: as in `measure`.
+        draws: [replicate, group] how often each group is drawn, groups in the order of their sorted names.
+
+    Returns:
+        key -> [1 + replicate] float64: the figure itself, then its value under each draw; figures that cannot be
+        resampled have NaN there.
+    """
+    figures, _, num_groups = _figures(
+        embeddings, None, groups, captions, positives, None, include, seed, MAX_GROUPING_PAIRS, BLOCK_SIZE
+    )
+    if draws.ndim != 2 or draws.shape[1] != num_groups:
+        raise ValueError(f"expected draws of {num_groups} groups, got shape {tuple(draws.shape)}")
+    undefined = torch.full((len(draws),), math.nan, dtype=torch.float64)
+    return {
+        key: torch.cat(
+            [
+                torch.tensor([figure.value], dtype=torch.float64),
+                undefined if figure.replicates is None else figure.replicates(draws),
+            ]
+        )
+        for key, figure in figures.items()
+    }
+
+
 def measure_difference(
     embeddings: Sequence[Mapping[str, Any]],
     baseline: Sequence[Mapping[str, Any]],
@@ -119,7 +162,7 @@ def measure_difference(
     captions: Sequence[str] | None = None,
     positives: Any = None,
     anchor: str | None = None,
-    include: Sequence[str] = ("gap", "retrieval", "mixed"),
+    include: Sequence[str] = ("gap", "retrieval", "mixed", "further"),
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -205,8 +248,6 @@ def _figures(
         figures |= item_figures(rows, _pairs(list(rows), anchor), items, sums)
     figures |= {key: combine(parts) for key, parts in pairwise.items()}
     if "gap" in include:
-        for name, one in rows.items():
-            figures[f"gap/within_cosine/{name}"] = gap.off_diagonal_cosine(one, one, sums)
         if len(rows) > 2:
             centroids = pair_centroids(list(rows.values()))
             figures["gap/centroid_uniformity"] = gap.uniformity(kernel_sums(centroids, block_size), sums)
@@ -250,24 +291,30 @@ def _pair_figures(
     """The figures of one pair of modalities by bare key; those that carry modality names go into `figures`."""
     a, b = rows[first], rows[second]
     result: dict[str, Figure] = {}
+    inputs, scan = PairInputs(a, b, groups.index, seed, (first, second)), None
+    has_neighbours = bool({"mixed", "further"} & set(include))
+    if has_neighbours or {"gap", "retrieval"} & set(include):
+        scan = scan_pair(
+            a,
+            b,
+            classes=classes if "retrieval" in include else None,
+            within="mixed" in include,
+            kernels="gap" in include,
+            num_neighbours=NUM_NEIGHBOURS if has_neighbours else 0,
+            block_size=block_size,
+        )
+        inputs = replace(inputs, inside=scan.inside, across=scan.across)
     if "probe" in include:
         can_hold_out = groups.num_groups > 1
-        result["gap/separability_auc"] = gap.separability_auc(a, b, groups, seed) if can_hold_out else Figure(math.nan)
+        result["gap/separability_auc"] = inputs.separability[0] if can_hold_out else Figure(math.nan)
     if "further" in include:
-        result |= _further_figures(PairInputs(a, b, groups.index, seed), groups)
-    if not {"gap", "retrieval", "mixed"} & set(include):
+        result |= _further_figures(inputs, figures)
+    if scan is None:
         return result
-    scan = scan_pair(
-        a,
-        b,
-        classes=classes if "retrieval" in include else None,
-        within="mixed" in include,
-        kernels="gap" in include,
-        num_neighbours=NUM_NEIGHBOURS if "mixed" in include else 0,
-        block_size=block_size,
-    )
     if "gap" in include:
-        result |= _gap_figures(a, b, scan, groups)
+        result |= _gap_figures(inputs)
+        for name, within in zip(inputs.names, inputs.within_cosines, strict=True):
+            figures[f"gap/within_cosine/{name}"] = within
         assert scan.kernels is not None
         for name, kernel in zip((first, second), scan.kernels[:2], strict=True):
             figures[f"gap/uniformity/{name}"] = gap.uniformity(kernel, groups)
@@ -281,33 +328,41 @@ def _pair_figures(
     return result
 
 
-def _further_figures(inputs: PairInputs, groups: GroupSums) -> dict[str, Figure]:
-    """The figures whose catalogue entry has its own function (`FigureEntry.compute`)."""
+def _further_figures(inputs: PairInputs, named: dict[str, Figure]) -> dict[str, Figure]:
+    """The figures whose catalogue entry has its own function; those whose keys carry a modality go into `named`."""
     figures = {}
     for entry in further_figures():
         assert entry.compute is not None
         value = entry.compute(inputs)
-        if not isinstance(value, Tensor) or value.ndim == 0:
-            figures[entry.key] = Figure(float(value))
-        elif value.shape == (len(inputs.first),):
-            figures[entry.key] = mean_figure(value, groups)
-        else:
-            raise ValueError(
-                f"the figure {entry.key} gave shape {tuple(value.shape)}, expected a number or one per row"
-            )
+        if not isinstance(value, Mapping):
+            figures[entry.key] = _as_figure(entry.key, value, inputs)
+            continue
+        for key, one in value.items():
+            if entry.pattern.fullmatch(key) is None:
+                raise ValueError(f"the figure {entry.key} gave the key {key}, which is not of its form")
+            named[key] = _as_figure(key, one, inputs)
     return figures
 
 
-def _gap_figures(a: Tensor, b: Tensor, scan: PairScan, groups: GroupSums) -> dict[str, Figure]:
-    biased, unbiased, group_unbiased = gap.centroid_distance(a, b, groups)
-    true_pair = mean_figure(scan.cosine, groups)
-    negative = gap.off_diagonal_cosine(a, b, groups)
+def _as_figure(key: str, value: Computed, inputs: PairInputs) -> Figure:
+    if isinstance(value, Figure):
+        return value
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return Figure(float(value))
+    if value.shape == (len(inputs.first),):
+        return mean_figure(value, inputs.group_sums)
+    raise ValueError(f"the figure {key} gave shape {tuple(value.shape)}, expected a number or one per row")
+
+
+def _gap_figures(inputs: PairInputs) -> dict[str, Figure]:
+    biased, unbiased, group_unbiased = inputs.centroid_distances
+    true_pair, negative = inputs.true_pair_cosine, inputs.negative_cosine
     return {
         "gap/centroid_distance": biased,
         "gap/centroid_distance_unbiased": unbiased,
         "gap/centroid_distance_group_unbiased": group_unbiased,
         "gap/true_pair_cosine": true_pair,
-        "gap/true_pair_angle_deg": mean_figure(gap.angle_deg(a, b), groups),
+        "gap/true_pair_angle_deg": mean_figure(gap.angle_deg(inputs.first, inputs.second), inputs.group_sums),
         "gap/negative_cosine": negative,
         "gap/margin": combine([true_pair, negative], lambda parts: parts[0] - parts[1]),
     }
@@ -337,15 +392,16 @@ def _mixed_figures(
     first: str, second: str, scan: PairScan, groups: GroupSums, num_modalities: int, figures: dict[str, Figure]
 ) -> dict[str, Figure]:
     assert scan.within is not None
-    assert scan.other_neighbours is not None
+    assert scan.inside is not None
+    assert scan.across is not None
     counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
     result = {f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in RECALL_AT}
     num_rows = len(scan.cosine)
     num_neighbours = min(NUM_NEIGHBOURS, 2 * num_rows - 1)
     expected_own = (num_rows - 1) / (2 * num_rows - 1)
     mixing, bias = [], []
-    for other in scan.other_neighbours:
-        share = other / num_neighbours
+    for inside, across in zip(scan.inside, scan.across, strict=True):
+        share = num_other(inside, across) / num_neighbours
         mixing.append(mean_figure(share, groups))
         bias.append(mean_figure(1 - share - expected_own, groups))
     result["gap/mixing@10"] = combine(mixing)

@@ -44,7 +44,11 @@ class ScoreStrips:
         """Whether each strip holds a score above its query's level; the shape of `peaks`."""
         return self.peaks > (level[:, None] if self.dim == 1 else level)
 
-    def reaching(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries of the chosen strips, and the scores of those strips, [chosen, STRIP]."""
+    def reaching(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The queries of the chosen strips, the strips' places along the gallery, and their scores, [chosen, STRIP]."""
         hits = chosen.nonzero()
-        return hits[:, 1 - self.dim], self.values[hits[:, 0], :, hits[:, 1]]
+        return hits[:, 1 - self.dim], hits[:, self.dim], self.values[hits[:, 0], :, hits[:, 1]]
+
+    def position(self, place: Tensor, offset: Tensor) -> Tensor:
+        """Where in the gallery the score stands that has this offset in the strip at this place."""
+        return offset * self.peaks.shape[1] + place if self.dim == 1 else place * STRIP + offset

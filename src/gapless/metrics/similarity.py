@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import blocks, pairwise_cosine
-from gapless.metrics.neighbours import Nearest
+from gapless.metrics.neighbours import SPARE, Nearest, Neighbours
 from gapless.metrics.score_maxima import ScoreStrips
 
 BLOCK_SIZE = 512
 SCALE = 4.0
+_Sides = list[tuple[int, slice, slice, ScoreStrips]]  # modality of the queries, queries, gallery rows, scores
 FEW = 0.1  # share of strips up to which counting in single strips is faster than in the whole tile
 
 
@@ -53,20 +54,20 @@ class Tile:
     def is_diagonal(self) -> bool:
         return self.rows == self.columns
 
-    def crossings(self) -> list[tuple[int, slice, ScoreStrips]]:
-        """(modality of the queries, queries, scores) for scores against the other modality."""
+    def crossings(self) -> _Sides:
+        """(modality of the queries, queries, gallery rows, scores) for scores against the other modality."""
         return self._sides(self.crossed, other=1)
 
-    def insides(self) -> list[tuple[int, slice, ScoreStrips]]:
+    def insides(self) -> _Sides:
         """The same for scores inside a modality."""
         return self._sides(self.same or (), other=0)
 
-    def _sides(self, products: Sequence[Tensor], other: int) -> list[tuple[int, slice, ScoreStrips]]:
+    def _sides(self, products: Sequence[Tensor], other: int) -> _Sides:
         sides = []
         for side, scores in enumerate(products):
-            sides.append((side, self.rows, ScoreStrips(scores, 1)))
+            sides.append((side, self.rows, self.columns, ScoreStrips(scores, 1)))
             if not self.is_diagonal:
-                sides.append((side ^ other, self.columns, ScoreStrips(scores, 0)))
+                sides.append((side ^ other, self.columns, self.rows, ScoreStrips(scores, 0)))
         return sides
 
 
@@ -79,7 +80,8 @@ class PairScan:
     lenient: tuple[LenientCounts, LenientCounts] | None
     within: tuple[RankCounts, RankCounts] | None
     kernels: tuple[Tensor, Tensor, Tensor] | None
-    other_neighbours: tuple[Tensor, Tensor] | None
+    inside: tuple[Neighbours, Neighbours] | None
+    across: tuple[Neighbours, Neighbours] | None
 
 
 def tie_tolerance(rows: Tensor) -> float:
@@ -108,7 +110,7 @@ class _Counter:
         if int(reached.sum()) > FEW * reached.numel():
             self._add_all(queries, strips, scratch)
             return
-        places, values = strips.reaching(reached)
+        places, _, values = strips.reaching(reached)
         for threshold, total, compare in ((high, self.above, torch.gt), (low, self.reached, torch.ge)):
             counts = compare(values, threshold[places, None]).sum(dim=1).to(total.dtype)
             total[queries] += total.new_zeros(len(low)).index_add_(0, places, counts)
@@ -180,6 +182,27 @@ class _Kernel:
         return self.sums * self.decay
 
 
+class _Lists:
+    """The nearest rows of both modalities, inside each and in the other."""
+
+    def __init__(self, a: Tensor, b: Tensor, num_neighbours: int, tolerance: float) -> None:
+        width = min(num_neighbours, 2 * len(a) - 1) + SPARE
+
+        def lists(galleries: tuple[Tensor, Tensor], is_own: bool) -> tuple[Neighbours, Neighbours]:
+            first, second = (
+                Neighbours(Nearest(queries, width), queries, gallery, num_neighbours, SCALE, tolerance, is_own)
+                for queries, gallery in zip((a, b), galleries, strict=True)
+            )
+            return first, second
+
+        self.inside, self.across = lists((a, b), True), lists((b, a), False)
+
+    def add(self, inside: _Sides, crossing: _Sides) -> None:
+        for lists, sides in ((self.inside, inside), (self.across, crossing)):
+            for side, queries, gallery, strips in sides:
+                lists[side].nearest.add(queries, gallery, strips)
+
+
 def _kernels(a: Tensor, b: Tensor) -> tuple[tuple[_Kernel, _Kernel, _Kernel], Tensor]:
     """The kernels of both modalities and of the centroids, and 1 / ||a_i + b_i||, which makes a sum a centroid."""
     length = (a + b).norm(dim=1)
@@ -239,7 +262,7 @@ def scan_pair(
         classes: [pair] integers; rows of one class are positives of each other in the lenient counts.
         within: also count rows of the query's own modality.
         kernels: row sums of exp(-2 d^2) for a, b and the normalised pair centroids.
-        num_neighbours: k of the k nearest in the mixed gallery; 0 for none.
+        num_neighbours: k of the k nearest rows inside each modality and in the other one; 0 for none.
         block_size: rows of a tile; memory is a handful of tiles of block_size^2 numbers.
     """
     cosine = pairwise_cosine(a, b)
@@ -250,7 +273,7 @@ def scan_pair(
     lenient = None
     if classes is not None:
         lenient = (_Lenient(a, b, classes, cosine), _Lenient(b, a, classes, cosine))
-    nearest = (Nearest(a, num_neighbours, SCALE), Nearest(b, num_neighbours, SCALE)) if num_neighbours else None
+    neighbours = _Lists(a, b, num_neighbours, tolerance) if num_neighbours else None
     kernel, reach = _kernels(a, b) if kernels else (None, cosine)
     scratch = torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device)
     for tile in _tiles((a, b), has_inside, block_size):
@@ -260,28 +283,19 @@ def scan_pair(
             for scores in tile.same or ():
                 scores.fill_diagonal_(-math.inf)  # a row is not in its own gallery
         inside, crossing = tile.insides(), tile.crossings()
-        if nearest is not None:
-            for side, queries, strips in inside:
-                nearest[side].add(queries, strips, other=False)
-            for side, queries, strips in crossing:
-                nearest[side].add(queries, strips, other=True)
+        if neighbours is not None:
+            neighbours.add(inside, crossing)
         if lenient is not None:
-            for side, queries, strips in crossing:
+            for side, queries, _, strips in crossing:
                 lenient[side].add(queries, strips, scratch)
         if tile.is_diagonal:
             tile.crossed[0].fill_diagonal_(-math.inf)  # the true pair is neither above nor tied with itself
             crossing = tile.crossings()
-        for side, queries, strips in crossing:
+        for side, queries, _, strips in crossing:
             cross[side].add(queries, strips, scratch)
         if own is not None:
-            for side, queries, strips in inside:
+            for side, queries, _, strips in inside:
                 own[side].add(queries, strips, scratch)
-    others = None
-    if nearest is not None:
-        others = (
-            nearest[0].num_other(a, b, tolerance),
-            nearest[1].num_other(b, a, tolerance),
-        )
     strict = (cross[0].counts(), cross[1].counts())
     return PairScan(
         cosine=cosine.double(),
@@ -289,7 +303,8 @@ def scan_pair(
         lenient=None if lenient is None else (lenient[0].counts(strict[0]), lenient[1].counts(strict[1])),
         within=None if own is None else (own[0].counts(), own[1].counts()),
         kernels=None if kernel is None else (kernel[0].row_sums(), kernel[1].row_sums(), kernel[2].row_sums()),
-        other_neighbours=others,
+        inside=None if neighbours is None else neighbours.inside,
+        across=None if neighbours is None else neighbours.across,
     )
 
 

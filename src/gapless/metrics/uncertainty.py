@@ -44,6 +44,18 @@ class GroupSums:
         return values.new_zeros(self.num_groups, *values.shape[1:]).index_add_(0, self.index, values)
 
 
+def remembered(replicates: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function, which gives its last result again for the same draws: several figures rest on one."""
+    last: list[Tensor] = []
+
+    def result(draws: Tensor) -> Tensor:
+        if not last or last[0] is not draws:
+            last[:] = [draws, replicates(draws)]
+        return last[1]
+
+    return result
+
+
 def mean_figure(values: Tensor, groups: GroupSums) -> Figure:
     """The mean over rows.
 
@@ -125,6 +137,19 @@ def bootstrap(
         low, high = _bounds(torch.cat(parts).numpy()) if num_groups > 1 else (None, None)
         result[key] = {"value": resampled[key].value, "low": low, "high": high}
     return result
+
+
+def percentile_interval(values: np.ndarray) -> Interval:
+    """The 95 % percentile interval of a figure that was resampled elsewhere.
+
+    Args:
+        values: [1 + replicate]: the figure, then its value under each draw of groups.
+
+    >>> percentile_interval(np.array([0.5, 0.4, 0.5, 0.6]))["value"]
+    0.5
+    """
+    low, high = _bounds(values[1:]) if len(values) > 1 else (None, None)
+    return {"value": float(values[0]), "low": low, "high": high}
 
 
 def _bounds(replicates: np.ndarray) -> tuple[float | None, float | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gapless.metrics.catalogue import label_of, required_entry
 from gapless.models.aligner import GaplessModel
+from gapless.models.choice import markdown_choice
 
 UNKNOWN = "not recorded"
 SHOWN = (
@@ -14,6 +15,8 @@ SHOWN = (
     "gap/centroid_distance",
     "gap/true_pair_cosine",
     "gap/margin",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
     "gap/mixing@10",
     "retrieval/mean/R@1",
     "retrieval/mean/R@10",
@@ -96,7 +99,7 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 ## How it was made
 
 {_made_lines(model, results)}
-
+{_choice_lines(results)}
 ## Data and licences
 
 - source: {_source_of(data.get("source"))}
@@ -159,6 +162,14 @@ def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
+
+
+def _choice_lines(results: Mapping[str, Any]) -> str:
+    """The candidates that a method was chosen from, where there was a choice."""
+    choice = results.get("choice")
+    if not isinstance(choice, Mapping):
+        return ""
+    return f"\n## How the method was chosen\n\n{markdown_choice(choice)}\n"
 
 
 def counted(rows: Any) -> str:

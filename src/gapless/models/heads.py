@@ -7,6 +7,7 @@ A head is a list of layer descriptions, saved in the model's configuration, appl
     [{"kind": "unit_norm"}, {"kind": "affine"}]            a fitted map of unit-norm embeddings (centre, Procrustes)
     [{"kind": "unit_norm"}, {"kind": "residual", "hidden": 256}]
     [{"kind": "affine", "size": 99}, {"kind": "activation", "function": "tanh"}, {"kind": "affine", "size": 64}]
+    [{"kind": "parallel", "branches": [[{"kind": "affine", "size": 64}], [{"kind": "unit_norm"}]], "weights": [1, 0.5]}]
 
 The space after the last layer is normalised by the aligner.
 """
@@ -26,8 +27,10 @@ from gapless.models.spec import (
     LayerSpec,
     LinearLayer,
     MlpLayer,
+    ParallelLayer,
     ResidualLayer,
     UnitNormLayer,
+    head_size,
 )
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -89,6 +92,19 @@ class Residual(nn.Module):
         return x + change
 
 
+class Parallel(nn.Module):
+    """Branches that take the same rows; their outputs, each times its weight, side by side."""
+
+    def __init__(self, branches: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.weights = tuple(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(self.branches, self.weights, strict=True)
+        return torch.cat([weight * branch(x) for branch, weight in parts], dim=-1)
+
+
 def mlp(size: int, hidden: int, output_size: int, dropout: float) -> nn.Module:
     return nn.Sequential(
         nn.Linear(size, hidden),
@@ -118,6 +134,17 @@ def build_layer(spec: LayerSpec, size: int) -> nn.Module:
             return nn.LayerNorm(size)
         case DropoutLayer():
             return nn.Dropout(spec.rate)
+        case ParallelLayer():
+            return Parallel([build_layers(branch, size) for branch in spec.branches], spec.weights)
+
+
+def build_layers(specs: Sequence[LayerSpec], size: int) -> nn.Sequential:
+    """Layers one after another, for rows of `size`."""
+    layers = nn.Sequential()
+    for spec in specs:
+        layers.append(build_layer(spec, size))
+        size = head_size([spec], size)
+    return layers
 
 
 def build_head(specs: Sequence[LayerSpec] | None, input_size: int, output_size: int | None) -> nn.Sequential:
@@ -129,11 +156,9 @@ def build_head(specs: Sequence[LayerSpec] | None, input_size: int, output_size: 
     Raises:
         UsageError: a head that does not end at `output_size`, or none where there is no size to end at.
     """
-    size = input_size
-    head = nn.Sequential()
-    for spec in default_head(output_size) if specs is None else specs:
-        head.append(build_layer(spec, size))
-        size = getattr(spec, "size", None) or size
+    layers = default_head(output_size) if specs is None else specs
+    head = build_layers(layers, input_size)
+    size = head_size(layers, input_size)
     if output_size is not None and size != output_size:
         raise UsageError(f"the head ends at size {size}, but the shared space has {output_size}; end it with a linear")
     return head

@@ -137,6 +137,27 @@ class DropoutLayer:
     rate: float
 
 
+@dataclass(frozen=True)
+class ParallelLayer:
+    """Several heads side by side: all take the same rows, and their outputs, each times its weight, are concatenated.
+
+    Args:
+        branches: the layers of each branch in order; a branch may hold parallel layers itself.
+        weights: one number per branch.
+    """
+
+    kind: ClassVar[str] = "parallel"
+    branches: tuple[tuple["LayerSpec", ...], ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.branches or len(self.branches) != len(self.weights):
+            raise UsageError(
+                f"a parallel layer has one weight per branch, got {len(self.branches)} branch(es) and "
+                f"{len(self.weights)} weight(s)"
+            )
+
+
 EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec
 LayerSpec = (
     LinearLayer
@@ -147,6 +168,7 @@ LayerSpec = (
     | UnitNormLayer
     | LayerNormLayer
     | DropoutLayer
+    | ParallelLayer
 )
 
 
@@ -188,9 +210,7 @@ def modality_spec(name: str, mapping: Mapping[str, Any]) -> ModalitySpec:
     return ModalitySpec(
         input=taken,
         encoder=encoder_spec(with_encoder(name, mapping)["encoder"], f"the encoder of {where}"),
-        head=None
-        if head is None
-        else tuple(layer_spec(layer, f"head layer {number} of {where}") for number, layer in enumerate(head, 1)),
+        head=None if head is None else _layers(head, f"head layer {{}} of {where}"),
     )
 
 
@@ -215,8 +235,43 @@ def encoder_spec(mapping: Mapping[str, Any], where: str = "the encoder") -> Enco
 
 def layer_spec(mapping: Mapping[str, Any], where: str = "the head layer") -> LayerSpec:
     """`{"kind": "linear", "size": 512}` as a `LinearLayer`; likewise the other layers."""
+    if isinstance(mapping, Mapping) and mapping.get("kind") == ParallelLayer.kind and "branches" in mapping:
+        mapping = {**mapping, "branches": _branches(mapping["branches"], where)}
     spec: LayerSpec = _of_kind(_by_kind(LayerSpec), "head layer", mapping, where)
     return spec
+
+
+def _layers(mappings: Sequence[Mapping[str, Any]], where: str) -> tuple[LayerSpec, ...]:
+    """The layers of a head; `where` has a place for the number of the layer."""
+    return tuple(layer_spec(layer, where.format(number)) for number, layer in enumerate(mappings, 1))
+
+
+def _branches(value: Any, where: str) -> tuple[tuple[LayerSpec, ...], ...]:
+    """The layers of each branch of a parallel layer."""
+    branches = value if _is_list(value) else [value]
+    if not all(map(_is_list, branches)):
+        raise UsageError(f"branches of {where} is a list of lists of layers, got {value!r}")
+    return tuple(
+        _layers(branch, f"layer {{}} of branch {number} of {where}") for number, branch in enumerate(branches, 1)
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def head_size(layers: Sequence[LayerSpec], size: int) -> int:
+    """The size that rows of `size` have after the layers.
+
+    >>> head_size([LinearLayer(8), ParallelLayer(((UnitNormLayer(),), (LinearLayer(3),)), (1.0, 1.0))], 5)
+    11
+    """
+    for layer in layers:
+        if isinstance(layer, ParallelLayer):
+            size = sum(head_size(branch, size) for branch in layer.branches)
+        else:
+            size = getattr(layer, "size", None) or size
+    return size
 
 
 def _by_kind(specs: Any) -> dict[str, type[Any]]:
@@ -279,7 +334,7 @@ def _as_type(value: Any, option: Any) -> tuple[bool, Any]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and value == value and abs(value) != float("inf"), float(value) if is_number else value
     if origin is tuple:
-        return _as_numbers(value)
+        return _as_numbers(value) if get_args(option)[0] is float else (isinstance(value, tuple), value)
     return isinstance(value, origin or option), value
 
 

@@ -16,7 +16,7 @@ from gapless.search.collection import Collection, Pairs, key_of
 
 MAX_PAIRS = 1000
 MIN_PAIRS = 2
-FIGURES = ("gap", "retrieval", "mixed", "probe")
+FIGURES = ("gap", "retrieval", "mixed", "probe", "further")
 QUICK_FIGURES = ("gap", "retrieval")
 
 

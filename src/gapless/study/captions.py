@@ -33,6 +33,8 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "table": table,
         "pictures": [],
         "effect": None,
+        "verdicts": [],
+        "choices": [],
         "notes": _notes_of(results),
         "all_figures": _all_figures_of(results),
         "methods": list(results),

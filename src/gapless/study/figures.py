@@ -38,9 +38,13 @@ class Panel:
 
     @property
     def subtitle(self) -> str:
-        """The centroid distance and the true-pair cosine as text."""
-        shown = ("gap/centroid_distance", "gap/true_pair_cosine")
-        return " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in shown if key in self.figures)
+        """The centroid distance and the true-pair cosine, and the centred figures below them, as text."""
+        lines = (("gap/centroid_distance", "gap/true_pair_cosine"), ("gap/margin_centred", "gap/d_prime_centred"))
+        texts = (
+            " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in line if key in self.figures)
+            for line in lines
+        )
+        return "\n".join(text for text in texts if text)
 
 
 def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -49,7 +53,9 @@ def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     from gapless.metrics.measure import measure
 
-    return measure({name: torch.from_numpy(np.array(rows)) for name, rows in latent.items()}, include=("gap",))
+    return measure(
+        {name: torch.from_numpy(np.array(rows)) for name, rows in latent.items()}, include=("gap", "further")
+    )
 
 
 def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:
@@ -96,7 +102,8 @@ def _draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
     axes.set_xlabel(f"PC 1 ({shares[0]:.0%} of variance)")
     axes.set_ylabel(f"PC 2 ({shares[1]:.0%})")
     axes.spines[["left", "bottom", "top", "right"]].set_visible(True)
-    axes.set_title(panel.title, fontweight="bold", loc="left", pad=20 if panel.subtitle else 6)
+    num_lines = len(panel.subtitle.splitlines())
+    axes.set_title(panel.title, fontweight="bold", loc="left", pad=6 + (14 if num_lines == 1 else 12 * num_lines))
     axes.text(0, 1.025, panel.subtitle, transform=axes.transAxes, fontsize=8)
 
 

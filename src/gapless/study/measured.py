@@ -5,6 +5,7 @@ writes the files that the report and the map show.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,16 @@ from safetensors.numpy import save
 from gapless.core.errors import DataRefused, GaplessError, unknown_name
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_json
 from gapless.core.results import Result
-from gapless.core.values import cells_of, names_of, text_of
+from gapless.core.values import names_of
 from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.main_label import label_columns, main_label
 from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
 from gapless.manifest.manifest import Manifest
-from gapless.metrics.labels import described_label, label_codes, telling_label
+from gapless.metrics.labels import described_label, label_codes
 from gapless.metrics.measure import measure
+from gapless.metrics.verdict import verdict_of
 from gapless.study.map import write_map
+from gapless.study.prediction import predict as predicted
 from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
 
 ALL_ROWS = "all"
@@ -39,6 +43,8 @@ class Measurement(Result):
         seed: of the bootstrap, the folds and k-means.
         versions: of the packages.
         data: facts on the source; the number of groups, the label, the number of positives.
+        verdict: what kind of gap this is, what closing it helps and the command, with the figures that each sentence
+            rests on (`gapless.metrics.verdict`); `prediction` in it where that was asked for.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
     """
 
@@ -49,6 +55,7 @@ class Measurement(Result):
     seed: int
     versions: Mapping[str, str]
     data: Mapping[str, Any]
+    verdict: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
 
@@ -65,6 +72,7 @@ def measure_embeddings(
     out: PathName | None = None,
     html: PathName | None = None,
     data: PathName | Manifest | None = None,
+    predict: bool = False,
 ) -> Measurement:
     """Measure embeddings of files or of rows in memory: every figure.
 
@@ -90,6 +98,7 @@ def measure_embeddings(
         out: also write a new directory that `gapless.report` reads.
         html: also write an interactive map.
         data: manifest, for the map's captions and thumbnails; by default the one that the embeddings were made from.
+        predict: also fit quick closing methods on folds of groups, for what closing would bring; some seconds.
 
     Raises:
         UsageError: no such file, an unknown split or label, an output in use.
@@ -103,8 +112,18 @@ def measure_embeddings(
     split = split or ("test" if whole.splits and "test" in whole.splits else ALL_ROWS)
     rows = whole if split == ALL_ROWS else whole.select(split)
     label = label or ("label" if labels is not None else None)  # a file of one class is refused, not passed over
+    measured = _measured(rows, label, num_bootstrap, seed)
+    verdict = verdict_of(
+        measured["figures"],
+        measured["n"],
+        source=command_words(source, labels=labels, groups=groups, positives=positives),
+        modalities=tuple(rows.embeddings),
+        num_groups=measured["data"]["groups"],
+    )
+    prediction = {"prediction": predicted(rows, seed=seed)} if predict else {}
     measurement = Measurement(
-        **_measured(rows, label, num_bootstrap, seed),
+        **measured,
+        verdict={**verdict.as_json(), **prediction},
         split=split,
         notes=(*whole.notes, *_notes_on_rows(whole, rows, split), *_notes_on_label(rows, label)),
     )
@@ -119,7 +138,7 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
     """The fields of a `Measurement` but split and notes."""
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
-    name = label or _main_label(rows)
+    name = label or main_label(rows)
     sizes = {modality: matrix.shape[1] for modality, matrix in rows.embeddings.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{modality} {size}" for modality, size in sizes.items())
@@ -167,25 +186,24 @@ def _notes_on_rows(whole: EmbeddingSet, rows: EmbeddingSet, split: str) -> list[
 
 
 def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
-    sentence = None if label is not None else described_label(_main_label(rows), _label_columns(rows))
+    sentence = None if label is not None else described_label(main_label(rows), label_columns(rows))
     return [sentence] if sentence else []
 
 
-def _main_label(rows: EmbeddingSet) -> str | None:
-    """The column of labels that grouping figures are about where none is named."""
-    return telling_label(_label_columns(rows), rows.groups)
+def command_words(source: EmbeddingsSource, **beside: PathName | None) -> str:
+    """The words of a command line that name the embeddings and the files beside them, as they were given.
 
-
-def _label_columns(rows: EmbeddingSet) -> dict[str, Any]:
-    """The labels without the column that holds the positives, whatever its name."""
-
-    def is_positives(values: Any) -> bool:
-        try:
-            return rows.positives is not None and [text_of(cell) for cell in cells_of(values)] == rows.positives
-        except ValueError:
-            return False
-
-    return {name: values for name, values in rows.labels.items() if not is_positives(values)}
+    >>> command_words({"image": "a.npy", "text": "my b.npy"}, groups="cases.txt", labels=None)
+    "--image a.npy --text 'my b.npy' --groups cases.txt"
+    """
+    if isinstance(source, EmbeddingSet):
+        words = ["EMB"]
+    elif isinstance(source, Mapping):
+        words = [word for name, path in source.items() for word in (f"--{name}", str(path))]
+    else:
+        words = [str(source)] if isinstance(source, str | Path) else [str(path) for path in source]
+    words += [word for name, path in beside.items() if path is not None for word in (f"--{name}", str(path))]
+    return shlex.join(words)
 
 
 def _title_of(source: EmbeddingsSource) -> str:

@@ -104,6 +104,23 @@ def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) ->
     return "\n".join(lines)
 
 
+def verdict_to_terminal(verdict: Mapping[str, Any], ascii_only: bool = False) -> str:
+    """The three sentences of a verdict and, where it was asked for, the table of what closing would bring."""
+    lines = [sentence["text"] for sentence in verdict["sentences"].values()]
+    for method, figures in verdict.get("prediction", {}).items():
+        lines += ["", f"predicted on held-out groups, --method {method}"]
+        if "reason" in figures:
+            lines.append(f"  {figures['reason']}")
+            continue
+        for key, one in figures.items():
+            interval = {name: one[name] for name in ("low", "high")} | {"value": one["after"]}
+            lines.append(f"  {key:<32} {figure_text(one['before']):>8} -> {figure_text(interval)}")
+    if verdict.get("prediction") == {}:
+        lines += ["", "there are too few groups to hold any out, so nothing is predicted"]
+    text = "\n".join(lines)
+    return _to_ascii(text) if ascii_only else text
+
+
 def figure_text(figure: Any) -> str:
     """A figure as text in any of its forms (number, over seeds, with an interval); a dash when there is none."""
     number = number_of(figure)

@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.core.results import Result
+from gapless.metrics.catalogue import label_of
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
+from gapless.study.choice import ChoiceSection, choices_of
 from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.figures import (
     Panel,
@@ -42,7 +44,14 @@ MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/p
 SUBJECT = (
     "How far apart the modalities lie in the latent space, and what closing the gap does to retrieval and grouping."
 )
-HEADLINES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10", "grouping/v_measure")
+HEADLINES = (
+    "gap/centroid_distance",
+    "gap/true_pair_cosine",
+    "gap/margin_centred",
+    "gap/d_prime_centred",
+    "retrieval/mean/R@10",
+    "grouping/v_measure",
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,8 @@ def section_of(study: Study) -> dict[str, Any]:
         "table": table,
         "pictures": pictures_of(study, table, panels),
         "effect": effect_picture(*shown) if len(shown) == 2 else None,
+        "verdicts": verdicts_of(study),
+        "choices": choices_of(study),
         "notes": reliability_notes(study.comparison),
         "all_figures": all_figures_of(study),
         "methods": study.methods,
@@ -172,6 +183,16 @@ def section_of(study: Study) -> dict[str, Any]:
         "latex": to_latex(table, label=f"tab:{file_name(study.title)}"),
         "markdown": to_markdown(table),
     }
+
+
+def verdicts_of(study: Study) -> list[tuple[str, list[str]]]:
+    """The sentences of the verdict of each measured directory; trained runs have none."""
+    verdicts = []
+    for method, runs in study.runs.items():
+        sentences = ((runs[0].results.get("verdict") or {}) if runs else {}).get("sentences") or {}
+        if sentences:
+            verdicts.append((method, [str(sentence["text"]) for sentence in sentences.values()]))
+    return verdicts
 
 
 def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -213,7 +234,7 @@ def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def headlines_of(comparison: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
-    """The four main figures, of the baseline and of the method that is compared with it."""
+    """The main figures, of the baseline and of the method that is compared with it."""
     rows = compared_pair(comparison)
     differences = (comparison.get("differences") or {}).get(rows[-1], {})
     headlines = []
@@ -262,7 +283,19 @@ def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Pic
     differences = {method: written[method] for method in study.methods if method in written}
     if difference_parts(table.columns, differences):
         pictures.append(difference_picture(study, table, differences))
-    return pictures
+    return pictures + [_choice_picture(section) for section in choices_of(study)]
+
+
+def _choice_picture(section: ChoiceSection) -> Picture:
+    return Picture(
+        f"choice-{file_name(section.name)}",
+        f"The candidates of {section.name}",
+        "Each closing method, fitted outside a fold of whole groups and judged on it; lines are 95 % intervals over "
+        "groups. The one in colour was taken; a diamond is the embeddings as they were.",
+        [inline_svg(panel, f"{label_of(key)} of the candidates") for key, panel in section.panels().items()],
+        [],
+        section.drawing(),
+    )
 
 
 def panels_of(study: Study) -> list[Panel]:
@@ -289,15 +322,16 @@ def latent_picture(panels: Sequence[Panel]) -> Picture:
     legend = [(name, glyph, page_colour(colour)) for name, colour, _, glyph in styles]
     limit = plane_limit(panels)
     num_pairs = len(next(iter(panels[0].latent.values())))
-    drawings = [
-        inline_svg(latent_figure([panel], limit, with_legend=False), f"Latent space, {panel.title}. {panel.subtitle}")
-        for panel in panels
-    ]
+    drawings = [inline_svg(latent_figure([panel], limit, with_legend=False), _named(panel)) for panel in panels]
     caption = (
         f"The first two principal components of {num_pairs:,} pairs of one run each, fitted to all modalities "
         "together in each panel; one scale for all panels. Thin lines join true pairs, large marks are the centroids."
     )
     return Picture("latent", "Latent space", caption, drawings, legend, latent_figure(panels, limit))
+
+
+def _named(panel: Panel) -> str:
+    return f"Latent space, {panel.title}. {panel.subtitle.replace(chr(10), ' · ')}"
 
 
 def cosine_picture(panels: Sequence[Panel]) -> Picture:

@@ -73,6 +73,8 @@ class Study:
     def heading(self) -> str:
         """The methods and the data as a heading; the directory's name where the source was not recorded."""
         source = (self.comparison.get("data") or {}).get("source")
+        if isinstance(source, Mapping):
+            source = " and ".join(f"{value}" for value in source.values())
         more = len(self.methods) - 4
         names = ", ".join(self.methods[:4]) + (f" and {more} more" if more > 0 else "")
         return f"{names} on {source}" if source else self.title

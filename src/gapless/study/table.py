@@ -18,6 +18,7 @@ GAP_COLUMNS = (
     "gap/true_pair_cosine",
     "gap/true_pair_angle_deg",
 )
+CENTRED_COLUMNS = ("gap/margin_centred", "gap/d_prime_centred")  # beside every cosine: it may be a common mean
 RECALLS = ("R@1", "R@5", "R@10")
 GROUPING_COLUMNS = ("grouping/v_measure", "grouping/ami", "grouping/knn_accuracy")
 
@@ -129,6 +130,7 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
     """The paper's columns; retrieval between image and text, or between the first two modalities there are."""
     keys = list(keys)
     gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
+    gap += [Column(key, "without the means") for key in CENTRED_COLUMNS if key in keys]
     parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
     directions_present = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
     first = "image_to_text" if "image_to_text" in directions_present else directions_present[0]
@@ -140,7 +142,11 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
         for recall in RECALLS
     ]
     grouping = [Column(key, "grouping %") for key in GROUPING_COLUMNS]
-    further = [Column(entry.key, entry.family) for entry in further_figures() if entry.key in keys]
+    further = [
+        Column(entry.key, entry.family)
+        for entry in further_figures()
+        if entry.key in keys and entry.in_tables and entry.key not in CENTRED_COLUMNS
+    ]
     return gap + retrieval + grouping + further
 
 

@@ -1,0 +1,58 @@
+"""One fit of a method as everybody asks for it: made once, checked and, where the settings say so, less its means."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
+from gapless.closing.layers import affine_layer, layers_of, unit_norm_layer, vector_model
+from gapless.core.geometry import blocks
+from gapless.models.aligner import GaplessModel
+
+ROWS_AT_ONCE = 4096
+
+
+def fit_method(
+    method: ClosingMethod[Any], pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path
+) -> FittedMethod:
+    """Fit, check that the model is one for these rows, and remove the means if `settings.remove_mean`.
+
+    A fit that something else has asked for on these rows, `auto` or a stack, is not made again.
+
+    Args:
+        method, pairs, settings, seed, folder: as in `ClosingMethod.fit`.
+
+    Raises:
+        UsageError, DataRefused: of the method, or weights that are not finite.
+        ValueError: a model for other rows.
+    """
+    key = (method.name, repr(replace(settings, remove_mean=False)), seed)
+    if key not in pairs.fits:
+        made = method.fit(pairs, settings, seed, folder=folder)
+        check_fitted(made, pairs, method.name)
+        pairs.fits[key] = made
+    fitted = pairs.fits[key]
+    return replace(fitted, model=without_means(fitted.model, pairs)) if settings.remove_mean else fitted
+
+
+def without_means(model: GaplessModel, pairs: ClosingPairs) -> GaplessModel:
+    """The model with each head ended by unit norm less the mean of that modality's training rows in its space.
+
+    The space is as before, then `x / |x| - mean`; the aligner normalises what is left. So the means of the training
+    rows are 0 before that, and a cosine no longer has the part that all rows of a modality share.
+    """
+    heads = {}
+    for name in pairs.sizes:
+        mean = mapped_rows(model, name, pairs.embeddings[name], pairs.train).double().mean(dim=0)
+        heads[name] = [*layers_of(model, name), unit_norm_layer(), affine_layer(mean, torch.eye(len(mean)))]
+    return vector_model(pairs, heads, loss_of=model)
+
+
+@torch.no_grad()
+def mapped_rows(model: GaplessModel, modality: str, matrix: Tensor, rows: Any) -> Tensor:
+    """Unit-norm rows [row, embedding_dim] of some vectors of one modality in the space of the model."""
+    parts = [model.embed(modality, {"values": matrix[rows[part]]}) for part in blocks(len(rows), ROWS_AT_ONCE)]
+    return torch.cat(parts)
