@@ -45,7 +45,7 @@ def train_captioner(
         ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP
 
     Args:
-        aligner: what encodes: a run or model directory, or any model that `gapless.embed` takes.
+        aligner: the model that encodes: a run or model directory, or any model that `gapless.embed` takes.
         data: the manifest, or its directory.
         out: run directory to write; with `resume` one that was begun with the same arguments.
         settings: mode, decoder and training; by default those of `CaptionSettings`.

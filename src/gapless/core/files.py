@@ -44,7 +44,7 @@ def entries_below(directory: Path) -> list[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file whole or not at all (temporary file, fsync, rename, directory fsync)."""
+    """Replace a file completely or not at all (temporary file, fsync, rename, directory fsync)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
@@ -67,6 +67,7 @@ def _current_umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Replace a file by a text in UTF-8, completely or not at all."""
     write_bytes(path, text.encode())
 
 
@@ -99,10 +100,12 @@ def json_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace a file by a value as strict JSON, completely or not at all."""
     write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises UsageError: no such file. DataRefused: not valid JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -234,5 +237,6 @@ def remove_leftovers(directory: Path, name: str | None = None) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,11 +16,10 @@ from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.core.values import cells_of
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
+# Members of an archive that inflate to more than both limits are refused: bytes, and times their compressed size.
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 100
-
-
-# exceptions that the readers of these formats raise on damaged or malicious files
+# The exceptions that the readers of these formats raise on damaged or malicious files.
 DAMAGE = (
     *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
     *(zipfile.BadZipFile, SafetensorError, pa.ArrowException),
@@ -76,7 +75,11 @@ def _native(matrix: np.ndarray) -> np.ndarray:
 
 
 def read_matrix(path: Path, modality: str) -> ArrayFile:
-    """One modality's matrix: the only one of the file, or the one of its name."""
+    """The [row, dim] matrix of a modality, the only one of the file or the one of that name, with all columns.
+
+    Raises:
+        UsageError, DataRefused: as `read_array_file`; DataRefused also for several matrices of other names.
+    """
     array_file = read_array_file(path)
     if len(array_file.matrices) == 1:
         return ArrayFile({modality: next(iter(array_file.matrices.values()))}, array_file.columns)

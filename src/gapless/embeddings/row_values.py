@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.embeddings.array_files import SUFFIXES, read_columns
-from gapless.tables.text_files import is_unicode, open_text
+from gapless.tables.text_files import open_text
 
 LINE_END = re.compile(r"\r\n|\n|\r")  # the line ends of editors; U+2028, NEL and form feeds are part of a value
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".json", ".jsonl")

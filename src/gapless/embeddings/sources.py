@@ -1,4 +1,4 @@
-"""What a user gives as embeddings: directories and files, one plain array per modality, or rows that are in memory."""
+"""Reads embeddings from any source: directories and files, one plain array per modality, or rows in memory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def read_rows(
         labels, groups, positives: files of one value per row, `positives` also the name of a column; see `with_files`.
 
     Raises:
-        UsageError: nothing there, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
+        UsageError: no such file, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
     """
     beside = {"labels": labels, "groups": groups, "positives": positives}
     if isinstance(source, EmbeddingSet):

@@ -40,13 +40,19 @@ DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class Shard:
-    """A range of rows that is written, or redone, as a whole."""
+    """A range of rows that is written together, and written again after an interruption.
+
+    Args:
+        index: its number, from 0.
+        start, stop: the first row, and the row after the last.
+    """
 
     index: int
     start: int
     stop: int
 
     def file(self, directory: Path, suffix: str) -> Path:
+        """The path of one of its files: safetensors, parquet or json."""
         return directory / f"shard-{self.index:05d}.{suffix}"
 
 
@@ -115,7 +121,7 @@ class EmbeddingsWriter:
         ]
 
     def write(self, shard: Shard, embeddings: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Any]]) -> None:
-        """Write one shard: matrices, columns, and last the checksums; a shard without checksums is written again.
+        """Write one shard: matrices, columns, and last the checksums, without which a shard is written again.
 
         Args:
             embeddings: modality -> [row, dim] finite floats.
@@ -123,6 +129,7 @@ class EmbeddingsWriter:
 
         Raises:
             DataRefused: NaN or infinite values, or values beyond the range of the stored precision.
+            ValueError: another number of rows than the shard has, or no ids.
         """
         count = shard.stop - shard.start
         lengths = {name: len(values) for name, values in {**embeddings, **rows}.items()}
@@ -147,7 +154,7 @@ class EmbeddingsWriter:
         files.write_json(shard.file(self.path, "json"), summary)
 
     def finish(self) -> bool:
-        """Write the index when every shard is there; False while some are missing (other processes write them)."""
+        """Write the index when all shards are written; False while other processes have not written theirs."""
         if self.pending():
             return False
         shards = [files.read_json(shard.file(self.path, "json")) for shard in self.shards]
@@ -166,10 +173,11 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
     A column that only one set has is used; `notes` names columns that are not used.
 
     Args:
+        paths: directories that `EmbeddingsWriter` wrote, or files.
         beside: `labels`, `groups`, `positives` of `with_files`.
 
     Raises:
-        UsageError: nothing there, an unfinished directory, sets that overlap in some modalities only.
+        UsageError: no such path, an unfinished directory, sets that overlap in some modalities only.
         DataRefused: damage, ids that repeat or do not match, groups that are missing or disagree, row counts that
             differ, rows of NaN or zeros.
     """

@@ -1,7 +1,7 @@
-"""The inference loop on many machines: Ray Data hands out shards, each worker holds the model and writes whole shards.
+"""Embeds on many machines: Ray Data distributes shards to workers, each of which loads the model and writes shards.
 
-The directory is what one process would have written: shards are the same ranges of rows, made by the same code. All
-machines see the model, the data and the output under the same paths (a shared file system).
+The directory is the one that a single process writes: shards are the same ranges of rows, made by the same code. All
+machines need a shared file system, with the model, the data and the output under the same paths.
 """
 
 import logging
@@ -30,7 +30,16 @@ ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRef
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs."""
+    """What every worker needs.
+
+    Args:
+        names: what the model is loaded from.
+        fingerprint: of the model; a worker that loads another one refuses.
+        source: the rows.
+        writer: the directory to write.
+        batch_size: rows that the model encodes at once.
+        directory: where the command was given; relative names start there.
+    """
 
     names: Sequence[str]
     fingerprint: str
@@ -44,11 +53,12 @@ class ShardWorker:
     """Loads the model once, then embeds and writes the shards that it is handed."""
 
     def __init__(self, job: Job) -> None:
-        os.chdir(job.directory)  # relative names mean what they mean where the command was given
+        os.chdir(job.directory)  # so that relative names are those of the command
         self.job = job
 
     @cached_property
     def model(self) -> GaplessModel:
+        """The model, loaded at its first use. Raises UsageError for another one than the command's."""
         job = self.job
         model = load_model(job.names)
         if fingerprint_of(model) != job.fingerprint:
@@ -56,7 +66,11 @@ class ShardWorker:
         return on_accelerator(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """An error of ours goes back as its exit code and sentence: Ray would wrap it in tracebacks."""
+        """Embed and write the shards of a batch.
+
+        Returns:
+            The exit code and sentence of an error of gapless, which Ray would wrap in tracebacks; 0 and "" without one.
+        """
         job = self.job
         shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
         try:
@@ -96,7 +110,7 @@ def write_embeddings_on_ray(
 
 
 def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
-    """Embed these shards on the cluster."""
+    """Embed these shards on the cluster; an error of a worker is raised here."""
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     num_workers = int(ray.cluster_resources()["GPU" if has_gpus else "CPU"])
     done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
@@ -114,9 +128,9 @@ def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
 
 @contextmanager
 def _ray_cluster(address: str) -> Iterator[Any]:
-    """A connection to a cluster that is quiet and reports to nobody; it ends with the block."""
+    """Connect to a cluster for the block, without logs and without usage reports to Ray's makers."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised too, so that logs repeat them
     try:
         import ray
         import ray.data
@@ -136,7 +150,7 @@ def _ray_cluster(address: str) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
+    """Raise UsageError for an address where nothing listens: Ray would retry for minutes and then exit the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -147,5 +161,5 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> UsageError:
-    said = " ".join(str(error).split())[:120]
-    return UsageError(f"no Ray cluster at {address!r} ({said}); give HOST:PORT of its head node, 'auto' or 'local'")
+    reason = " ".join(str(error).split())[:120]
+    return UsageError(f"no Ray cluster at {address!r} ({reason}); give HOST:PORT of its head node, 'auto' or 'local'")

@@ -101,7 +101,7 @@ class GapClosingLoss(nn.Module):
         uniformity_weight: likewise.
         normalise_centroids: see `centroid_uniformity`.
         gather: with `torch.distributed` running, whether the batch is that of all ranks together (exact gradients, see
-            `losses.gathered`) or of each rank alone.
+            `losses.engine.gathered`) or of each rank alone.
 
     Attributes:
         logit_scale: log(1 / temperature) in fp32, as in open_clip.
@@ -136,7 +136,7 @@ class GapClosingLoss(nn.Module):
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
-        """Say how much of the training is done, from 0 to 1; it moves the scheduled weights."""
+        """Set the share of the training that is done, from 0 to 1, which decides the scheduled weights."""
         self.progress = progress
         self._alignment_weight = weight_at(self.alignment_weight, progress)
         self._uniformity_weight = weight_at(self.uniformity_weight, progress)
@@ -148,7 +148,7 @@ class GapClosingLoss(nn.Module):
             self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def after_step(self) -> None:
-        """What the trainer calls after each optimizer step."""
+        """Clamp the temperature; the trainer calls this after each optimizer step."""
         self.clamp_logit_scale()
 
     def forward(
@@ -182,7 +182,7 @@ class GapClosingLoss(nn.Module):
                 alignment = self._alignment(embeddings, ranks)
             with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
                 uniformity = self._uniformity(embeddings, positives, ranks)
-            # A term of weight 0 is reported, but its forward pass is all that it costs.
+            # A term of weight 0 is reported without a gradient, at the cost of its forward pass.
             total = contrastive
             if self._alignment_weight != 0:
                 total = total + self._alignment_weight * alignment
@@ -214,7 +214,7 @@ class GapClosingLoss(nn.Module):
         return tiled_log_mean_gaussian_kernel(centroids, positives)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GapClosingLoss":
-        # model.half() and model.bfloat16() come through here; a temperature in half precision moves in steps of 0.8 %.
+        # Keeps `logit_scale` in fp32 in model.half() and model.bfloat16(): in bf16 it would change in steps of 0.8 %.
         log_scale = self.logit_scale.detach().clone()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.logit_scale.dtype in (torch.float16, torch.bfloat16):
@@ -229,6 +229,7 @@ class GapClosingLoss(nn.Module):
 
 
 def mean_of(terms: Sequence[Tensor]) -> Tensor:
+    """The mean of scalar tensors."""
     return torch.stack(list(terms)).mean()
 
 

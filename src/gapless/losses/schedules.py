@@ -43,6 +43,7 @@ class Schedule:
 
 
 def _check_weight(value: float) -> float:
+    """The value itself. Raises ValueError for one that is negative or not finite."""
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"a loss weight must be finite and at least 0, got {value}")
     return value

@@ -94,14 +94,14 @@ def _below(root: Path, name: str) -> str:
 
 def _matches(root: Path, name: str, form: Callable[[str], str]) -> list[str]:
     """The names below `root` whose every part has the same form as that of `name`."""
-    found = [""]
+    matches = [""]
     for part in PurePosixPath(name).parts:
-        found = [
+        matches = [
             posixpath.join(folder, entry)
-            for folder in found
+            for folder in matches
             for entry in _entries(os.path.join(root, folder), form).get(form(part), ())
         ]
-    return [path for path in found if os.path.exists(root / path)]
+    return [path for path in matches if os.path.exists(root / path)]
 
 
 def _entries(folder: str, form: Callable[[str], str]) -> Mapping[str, Sequence[str]]:

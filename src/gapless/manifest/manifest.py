@@ -48,7 +48,13 @@ def split_named(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read, or a selection of its rows."""
+    """A manifest in memory, or a selection of its rows.
+
+    Args:
+        path: its directory.
+        info: the content of `manifest.json`.
+        table: the rows, or the selected ones.
+    """
 
     path: Path
     info: Mapping[str, Any]
@@ -225,8 +231,9 @@ class ManifestWriter:
         self._skipped_file.close()
 
     def keep(self, row: Mapping[str, Any]) -> None:
+        """Add a row: column -> value, for every column of the schema."""
         self.kept += 1
-        # The image's path is not part of the fingerprint, which so stays the same when images are moved.
+        # The path of the image is left out, so that the fingerprint stays the same when images are moved.
         content = [row[name] for name in self.schema.names if name != "image"]
         self._digest.update(json.dumps(content).encode())
         self._pending.append(row)
@@ -234,11 +241,13 @@ class ManifestWriter:
             self._write_pending()
 
     def skip(self, origin: str, reason: str, detail: str = "") -> None:
+        """Count a row that is left out, and write it to `skipped.jsonl`."""
         self.skipped[reason] += 1
         line = {"row": origin, "reason": reason, "detail": detail}
         self._skipped_file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def keep_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, as `keep` does."""
         for row in rows:
             self.keep(row)
 

@@ -1,9 +1,9 @@
 """Records the verified images of a build, so that an interrupted build continues.
 
 `.<name>.resume/` holds `journal.jsonl` and the copied images; it is removed when the manifest is written or refused.
-A line of the journal holds the name of the row's copy, which is unique, the key of its image (made of its bytes, or of
-its file with its times), and the result. Refusals are not recorded: an image that was missing or could not be decoded
-is tried again.
+A line of the journal holds the name of the row's copy, which is unique, the key of its image (from its bytes, or from
+its file and times), and the result. Refusals are not recorded, so that an image that was missing or damaged is read
+again.
 """
 
 import json
@@ -70,7 +70,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        # Only an interruption is worth continuing: after an error there is something to change first.
+        # The journal is kept after an interruption only: after an error the user must change something first.
         if kind is not None and issubclass(kind, Exception):
             self.discard()
 
@@ -95,7 +95,7 @@ class Journal:
         files.write_text(self.directory / JOURNAL_FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
     def find(self, name: str, source: ImageSource) -> Mapping[str, Any] | None:
-        """The result of a row whose image was verified before the interruption and has not changed since.
+        """The recorded result of a row whose image has not changed since; None without one.
 
         Args:
             name: of the row's copy.

@@ -71,7 +71,7 @@ def check_images(
 ) -> list[dict[str, Any]]:
     """Verify a chunk; each result also has the `name` and `key` by which an interrupted build finds it.
 
-    The key is taken before the image is read: a file that changes in between is then verified again.
+    The key is computed before the image is read, so that a file which changes in between is verified again.
     """
     return [{"name": name, "key": source.key(), **_check_image(source, name, options, store)} for source, name in work]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.modalities.base import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -100,11 +101,6 @@ def _text_with_words(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataRefused(f"a text must be a string with at least one word, got {value!r}")
     return value
-
-
-def is_unicode(text: str) -> bool:
-    """Whether every character is one. Halves of surrogate pairs come from broken encodings; no library takes them."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def small_bert(hidden: int, layers: int, max_length: int) -> dict[str, Any]:

@@ -26,13 +26,13 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the model itself.
+    """The facts on a card that the model does not hold itself.
 
     Args:
         name: the title.
         results: what `results.json` holds.
         before: figures to compare with.
-        before_label: what those are of.
+        before_label: the model that these figures are of, for the heading.
         licences: of the data, with row counts where rows have their own.
     """
 
@@ -50,6 +50,7 @@ def _value_of(figure: Any) -> float | None:
 
 
 def text_of(figure: Any) -> str:
+    """A figure with three decimals and its interval; a dash for None."""
     value = _value_of(figure)
     if value is None:
         return "–"
@@ -124,7 +125,7 @@ def _figures_table(facts: CardFacts) -> str:
     rows = [key for key in SHOWN if _value_of(after.get(key)) is not None]
     lines = [f"| figure | {facts.before_label} | this model |", "| --- | ---: | ---: |"]
     lines += [f"| {_row_name(key)} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
-    note = "" if facts.before else "\n\nWhat it was before has not been measured."
+    note = "" if facts.before else "\n\nThe gap before has not been measured."
     return "\n".join(lines) + note
 
 
@@ -135,7 +136,7 @@ def _row_name(key: str) -> str:
 
 
 def _source_of(source: Any) -> str:
-    """Without the folders of the machine that it was made on."""
+    """The source of the data without folders, which would tell about the machine."""
     if isinstance(source, Mapping):
         return ", ".join(f"{name} {_source_of(path)}" for name, path in source.items())
     return Path(source).name if source and Path(source).is_absolute() else str(source or UNKNOWN)
@@ -149,14 +150,14 @@ def _measured_line(results: Mapping[str, Any]) -> str:
 
 
 def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
-    told = {
+    facts = {
         "method": results.get("method"),
         "loss": results.get("loss"),
         "recipe": results.get("recipe"),
         "seed": results.get("seed"),
         "versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
     }
-    lines = [f"- {name}: {value}" for name, value in told.items() if value not in (None, "")]
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     for name, spec in model.specs.items():
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
@@ -172,13 +173,14 @@ def _choice_lines(results: Mapping[str, Any]) -> str:
 
 
 def counted(rows: Any) -> str:
+    """Name and count of each split as text."""
     return ", ".join(f"{name} {count}" for name, count in rows.items()) if isinstance(rows, Mapping) else UNKNOWN
 
 
 def _leakage_line(data: Mapping[str, Any]) -> str:
     shares = data.get("leakage") or {}
-    told = ", ".join(f"{key.replace('_', ' ')} {value:.1%}" for key, value in shares.items())
-    return f"leakage: {told or UNKNOWN}"
+    described_shares = ", ".join(f"{key.replace('_', ' ')} {value:.1%}" for key, value in shares.items())
+    return f"leakage: {described_shares or UNKNOWN}"
 
 
 def _licence_lines(licences: Mapping[str, int | None]) -> str:

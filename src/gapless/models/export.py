@@ -25,7 +25,7 @@ CHECKED_BATCHES = (1, 2, 3)
 
 
 class Tower(nn.Module):
-    """One modality from its preprocessed inputs, in their order, to unit-norm rows."""
+    """One modality as a module of positional inputs, which the exporter needs; returns unit-norm rows."""
 
     def __init__(self, model: GaplessModel, modality: str, names: list[str]) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ def _require(package: str) -> None:
 
 
 def _sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
-    """Preprocessed inputs of made-up rows."""
+    """Preprocessed inputs of made-up rows, the same for the same number of rows."""
     preprocessor = model.preprocessor(modality)
     raws = preprocessor.sample(num_rows, np.random.default_rng(num_rows))
     return preprocessor.collate([preprocessor.prepare(raw) for raw in raws])
 
 
 def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
-    """Trace with free batch, and free length where the texts are padded to the longest of the batch."""
+    """Export a graph with a dynamic batch axis; the axis of tokens is dynamic where the padding follows the batch."""
     is_padded_freely = tower.model.preprocessor(tower.modality).has_free_length
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
     with _quiet_exporter():
@@ -109,7 +109,7 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of its own internals and logs at every step."""
+    """Silence warnings and logs in the block: the exporter reports its own internals at every step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -130,8 +130,8 @@ def _check_graph(model: GaplessModel, modality: str, file: Path) -> float:
         inputs = _sample_inputs(model, modality, num_rows)
         with torch.no_grad():
             expected = model.embed(modality, inputs).numpy()
-        found = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]
-        largest = max(largest, float(np.abs(found - expected).max()))
+        computed = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]
+        largest = max(largest, float(np.abs(computed - expected).max()))
     if not largest <= ONNX_TOLERANCE:
         raise GaplessError(
             f"the graph of {modality} differs from the model by {largest:.1e}, more than 1e-4; not written"
@@ -158,7 +158,7 @@ def push(directory: Path, name: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-    # of whichever HTTP client the installed hub library uses
+    # The base class of the errors of the HTTP client that the installed hub library uses.
     client_error: type[Exception] = HfHubHTTPError.__bases__[0]
     api = HfApi()
     try:

@@ -1,4 +1,4 @@
-"""The image processor of a transformers checkpoint, as the `input` of a model."""
+"""Translates the image processor of a transformers checkpoint into the `input` of a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,10 @@ def image_input_of(directory: str | Path) -> dict[str, Any]:
 
 
 def image_processor_config(directory: Path) -> dict[str, Any] | None:
-    """What a checkpoint says about its images: in a file of its own, or in that of the whole processor."""
+    """The configuration of a checkpoint's image processor; None without one.
+
+    It is in `preprocessor_config.json`, or under `image_processor` in `processor_config.json`.
+    """
     own, shared = directory / "preprocessor_config.json", directory / "processor_config.json"
     config = read_json(own) if own.exists() else read_json(shared).get("image_processor") if shared.exists() else None
     return config if config and ("image_mean" in config or "size" in config) else None

@@ -1,4 +1,4 @@
-"""Models that others trained, as a `GaplessModel` with identity heads, so that everything else sees one kind of model.
+"""Loads any model as a `GaplessModel`. Encoders of other libraries get identity heads, so that all code has one kind.
 
     load_model(["runs/x"])                                     a run or model directory of gapless
     load_model(["models/clip-vit-base"])                       a transformers CLIP or SigLIP directory
@@ -6,7 +6,7 @@
     load_model(["ViT-B-32@weights.safetensors"])               an open_clip architecture and a checkpoint
     load_model(["image=models/dinov2", "text=models/minilm"])  separate encoders, each in a space of its own
 
-A name that is no local path is asked of the hub.
+A name that is no local path is looked up on the hub.
 """
 
 from collections.abc import Sequence
@@ -38,14 +38,17 @@ Modality = dict[str, Any]
 
 
 def load_model(sources: Sequence[str | Path]) -> GaplessModel:
-    """The model that a command's MODEL names; its encoders are frozen unless it is one of ours.
+    """Load the model that the argument MODEL of a command names.
 
     Args:
-        sources: one model, or several `MODALITY=DIRECTORY`, each with `@POOLING` after it where the usual one is wrong.
+        sources: one model, or several `MODALITY=DIRECTORY`. `@POOLING` after a directory replaces its usual pooling.
+
+    Returns:
+        The model, in evaluation mode on the CPU. Encoders of other libraries are frozen.
 
     Raises:
-        UsageError: nothing that can be read is there. NeedsNetwork: a name that only the hub knows.
-        DataRefused: a partial directory.
+        UsageError: no such model, or one of a kind that is not read. NeedsNetwork: a name that only the hub knows.
+        DataRefused: a directory that lacks a part, or a damaged file.
     """
     names = [str(source) for source in sources]
     with loading(" ".join(names)):
@@ -53,6 +56,7 @@ def load_model(sources: Sequence[str | Path]) -> GaplessModel:
 
 
 def _model_named(names: list[str]) -> GaplessModel:
+    """The model of these names, by what lies at each: a run, a directory of some library, or nothing."""
     if all("=" in name and not Path(name).exists() for name in names):
         return _load_pair(dict(name.split("=", 1) for name in names))
     if len(names) != 1:
@@ -75,15 +79,16 @@ def _model_named(names: list[str]) -> GaplessModel:
     if model_type == GaplessConfig.model_type:
         return GaplessModel.from_pretrained(name)
     if model_type not in TOWERS:
-        known = ", ".join([GaplessConfig.model_type, *TOWERS])
+        loadable_types = ", ".join([GaplessConfig.model_type, *TOWERS])
         raise UsageError(
-            f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({known} do); "
+            f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({loadable_types} do); "
             "give separate encoders as image=DIR text=DIR"
         )
     return _load_pair(dict.fromkeys(TOWERS[model_type], name))
 
 
 def _open_clip_names() -> list[str]:
+    """The architectures that open_clip builds; none where it is not installed."""
     try:
         import open_clip
     except ImportError:
@@ -121,20 +126,20 @@ def _load_pair(sources: dict[str, str]) -> GaplessModel:
 
 
 def _with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
-    """Assemble; the encoders share a space where their sizes are one, as those of a CLIP do."""
+    """A model of these modalities; encoders of one output size share a space, as those of a CLIP model do."""
     model = assemble(GaplessConfig(modalities, embedding_dim=None), tokenizers)
     sizes = {cast(int, encoder.output_size) for encoder in model.encoders.values()}
     if len(sizes) == 1:
         loss = {"anchor": "text" if "text" in modalities else list(modalities)[-1]}
         shared = GaplessConfig(model.config.modalities, embedding_dim=sizes.pop(), loss=loss)
-        known = model.tokenizers
+        own_tokenizers = model.tokenizers
         model = GaplessModel(shared, dict(model.encoders.items()))
-        model.tokenizers = known
+        model.tokenizers = own_tokenizers
     return model.train(False)
 
 
 def _transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
-    """A modality's description from a directory or hub name, and its tokenizer when it takes text."""
+    """The description of a modality with the encoder of a directory or hub name; its tokenizer, None for images."""
     config = _config_of(source)
     encoder: dict[str, Any] = {"kind": "transformers", "pretrained": source, "trainable": False}
     towers = TOWERS.get(config.model_type)
@@ -156,29 +161,29 @@ def _transformers_modality(source: str, modality: str, pooling: str = "") -> tup
         raise network_or_usage(source, error) from None
     text = config.text_config if towers else config
     length = min(getattr(text, "max_position_embeddings", 512), tokenizer.model_max_length)
-    taken: dict[str, Any] = {"kind": "text", "max_length": int(length)}
+    text_input: dict[str, Any] = {"kind": "text", "max_length": int(length)}
     if config.model_type == "siglip":
-        taken["padding"] = "max_length"  # it was trained so, and has no mask
-    return {"input": taken, "encoder": encoder, "head": []}, tokenizer
+        text_input["padding"] = "max_length"  # SigLIP was trained on padded texts, and takes no attention mask
+    return {"input": text_input, "encoder": encoder, "head": []}, tokenizer
 
 
 def _sentence_pooling(directory: Path) -> str:
     """How a sentence-transformers directory pools; the mean for any other text encoder."""
-    listed = directory / "modules.json"
-    if not listed.exists():
+    module_list = directory / "modules.json"
+    if not module_list.exists():
         return "mean"
-    modules = read_json(listed)
+    modules = read_json(module_list)
     kinds = {str(module["type"]).rsplit(".", 1)[-1] for module in modules}
     if not kinds <= SENTENCE_MODULES:
         unknown = ", ".join(sorted(kinds - SENTENCE_MODULES))
         raise UsageError(f"{directory} ends in modules that cannot be taken over ({unknown}); use one without them")
     pooling = next((module["path"] for module in modules if str(module["type"]).endswith("Pooling")), None)
     config = read_json(directory / pooling / "config.json") if pooling else {}
-    named = config.get("pooling_mode")
-    found = [named] if named else [name for key, name in SENTENCE_POOLINGS.items() if config.get(key)]
-    if len(found) != 1 or found[0] not in SENTENCE_POOLINGS.values():
+    pooling_mode = config.get("pooling_mode")
+    poolings = [pooling_mode] if pooling_mode else [name for key, name in SENTENCE_POOLINGS.items() if config.get(key)]
+    if len(poolings) != 1 or poolings[0] not in SENTENCE_POOLINGS.values():
         raise UsageError(f"{directory} pools in another way than by mean or cls; name one with @mean or @cls")
-    return str(found[0])
+    return str(poolings[0])
 
 
 def _load_open_clip_model(source: str) -> GaplessModel:
@@ -190,16 +195,17 @@ def _load_open_clip_model(source: str) -> GaplessModel:
     inputs = {"image": _open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
     modalities, encoders = {}, {}
     for name, tower in {"image": "visual", "text": "text"}.items():
-        asked = {"kind": "open_clip", "tower": tower, "trainable": False}
-        described, encoders[name] = open_clip_tower(asked, model, config)
-        modalities[name] = {"input": inputs[name], "encoder": described, "head": []}
+        tower_spec = {"kind": "open_clip", "tower": tower, "trainable": False}
+        encoder_description, encoders[name] = open_clip_tower(tower_spec, model, config)
+        modalities[name] = {"input": inputs[name], "encoder": encoder_description, "head": []}
     shared = GaplessConfig(modalities, int(config["embed_dim"]), loss={"anchor": "text"})
-    ours = GaplessModel(shared, encoders)
-    ours.tokenizers["text"] = OpenClipTokenizer(text["max_length"]) if tokenizer is None else tokenizer
-    return ours.train(False)
+    aligner = GaplessModel(shared, encoders)
+    aligner.tokenizers["text"] = OpenClipTokenizer(text["max_length"]) if tokenizer is None else tokenizer
+    return aligner.train(False)
 
 
 def _open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
+    """The `input` of a model that stands for open_clip's preprocessing configuration."""
     size = config["size"]
     if isinstance(size, (list, tuple)):
         size = size[0]
@@ -217,7 +223,7 @@ def _open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """open_clip's own tokenizer needs no file; one of transformers is saved with the model."""
+    """The `input` for texts, and the tokenizer; None for open_clip's own, which needs no file in the model."""
     from open_clip import get_tokenizer
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 

@@ -83,6 +83,7 @@ def _is_generation(value: Any) -> bool:
 
 
 def is_sample(value: Any) -> bool:
+    """Whether a value is a sample of `samples.json`."""
     return (
         isinstance(value, dict) and value.keys() >= SAMPLE.keys() and all(form(value[k]) for k, form in SAMPLE.items())
     )

@@ -17,7 +17,7 @@ LATEX_CAPTION = "Scores of generated captions and of baselines that need no capt
 
 
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
-    """Values of the template for caption runs beside each other; the baselines are those of the first run."""
+    """The values of the report's template for caption runs; the baselines are those of the first run."""
     results = dict(zip(_names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
@@ -51,7 +51,7 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The samples of the first directory, with the caption of the same row of every directory of the same data."""
+    """The samples of the first directory, each with the captions of its row by all directories of the same data."""
     data = [data_of(result) for result in results.values()]
     read = [samples_at(path / SAMPLES) for path in paths]
     by_id = [{sample["id"]: sample for sample in samples} for samples in read]
@@ -92,6 +92,7 @@ def _facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]
 
 
 def described(result: Mapping[str, Any]) -> str:
+    """Mode, aligner, seed and generation method of a captioner as text."""
     parts = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
     settings = (result.get("generation") or {}).get("settings") or {}
     parts += [f"method {settings['method']}"] if "method" in settings else []
@@ -99,7 +100,7 @@ def described(result: Mapping[str, Any]) -> str:
 
 
 def _headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
-    """A few scores: the first captioner beside the caption of the nearest train image."""
+    """The main scores of the first captioner and of the baseline of the nearest train image."""
     rows = [next(iter(results)), *([NEAREST] if NEAREST in table.rows else [])]
     return [
         {
@@ -126,7 +127,7 @@ def _notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
 
 
 def _baseline_note(name: str, result: Mapping[str, Any]) -> Note:
-    """Whether a captioner is clearly better than every baseline in CIDEr: their intervals do not touch."""
+    """A note on whether a captioner is better in CIDEr than every baseline, with intervals that do not overlap."""
     others = {other: figures.get("caption/CIDEr") for other, figures in result["baselines"].items()}
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
     if best is None:

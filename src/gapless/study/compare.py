@@ -1,4 +1,4 @@
-"""Methods x seeds at equal budget: the runs, the table over seeds, the differences to a baseline.
+"""`gapless compare` as one call: trains methods x seeds at equal budget, and writes tables and differences.
 
 Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
 """
@@ -32,14 +32,14 @@ COMPARISON = "compare.json"
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """What `compare.json` of a comparison holds.
+    """The content of `compare.json`.
 
     Args:
-        n, gallery_size, split, recipe, versions, data, budget: as of one run (see `gapless.evaluate`), shared by all.
+        n, gallery_size, split, recipe, versions, data, budget: those of `gapless.evaluate`, the same for all runs.
         methods: their names; `baseline` is the one that differences are taken from.
         seeds: of the runs of each method.
         table: method -> figure -> `{"mean", "sd"}` over seeds; the deviation of one seed is None.
-        random: figure of grouping -> what random embeddings reach.
+        random: figure of grouping -> its value for random embeddings.
         runs: method -> directories of its runs, relative to `out`.
         differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
     """
@@ -89,7 +89,7 @@ def compare(
         baseline: the method that differences are taken from; the first one where it is not compared.
         split: which rows are the gallery.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers and no differences.
-        settings: what is trained, in place of the recipe; each method sets its own loss in it.
+        settings: a recipe to train in place of the named one; each method replaces its loss.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
 
     Raises:
@@ -125,7 +125,7 @@ def compare(
 
 
 def _run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, num_bootstrap: int) -> None:
-    """Every run of the plan that has no figures yet."""
+    """Train and measure every run of the plan that has no figures yet."""
     for number, (name, run) in enumerate(plans.items(), start=1):
         directory = out / "runs" / name
         if not (directory / "results.json").exists():
@@ -134,7 +134,7 @@ def _run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, n
 
 
 def _run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
-    """Train (or finish) one run, measure it, and keep its latent space before and after."""
+    """Train or continue one run, measure it, and write its latent space before and after the training."""
     started = time.perf_counter()
     train_run(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
     seconds = time.perf_counter() - started
@@ -146,17 +146,17 @@ def _run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: s
 
 
 def _summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
-    """What compare.json holds besides the differences: the table over seeds, and what it was measured on."""
+    """The content of compare.json except the differences."""
     results = {method: [read_json(path / "results.json") for path in paths] for method, paths in runs.items()}
     first = results[baseline][0]
-    figures = {method: [_flat_figures(one["figures"]) for one in found] for method, found in results.items()}
+    figures = {method: [_flat_figures(one["figures"]) for one in over_runs] for method, over_runs in results.items()}
     shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
     return {
         **shared,
         "methods": list(runs),
         "baseline": baseline,
         "seeds": [one["seed"] for one in results[baseline]],
-        "table": {method: _over_seeds(found) for method, found in figures.items()},
+        "table": {method: _over_seeds(over_runs) for method, over_runs in figures.items()},
         "random": {
             key.replace("grouping/random/", "grouping/"): value
             for key, value in figures[baseline][0].items()
@@ -194,9 +194,11 @@ def _differences_to(
     if num_bootstrap == 0:
         return {}
     embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
-    known = {key: value for key, value in measured_on(rows).items() if key != "labels"}
+    measured_columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
     return {
-        method: measure_difference(embeddings[method], embeddings[baseline], **known, num_bootstrap=num_bootstrap)
+        method: measure_difference(
+            embeddings[method], embeddings[baseline], **measured_columns, num_bootstrap=num_bootstrap
+        )
         for method in runs
         if method != baseline
     }

@@ -106,7 +106,7 @@ def inline_svg(figure: Figure, description: str) -> str:
 
 
 def _plain_attribute(text: str) -> str:
-    """A text that is safe between double quotes in HTML."""
+    """A text escaped for an attribute in double quotes in HTML."""
     for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}.items():
         text = text.replace(character, entity)
     return text

@@ -38,6 +38,7 @@ class Panel:
 
     @property
     def subtitle(self) -> str:
+        """The centroid distance and the true-pair cosine, and the centred figures below them, as text."""
         lines = (("gap/centroid_distance", "gap/true_pair_cosine"), ("gap/margin_centred", "gap/d_prime_centred"))
         texts = (
             " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in line if key in self.figures)
@@ -69,7 +70,7 @@ def _grid_of(count: int, abreast: int) -> tuple[int, int]:
 
 
 def used(all_axes: Sequence[Axes], items: Sequence[Item]) -> list[tuple[Axes, Item]]:
-    """Each item with its axes; axes that are left over are hidden."""
+    """Each item with its axes; further axes are hidden."""
     for axes in all_axes[len(items) :]:
         axes.set_visible(False)
     return list(zip(all_axes, items, strict=False))
@@ -175,7 +176,7 @@ def curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 
 
 def curves_present(histories: Histories) -> list[str]:
-    """What at least one history holds at two steps: the loss and its terms, evaluated figures, the temperature."""
+    """The keys with two steps or more in some history: the loss and its terms, evaluated figures, the temperature."""
     runs = [history for histories_of in histories.values() for history in histories_of]
     written = {key: None for history in runs for record in history for key in record if key.startswith(LOSS)}
     terms = [key for key in written if key not in OTHER_CURVES]
@@ -184,7 +185,7 @@ def curves_present(histories: Histories) -> list[str]:
 
 
 def _curve_title(key: str) -> str:
-    """What a curve shows: a term as its loss names it, a figure as the catalogue does."""
+    """The title of a curve: a term has the name that its loss gives, a figure its label in the catalogue."""
     if key in OTHER_CURVES:
         return OTHER_CURVES[key]
     if key.startswith(LOSS):

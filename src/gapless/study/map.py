@@ -50,12 +50,12 @@ def write_map(
         out: the HTML file; one that is there is replaced.
         embeddings: modality -> [pair, dim], rows aligned; they need not be unit-norm. Memory maps are read in the
             drawn rows only.
-        results: what `results.json` holds: "figures", and "n", "gallery_size", "split", "versions" where known.
+        results: the content of `results.json`: "figures", and "n", "gallery_size", "split", "versions" where known.
         ids: [pair] names of the rows, by which captions, labels and images are looked up in `manifest`.
         captions: [pair] texts to show under the pointer; the manifest's first caption by default.
         labels: name -> [pair], to colour by; the manifest's labels by default.
         manifest: where captions, labels and thumbnails come from.
-        max_pairs: at most so many pairs are drawn, a fixed random choice, and the page says so.
+        max_pairs: the largest number of pairs to draw; of more pairs a fixed random choice is drawn, as the page says.
 
     Raises:
         UsageError: plotly is not installed.
@@ -83,7 +83,7 @@ def _shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
 
 
 def chosen(matrix: np.ndarray | torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-    """These rows, as unit-norm fp32; the others are not read."""
+    """[row, dim] unit-norm fp32 rows of a matrix or memory map, of which no other row is read."""
     some = matrix[torch.from_numpy(rows)] if isinstance(matrix, torch.Tensor) else np.asarray(matrix)[rows]
     return unit_norm(torch.as_tensor(some).to("cpu", torch.float32))
 
@@ -126,7 +126,7 @@ def thumbnail_of(manifest: Manifest, row: int) -> str | None:
 
 
 def _plotly_script() -> str:
-    """plotly's script without the addresses of its map tiles, fonts and services and those in its comments."""
+    """plotly's script without any address: those of map tiles, fonts and services, and those in comments."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -177,11 +177,12 @@ def _render(
 
 
 def has(figures: Mapping[str, Any], key: str) -> bool:
+    """Whether a figure has a value."""
     return number_of(figures.get(key)) is not None
 
 
 def _facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
-    """What was measured and how much of it is drawn."""
+    """The split, the gallery size and the share of pairs that is drawn, as text."""
     num_pairs = results.get("n", num_drawn)
     drawn = f"all {num_pairs:,} pairs drawn"
     if num_drawn < num_pairs:

@@ -1,4 +1,4 @@
-"""Notes on how reliable a table is: gallery size, split, groups, seeds, leakage."""
+"""Notes on the reliability of a table: gallery size, split, groups, seeds, leakage."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ LEAKAGE_KEYS = {"_rows_in_train_share": "rows", "_groups_in_train_share": "group
 
 
 class Note(NamedTuple):
-    """`state` is "good", "warn" or "unknown"."""
+    """A sentence on one topic; `state` is "good", "warn" or "unknown"."""
 
     state: str
     topic: str
@@ -19,7 +19,7 @@ class Note(NamedTuple):
 
 
 def reliability_notes(comparison: Mapping[str, Any]) -> list[Note]:
-    """One note per topic, from what the result files recorded."""
+    """One note per topic, from the contents of the result files."""
     return [
         _gallery_note(comparison),
         _seeds_note(comparison),
@@ -50,6 +50,7 @@ def _seeds_note(comparison: Mapping[str, Any]) -> Note:
 
 
 def leakage_note(comparison: Mapping[str, Any]) -> Note:
+    """A note on the share of test rows that leak from train."""
     leakage = (comparison.get("data") or {}).get("leakage") or {}
     shares = {
         f"{name.removesuffix(suffix)} {what}": share

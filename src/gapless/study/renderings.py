@@ -167,6 +167,7 @@ LATEX_ESCAPES = {
 
 
 def latex_escaped(text: str) -> str:
+    """A text with LaTeX's special characters escaped."""
     return "".join(LATEX_ESCAPES.get(character, character) for character in text)
 
 

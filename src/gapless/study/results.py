@@ -1,4 +1,4 @@
-"""Reads comparison, run and measure directories into one form for the table and the report; computes nothing."""
+"""Reads comparison, run and measure directories into one form for the table and the report, without computing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,13 @@ class Latent:
 
 @dataclass(frozen=True)
 class Run:
-    """One trained (or measured) model: the figures it scored, its history and its latent space where stored."""
+    """One trained or measured model.
+
+    Args:
+        path: its directory.
+        results: the content of `results.json` or `measure.json`.
+        history: the lines of `metrics.jsonl`, none for a measured model.
+    """
 
     path: Path
     results: dict[str, Any]
@@ -37,18 +43,21 @@ class Run:
 
     @property
     def figures(self) -> dict[str, Any]:
+        """Key -> figure."""
         return dict(self.results.get("figures", {}))
 
     def latent(self) -> Latent | None:
+        """The latent space after the training, where it is stored."""
         return read_latent(self.path / LATENT)
 
     def latent_untrained(self) -> Latent | None:
+        """The latent space before the training, where it is stored."""
         return read_latent(self.path / LATENT_UNTRAINED)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Methods beside each other: `comparison` has the layout of compare.json, `runs` the runs of each method."""
+    """Methods that are shown in one table: `comparison` in the form of compare.json, `runs` those of each method."""
 
     path: Path
     title: str
@@ -57,6 +66,7 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
+        """The names of the methods, in the order of the table."""
         return list(self.comparison["methods"])
 
     @property
@@ -76,7 +86,11 @@ class Study:
 
 
 def read_studies(paths: Sequence[Path]) -> list[Study]:
-    """Each comparison directory is a study; all runs and measurements given become one study, a row each."""
+    """A study for each comparison directory, and one study of all other runs and measurements, with a row each.
+
+    Raises:
+        UsageError: no directory, or one without results. DataRefused: damaged results.
+    """
     if not paths:
         raise UsageError("no directory given; name comparison, run or measure directories")
     studies = [_read_comparison(path) for path in paths if (path / "compare.json").is_file()]
@@ -202,6 +216,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_latent(path: Path) -> Latent | None:
+    """The embeddings of a file; None without the file. Raises DataRefused for a damaged one."""
     if not path.is_file():
         return None
     try:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import DataRefused, one_line
+from gapless.core.values import is_unicode
 from gapless.tables.quoted_rows import LineSource
 from gapless.tables.table_format import Line, LineCount, TextOptions
-from gapless.tables.text_files import is_unicode, open_text
+from gapless.tables.text_files import open_text
 
 # Keys are collected from so many rows, because a row need not have every key.
 JSON_HEAD = 1000

@@ -48,6 +48,7 @@ class LineSource:
         return line
 
     def give_back(self, lines: Sequence[str]) -> None:
+        """Return lines that were read last, in their order, to be read again."""
         self._returned.extendleft(reversed(lines))
         self.number -= len(lines)
 

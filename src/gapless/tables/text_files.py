@@ -53,7 +53,8 @@ _OTHER_KINDS = {
 def open_text(path: Path, options: TextOptions = DETECT) -> Iterator[TextIO]:
     """A file as text with its line ends as they are; gzip is unpacked, a byte-order mark decides before the encoding.
 
-    Bytes that the encoding does not have become lone surrogates, so that only their own row is lost: ask `is_unicode`.
+    Bytes that the encoding does not have become lone surrogates, which `core.values.is_unicode` finds, so that only
+    their own row is lost.
 
     Args:
         path: a file.
@@ -89,19 +90,6 @@ def first_bytes(path: Path) -> bytes:
     """The first bytes of a file, without unpacking it."""
     with path.open("rb") as stream:
         return stream.read(HEAD_BYTES)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode.
-
-    >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
-    (True, False)
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_encoding(encoding: str) -> None:

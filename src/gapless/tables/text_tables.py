@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.tables.quoted_rows import LineSource, Record, RecordReader
 from gapless.tables.table_format import Line, LineCount, TextOptions
-from gapless.tables.text_files import is_unicode, open_text
+from gapless.tables.text_files import open_text
 
 logger = logging.getLogger(__name__)
 

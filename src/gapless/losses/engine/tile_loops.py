@@ -37,6 +37,7 @@ def _may_share_positives(one: Tensor, other: Tensor) -> bool:
 
 
 def num_tiles(num_rows: int, num_columns: int, tile: int) -> int:
+    """How many tiles cover a matrix of this shape."""
     return -(-num_rows // tile) * -(-num_columns // tile)
 
 
@@ -46,6 +47,7 @@ def _tile_buffers(count: int, like: Tensor, num_rows: int, num_columns: int, til
 
 
 def as_tile(buffer: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The buffer as a matrix of the shape of a tile."""
     num_rows, num_columns = rows.stop - rows.start, columns.stop - columns.start
     return buffer[: num_rows * num_columns].view(num_rows, num_columns)
 

@@ -66,6 +66,7 @@ def tiled_log_mean_gaussian_kernel(
 
 
 def identity(x: Tensor) -> Tensor:
+    """The same tensor: the reduction over the ranks when there is one rank."""
     return x
 
 
@@ -146,7 +147,7 @@ class Partition(NamedTuple):
 def _partition(
     queries: Tensor, keys: Tensor, tile: int, needed: bool, merge_logsumexp: Callable[[Tensor], Tensor]
 ) -> Partition:
-    """Over all keys and all queries."""
+    """The partition over all keys and all queries."""
     num_kept = min(KEPT_ELEMENTS // tile**2, num_tiles(len(queries), len(keys), tile)) if needed else 0
     per_query, per_key, kept = log_normalisers(queries, keys, None, None, tile, num_kept)
     per_key = merge_logsumexp(per_key)
@@ -164,7 +165,7 @@ def _partition_of_positives(
     needed: bool,
     merge_logsumexp: Callable[[Tensor], Tensor],
 ) -> Partition:
-    """Over the positives of each query and of each key: sorted by them, few tiles hold any."""
+    """The partition over the positives of each query and each key; rows are sorted by them, so that few tiles count."""
     query_order, key_order = query_positives.argsort(stable=True), key_positives.argsort(stable=True)
     sorted_positives = query_positives[query_order], key_positives[key_order]
     queries, keys = queries[query_order], keys[key_order]
@@ -192,9 +193,16 @@ def gaussian_kernel_share(
     gradient_factor: float = 1.0,
     formula: Formula | None = None,
 ) -> Scalar:
-    """Uniformity of `points`, which every rank holds, with the tiles shared out over the ranks.
+    """Uniformity of points that every rank holds, with the tiles divided among the ranks.
 
-    The gradient is this rank's part of it, times `gradient_factor`; see `info_nce_share` for the rest.
+    Args:
+        points: [pair, dim], of all ranks.
+        positives: [pair] integers or None.
+        rank, num_ranks: this rank, and how many there are.
+
+    Returns:
+        The value over all ranks; its gradient is this rank's part times `gradient_factor`. Further arguments as in
+        `info_nce_share`.
     """
     points = at_least_fp32(points)
     needed = _needs_gradient(points)
@@ -231,13 +239,13 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        saved = ctx.saved_tensors  # read once: activation checkpointing allows no more
+        saved = ctx.saved_tensors  # read once, because activation checkpointing allows one read
         inputs, gradients = saved[: len(saved) // 2], saved[len(saved) // 2 :]
-        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated, too
-            found = _differentiable_gradients(ctx.formula, inputs, upstream)
+        if torch.is_grad_enabled():  # with create_graph=True the gradient is differentiated too
+            input_gradients = _differentiable_gradients(ctx.formula, inputs, upstream)
         else:
-            found = [upstream * gradient for gradient in gradients]
-        return None, None, *found, *(None for _ in gradients)
+            input_gradients = [upstream * gradient for gradient in gradients]
+        return None, None, *input_gradients, *(None for _ in gradients)
 
 
 def _differentiable_gradients(
@@ -251,8 +259,8 @@ def _differentiable_gradients(
         )
     wanted = [x for x in inputs if x.requires_grad]
     with torch.autocast(inputs[0].device.type, enabled=False):
-        found = iter(torch.autograd.grad(formula(*inputs), wanted, upstream, create_graph=True))
-    return [next(found) if x.requires_grad else None for x in inputs]
+        gradients = iter(torch.autograd.grad(formula(*inputs), wanted, upstream, create_graph=True))
+    return [next(gradients) if x.requires_grad else None for x in inputs]
 
 
 class _WithCompiledGradient(torch.autograd.Function):
@@ -273,7 +281,7 @@ class _WithCompiledGradient(torch.autograd.Function):
 def with_gradient(
     value: Tensor, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], formula: Formula | None = None
 ) -> Tensor:
-    """`value`, whose derivative by `inputs` is already known to be `gradients`.
+    """`value` with `gradients` as its derivative by `inputs`.
 
     Args:
         formula: computes `value` from `inputs` by operations of torch; it is called where the gradient itself is to be

@@ -56,7 +56,7 @@ class _Report:
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the folder: what its header says, and its content's digest; or why it cannot be read."""
+    """A file of the folder: its header and the sha256 of its content, or the (reason, detail) why it is not read."""
 
     name: str
     header: Header | None
@@ -73,8 +73,8 @@ class DicomOptions(ReaderOptions):
         image_key: its column that tells the file: the path below `source`, or the value named by `match`.
         caption_key: its column, or columns, with the report.
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
-        group_key: its column of what must not be split, by default what `group_by` says; under a name that tells
-            nothing.
+        group_key: its column of what must not be split, by default what `group_by` says; the manifest holds a name that
+            reveals nothing in place of the value.
         group_by: "patient": files that share a PatientID or a study are one group, also over several steps; "study":
             only those that share a study, for files whose PatientID is a placeholder.
         label_keys: its columns to keep as labels.
@@ -266,8 +266,10 @@ def _read_file(root: Path, name: str) -> _File:
 
 
 def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Mapping[int, str]:
-    """File number -> a name for its patient or study, from the bytes of its first file: the same in every run, and
-    telling nothing (a checksum of a number could be found by trying all numbers).
+    """File number -> a name for its patient or study, made from the bytes of the first file of the group.
+
+    The name is the same in every run and reveals nothing. A checksum of the PatientID could be inverted by trying all
+    numbers.
     """
     readable = [number for number, file in enumerate(files) if file.header is not None]
     keys = [header.keys for file in files if (header := file.header) is not None]
@@ -282,7 +284,7 @@ def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Map
 
 
 def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
-    """A name that tells nothing for what the group column says; "" where it says nothing."""
+    """A name that reveals nothing for a value of the group column; "" for an empty value."""
     return names.setdefault(value, f"group-{digest[:16]}") if value else ""
 
 

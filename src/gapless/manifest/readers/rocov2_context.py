@@ -1,4 +1,4 @@
-"""What ROCOv2 says of its images beside their captions: article, licence and concepts, by image id."""
+"""Reads the facts on ROCOv2's images beside their captions: article, licence and concepts, by image id."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

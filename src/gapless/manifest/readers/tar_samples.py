@@ -1,8 +1,8 @@
-"""The samples of one tar file: which members are one sample, which must not be read, where their bytes lie.
+"""Lists the samples of one tar file: which members form a sample, which are not read, where their bytes are.
 
-Members that share a folder and a name up to its first dot are one sample wherever they stand in the tar: one packed as
-all images and then all texts is read as one whose members are neighbours. A sample with a repeated member has no
-answer to which one is meant, and is a bad row. WebDataset raises an error for it too.
+Members that share a folder and a name up to its first dot form one sample, wherever they are in the tar; for example
+all images may come before all texts. A sample with a repeated member is ambiguous and becomes a bad row; WebDataset
+raises an error for it too.
 """
 
 import tarfile
@@ -40,6 +40,7 @@ class Sample:
     fault: tuple[str, str] | None = None
 
     def listed(self) -> str:
+        """The suffixes of the members as text."""
         return ", ".join(f".{suffix}" for suffix in self.members)
 
 
@@ -112,7 +113,7 @@ def _member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a broken header in the middle for the end: samples would be lost without a reason."""
+    """Raise ReadError when the headers end before the file: tarfile takes a broken header for the end of the tar."""
     stream = tar.fileobj
     assert stream is not None
     stream.seek(tar.offset)
