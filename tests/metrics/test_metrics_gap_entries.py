@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gapless import measure
-from gapless.metrics.catalogue import FIGURES, FigureEntry, PairInputs
+from gapless.metrics.catalogue import FIGURES, FigureEntry
+from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.spectrum import effective_rank, spectrum
 
 KEYS = (

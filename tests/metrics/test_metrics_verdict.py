@@ -119,7 +119,13 @@ def test_each_sentence_names_what_it_rests_on():
     assert all(isinstance(number, float) for one in said["sentences"].values() for number in one["figures"].values())
 
 
-def test_full_recall_cannot_be_helped():
+def test_full_recall_cannot_be_helped_and_centring_is_enough():
     verdict = judged(drawn(shift=1.0, noise=0.1))
     assert verdict.helps["retrieval"] == "little"
     assert verdict.method == "center"
+
+
+def test_where_nothing_helps_much_the_command_is_a_trial():
+    verdict = judged(drawn(noise=0.5, spread=0.9))
+    assert "yes" not in verdict.helps.values()
+    assert verdict.sentences[2].startswith("Little is to be gained")

@@ -13,15 +13,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gapless.metrics.catalogue import FIGURES, FigureEntry, PairInputs, entry_of
+    from gapless.metrics.catalogue import FIGURES, FigureEntry, entry_of
     from gapless.metrics.measure import measure_difference
+    from gapless.metrics.pair_inputs import PairInputs
 
 __getattr__ = lazy_names(
     __name__,
     {
         "FIGURES": "gapless.metrics.catalogue",
         "FigureEntry": "gapless.metrics.catalogue",
-        "PairInputs": "gapless.metrics.catalogue",
+        "PairInputs": "gapless.metrics.pair_inputs",
         "entry_of": "gapless.metrics.catalogue",
         "measure_difference": "gapless.metrics.measure",
     },

@@ -26,8 +26,7 @@ LOW_MIXING = 0.35  # below it, one list of both modalities shows hardly anything
 MORE_MARGIN = 1.15  # margin without the means over the margin as it is
 MORE_D_PRIME = 1.1  # d' without the means over d' as it is
 HIDDEN_RESIDUAL = 0.75  # pair residual above which pairs are hardly nearer than non-pairs
-RECALL_TIMES = 4.0  # R@10 below so many times chance: retrieval hardly works as it is
-FULL_RECALL = 0.9  # R@10 above which there is hardly anything to gain
+RECALL_TIMES = 2.5  # R@10 below so many times chance: retrieval hardly works as it is
 MAIN_SHARE = 0.5  # a part above it is what the gap mainly is
 
 SHIFT, SPREAD, RESIDUAL = "shift", "spread", "residual"
@@ -259,7 +258,10 @@ def _open(values: _Values, shares: Mapping[str, float], n: int, source: str, mod
         "retrieval/mean/R@10",
     )
     reason = "fits the methods on these pairs and takes one by held-out groups" if needs_map else "removes the means"
-    command = f"To close it: gapless close {source} --out CLOSED --method {method} ({reason})."
+    start = (
+        "To close it" if "yes" in helps.values() else "Little is to be gained; to see what held-out groups say of it"
+    )
+    command = f"{start}: gapless close {source} --out CLOSED --method {method} ({reason})."
     return Verdict(
         max(shares, key=lambda part: shares[part]) if max(shares.values()) > MAIN_SHARE else "several parts",
         shares,
@@ -282,9 +284,10 @@ def _kind_sentence(
     used = values.used("gap/true_pair_cosine", values.distance_key, "gap/spread_difference")
     if shares[RESIDUAL] > MAIN_SHARE and _is_hidden(values, n):
         sentence += (
-            f"; true pairs are nearly as far apart as false ones (pair residual "
-            f"{values['gap/pair_residual_ratio']:.2f}) while neighbourhoods agree (mutual kNN {values['gap/mutual_knn@10']:.3f}, chance {10 / (n - 1):.3f}), so that "
-            "a map fitted on pairs can undo a part of it"
+            "; true pairs are nearly as far apart as false ones (pair residual "
+            f"{values['gap/pair_residual_ratio']:.2f}) while neighbourhoods agree (mutual kNN "
+            f"{values['gap/mutual_knn@10']:.3f}, chance {10 / (n - 1):.3f}), so that a map fitted on pairs can undo a "
+            "part of it"
         )
         used |= values.used("gap/pair_residual_ratio", "gap/mutual_knn@10")
     return f"{sentence}.", used
@@ -304,8 +307,7 @@ def _helps(values: _Values, n: int) -> dict[str, str]:
     more_d_prime = values["gap/d_prime_centred"] > MORE_D_PRIME * max(values["gap/d_prime"], 0.0)
     hidden = _is_hidden(values, n)
     ranks_badly = values["retrieval/mean/R@10"] < RECALL_TIMES * min(1.0, 10 / n)
-    can_gain = values["retrieval/mean/R@10"] < FULL_RECALL
-    retrieval = "yes" if can_gain and ((hidden and ranks_badly) or more_d_prime) else "little"
+    retrieval = "yes" if hidden and ranks_badly else "little"
     return {
         "retrieval": retrieval,
         "mixed search": mixed,

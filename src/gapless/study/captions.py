@@ -33,6 +33,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "table": table,
         "pictures": [],
         "effect": None,
+        "verdicts": [],
         "notes": notes_of(results),
         "all_figures": all_figures_of(results),
         "methods": list(results),
