@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from gapless.core.errors import unknown_name
@@ -14,6 +15,7 @@ from gapless.metrics.catalogue import PairInputs, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
+from gapless.metrics.mixed import MIXED_RECALL_AT, NDCG_AT, NEIGHBOURS_AT, curve
 from gapless.metrics.positives import item_figures
 from gapless.metrics.retrieval import (
     RECALL_AT,
@@ -33,6 +35,7 @@ from gapless.metrics.uncertainty import (
     combine,
     mean_figure,
     median_figure,
+    ratio_figure,
 )
 
 Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
@@ -263,7 +266,7 @@ def _pair_figures(
         classes=classes if "retrieval" in include else None,
         within="mixed" in include,
         kernels="gap" in include,
-        num_neighbours=NUM_NEIGHBOURS if "mixed" in include else 0,
+        neighbours=NEIGHBOURS_AT if "mixed" in include else (),
         block_size=block_size,
     )
     if "gap" in include:
@@ -278,6 +281,7 @@ def _pair_figures(
             figures |= _retrieval_figures(f"retrieval/{direction}", scan, side, groups)
     if "mixed" in include:
         result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
+        result |= _curve_figures(a, b, groups, seed)
     return result
 
 
@@ -339,12 +343,19 @@ def _mixed_figures(
     assert scan.within is not None
     assert scan.other_neighbours is not None
     counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
-    result = {f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in RECALL_AT}
+    result = {
+        f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in MIXED_RECALL_AT
+    }
+    result["mixed/median_rank"] = combine([median_figure(expected_rank(one), groups) for one in counts])
     num_rows = len(scan.cosine)
+    expected_other = num_rows / (2 * num_rows - 1)
+    for k, sides in scan.other_neighbours.items():
+        shares = [other / (min(k, 2 * num_rows - 1) * expected_other) for other in sides]
+        result[f"mixed/share_ratio@{k}"] = combine([mean_figure(share, groups) for share in shares])
     num_neighbours = min(NUM_NEIGHBOURS, 2 * num_rows - 1)
     expected_own = (num_rows - 1) / (2 * num_rows - 1)
     mixing, bias = [], []
-    for other in scan.other_neighbours:
+    for other in scan.other_neighbours[NUM_NEIGHBOURS]:
         share = other / num_neighbours
         mixing.append(mean_figure(share, groups))
         bias.append(mean_figure(1 - share - expected_own, groups))
@@ -353,6 +364,22 @@ def _mixed_figures(
     if num_modalities == 2:
         figures |= {f"mixed/modality_bias/{name}": one for name, one in zip((first, second), bias, strict=True)}
     return result
+
+
+def _curve_figures(a: Tensor, b: Tensor, groups: GroupSums, seed: int) -> dict[str, Figure]:
+    """NDCG of the drawn queries over galleries of several shares of the modalities."""
+    chosen, values = curve(a, b, seed)
+    is_drawn = torch.zeros(len(a), dtype=torch.float64)
+    is_drawn[chosen] = 1.0
+    figures = {}
+    for percent, sides in values.items():
+        parts = []
+        for side in sides:
+            spread = torch.zeros_like(is_drawn)
+            spread[chosen] = side
+            parts.append(ratio_figure(spread, is_drawn, groups))
+        figures[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine(parts)
+    return figures
 
 
 def _add_grouping(parts: Mapping[str, GroupingFigures], figures: dict[str, Figure], fixed: Figures) -> None:

@@ -34,17 +34,19 @@ class Nearest:
         self.scores[queries] = best.values
         self.other[queries] = flags.gather(1, best.indices)
 
-    def num_other(self, own: Tensor, crossed: Tensor, tolerance: float) -> Tensor:
+    def num_other(self, own: Tensor, crossed: Tensor, tolerance: float, first: int | None = None) -> Tensor:
         """Expected number of the other modality's rows among the k nearest, ties at the k-th place in random order.
 
         Args:
             own: [pair, dim] rows of this modality.
             crossed: [pair, dim] rows of the other modality.
             tolerance: cosines that differ by less are tied.
+            first: k, at most the number of stored neighbours; by default that number.
         """
         slack = self.scale * tolerance
-        last = self.scores[:, self.num_neighbours - 1, None]
-        result = _expected(self.scores, self.other, last, slack, self.num_neighbours)
+        num_neighbours = self.num_neighbours if first is None else min(first, self.num_neighbours)
+        last = self.scores[:, num_neighbours - 1, None]
+        result = _expected(self.scores, self.other, last, slack, num_neighbours)
         # a tie that may continue beyond the stored scores is counted again over the whole gallery
         open_ended = (self.scores[:, -1] >= last[:, 0] - slack).nonzero().flatten()
         is_other = torch.arange(2 * len(own), device=own.device) >= len(own)
@@ -54,8 +56,8 @@ class Nearest:
             scores = torch.cat([scaled @ own.T, scaled @ crossed.T], dim=1)
             scores[torch.arange(len(queries), device=own.device), queries] = -math.inf
             # The k-th place of these products: those of another shape may lie a rounding step beyond the tolerance.
-            level = scores.topk(self.num_neighbours, dim=1).values[:, -1, None]
-            result[queries] = _expected(scores, is_other, level, slack, self.num_neighbours)
+            level = scores.topk(num_neighbours, dim=1).values[:, -1, None]
+            result[queries] = _expected(scores, is_other, level, slack, num_neighbours)
         return result
 
 

@@ -79,7 +79,7 @@ class PairScan:
     lenient: tuple[LenientCounts, LenientCounts] | None
     within: tuple[RankCounts, RankCounts] | None
     kernels: tuple[Tensor, Tensor, Tensor] | None
-    other_neighbours: tuple[Tensor, Tensor] | None
+    other_neighbours: dict[int, tuple[Tensor, Tensor]] | None  # by the number of neighbours
 
 
 def tie_tolerance(rows: Tensor) -> float:
@@ -228,7 +228,7 @@ def scan_pair(
     classes: Tensor | None = None,
     within: bool = False,
     kernels: bool = False,
-    num_neighbours: int = 0,
+    neighbours: Sequence[int] = (),
     block_size: int = BLOCK_SIZE,
 ) -> PairScan:
     """Ranks in both directions and, where asked, in the mixed gallery, uniformity kernels and nearest neighbours.
@@ -239,18 +239,19 @@ def scan_pair(
         classes: [pair] integers; rows of one class are positives of each other in the lenient counts.
         within: also count rows of the query's own modality.
         kernels: row sums of exp(-2 d^2) for a, b and the normalised pair centroids.
-        num_neighbours: k of the k nearest in the mixed gallery; 0 for none.
+        neighbours: the k of the k nearest in the mixed gallery, each counted; none for no such counts.
         block_size: rows of a tile; memory is a handful of tiles of block_size^2 numbers.
     """
     cosine = pairwise_cosine(a, b)
     tolerance = tie_tolerance(a)
-    has_inside = within or kernels or num_neighbours > 0
+    has_inside = within or kernels or bool(neighbours)
     cross = (_Counter(cosine, tolerance), _Counter(cosine, tolerance))
     own = (_Counter(cosine, tolerance), _Counter(cosine, tolerance)) if within else None
     lenient = None
     if classes is not None:
         lenient = (_Lenient(a, b, classes, cosine), _Lenient(b, a, classes, cosine))
-    nearest = (Nearest(a, num_neighbours, SCALE), Nearest(b, num_neighbours, SCALE)) if num_neighbours else None
+    furthest = max(neighbours, default=0)
+    nearest = (Nearest(a, furthest, SCALE), Nearest(b, furthest, SCALE)) if furthest else None
     kernel, reach = _kernels(a, b) if kernels else (None, cosine)
     scratch = torch.empty(min(block_size, len(a)) ** 2, dtype=a.dtype, device=a.device)
     for tile in _tiles((a, b), has_inside, block_size):
@@ -278,10 +279,9 @@ def scan_pair(
                 own[side].add(queries, strips, scratch)
     others = None
     if nearest is not None:
-        others = (
-            nearest[0].num_other(a, b, tolerance),
-            nearest[1].num_other(b, a, tolerance),
-        )
+        others = {
+            k: (nearest[0].num_other(a, b, tolerance, k), nearest[1].num_other(b, a, tolerance, k)) for k in neighbours
+        }
     strict = (cross[0].counts(), cross[1].counts())
     return PairScan(
         cosine=cosine.double(),
