@@ -120,7 +120,7 @@ const gapless = (() => {
     welcome.hidden = true;
     const { hits } = answer;
     const isBalanced = !asked.hybrid && hits.some((hit) => hit.balanced !== null);
-    const scores = asked.hybrid ? "fused score" : isBalanced ? "balanced score (cosine beside it)" : "cosine";
+    const scores = asked.hybrid ? "fused score" : isBalanced ? "balanced score" : "cosine";
     const found = hits.length ? `${hits.length} nearest, by ${scores} · ${answer.milliseconds.toFixed(0)} ms` : "Nothing passes these filters.";
     const { cut } = answer;
     say(cut ? `${found} · Your words are ${cut.tokens} tokens long: the model read the first ${cut.read} and left out the rest.` : found);
@@ -146,11 +146,7 @@ const gapless = (() => {
     const score = make("span", "score", isBalanced ? hit.balanced.toFixed(2) : hit.score.toFixed(digits));
     score.title = isBalanced ? `balanced score: standard deviations above what is usual among the nearest ${hit.modality}s`
       : digits === 3 ? "cosine, 1 is the same direction" : "fused score of both rankings";
-    if (isBalanced) {
-      const cosine = make("span", "cosine", ` cosine ${hit.similarity.toFixed(3)}`);
-      cosine.title = "cosine, 1 is the same direction";
-      score.append(cosine);
-    }
+    const cosine = isBalanced ? make("p", "cosine", `cosine ${hit.similarity.toFixed(3)}`) : null;
     const tags = Object.values(hit.labels).filter(Boolean).join(" · ");
     const more = make("button", "", "More like this");
     more.type = "button";
@@ -158,6 +154,7 @@ const gapless = (() => {
     const acts = make("div", "acts", more);
     const card = make("li", "hit", face, make("div", "words",
       make("div", "line", markOf(hit.modality), score),
+      cosine,
       hit.has_thumbnail && caption ? make("p", "caption", caption) : null,
       tags ? make("p", "tags", tags) : null,
       make("p", "identity", hit.id),
