@@ -10,6 +10,7 @@ and source, and an image's thumbnail. The table's own metadata says which model 
 import json
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
+BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
 
 
@@ -109,6 +111,7 @@ class Collection:
         self._lock = threading.Lock()
         self._held: Snapshot | None = None
         self._balance: StoredBalance | None = None
+        self._balance_seen: tuple[Snapshot, float] | None = None
         self._hubs: RowHubs | None = None
 
     @classmethod
@@ -240,16 +243,25 @@ class Collection:
             "where there are enough rows"
         )
 
-    def stored_balance(self) -> StoredBalance | None:
-        """The newest balance; the same object as long as none is written."""
+    def stored_balance(self, newest: bool = False) -> StoredBalance | None:
+        """The balance; the same object as long as none is written.
+
+        Args:
+            newest: look now; by default a balance that another process wrote for the same rows is seen within a second.
+        """
+        snapshot, now = self.snapshot(), time.monotonic()
+        seen = self._balance_seen
+        if not newest and seen is not None and seen[0] is snapshot and now - seen[1] < BALANCE_SECONDS:
+            return self._balance
         with reading(self.uri):
             database = connect(self.uri)
-            if BALANCE_TABLE not in table_names(database):
-                return None
-            table = database.open_table(BALANCE_TABLE)
+            table = database.open_table(BALANCE_TABLE) if BALANCE_TABLE in table_names(database) else None
             with self._lock:
-                if self._balance is None or self._balance.version != int(table.version):
+                if table is None:
+                    self._balance = None
+                elif self._balance is None or self._balance.version != int(table.version):
                     self._balance = read_balance(table, self.uri)
+                self._balance_seen = (snapshot, now)
                 return self._balance
 
     def _lift(self, snapshot: Snapshot, query: np.ndarray, asked_with: Mapping[str, float]) -> BalancedLift | None:

@@ -47,7 +47,7 @@ def update_balance(
     """
     names = collection.info["modalities"]
     snapshot = collection.snapshot()
-    stored = collection.stored_balance()
+    stored = collection.stored_balance(newest=True)
     with reading(collection.uri):
         codes = snapshot.modality_codes(names)
         counts = {name: int((codes == code).sum()) for code, name in enumerate(names)}
@@ -64,9 +64,11 @@ def update_balance(
         if isinstance(found, str):
             if BALANCE_TABLE in table_names(database):
                 database.drop_table(BALANCE_TABLE)
+            collection.stored_balance(newest=True)
             return Balancing(None, found)
         write_balance(database, found)
         database.open_table(BALANCE_TABLE).optimize()
+    collection.stored_balance(newest=True)
     return Balancing(found.offsets)
 
 
