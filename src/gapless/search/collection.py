@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -423,14 +424,19 @@ def indexed(
         apart: modalities that are asked for one by one, because under a gap the nearest rows are all of one.
     """
     conditions = [f"modality = {literal(name)}" for name in apart] or [None]
-    parts = []
-    for condition in conditions:
+
+    def places(condition: str | None) -> np.ndarray:
         asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
         both = [f"({part})" for part in (where, condition) if part is not None]
         if both:
             asked = asked.where(" AND ".join(both), prefilter=True)
         found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
-        parts.append(snapshot.places_of(found["_rowid"].to_numpy()))
+        return snapshot.places_of(found["_rowid"].to_numpy())
+
+    if len(conditions) == 1:
+        return snapshot.order(places(conditions[0]), query, k, lift)
+    with ThreadPoolExecutor(len(conditions)) as pool:  # the engine works beside Python's lock
+        parts = list(pool.map(places, conditions))
     return snapshot.order(np.concatenate(parts), query, k, lift)
 
 
