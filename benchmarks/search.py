@@ -24,9 +24,11 @@ import numpy as np
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import Source, columns_of
+from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
 from gapless.search.indices import update_indices
+from gapless.search.rebalance import update_balance
 from gapless.search.samples import Samples
 
 DIM = 512
@@ -116,8 +118,14 @@ def numbers_of(hits: Sequence[Hit], half: int) -> list[int]:
 def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
     """Exact search as the command and the service do it; captions come along. A further way in is a further entry."""
 
-    def search(query: np.ndarray, modality: str | None = None, words: str | None = None) -> Sequence[int]:
-        return numbers_of(collection.search(query, k=K, modality=modality, words=words, exact=True), half)
+    def search(
+        query: np.ndarray,
+        modality: str | None = None,
+        words: str | None = None,
+        balanced: Mapping[str, float] | None = None,
+    ) -> Sequence[int]:
+        options = {"modality": modality, "words": words, "balanced": balanced}
+        return numbers_of(collection.search(query, k=K, exact=True, **options), half)
 
     def engine_alone(query: np.ndarray) -> Sequence[int]:
         table = collection.snapshot().table
@@ -127,6 +135,7 @@ def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
 
     return {
         "gapless, exact": search,
+        "gapless, exact, balanced": lambda query: search(query, balanced={"text": 1.0}),
         "gapless, exact, images only": lambda query: search(query, modality="image"),
         "gapless, hybrid with 3 words": lambda query: search(query, words="effusion left chest"),
         "LanceDB's own flat search": engine_alone,
@@ -199,12 +208,16 @@ def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigure
         path = Path(folder) / "collection"
         collection = timed("write the collection", seconds, lambda: make_collection(path, vectors))
         timed("full-text index", seconds, lambda: update_indices(collection, None, above=size))
+        timed("learn the balance", seconds, lambda: update_balance(collection, BalanceSettings()))
         timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0]))
         engines = collection_engines(collection, size // 2)
         engines["faiss flat"] = timed("faiss flat", seconds, lambda: faiss_flat(vectors))
         engines["faiss HNSW"] = timed("faiss HNSW", seconds, lambda: faiss_hnsw(vectors))
         with_index = Collection.open(path)
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(with_index, kind))
+        engines[f"gapless, {kind}, balanced"] = lambda query: numbers_of(
+            with_index.search(query, k=K, exact=False, balanced={"text": 1.0}), size // 2
+        )
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -217,7 +230,7 @@ def print_table(found: SizeFigures) -> None:
     print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
     flat = found["engines"]["faiss flat"]["p50_ms"]
     for name, figures in found["engines"].items():
-        other_question = "images only" in name or "hybrid" in name
+        other_question = any(word in name for word in ("images only", "hybrid", "balanced"))
         recall = "" if other_question else f"{figures['recall@10']:.3f}"
         print(
             f"{name:<30}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"

@@ -75,7 +75,18 @@ def rows_and_scores(hits: Any) -> list[tuple[str, float]]:
 def test_words_find_what_the_searcher_finds(client: TestClient, searcher: Searcher) -> None:
     hits = ask(client, text="left pleural effusion", k=7)
     assert rows_and_scores(hits) == rows_and_scores(searcher.search(text="left pleural effusion", k=7))
-    assert set(hits[0]) == {"row", "id", "modality", "score", "caption", "labels", "group", "has_thumbnail"}
+    assert set(hits[0]) == {
+        "row",
+        "id",
+        "modality",
+        "score",
+        "similarity",
+        "balanced",
+        "caption",
+        "labels",
+        "group",
+        "has_thumbnail",
+    }
     hybrid = ask(client, text="cyst", k=5, hybrid=True)
     assert rows_and_scores(hybrid) == rows_and_scores(searcher.search(text="cyst", k=5, hybrid=True))
     assert len(ask(client, text="a", k=200)) == 2 * NUM_SAMPLES
@@ -95,7 +106,7 @@ def test_images_and_images_with_words_find_what_the_searcher_finds(client: TestC
 
 def test_a_vector_is_a_query_whatever_its_length(client: TestClient, searcher: Searcher) -> None:
     vector = searcher.embed("chest radiograph")
-    expected = rows_and_scores(searcher.search(text="chest radiograph", k=5))
+    expected = rows_and_scores(searcher.collection.search(vector, k=5, balanced={}))
     for factor in (1, 1e30, 1e-30):
         hits = ask(client, vector=(vector.astype(float) * factor).tolist(), k=5)
         assert rows_and_scores(hits) == expected
@@ -105,7 +116,7 @@ def test_more_like_this_is_near_it_and_leaves_it_out(client: TestClient, searche
     row = ask(client, text="knee", k=1, modality="image")[0]["row"]
     vector = searcher.collection.vector_of(row)
     assert vector is not None
-    expected = [hit for hit in searcher.collection.search(vector, k=6) if hit.row != row]
+    expected = [hit for hit in searcher.collection.search(vector, k=6, balanced={"image": 1.0}) if hit.row != row]
     assert rows_and_scores(ask(client, like=row, k=5)) == rows_and_scores(expected[:5])
     assert len(ask(client, like=row, k=5, modality="text")) == 5
 

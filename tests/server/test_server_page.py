@@ -156,7 +156,7 @@ def test_words_find_rows_with_captions_scores_and_pictures(visit: Visit) -> None
     visit.shot(f"start-{visit.page.viewport_size['width']}")
     hits = visit.search("left pleural effusion")
     assert len(hits) == 24
-    assert "24 nearest, by cosine" in visit.status()
+    assert "24 nearest, by balanced score" in visit.status()
     captions = {caption_of(sample) for sample in range(NUM_SAMPLES)}
     scores = visit.page.eval_on_selector_all(".hit .score", "all => all.map(one => Number(one.textContent))")
     assert scores == sorted(scores, reverse=True)

@@ -16,6 +16,11 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--text_labels", nargs="+", default=[], help="labels of numbers that may take words from now on"
     )
+    parser.add_argument("--bank", type=Path, default=None, help="queries to balance mixed search with, one a line")
+    parser.add_argument(
+        "--hub_correction", type=float, default=0.0, help="lower rows that are near to every query: 0 (no) to 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the rows that the balance is learnt from")
     parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
@@ -36,6 +41,9 @@ def index(args: Arguments) -> Outcome:
         update=args["update"],  # `args.update` is a method of the namespace, and so always true
         restore_deleted=args.restore_deleted,
         text_labels=args.text_labels,
+        bank=args.bank,
+        hub_correction=args.hub_correction,
+        seed=args.seed,
         ann=args.ann,
         staging=args.staging,
         ray=args.ray,
@@ -47,6 +55,8 @@ def index(args: Arguments) -> Outcome:
     note = f"\napproximate index: recall@10 {made['recall@10']:.3f} of exact search" if made else ""
     counts = f"{indexed.added:,} samples added, {indexed.updated:,} updated, {indexed.unchanged:,} unchanged"
     counts += f", {indexed.restored:,} restored" if indexed.restored else ""
+    if indexed.unbalanced is not None:
+        note += f"\nmixed search goes by cosine, not balanced: the collection has {indexed.unbalanced}"
     text = f"{counts}; {indexed.rows:,} rows{note}\n{indexed.collection}"
     return Outcome(indexed.as_json(), text, notes=indexed.notes)
 
@@ -72,6 +82,7 @@ def search_arguments(parser: Parser) -> None:
     parser.add_argument("--modality", default=None, help="only rows of this modality; default all, mixed")
     parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND age > 60\"")
     parser.add_argument("--hybrid", action="store_true", help="also search the captions for the words")
+    parser.add_argument("--raw", action="store_true", help="do not balance the modalities of a mixed search")
     parser.add_argument("--exact", action="store_true", help="score every row even where an approximate index is")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
 
@@ -89,13 +100,17 @@ def search(args: Arguments) -> Outcome:
         where=args.where,
         hybrid=args.hybrid,
         exact=True if args.exact else None,
+        raw=args.raw,
         model=args.model,
     )
     return Outcome(result.as_json(), hits_to_text(result.hits, terminal_width()), notes=result.notes)
 
 
 def hits_to_text(hits: Any, width: int) -> str:
-    """One line per hit: rank, score, modality, id, the labels, the caption as far as the line goes."""
+    """One line per hit: rank, score, modality, id, the labels, the caption as far as the line goes.
+
+    A balanced hit shows two numbers, its balanced score and the cosine.
+    """
     if not hits:
         return "nothing found"
     ids = max(len(hit.id) for hit in hits)
@@ -104,7 +119,8 @@ def hits_to_text(hits: Any, width: int) -> str:
     for rank, hit in enumerate(hits, 1):
         labels = ", ".join(value for value in hit.labels.values() if value)
         description = " ".join(f"[{labels}] {hit.caption or ''}".split())
-        line = f"{rank:>3}  {hit.score:6.3f}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {description}"
+        scores = f"{hit.score:6.3f}" if hit.balanced is None else f"{hit.balanced:6.2f}  {hit.similarity:6.3f}"
+        line = f"{rank:>3}  {scores}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {description}"
         lines.append(line if len(line) <= width else line[: width - 3] + "...")
     return "\n".join(lines)
 

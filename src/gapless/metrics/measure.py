@@ -16,6 +16,7 @@ from gapless.metrics.catalogue import Computed, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
+from gapless.metrics.mixed import MIXED_RECALL_AT, NDCG_AT, NEIGHBOURS_AT, curve
 from gapless.metrics.neighbours import num_other
 from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.positives import item_figures
@@ -37,6 +38,7 @@ from gapless.metrics.uncertainty import (
     combine,
     mean_figure,
     median_figure,
+    ratio_figure,
 )
 
 Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
@@ -300,10 +302,14 @@ def _pair_figures(
             classes=classes if "retrieval" in include else None,
             within="mixed" in include,
             kernels="gap" in include,
-            num_neighbours=NUM_NEIGHBOURS if has_neighbours else 0,
+            num_neighbours=max(NEIGHBOURS_AT) if "mixed" in include else NUM_NEIGHBOURS if has_neighbours else 0,
             block_size=block_size,
         )
-        inputs = replace(inputs, inside=scan.inside, across=scan.across)
+        if scan.inside is not None and scan.across is not None:
+            inside, across = (
+                (sides[0].first(NUM_NEIGHBOURS), sides[1].first(NUM_NEIGHBOURS)) for sides in (scan.inside, scan.across)
+            )
+            inputs = replace(inputs, inside=inside, across=across)
     if "probe" in include:
         can_hold_out = groups.num_groups > 1
         result["gap/separability_auc"] = inputs.separability[0] if can_hold_out else Figure(math.nan)
@@ -325,6 +331,7 @@ def _pair_figures(
             figures |= _retrieval_figures(f"retrieval/{direction}", scan, side, groups)
     if "mixed" in include:
         result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
+        result |= _curve_figures(a, b, groups, seed)
     return result
 
 
@@ -395,13 +402,24 @@ def _mixed_figures(
     assert scan.inside is not None
     assert scan.across is not None
     counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
-    result = {f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in RECALL_AT}
+    result = {
+        f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in MIXED_RECALL_AT
+    }
+    result["mixed/median_rank"] = combine([median_figure(expected_rank(one), groups) for one in counts])
     num_rows = len(scan.cosine)
+    expected_other = num_rows / (2 * num_rows - 1)
+    others = {
+        k: [num_other(own.first(k), other.first(k)) for own, other in zip(scan.inside, scan.across, strict=True)]
+        for k in NEIGHBOURS_AT
+    }
+    for k, sides in others.items():
+        shares = [other / (min(k, 2 * num_rows - 1) * expected_other) for other in sides]
+        result[f"mixed/share_ratio@{k}"] = combine([mean_figure(share, groups) for share in shares])
     num_neighbours = min(NUM_NEIGHBOURS, 2 * num_rows - 1)
     expected_own = (num_rows - 1) / (2 * num_rows - 1)
     mixing, bias = [], []
-    for inside, across in zip(scan.inside, scan.across, strict=True):
-        share = num_other(inside, across) / num_neighbours
+    for share_of_other in others[NUM_NEIGHBOURS]:
+        share = share_of_other / num_neighbours
         mixing.append(mean_figure(share, groups))
         bias.append(mean_figure(1 - share - expected_own, groups))
     result["gap/mixing@10"] = combine(mixing)
@@ -409,6 +427,22 @@ def _mixed_figures(
     if num_modalities == 2:
         figures |= {f"mixed/modality_bias/{name}": one for name, one in zip((first, second), bias, strict=True)}
     return result
+
+
+def _curve_figures(a: Tensor, b: Tensor, groups: GroupSums, seed: int) -> dict[str, Figure]:
+    """NDCG of the drawn queries over galleries of several shares of the modalities."""
+    chosen, values = curve(a, b, seed)
+    is_drawn = torch.zeros(len(a), dtype=torch.float64)
+    is_drawn[chosen] = 1.0
+    figures = {}
+    for percent, sides in values.items():
+        parts = []
+        for side in sides:
+            spread = torch.zeros_like(is_drawn)
+            spread[chosen] = side
+            parts.append(ratio_figure(spread, is_drawn, groups))
+        figures[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine(parts)
+    return figures
 
 
 def _add_grouping(parts: Mapping[str, GroupingFigures], figures: dict[str, Figure], fixed: Figures) -> None:

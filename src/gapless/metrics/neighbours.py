@@ -5,7 +5,7 @@ among the k nearest with the probability of a random order, so that a collapsed 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -64,6 +64,10 @@ class Neighbours:
     scale: float
     tolerance: float
     is_own: bool
+
+    def first(self, num_neighbours: int) -> "Neighbours":
+        """The same with a smaller k, from what is stored."""
+        return self if num_neighbours == self.num_neighbours else replace(self, num_neighbours=num_neighbours)
 
     @property
     def k(self) -> int:

@@ -37,6 +37,7 @@ from gapless.search.collection import (
     table_names,
 )
 from gapless.search.engine import reading
+from gapless.search.rebalance import forget_deleted
 from gapless.search.samples import Samples, digest
 from gapless.search.snapshot import check_unit_norm
 from gapless.search.tombstones import forget, remember
@@ -270,5 +271,6 @@ def delete_rows(collection: Collection, where: str) -> int:
     with reading(collection.uri, where):
         rows = collection.table.search().where(condition.sql).select(["row", "content"]).to_arrow()
     remember(collection, dict(zip(rows["row"].to_pylist(), rows["content"].to_pylist(), strict=True)))
+    forget_deleted(collection, rows["row"].to_pylist())
     with reading(collection.uri, where):
         return int(collection.table.delete(condition.sql).num_deleted_rows)

@@ -10,8 +10,10 @@ and source, and an image's thumbnail. The table's own metadata says which model 
 import json
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,11 +25,14 @@ import pyarrow.compute as pc
 
 from gapless.core.errors import DataRefused, UsageError, missing_extra, unknown_name
 from gapless.search.arguments import checked_count, checked_key
+from gapless.search.balance import Balance
+from gapless.search.balance_store import BALANCE_TABLE, StoredBalance, read_balance
 from gapless.search.engine import reading
 from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
-from gapless.search.snapshot import MEMORY_BYTES, NORM_TOLERANCE, Snapshot
+from gapless.search.lift import BalancedLift, RowHubs
+from gapless.search.snapshot import MEMORY_BYTES, NORM_TOLERANCE, Snapshot, exact_scores
 
 FORMAT = "gapless-collection"
 VERSION = 1
@@ -38,6 +43,7 @@ ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
+BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
 
 
@@ -48,12 +54,17 @@ class Hit:
     Args:
         row: the key of the row.
         score: cosine in [-1, 1], higher is nearer; of a hybrid search the fused score.
+        similarity: the cosine in every search; thresholds are for it.
+        balanced: what the hits of a balanced search are ordered by, higher is nearer: how many standard deviations a
+            row lies above what the query scores among the nearest of the row's modality. None where it is not balanced.
     """
 
     row: str
     id: str
     modality: str
     score: float
+    similarity: float
+    balanced: float | None
     caption: str | None
     labels: Mapping[str, str | None]
     group: str | None
@@ -67,10 +78,12 @@ class Condition:
     Args:
         sql: as the engine takes it; None means every row.
         where: the filter as the user wrote it, for messages.
+        modality: the only one that is meant; None where several may be.
     """
 
     sql: str | None
     where: str | None = None
+    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,9 @@ class Collection:
         self.memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._held: Snapshot | None = None
+        self._balance: StoredBalance | None = None
+        self._balance_seen: tuple[Snapshot, float] | None = None
+        self._hubs: RowHubs | None = None
 
     @classmethod
     def open(cls, uri: str | Path, memory_bytes: int = MEMORY_BYTES) -> "Collection":
@@ -176,6 +192,7 @@ class Collection:
         labels: Mapping[str, str | float] | None = None,
         words: str | None = None,
         exact: bool | None = None,
+        balanced: Mapping[str, float] | None = None,
     ) -> list[Hit]:
         """The k nearest rows, best first; ties come in the order of their keys.
 
@@ -189,6 +206,9 @@ class Collection:
             words: hybrid search: the ranking by vectors and the ranking of the captions by these words become one, by
                 reciprocal ranks.
             exact: every vector is scored; by default unless the collection has an approximate index.
+            balanced: what was asked with, modality -> its share of the query: where rows of several modalities may be
+                found, and the collection has a balance, hits are ordered by balanced scores. An empty mapping does
+                so for a query of unknown modality; None orders by cosine.
 
         Raises:
             UsageError: another k, an unknown modality, label or field, a broken filter, a vector of another size.
@@ -200,20 +220,69 @@ class Collection:
         with reading(self.uri, condition.where):
             k = min(k, max(1, len(snapshot)))  # the engine takes no number above 64 bits
             wanted = k if words is None else max(k, MIN_FUSED)
+            lift = None if balanced is None or condition.modality else self._lift(snapshot, query, balanced)
             if exact is False or (exact is None and snapshot.has_index):
-                places, scores = indexed(snapshot, query, wanted, condition.sql)
+                apart = self.info["modalities"] if lift is not None else ()
+                places, scores = indexed(snapshot, query, wanted, condition.sql, lift, apart)
             else:
-                places, scores = snapshot.exact(query, wanted, condition.sql)
+                places, scores = snapshot.exact(query, wanted, condition.sql, lift)
             if words is not None:
                 places, scores = fused(snapshot, places, words, wanted, condition.sql)
-            return self._hits(snapshot, places[:k], scores[:k])
+            return self._hits(snapshot, places[:k], scores[:k], query, lift)
+
+    def balance(self) -> Balance | None:
+        """What the collection has learnt of its modalities; None for one that was indexed without."""
+        stored = self.stored_balance()
+        return None if stored is None else stored.balance
+
+    def why_unbalanced(self) -> str | None:
+        """A sentence where a mixed search cannot be balanced although there are several modalities; else None."""
+        if len(self.info["modalities"]) < 2 or self.balance() is not None:
+            return None
+        return (
+            f"{self.uri} has no balance, so hits are ordered by cosine; 'gapless index' with the same data learns it "
+            "where there are enough rows"
+        )
+
+    def stored_balance(self, newest: bool = False) -> StoredBalance | None:
+        """The balance; the same object as long as none is written.
+
+        Args:
+            newest: look now; by default a balance that another process wrote for the same rows is seen within a second.
+        """
+        snapshot, now = self.snapshot(), time.monotonic()
+        seen = self._balance_seen
+        if not newest and seen is not None and seen[0] is snapshot and now - seen[1] < BALANCE_SECONDS:
+            return self._balance
+        with reading(self.uri):
+            database = connect(self.uri)
+            table = database.open_table(BALANCE_TABLE) if BALANCE_TABLE in table_names(database) else None
+            with self._lock:
+                if table is None:
+                    self._balance = None
+                elif self._balance is None or self._balance.version != int(table.version):
+                    self._balance = read_balance(table, self.uri)
+                self._balance_seen = (snapshot, now)
+                return self._balance
+
+    def _lift(self, snapshot: Snapshot, query: np.ndarray, asked_with: Mapping[str, float]) -> BalancedLift | None:
+        balance = self.balance()
+        if balance is None:
+            return None
+        hubs = self._hubs
+        if hubs is None or hubs.snapshot is not snapshot or hubs.balance is not balance:
+            hubs = self._hubs = RowHubs(snapshot, balance)
+        return BalancedLift(hubs, query, asked_with)
 
     def get(self, row: str) -> Hit | None:
         """The row of a key, with score 1."""
         snapshot = self.snapshot()
         with reading(self.uri):
             place = snapshot.place_of(checked_key(row))
-            return None if place is None else self._hits(snapshot, np.array([place]), np.ones(1))[0]
+            if place is None:
+                return None
+            own = np.array([place])
+            return self._hits(snapshot, own, np.ones(1), snapshot.vectors(own)[0])[0]
 
     def vector_of(self, row: str) -> np.ndarray | None:
         """[dim] fp32 of a key."""
@@ -307,20 +376,31 @@ class Collection:
             parts.append(label_filter(name, columns[name], value, self._kind_of(columns[name])))
         if where is not None:
             parts.append(f"({prepare_filter(where, self.fields, self._kind_of)})")
-        return Condition(" AND ".join(parts) or None, where)
+        return Condition(" AND ".join(parts) or None, where, modality)
 
-    def _hits(self, snapshot: Snapshot, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
+    def _hits(
+        self,
+        snapshot: Snapshot,
+        places: np.ndarray,
+        scores: np.ndarray,
+        query: np.ndarray,
+        lift: BalancedLift | None = None,
+    ) -> list[Hit]:
         if len(places) == 0:
             return []
+        cosines = exact_scores(snapshot.vectors(places), query)
+        lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
         labels = self.info["labels"]
         table = snapshot.fetch(places, [*HIT_COLUMNS, *labels.values()])
         return [
             Hit(
                 **{name: values[name] for name in HIT_COLUMNS},
                 score=float(score),
+                similarity=float(cosine),
+                balanced=balanced,
                 labels={name: values[column] for name, column in labels.items()},
             )
-            for values, score in zip(table.to_pylist(), scores, strict=True)
+            for values, score, cosine, balanced in zip(table.to_pylist(), scores, cosines, lifted, strict=True)
         ]
 
 
@@ -329,13 +409,35 @@ def key_of(sample: str, modality: str) -> str:
     return f"{sample}/{modality}"
 
 
-def indexed(snapshot: Snapshot, query: np.ndarray, k: int, where: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """What the approximate index finds, ordered by exact scores."""
-    asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
-    if where is not None:
-        asked = asked.where(where, prefilter=True)
-    found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
-    return snapshot.order(snapshot.places_of(found["_rowid"].to_numpy()), query, k)
+def indexed(
+    snapshot: Snapshot,
+    query: np.ndarray,
+    k: int,
+    where: str | None,
+    lift: BalancedLift | None = None,
+    apart: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the approximate index finds, ordered by exact scores.
+
+    Args:
+        lift: makes of the cosines what is ranked.
+        apart: modalities that are asked for one by one, because under a gap the nearest rows are all of one.
+    """
+    conditions = [f"modality = {literal(name)}" for name in apart] or [None]
+
+    def places(condition: str | None) -> np.ndarray:
+        asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
+        both = [f"({part})" for part in (where, condition) if part is not None]
+        if both:
+            asked = asked.where(" AND ".join(both), prefilter=True)
+        found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
+        return snapshot.places_of(found["_rowid"].to_numpy())
+
+    if len(conditions) == 1:
+        return snapshot.order(places(conditions[0]), query, k, lift)
+    with ThreadPoolExecutor(len(conditions)) as pool:  # the engine works beside Python's lock
+        parts = list(pool.map(places, conditions))
+    return snapshot.order(np.concatenate(parts), query, k, lift)
 
 
 def fused(

@@ -16,10 +16,13 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
+from gapless.search.balance import checked_correction
+from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import Chunk, label_columns, ready_chunks, staged, write_collection
 from gapless.search.changes import Changes, missing_from
-from gapless.search.collection import FORMAT, VERSION
+from gapless.search.collection import FORMAT, VERSION, key_of
 from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
+from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.samples import Samples
 
 
@@ -36,6 +39,9 @@ class Indexed(Result):
         not_in_data: samples of the collection that its data do not hold any more; they stay.
         labels: label -> "number", "text" or "empty", which says how a filter compares it.
         index: `{"recall@10": share}` of an approximate index against exact search, in [0, 1]; None without one.
+        balance: modality asked with -> modality held -> offset of the balanced scores of a mixed search; None where
+            the collection has no balance.
+        unbalanced: why it has none, as the end of a sentence; None where it has one.
         notes: rows that stay out, and rows that stay in, although the data say otherwise.
     """
 
@@ -49,6 +55,8 @@ class Indexed(Result):
     not_in_data: int
     labels: Mapping[str, str]
     index: Mapping[str, float] | None
+    balance: Mapping[str, Mapping[str, float]] | None
+    unbalanced: str | None
     notes: tuple[str, ...] = ()
 
 
@@ -61,6 +69,9 @@ def index(
     update: bool = False,
     restore_deleted: bool = False,
     text_labels: Sequence[str] = (),
+    bank: str | Path | Sequence[str] | None = None,
+    hub_correction: float = 0.0,
+    seed: int = 0,
     ann: str | None = None,
     ann_above: int = ANN_ABOVE,
     staging: str | Path | None = None,
@@ -84,6 +95,11 @@ def index(
         update: samples that differ from the collection's replace them.
         restore_deleted: rows that were deleted from the collection come back.
         text_labels: labels that hold numbers alone and may take words from now on.
+        bank: queries to learn the balance of a mixed search with, one a line of a file, or a list; by default the
+            collection's own texts are asked.
+        hub_correction: how much of what the bank's queries score with a row is taken from it in a mixed search, from
+            0 (nothing) to 1.
+        seed: of the draw of the rows that the balance is learnt from.
         ann: approximate index of the vectors: hnsw, ivf-pq or ivf-flat.
         ann_above: rows above which one is made without `ann`.
         staging: where to prepare rows; needed for an object store.
@@ -96,6 +112,8 @@ def index(
         DataRefused: samples that differ from the collection's without `update`, words for a label of numbers.
     """
     check_kind(ann)
+    hub_correction = checked_correction(hub_correction)
+    texts = texts_of(bank)
     names = [str(name) for name in ([model] if isinstance(model, str | Path) else model)]
     loaded = load_model(names)
     if loaded.config.embedding_dim is None:
@@ -134,6 +152,11 @@ def index(
         staging=None if staging is None else Path(staging),
     )
     made = update_indices(collection, ann, ann_above)
+    vectors = None if texts is None else encoded(loaded, texts, batch_size)
+    replaced = frozenset(
+        key_of(samples.ids[number], name) for number in changes.updated for name in collection.info["modalities"]
+    )
+    balancing = update_balance(collection, BalanceSettings(hub_correction, vectors, seed), replaced)
     missing = missing_from(collection, samples.ids, samples.origin, split)
     return Indexed(
         collection=str(out),
@@ -146,6 +169,8 @@ def index(
         not_in_data=len(missing),
         labels={label: collection.label_kind(label) for label in collection.info["labels"]},
         index=made,
+        balance=balancing.offsets,
+        unbalanced=balancing.reason,
         notes=_notes_on(samples.ids, changes, missing),
     )
 

@@ -21,11 +21,13 @@ class Found(Result):
         hits: the nearest rows, best first.
         model: source and fingerprint of the collection's model.
         cut: how much of the words the model read, where it did not read all.
+        unbalanced: why the modalities of a mixed search were not balanced although nobody said `raw`; else None.
     """
 
     hits: Sequence[Hit]
     model: Mapping[str, Any]
     cut: Cut | None
+    unbalanced: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What `gapless search --json` prints; every hit has its rank, from 1."""
@@ -33,12 +35,13 @@ class Found(Result):
             "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(self.hits, 1)],
             "model": self.model,
             "cut": None if self.cut is None else asdict(self.cut),
+            "unbalanced": self.unbalanced,
         }
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A sentence where words of the query were left out."""
-        return () if self.cut is None else (str(self.cut),)
+        """Sentences where words of the query were left out, and where nothing balances the modalities."""
+        return tuple(str(note) for note in (self.cut, self.unbalanced) if note is not None)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def search(
     where: str | None = None,
     hybrid: bool = False,
     exact: bool | None = None,
+    raw: bool = False,
     model: str | Sequence[str] | None = None,
 ) -> Found:
     """The k nearest rows of a collection to words, an image, or both.
@@ -82,6 +86,7 @@ def search(
         where: a filter, such as "modality_type = 'CT' AND age > 60".
         hybrid: also search the captions for the words; the two rankings become one.
         exact: score every row; by default unless the collection has an approximate index.
+        raw: order by cosine where images and texts are mixed; by default the modalities are balanced there.
         model: where the collection's model is now; by default where it was when the collection was indexed.
 
     Returns:
@@ -103,8 +108,11 @@ def search(
             where=where,
             hybrid=hybrid,
             exact=exact,
+            raw=raw,
         )
-    return Found(hits, searcher.collection.info["model"], None if words is None else searcher.cut(words))
+    cut = None if words is None else searcher.cut(words)
+    unbalanced = None if raw or modality is not None else searcher.collection.why_unbalanced()
+    return Found(hits, searcher.collection.info["model"], cut, unbalanced)
 
 
 def delete(collection: str | Path, *, where: str) -> Deleted:

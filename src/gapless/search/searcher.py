@@ -76,7 +76,7 @@ class Searcher:
         """
         direction = np.eye(1, self.collection.info["embedding_dim"], dtype=np.float32)[0]
         vector = self.embed("warm") if "text" in self.query_modalities else direction
-        self.collection.search(vector, k=1)
+        self.collection.search(vector, k=1, balanced={})
 
     def embed(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> np.ndarray:
         """A query as a vector.
@@ -152,11 +152,13 @@ class Searcher:
         labels: Mapping[str, str | float] | None = None,
         hybrid: bool = False,
         exact: bool | None = None,
+        raw: bool = False,
     ) -> list[Hit]:
         """The k nearest rows to a query; the options are those of `embed` and of `Collection.search`.
 
         Args:
             hybrid: the words also search the captions, and the two rankings become one.
+            raw: order by cosine where images and texts are mixed; by default the modalities are balanced there.
 
         Raises:
             UsageError: as `embed` and `Collection.search`; `hybrid` without words.
@@ -167,7 +169,14 @@ class Searcher:
         condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
-        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact)
+        given = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
+        balanced = None if raw else asked_with([part for part in given if part.raw is not None])
+        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact, balanced=balanced)
+
+
+def asked_with(parts: Sequence[Part]) -> dict[str, float]:
+    """Modality -> its share of a query."""
+    return {part.modality: part.weight for part in parts} if len(parts) > 1 else {part.modality: 1.0 for part in parts}
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:

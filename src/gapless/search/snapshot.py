@@ -8,7 +8,7 @@ So equal vectors tie wherever they lie in memory, and ties come in one order.
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,29 @@ from gapless.search.kinds import Kind, kind_of
 
 MEMORY_BYTES = 4 << 30  # vectors up to this size are held in memory; larger ones are read at each exact search
 ROWS_AT_ONCE = 65_536
+BATCH_ROWS = 4096
 NORM_TOLERANCE = 1e-3
 FLOAT32_ROUNDING = 2.0**-24
 MAX_KEPT_FILTERS = 16
+NEARLY_COPIES = 1e-4
+
+
+class Lift(Protocol):
+    """What makes scores for the ranking of cosines; inside a modality it changes them by a factor and a summand.
+
+    Copies of the query may be raised further where places are named.
+
+    Args of a call:
+        places: [row]; None for all rows of the collection.
+        cosines: [row].
+
+    Returns:
+        [row] of the cosines' precision.
+    """
+
+    steepest: float  # the largest factor
+
+    def __call__(self, places: np.ndarray | None, cosines: np.ndarray) -> np.ndarray: ...
 
 
 class Snapshot:
@@ -42,6 +62,7 @@ class Snapshot:
         self._kinds: dict[str, Kind] = {}
         self._lock = threading.Lock()
         self._vectors: np.ndarray | None = None
+        self._codes: np.ndarray | None = None
 
     @cached_property
     def has_index(self) -> bool:
@@ -62,6 +83,16 @@ class Snapshot:
     def row_ids(self) -> np.ndarray:
         """The engine's numbers of the rows, by place."""
         return np.asarray(self._keys["_rowid"].to_numpy())
+
+    def modality_codes(self, modalities: Sequence[str]) -> np.ndarray:
+        """[row] the number of each row's modality in the list of the collection's modalities, int8."""
+        if self._codes is None:
+            table = self.table.search().select(["modality"]).with_row_id(True).to_arrow()
+            codes = np.empty(len(self), dtype=np.int8)
+            found = pc.index_in(table["modality"], value_set=pa.array(modalities, pa.string()))
+            codes[self.places_of(table["_rowid"].to_numpy())] = found.to_numpy()
+            self._codes = codes
+        return self._codes
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +141,16 @@ class Snapshot:
             check_unit_norm(vectors)
             yield self.places_of(batch.column("_rowid").to_numpy()), vectors
 
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows, some at a time: their places and [row, dim] fp32 vectors."""
+        matrix = self._matrix
+        if matrix is None:
+            yield from self._stream()
+            return
+        for start in range(0, len(matrix), BATCH_ROWS):
+            places = np.arange(start, min(start + BATCH_ROWS, len(matrix)))
+            yield places, matrix[places[0] : places[-1] + 1]
+
     def vectors(self, places: np.ndarray) -> np.ndarray:
         """[place, dim] fp32."""
         matrix = self._matrix
@@ -143,14 +184,23 @@ class Snapshot:
             self._allowed[where] = mask
         return self._allowed[where]
 
-    def exact(self, query: np.ndarray, k: int, where: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Places and scores of the k best rows, best first, ties in the order of the keys.
+    def exact(
+        self, query: np.ndarray, k: int, where: str | None = None, lift: Lift | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places and cosines of the k best rows, best first, ties in the order of the keys.
 
         Args:
             query: [dim], unit norm.
             where: a prepared filter.
+            lift: makes of the cosines what is ranked; by default the cosines are.
         """
-        scores = self._approximate_scores(query)
+        scores = cosines = self._approximate_scores(query)
+        steepest, slack = 1.0, 0.0
+        if lift is not None:
+            scores = lift(None, cosines)
+            # A factor widens the roundings of a cosine, and the arithmetic of the lift adds a few of its own.
+            steepest = lift.steepest
+            slack = 16 * FLOAT32_ROUNDING * (float(np.abs(scores).max(initial=0.0)) + steepest)
         if where is not None:
             scores[~self.allowed(where)] = -np.inf
         k = min(k, int(np.isfinite(scores).sum()))
@@ -158,17 +208,23 @@ class Snapshot:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         kth = np.partition(scores, len(scores) - k)[len(scores) - k]
         # Unit-norm rows: either score of a pair is off by at most dim roundings, and the final rounding adds one.
-        candidates = np.flatnonzero(scores >= kth - 2 * (self.dim + 1) * FLOAT32_ROUNDING)
-        return self.order(candidates, query, k)
+        is_near = scores >= kth - 2 * (self.dim + 1) * FLOAT32_ROUNDING * steepest - slack
+        if lift is not None:
+            is_near |= (cosines > 1 - NEARLY_COPIES) & np.isfinite(scores)  # a lift may put copies of the query first
+        candidates = np.flatnonzero(is_near)
+        return self.order(candidates, query, k, lift)
 
-    def order(self, places: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of these rows by their exact scores."""
+    def order(
+        self, places: np.ndarray, query: np.ndarray, k: int, lift: Lift | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of these rows by their exact scores, and their cosines."""
         parts = [
             exact_scores(self.vectors(places[start : start + ROWS_AT_ONCE]), query)
             for start in range(0, len(places), ROWS_AT_ONCE)
         ]
         scores = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
-        best = np.lexsort((self.ranks(places), -scores))[:k]
+        ranked = scores if lift is None else lift(places, scores.astype(np.float64))
+        best = np.lexsort((self.ranks(places), -ranked))[:k]
         return places[best], scores[best]
 
     def _approximate_scores(self, query: np.ndarray) -> np.ndarray:

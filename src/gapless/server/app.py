@@ -29,7 +29,7 @@ from gapless.images.pixels import ImageRefused
 from gapless.pages.page import render_page
 from gapless.search.collection import Collection, Condition, Hit
 from gapless.search.overview import Overview
-from gapless.search.searcher import Searcher, weighted_mean
+from gapless.search.searcher import Searcher, asked_with, weighted_mean
 from gapless.server.batching import Batcher, TooBusy
 from gapless.server.guard import LOCAL_HOSTS, Guard, refusal
 from gapless.server.schemas import MAX_HITS, Answer, CutWords, Description, Failure, FoundRow, Health, Label, Query
@@ -160,8 +160,8 @@ class Service:
         start = time.perf_counter()
         query.check_inputs(image is not None)
         condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
-        vector = await self.vector(query, image)
-        hits = await run_in_threadpool(self.hits, query, vector, condition)
+        vector, asked = await self.vector(query, image)
+        hits = await run_in_threadpool(self.hits, query, vector, asked, condition)
         cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(
@@ -170,29 +170,30 @@ class Service:
             milliseconds=round(elapsed, 2),
         )
 
-    async def vector(self, query: Query, image: np.ndarray | None) -> np.ndarray:
-        """[dim] unit norm."""
+    async def vector(self, query: Query, image: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        """[dim] unit norm, and what was asked with, modality -> its share; empty where that is not known."""
         if query.vector is not None:
-            return unit_vector(query.vector)
+            return unit_vector(query.vector), {}
         if query.like is not None:
             vector = await run_in_threadpool(self.collection.vector_of, query.like)
             if vector is None:
                 raise HTTPException(404, "there is no such row in the collection")
-            return vector
+            return vector, {query.like.rpartition("/")[2]: 1.0}
         parts = self.searcher.parts(query.text, image, query.image_weight)
         waiting = [asyncio.wrap_future(self.batcher.submit(part.modality, part.raw)) for part in parts]
         try:
-            return weighted_mean(await asyncio.gather(*waiting), parts)
+            return weighted_mean(await asyncio.gather(*waiting), parts), asked_with(parts)
         except DataRefused as error:  # the query's data, not the collection's
             raise UsageError(str(error)) from None
 
-    def hits(self, query: Query, vector: np.ndarray, condition: Condition) -> list[Hit]:
+    def hits(self, query: Query, vector: np.ndarray, asked: dict[str, float], condition: Condition) -> list[Hit]:
         """The nearest rows; for a query by row ("more like this") without that row."""
         hits = self.collection.search(
             vector,
             k=query.k + (query.like is not None),
             where=condition,
             words=query.text if query.hybrid else None,
+            balanced=None if query.raw else asked,
         )
         return [hit for hit in hits if hit.row != query.like][: query.k]
 
@@ -208,6 +209,7 @@ class Service:
         return Description(
             rows=self.collection.count(),
             modalities=info["modalities"],
+            balanced=len(info["modalities"]) > 1 and self.collection.balance() is not None,
             labels={
                 name: Label(values=values[:MAX_VALUES], num_values=len(values), kind=kinds[name])
                 for name, values in self.collection.label_values().items()

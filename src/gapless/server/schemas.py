@@ -33,6 +33,7 @@ class Query(BaseModel):
     where: Annotated[str, Field(max_length=10_000)] | None = Field(
         None, description="a filter in SQL: modality_type = 'CT' AND age > 60"
     )
+    raw: bool = Field(False, description="order a mixed search by cosine, without balancing the modalities")
     hybrid: bool = Field(False, description="also search the captions for the words; the two rankings become one")
 
     @property
@@ -60,6 +61,11 @@ class FoundRow(BaseModel):
     id: str
     modality: str
     score: float = Field(description="cosine in [-1, 1], higher is nearer; the fused score of a hybrid search")
+    similarity: float = Field(description="the cosine in every search; thresholds are for it")
+    balanced: float | None = Field(
+        description="what a balanced search is ordered by: standard deviations above what the query scores among the "
+        "nearest of the row's modality; null where it is not balanced"
+    )
     caption: str | None
     labels: dict[str, str | None]
     group: str | None
@@ -100,6 +106,7 @@ class Description(BaseModel):
 
     rows: int
     modalities: list[str]
+    balanced: bool = Field(description="whether a mixed search balances the modalities")
     labels: dict[str, Label]
     queries: list[str] = Field(description="what the model embeds: text, image")
     fields: list[str] = Field(description="what `where` may name")

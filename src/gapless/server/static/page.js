@@ -21,7 +21,7 @@ const gapless = (() => {
   const GLYPHS = new Map([...at("modality").options].slice(1).map((option, index) => [option.value, index]));
   const [form, words, file, status, results, further, welcome] =
     ["form", "words", "file", "status", "results", "further", "welcome"].map(at);
-  const [modality, where, hybrid, weight] = ["modality", "where", "hybrid", "weight"].map(at);
+  const [modality, where, hybrid, weight, balanced] = ["modality", "where", "hybrid", "weight", "balanced"].map(at);
   const labels = [...document.querySelectorAll("select.label")];
 
   // What is asked: words stand in the box, the rest here. `like` is a hit, `image` a file.
@@ -48,6 +48,10 @@ const gapless = (() => {
   };
   const showFilters = () => {
     const set = [modality, ...labels].filter((select) => select.classList.toggle("set", Boolean(select.value)));
+    if (balanced) {
+      balanced.disabled = Boolean(modality.value); // one kind alone has nothing to be balanced against
+      at("balanced-switch").classList.toggle("off", balanced.disabled);
+    }
     at("clear").hidden = !(set.length || where.value || (hybrid && hybrid.checked));
   };
 
@@ -60,6 +64,7 @@ const gapless = (() => {
     for (const select of labels) if (select.value) asked.labels[select.dataset.label] = select.value;
     if (where.value.trim()) asked.where = where.value.trim();
     if (hybrid && hybrid.checked && asked.text) asked.hybrid = true;
+    if (balanced && !balanced.checked) asked.raw = true;
     return asked;
   };
   const send = (asked) => {
@@ -114,11 +119,12 @@ const gapless = (() => {
     shown = true;
     welcome.hidden = true;
     const { hits } = answer;
-    const scores = asked.hybrid ? "fused score" : "cosine";
+    const isBalanced = !asked.hybrid && hits.some((hit) => hit.balanced !== null);
+    const scores = asked.hybrid ? "fused score" : isBalanced ? "balanced score" : "cosine";
     const found = hits.length ? `${hits.length} nearest, by ${scores} · ${answer.milliseconds.toFixed(0)} ms` : "Nothing passes these filters.";
     const { cut } = answer;
     say(cut ? `${found} · Your words are ${cut.tokens} tokens long: the model read the first ${cut.read} and left out the rest.` : found);
-    results.replaceChildren(...hits.map((hit) => cardOf(hit, asked.hybrid ? 4 : 3)));
+    results.replaceChildren(...hits.map((hit) => cardOf(hit, asked.hybrid ? 4 : 3, isBalanced)));
     further.hidden = hits.length < count || count >= Number(maxHits);
   };
   const markOf = (name) => {
@@ -127,7 +133,7 @@ const gapless = (() => {
     mark.setAttribute("aria-hidden", "true");
     return make("span", "", mark, ` ${name}`);
   };
-  const cardOf = (hit, digits) => {
+  const cardOf = (hit, digits, isBalanced) => {
     const caption = hit.caption || "";
     let face = null;
     if (hit.has_thumbnail) {
@@ -137,8 +143,10 @@ const gapless = (() => {
     } else if (caption) {
       face = make("p", "quote", make("span", "", caption));
     }
-    const score = make("span", "score", hit.score.toFixed(digits));
-    score.title = digits === 3 ? "cosine, 1 is the same direction" : "fused score of both rankings";
+    const score = make("span", "score", isBalanced ? hit.balanced.toFixed(2) : hit.score.toFixed(digits));
+    score.title = isBalanced ? `balanced score: standard deviations above what is usual among the nearest ${hit.modality}s`
+      : digits === 3 ? "cosine, 1 is the same direction" : "fused score of both rankings";
+    const cosine = isBalanced ? make("p", "cosine", `cosine ${hit.similarity.toFixed(3)}`) : null;
     const tags = Object.values(hit.labels).filter(Boolean).join(" · ");
     const more = make("button", "", "More like this");
     more.type = "button";
@@ -146,6 +154,7 @@ const gapless = (() => {
     const acts = make("div", "acts", more);
     const card = make("li", "hit", face, make("div", "words",
       make("div", "line", markOf(hit.modality), score),
+      cosine,
       hit.has_thumbnail && caption ? make("p", "caption", caption) : null,
       tags ? make("p", "tags", tags) : null,
       make("p", "identity", hit.id),
@@ -264,7 +273,7 @@ const gapless = (() => {
     count = PAGE_OF_HITS;
     search({ remember: false });
   };
-  for (const control of [modality, where, hybrid, weight, ...labels]) if (control) control.addEventListener("change", refine);
+  for (const control of [modality, where, hybrid, weight, balanced, ...labels]) if (control) control.addEventListener("change", refine);
   at("clear").addEventListener("click", () => {
     for (const control of [modality, where, ...labels]) control.value = "";
     if (hybrid) hybrid.checked = false;
