@@ -54,7 +54,8 @@ class Procrustes:
     def fit(self, pairs: ClosingPairs, settings: ProcrustesSettings, seed: int, *, folder: Path) -> FittedMethod:
         if settings.map == "orthogonal":
             return FittedMethod(affine_model(pairs, fit_procrustes(pairs.training, pairs.anchor)))
-        maps, chosen = {}, {}
+        maps: dict[str, AffineMap] = {}
+        chosen: dict[str, Any] = {}
         for name in pairs.sizes:
             if name != pairs.anchor:
                 alpha, facts = self.alpha_of(name, pairs, settings, seed)

@@ -180,7 +180,8 @@ def part_settings(settings: StackSettings, name: str, anchor: str) -> ClosingSet
     if isinstance(given, ClosingSettings):
         if not isinstance(given, method.settings):
             raise UsageError(f"{name} takes {method.settings.__name__}, got {type(given).__name__}")
-        return replace(given, anchor=anchor)
+        taken: ClosingSettings = replace(given, anchor=anchor)
+        return taken
     if not isinstance(given, Mapping):
         raise UsageError(f"the settings of {name} are a mapping of names to values, got {given!r}")
     usual = PART_SETTINGS.get(method.name, {}) if settings.how == "concatenate" else {}
@@ -200,7 +201,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], where: str) -> Setti
             raise unknown_name(f"setting of {where}", str(key), known)
         usual = getattr(settings, key)
         if is_dataclass(usual) and isinstance(value, Mapping):
-            value = changed(usual, value, f"{where}.{key}")  # type: ignore[type-var]
+            value = changed(usual, value, f"{where}.{key}")
         elif not is_alike(value, usual):
             raise UsageError(f"{key} of {where} is {type(usual).__name__}, as {usual!r} is; got {value!r}")
         elif isinstance(value, int) and isinstance(usual, float | list):
