@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gapless import measure
-from gapless.metrics.catalogue import FIGURES, FigureEntry, PairInputs
+from gapless.metrics.catalogue import FIGURES, FigureEntry
+from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.spectrum import effective_rank, spectrum
 
 KEYS = (
@@ -158,7 +159,7 @@ def test_a_collapsed_space_has_no_margin_and_no_ratio(dtype):
 
 
 def test_values_of_a_closed_gap_and_of_opposite_cones():
-    z, w = pairs(n=100)
+    z, _ = pairs(n=100)
     closed = further(z, z)
     assert closed["gap/pair_residual_ratio"] == pytest.approx(0, abs=1e-12)
     assert closed["gap/relative"] == pytest.approx(0, abs=1e-12)

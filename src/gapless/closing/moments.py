@@ -84,6 +84,15 @@ def mean_of(rows: Tensor, chosen: np.ndarray | None = None) -> Tensor:
     return total / count
 
 
+def covariance_of(rows: Tensor, mean: Tensor, chosen: np.ndarray) -> Tensor:
+    """[dim, dim] covariance of the chosen rows, in float64; `mean` is theirs."""
+    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for part in blocks(len(chosen), ROWS_AT_ONCE):
+        block = rows[chosen[part]].double() - mean
+        total.addmm_(block.T, block)
+    return total / len(chosen)
+
+
 def moments_of(
     first: Tensor, second: Tensor, origins: tuple[Tensor, Tensor], chosen: np.ndarray | None = None
 ) -> Moments:

@@ -18,7 +18,7 @@ from gapless.closing.base import (
 )
 from gapless.closing.fitting import fit_method, mapped_rows
 from gapless.closing.layers import FittedLayer, layers_of, parallel_layer, unit_norm_layer, vector_model
-from gapless.closing.trained_heads import TrainedHeads, adapter_settings
+from gapless.closing.trained_heads import usual_settings
 from gapless.core.errors import UsageError, unknown_name
 
 PART_SETTINGS: Mapping[str, Mapping[str, Any]] = {"adapter": {"remove_mean": True}}  # beside another method
@@ -90,6 +90,7 @@ class Stack:
     summary = "several methods, their spaces side by side with weights, or one after another"
     source = "concatenated similarities are their weighted mean; measured in docs/close.md"
     settings = StackSettings
+    trains = True
 
     def fit(self, pairs: ClosingPairs, settings: StackSettings, seed: int, *, folder: Path) -> FittedMethod:
         parts = [(part_method(name), part_settings(settings, name, pairs.anchor)) for name in settings.names]
@@ -139,6 +140,7 @@ def chained(
         current = replace(
             current,
             embeddings={name: mapped_rows(model, name, rows, every) for name, rows in current.embeddings.items()},
+            fits={},
         )
     assert fitted is not None
     return FittedMethod(vector_model(pairs, heads, loss_of=fitted.model), {"parts": facts})
@@ -181,9 +183,8 @@ def part_settings(settings: StackSettings, name: str, anchor: str) -> ClosingSet
         return replace(given, anchor=anchor)
     if not isinstance(given, Mapping):
         raise UsageError(f"the settings of {name} are a mapping of names to values, got {given!r}")
-    default: Any = adapter_settings() if method.name == TrainedHeads.name else method.settings()
     usual = PART_SETTINGS.get(method.name, {}) if settings.how == "concatenate" else {}
-    return replace(changed(default, {**usual, **given}, name), anchor=anchor)
+    return replace(changed(usual_settings(method), {**usual, **given}, name), anchor=anchor)
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], where: str) -> Settings:
@@ -202,6 +203,8 @@ def changed(settings: Settings, changes: Mapping[str, Any], where: str) -> Setti
             value = changed(usual, value, f"{where}.{key}")  # type: ignore[type-var]
         elif not is_alike(value, usual):
             raise UsageError(f"{key} of {where} is {type(usual).__name__}, as {usual!r} is; got {value!r}")
+        elif isinstance(value, int) and isinstance(usual, float | list):
+            value = float(value)
         values[key] = tuple(value) if isinstance(usual, tuple) and isinstance(value, list) else value
     try:
         return replace(settings, **values)  # type: ignore[type-var]

@@ -70,11 +70,10 @@ class PairSpectra:
 
     def effective_ranks(self, groups: GroupSums) -> tuple[Figure, Figure]:
         """The effective rank of each modality; the interval holds the principal directions fixed (delta method)."""
-        first, second = (
-            _resampled(effective_rank(one), lambda side=side: self._added[side][:, 0], groups)
-            for side, one in enumerate((self.first, self.second))
+        return (
+            _resampled(effective_rank(self.first), lambda: self._added[0][:, 0], groups),
+            _resampled(effective_rank(self.second), lambda: self._added[1][:, 0], groups),
         )
-        return first, second
 
     def difference(self, groups: GroupSums) -> Figure:
         """`spread_difference`, with an interval of the same kind."""

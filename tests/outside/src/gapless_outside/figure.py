@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gapless.metrics.catalogue import FigureEntry, PairInputs
+from gapless.metrics import FigureEntry, PairInputs
 
 
 def acute_pairs(inputs: PairInputs) -> Tensor:
