@@ -98,19 +98,19 @@ def check_limits(args: Arguments, name: str, prefix: str = "") -> None:
             raise UsageError(f"--{prefix}{option} {allowed}, got {value} (gapless {name} --help)")
 
 
-def sentence_of(said: str, parser: Parser) -> str:
+def sentence_of(message: str, parser: Parser) -> str:
     """The parser's message as a sentence for the user, with options as they are typed."""
-    said = one_line(ValueError(said), limit=1000)
-    if found := re.match(r"unrecognized arguments: (.*)", said):
-        return unknown_words(found[1], parser)
-    if found := re.match(r"the following arguments are required: (.*)", said):
-        return f"missing: {', '.join(shown_option(key, parser) for key in found[1].split(', '))}"
-    if found := re.match(r"argument (?:-\w/)?(--[\w.]+): (.*)", said):
-        reason = re.sub(r"^expected (?:one|at least one) argument$", "expected a value after it", found[2])
-        return f"{found[1]}: {re.sub(r'^ignored explicit argument', 'takes no value, got', reason)}"
-    if found := re.match(r"Parser key \"([^\"]+)\": (.*)", said):
-        return f"{shown_option(found[1], parser)}: {wrong_value(found[2])}"
-    return without_types(said)
+    message = one_line(ValueError(message), limit=1000)
+    if match := re.match(r"unrecognized arguments: (.*)", message):
+        return unknown_words(match[1], parser)
+    if match := re.match(r"the following arguments are required: (.*)", message):
+        return f"missing: {', '.join(shown_option(key, parser) for key in match[1].split(', '))}"
+    if match := re.match(r"argument (?:-\w/)?(--[\w.]+): (.*)", message):
+        reason = re.sub(r"^expected (?:one|at least one) argument$", "expected a value after it", match[2])
+        return f"{match[1]}: {re.sub(r'^ignored explicit argument', 'takes no value, got', reason)}"
+    if match := re.match(r"Parser key \"([^\"]+)\": (.*)", message):
+        return f"{shown_option(match[1], parser)}: {wrong_value(match[2])}"
+    return without_types(message)
 
 
 def unknown_words(text: str, parser: Parser) -> str:
@@ -120,8 +120,8 @@ def unknown_words(text: str, parser: Parser) -> str:
     if not options:
         return f"unexpected words: {text[:100]}; put what belongs together in quotes"
     name = options[0].partition("=")[0]
-    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-    near = get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.7)
+    option_names = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+    near = get_close_matches(name.lstrip("-"), option_names, n=1, cutoff=0.7)
     return f"unknown option {name}" + (f"; did you mean --{near[0]}?" if near else "")
 
 
@@ -131,14 +131,14 @@ def shown_option(key: str, parser: Parser) -> str:
     return key if positional else f"--{key}"
 
 
-def wrong_value(said: str) -> str:
+def wrong_value(message: str) -> str:
     """The sentence on a wrong value: what was expected, and the value."""
-    value = re.search(r"(?:Got|Given) value: ?(.*)$", said)
-    if value is None or not said.startswith(("Expected a", "Does not validate")):
-        return without_types(said)
-    expected = [words for pattern, words in EXPECTED if pattern.search(said[: value.start()])]
+    value = re.search(r"(?:Got|Given) value: ?(.*)$", message)
+    if value is None or not message.startswith(("Expected a", "Does not validate")):
+        return without_types(message)
+    expected = [words for pattern, words in EXPECTED if pattern.search(message[: value.start()])]
     return f"expected {' or '.join(expected[:2]) or 'another value'}, got {value[1][:80]!r}"
 
 
-def without_types(said: str) -> str:
-    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)[:400]
+def without_types(message: str) -> str:
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)[:400]

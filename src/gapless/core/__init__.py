@@ -1,4 +1,4 @@
-"""What every room stands on: errors, files, locks, cells of tables, geometry, registries. It imports no other room."""
+"""The parts that every room uses: errors, files, locks, cells of tables, geometry, registries. It imports no room."""
 
 from typing import TYPE_CHECKING
 

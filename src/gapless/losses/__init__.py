@@ -1,4 +1,4 @@
-"""Losses: pure functions on embeddings, and `GapClosingLoss`, which holds the temperature and the weights."""
+"""Losses: their protocol and registry, pure functions on embeddings, and `GapClosingLoss`, a module of three terms."""
 
 from typing import TYPE_CHECKING
 

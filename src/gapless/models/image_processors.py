@@ -9,7 +9,7 @@ from gapless.modalities.image import IMAGENET_MEAN, IMAGENET_STD
 
 
 def image_input_of(directory: str | Path) -> dict[str, Any]:
-    """The `input` description that stands for a transformers checkpoint's image processor."""
+    """The `input` of a model that prepares images as the image processor of a transformers checkpoint does."""
     config = image_processor_config(Path(directory))
     if config is None:
         return {"kind": "image"}

@@ -205,7 +205,7 @@ def _load_open_clip_model(source: str) -> GaplessModel:
 
 
 def _open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
-    """The `input` of a model that stands for open_clip's preprocessing configuration."""
+    """The `input` of a model that prepares images as open_clip's preprocessing configuration says."""
     size = config["size"]
     if isinstance(size, (list, tuple)):
         size = size[0]

@@ -1,4 +1,4 @@
-"""What every page of gapless shares (report, map, search): templates, colours, a base style."""
+"""The parts that all pages of gapless share (report, map, search): templates, colours, a base style."""
 
 from typing import TYPE_CHECKING
 

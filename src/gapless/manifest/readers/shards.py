@@ -278,7 +278,7 @@ def _cells(sample: Sample, stream: Any) -> Mapping[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different; Python would keep the last of two without a word."""
+    """The object of pairs. Raises ValueError for a repeated key, of which Python would keep the last value."""
     cells = dict(pairs)
     if len(cells) < len(pairs):
         keys = [key for key, _ in pairs]
