@@ -29,7 +29,7 @@ import numpy as np
 from search import DIM, ROUNDS, Figures, K, drawn_captions, drawn_vectors, make_collection
 
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.search.collection import Collection
 from gapless.search.indices import update_indices
 from gapless.training.recipes import Recipe, small_image_modality, small_text_modality

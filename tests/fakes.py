@@ -20,6 +20,7 @@ CAPTIONS = [
 
 
 def tiny_bert(vocab_size: int = 400, hidden: int = 16) -> dict[str, Any]:
+    """The configuration of a BERT of one layer."""
     return {
         "model_type": "bert",
         "vocab_size": vocab_size,
@@ -32,6 +33,7 @@ def tiny_bert(vocab_size: int = 400, hidden: int = 16) -> dict[str, Any]:
 
 
 def tiny_modalities() -> dict[str, Any]:
+    """Image and text modalities of a recipe: a small ResNet on 16 x 16 pixels, and `tiny_bert`."""
     return {
         "image": {
             "input": {"kind": "image", "size": 16, "channels": 1},
@@ -56,16 +58,19 @@ def tiny_modalities() -> dict[str, Any]:
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> GaplessModel:
+    """An aligner of `tiny_modalities` into 24 dimensions; `changes` are arguments of its configuration."""
     torch.manual_seed(seed)
     config = GaplessConfig(modalities=changes.pop("modalities", tiny_modalities()), embedding_dim=24, **changes)
     return assemble(config, {"text": train_tokenizer(CAPTIONS, 400, 32)})
 
 
 def noise_images(num_images: int, size: int = 16, seed: int = 0) -> list[np.ndarray]:
+    """uint8 [size, size] images of noise."""
     return list(np.random.default_rng(seed).integers(0, 256, (num_images, size, size), dtype=np.uint8))
 
 
 def write_images(folder: Path, num_images: int, size: int = 16, seed: int = 0) -> list[Path]:
+    """Write images of noise as PNG, and return their paths."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from gapless.core.errors import UsageError
 from gapless.losses.saved import MissingLoss
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.study.figures import curves_present
 
 OUTSIDE = "outside-sigmoid"
@@ -86,7 +86,7 @@ def test_a_saved_model_has_its_loss_where_the_package_is_and_embeds_the_same_whe
     code = (
         "import json\n"
         "from gapless import GaplessModel\n"
-        "from gapless.models.foreign import fingerprint_of\n"
+        "from gapless.models.fingerprint import fingerprint_of\n"
         "model = GaplessModel.from_pretrained('run/model')\n"
         "print(type(model.loss).__name__, model.loss.anchor, round(float(model.loss.logit_bias), 1))\n"
         "print(json.dumps([fingerprint_of(model), model.encode('text', ['a cyst']).tolist()]))"

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from gapless.cli.main import VERBS, main
+from gapless.cli.reader_summaries import reader_summaries
+from gapless.manifest.readers.base import READERS
 
 PYTHON_NOTATION = re.compile(r"<class|\{['\"]|\bNone\b|Mapping\[|Union\[|\| null|\btype: |<function|object at 0x")
 WORDS_OF_A_RECIPE = {"train": ["phantom-small"]}
@@ -126,9 +128,16 @@ def test_a_number_of_a_configuration_file_has_the_same_limits(capsys, tmp_path):
     assert "--k is at least 1, got 0" in refusal(capsys, "search", "C", "x", "--config", str(tmp_path / "c.yaml"))
 
 
-def test_help_imports_no_library_but_what_the_readers_need():
-    heavy = ["torch", "scipy", "sklearn", "pydicom", "jsonargparse", "transformers", "lancedb", "yaml"]
+def test_help_imports_no_library():
+    heavy = ["torch", "numpy", "scipy", "sklearn", "pyarrow", "PIL", "pydicom", "jsonargparse", "transformers", "yaml"]
     asked = "from gapless.cli.main import main; main(['--help']); main(['data', '--help'])"
     program = f"import sys; {asked}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+    assert "data table" in result.stdout
+
+
+def test_the_summaries_that_are_read_from_the_source_are_those_of_the_readers():
+    expected = {name: reader.summary for name, reader in READERS.items()}
+    assert {name: text for name, text in reader_summaries().items() if name in expected} == expected
+    assert len(expected) >= 6

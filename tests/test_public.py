@@ -36,14 +36,27 @@ ROOMS = {
     "inference": """
         Embedded Source embed_dataset model_batches write_embeddings
     """,
+    "losses": """
+        METHODS GapClosingLoss GapClosingSettings GapLossTerms Loss Method Schedule Terms align_true_pairs
+        cached_embeddings centroid_uniformity info_nce split_batch symmetric_info_nce
+    """,
     "manifest": """
         BuildOptions Manifest build_manifest split_manifest
     """,
     "metrics": """
         FIGURES FigureEntry PairInputs entry_of measure_difference
     """,
+    "modalities": """
+        MODALITIES ImageInput Modality TextInput VectorInput build_modality
+    """,
     "models": """
         Exported GaplessConfig GaplessModel fingerprint_of load_model
+    """,
+    "pages": """
+        json_for_page modality_mark modality_style page_colour render_page
+    """,
+    "phantom": """
+        Figure articles draw_figure draw_waveform write_caption
     """,
     "search": """
         Collection Deleted Found Hit Indexed Searcher delete index search
@@ -53,6 +66,9 @@ ROOMS = {
     """,
     "study": """
         Comparison Demo Measurement Report measure_embeddings write_map write_report
+    """,
+    "tables": """
+        LineCount TextOptions check_columns columns_of open_text read_lines
     """,
     "training": """
         Evaluation RECIPES Recipe Run TrainedRun train_run

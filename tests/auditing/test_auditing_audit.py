@@ -15,8 +15,8 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.images.duplicates import hash_file
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import BytesSource, RawRow
 from gapless.manifest.readers.roco import roco_articles
-from gapless.manifest.rows import BytesSource, RawRow
 from gapless.manifest.split import assign_splits, join_groups, split_manifest
 
 

@@ -22,7 +22,7 @@ from gapless.captioning.captioner import Captioner, assemble_captioner
 from gapless.captioning.decoders import build_decoder, load_pretrained_decoder, special_ids
 from gapless.captioning.generation import LIMITS, GenerationSettings, captions_from, generated, options_of, up_to_end
 from gapless.core.errors import DataRefused, UsageError
-from gapless.models.loading import saved_tokenizer
+from gapless.models.safe_loading import saved_tokenizer
 
 TINY = {
     "bert": {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32},

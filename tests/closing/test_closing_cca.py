@@ -103,7 +103,7 @@ def test_what_it_cannot_take_is_refused(tmp_path: Path) -> None:
         CcaSettings(ridge=-1)
     with pytest.raises(UsageError, match="num_directions is at least 1, got 0"):
         CcaSettings(num_directions=0)
-    with pytest.raises(ValueError, match="cca takes CcaSettings, got ClosingSettings"):
+    with pytest.raises(ValueError, match="cca takes CcaSettings, got ProcrustesSettings"):
         close_gap({"image": z, "text": w}, settings=Procrustes.settings(), method="cca", out=tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 

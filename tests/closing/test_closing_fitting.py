@@ -77,7 +77,7 @@ class Broken:
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CLOSING_METHODS._things, "broken", Broken())
-    with pytest.raises(DataRefused, match="'broken' cannot be fitted on these rows: heads.image.0.rotation has NaN"):
+    with pytest.raises(DataRefused, match=r"'broken' cannot be fitted .* heads\.image\.0\.rotation has NaN"):
         close_gap(related(), method="broken", out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
 

@@ -13,7 +13,7 @@ from gapless.core.captions import caption_codes, normalised_caption
 from gapless.inference.embed import Collator
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.rows import BytesSource, RawRow
+from gapless.manifest.raw_rows import BytesSource, RawRow
 
 # Captions of one line are the same; those of different lines are not.
 SPELLINGS = [

@@ -16,8 +16,10 @@ def test_dotted_keys_of_what_differs() -> None:
 
 
 def test_the_refusal_names_what_it_is_the_keys_and_what_to_do() -> None:
-    with pytest.raises(UsageError, match=r"^runs/x is another; differing: seed; choose$"):
+    with pytest.raises(UsageError, match=r"^runs/x is another; differing: seed \(0, now 1\); choose$"):
         check_same({"seed": 0}, {"seed": 1}, "runs/x is another", "choose")
+    with pytest.raises(UsageError, match=r"^x; differing: a\.b, c \(None, now True\)$"):  # long values are not shown
+        check_same({"a": {"b": "f" * 64}}, {"a": {"b": "e" * 64}, "c": True}, "x")
     check_same({"seed": 0}, {"seed": 0}, "runs/x is another")
 
 
@@ -26,7 +28,9 @@ def test_a_directory_is_continued_by_its_own_plan_alone(tmp_path: Path) -> None:
     for _ in range(2):
         with claimed_for({"seed": 0}, out):
             (out / "done").touch()
-    with pytest.raises(UsageError, match=r"holds another comparison; differing: seed; choose another --out"):
+    with pytest.raises(
+        UsageError, match=r"holds another comparison; differing: seed \(0, now 1\); choose another --out"
+    ):
         claimed_for({"seed": 1}, out).__enter__()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()

@@ -85,8 +85,11 @@ def test_several_processes_share_the_shards(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"info": {"model": "other", "data": "def"}}, "info is"),
-        ({"dtype": "float16"}, "dtype is 'float32', not 'float16'"),
+        (
+            {"info": {"model": "other", "data": "def"}},
+            "differing: info.model \\('abc', now 'other'\\); choose another --out",
+        ),
+        ({"dtype": "float16"}, "differing: dtype \\('float32', now 'float16'\\)"),
     ],
 )
 def test_other_embeddings_are_not_continued(tmp_path, change, message):

@@ -14,7 +14,7 @@ from gapless.auditing.leakage import leakage, share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.rows import BytesSource, RawRow
+from gapless.manifest.raw_rows import BytesSource, RawRow
 from gapless.study.reliability import leakage_note
 from gapless.training.evaluate import describe
 

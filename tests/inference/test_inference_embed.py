@@ -15,7 +15,7 @@ from gapless.inference.embed import Source, embed_dataset, evaluation_dataset, w
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessConfig, GaplessModel
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 
 
 @pytest.fixture(scope="module")

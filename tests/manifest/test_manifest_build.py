@@ -16,10 +16,10 @@ from gapless.core import pool
 from gapless.core.errors import DataRefused, UsageError
 from gapless.images.pixels import ImageRefused, load_image
 from gapless.manifest.build import build_manifest, clean_text, stored_name
-from gapless.manifest.journal import Journal
 from gapless.manifest.options import BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, contained_path, faulty_row, select_licences
 from gapless.manifest.readers.table import read_table
-from gapless.manifest.rows import BytesSource, FileSource, RawRow, contained_path, faulty_row, select_licences
+from gapless.manifest.resume_journal import Journal
 from gapless.manifest.verify import encode_png
 
 

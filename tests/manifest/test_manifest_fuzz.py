@@ -14,7 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, 
 from gapless.images.pixels import ImageRefused, load_image
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.rows import BytesSource, RawRow
+from gapless.manifest.raw_rows import BytesSource, RawRow
 
 SECONDS_EACH = 2.0
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)

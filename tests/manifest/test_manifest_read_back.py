@@ -9,8 +9,8 @@ from data_samples import noise_image
 from gapless.core.errors import DataRefused
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow
 from gapless.manifest.readers.table import read_table
-from gapless.manifest.rows import FileSource, RawRow
 from gapless.manifest.split import split_manifest
 
 COUNT = 12

@@ -28,15 +28,15 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.images.pixels import load_image
 from gapless.manifest import build
-from gapless.manifest.journal import JOURNAL_FILE, Journal
 from gapless.manifest.manifest import Manifest
+from gapless.manifest.raw_rows import BytesSource, FileSource
 from gapless.manifest.readers.dicom_folder import read_dicom
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.manifest.readers.roco import read_roco
 from gapless.manifest.readers.rocov2 import read_rocov2
 from gapless.manifest.readers.shards import MemberSource, read_shards
 from gapless.manifest.readers.table import read_table
-from gapless.manifest.rows import BytesSource, FileSource
+from gapless.manifest.resume_journal import JOURNAL_FILE, Journal
 
 COUNT, STOP_AT = 80, 70  # results are written down by chunks of 32 rows
 
@@ -267,7 +267,7 @@ def test_the_control_gives_rows_the_image_of_another_of_their_name(tmp_path, mon
 KILLED = """
 import sys, time
 from pathlib import Path
-from gapless.manifest.journal import Journal
+from gapless.manifest.resume_journal import Journal
 from gapless.manifest.readers.table import read_table
 add = Journal.add
 def slow(journal, results):
@@ -315,13 +315,14 @@ def test_the_work_of_another_version_or_of_other_options_is_dropped_with_a_sente
     layout.write(tmp_path / "data", 100)
     with monkeypatch.context() as patch:
         if change == "version":
-            patch.setattr("gapless.manifest.journal.VERSION", 1)
+            patch.setattr("gapless.manifest.resume_journal.VERSION", 1)
         if change == "decoder":
-            patch.setattr("gapless.manifest.journal._version_of", lambda package: "0.0.1")
+            patch.setattr("gapless.manifest.resume_journal._version_of", lambda package: "0.0.1")
         read = LAYOUTS["files"].read if change == "options" else layout.read
         stop_in_the_middle(lambda: read(tmp_path / "data", tmp_path / "m"), patch)
     manifest = layout.read(tmp_path / "data", tmp_path / "m")
     assert "another version or with other options: it is dropped" in caplog.text
+    assert "; differing: " in caplog.text
     assert numbers_in(manifest) == numbers_said(manifest)
     caplog.clear()
     stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "again"), monkeypatch)

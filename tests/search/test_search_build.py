@@ -15,7 +15,7 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.store import EmbeddingsWriter
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.search import build
 from gapless.search.build import delete_rows, label_columns
 from gapless.search.collection import Collection

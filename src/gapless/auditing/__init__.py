@@ -1,4 +1,4 @@
-"""What is in the data before anything is trained on it: leakage, copies, captions, licences."""
+"""The audit of data before training: leakage, copies, captions, licences."""
 
 from typing import TYPE_CHECKING
 

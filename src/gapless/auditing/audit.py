@@ -45,7 +45,7 @@ def audit(
     near_duplicates: bool = True,
     count_tokens: Callable[[str], int] | None = None,
 ) -> AuditReport:
-    """Look at one manifest, or at several as if they were trained and tested together.
+    """Audit one manifest, or several as if they were trained and tested together.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -58,7 +58,7 @@ def audit(
     Args:
         sources: manifests; or one ROCO tree, of which only the text files are read.
         near_duplicates: decode every image to compare perceptual hashes; exact copies are found by their checksums.
-        count_tokens: how a tokenizer counts a caption; by default an estimate.
+        count_tokens: caption to its number of tokens; by default an estimate.
 
     Returns:
         The report; shares are fractions in [0, 1], and lower is better in all of `leakage` and `duplicates`.

@@ -37,6 +37,7 @@ def group_notes(groups: Codes, splits: Sequence[str]) -> Iterator[str]:
 
 
 def split_notes(rows: Mapping[str, int]) -> Iterator[str]:
+    """A sentence when all rows are in one split."""
     if len(rows) == 1:
         yield f"all rows are in {next(iter(rows))}: there is no leakage to measure; 'gapless data split' makes a split"
 

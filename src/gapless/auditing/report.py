@@ -1,4 +1,4 @@
-"""What an audit gives back: the figures of the data, and the refusal of what a user will not accept."""
+"""The report of an audit: the figures of the data, and the refusal of figures that a user does not accept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,22 +13,22 @@ FAIL_ON = ("leakage", "duplicates", "near-duplicates")
 
 @dataclass(frozen=True)
 class AuditReport(Result):
-    """What is in the data; every share is a fraction in [0, 1]. docs/data.md says what each key means.
+    """The figures of an audit; every share is a fraction in [0, 1]. docs/data.md defines the keys.
 
     Args:
         sources: the manifests, or the ROCO tree.
         rows: split -> rows.
         groups: how many groups there are.
         leakage: kind of group -> "A in B" -> rows of split A whose group (or image) is in split B, and their share.
-        counts, skipped: of the manifests' own building; None for a ROCO tree, as all that follows.
-        coverage: of a ROCO tree: how many of the named images are there.
+        counts, skipped: of the builds of the manifests; None for a ROCO tree.
+        coverage: of a ROCO tree, how many of the named images exist. All fields after it are None for such a tree.
         images: short sides, the largest image, the share below 224 pixels.
         duplicates: sets of rows with one image, byte for byte.
         captions: how many, lengths, tokens, repeated ones, how many name a side.
         licences: licence -> rows.
         near_duplicates: sets of rows whose images look the same; None where they were not looked for.
         burned_in_text: what the label of this name says, where there is one.
-        notes: what is odd, in sentences.
+        notes: sentences on what looks wrong.
     """
 
     sources: Sequence[str]
@@ -57,7 +57,7 @@ class AuditReport(Result):
         return format_audit(self.as_json())
 
     def refuse(self, fail_on: Sequence[str]) -> None:
-        """Raise when the report holds what the user will not accept.
+        """Raise when the audit found problems that the user does not accept.
 
         Args:
             fail_on: any of leakage, duplicates, near-duplicates.
@@ -71,14 +71,14 @@ class AuditReport(Result):
                 raise unknown_name("--fail-on", name, FAIL_ON)
         if "near-duplicates" in fail_on and self.near_duplicates is None:
             raise UsageError("--fail-on near-duplicates needs a manifest, and --near_duplicates true")
-        found = {
+        problems_by_name = {
             "leakage": self._leaks(),
             "duplicates": _straddling(self.duplicates, "identical images", NEW_SPLIT),
             "near-duplicates": _straddling(
                 self.near_duplicates, "nearly identical images", "leave rows out or give them one group"
             ),
         }
-        problems = [problem for name in fail_on for problem in found[name]]
+        problems = [problem for name in fail_on for problem in problems_by_name[name]]
         if problems:
             raise DataRefused(f"the audit found {'; '.join(problems)}")
 

@@ -1,8 +1,8 @@
-"""A captioner over many images: JSONL with a caption and its score per line, written whole, continued when interrupted.
+"""Caption files: JSONL with a caption and its score per line, complete or absent; an interrupted run continues.
 
-`OUT` appears when every line is there. Until then the lines are in `OUT.partial`, and the same command goes on after
-the last whole batch, so that the result has the bytes of an uninterrupted one. `OUT.json` beside it says how the
-captions were made. Every line carries the notice: a line that is copied elsewhere keeps it.
+`OUT` is written when every line is there. Until then the lines are in `OUT.partial`, and the same command continues
+after the last complete batch, so that the result has the bytes of an uninterrupted run. `OUT.json` beside it says how
+the captions were made. Every line holds the notice, so that a copied line keeps it.
 """
 
 import json
@@ -29,7 +29,7 @@ Line = dict[str, Any]
 
 
 class ImageFiles(Dataset[Sample]):
-    """Single image files; the id of a file is its path as given."""
+    """A dataset of single image files; the id of a file is its path as given."""
 
     def __init__(self, paths: Sequence[Path], model: Captioner) -> None:
         self.ids = [str(path) for path in paths]
@@ -42,16 +42,17 @@ class ImageFiles(Dataset[Sample]):
         return {"id": self.ids[row], IMAGE: self.prepare(Path(self.ids[row]))}
 
     def described(self) -> list[dict[str, str]]:
-        """Which files, in their order, and what is in them."""
+        """The id and the sha256 of each file, in their order."""
         return [{"id": id, "sha256": sha256_of(Path(id))} for id in self.ids]
 
 
 def images_of(model: Captioner, rows: Manifest) -> PairDataset:
+    """A dataset of the images of a manifest's rows."""
     return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE)})
 
 
 def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    """The images that can be decoded, and why each other one cannot."""
+    """The images that can be decoded, and path -> reason for the others."""
     good, bad = [], {}
     for path in paths:
         try:
@@ -98,8 +99,9 @@ def write_captions(
     """Caption every row into `out`.
 
     Args:
-        about: of the model and the data; goes into `OUT.json`, and a continued file must match it.
-        batch_size: part of what a continued file must match, since rounding depends on it.
+        about: facts on the model and the data for `OUT.json`; a file can be continued only with the same facts.
+        batch_size: images encoded at once. It must be the same to continue, because rounding depends on it.
+        num_workers: processes that read images.
 
     Raises:
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
@@ -107,16 +109,16 @@ def write_captions(
     if not out.name:
         raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
     plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
-    beside, partial = beside_of(out), out.with_name(f"{out.name}.partial")
+    beside, partial = _beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
     with only_writer(out.parent, f".{out.name}.lock"):
-        check_plan(out, beside, partial, plan)
+        _check_plan(out, beside, partial, plan)
         if out.exists():
             return
         remove_leftovers(beside.parent, beside.name)
         write_json(beside, plan)
-        done = whole_lines(partial, dataset.ids) // batch_size * batch_size
+        done = _whole_lines(partial, dataset.ids) // batch_size * batch_size
         lines = partial.read_bytes().split(b"\n")[:done] if done else []
         partial.write_bytes(b"".join(line + b"\n" for line in lines))
         rest = Subset(dataset, range(done, len(dataset)))
@@ -129,19 +131,22 @@ def write_captions(
         sync_path(out.parent)
 
 
-def beside_of(out: Path) -> Path:
-    """Where a caption file says how it was made."""
+def _beside_of(out: Path) -> Path:
+    """The path of the JSON file that says how a caption file was made."""
     return out.with_name(f"{out.name}.json")
 
 
 def how_made(path: Path) -> dict[str, Any]:
-    """What stands beside a caption file; nothing beside one that is not ours."""
-    beside = beside_of(path)
+    """How a caption file was made, from the JSON file beside it; empty for a file of another program."""
+    beside = _beside_of(path)
     return read_object(beside) if beside.exists() else {}
 
 
 def check_made_from(path: Path, fingerprint: str, split: str) -> None:
-    """Refuse captions that were generated from other rows: ids of two data sets may be the same."""
+    """Raise DataRefused for captions of other data or another split, whose ids may be the same.
+
+    Captions without a JSON file beside them are not checked.
+    """
     data = how_made(path).get("data")
     if not isinstance(data, dict) or "fingerprint" not in data:
         return
@@ -152,25 +157,25 @@ def check_made_from(path: Path, fingerprint: str, split: str) -> None:
         )
 
 
-def check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse an output that holds something else; an attempt of ours that wrote no line holds nothing."""
+def _check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any]) -> None:
+    """Raise UsageError when the output holds something else; the files of a run that wrote no line are overwritten."""
     there = [path for path in (out, beside, partial) if path.exists()]
     advice = f"choose another --out or remove {' and '.join(map(str, there))}"
     if there and (out.is_dir() or not beside.exists()):
         raise UsageError(f"{out} is in use; {advice}")
     before = read_object(beside) if there else plan
-    if not out.exists() and before.get("notice") == NOTICE and not has_line(partial):
+    if not out.exists() and before.get("notice") == NOTICE and not _has_line(partial):
         return
     what = f"{out} holds captions of another model, other data or settings"
     check_same(before, json.loads(json.dumps(plan)), what, advice)
 
 
-def has_line(partial: Path) -> bool:
+def _has_line(partial: Path) -> bool:
     return partial.exists() and b"\n" in partial.read_bytes()
 
 
-def whole_lines(partial: Path, ids: Sequence[str]) -> int:
-    """How many lines at the start of an interrupted file are whole and of these rows, in their order."""
+def _whole_lines(partial: Path, ids: Sequence[str]) -> int:
+    """How many lines at the start of an interrupted file are complete and of these rows, in their order."""
     if not partial.exists():
         return 0
     count = 0
@@ -185,7 +190,7 @@ def whole_lines(partial: Path, ids: Sequence[str]) -> int:
 
 
 def read_captions(path: Path) -> dict[str, Line]:
-    """The lines of a caption file by id; ours, or anybody's with `id` and `caption`.
+    """The lines of a caption file by id; lines of any program with `id` and `caption` are read.
 
     Raises:
         UsageError: no such file. DataRefused: lines that are not captions, or ids that come more than once;
@@ -196,7 +201,7 @@ def read_captions(path: Path) -> dict[str, Line]:
         unfinished = "it is not finished: run the same 'gapless caption generate' again"
         more = unfinished if partial.exists() else "'gapless caption generate' writes such files"
         raise UsageError(f"{path} does not exist; {more}")
-    found: dict[str, Line] = {}
+    captions: dict[str, Line] = {}
     broken: list[int] = []
     twice: dict[str, None] = {}
     try:
@@ -206,31 +211,31 @@ def read_captions(path: Path) -> dict[str, Line]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        parsed = caption_line(text)
+        parsed = _caption_line(text)
         if parsed is None:
             broken.append(number)
             continue
         id, line = parsed
-        if id in found:
+        if id in captions:
             twice[id] = None
         else:
-            found[id] = line
+            captions[id] = line
     if broken:
         form = '{"id": ..., "caption": ...} with a text and, if any, a finite score'
         raise DataRefused(f"{path}: {len(broken)} lines are not {form} (line {listed(broken)})")
     if twice:
         raise DataRefused(f"{path}: {len(twice)} ids come more than once ({listed(list(twice))})")
-    if not found:
+    if not captions:
         raise DataRefused(f"{path} holds no captions")
-    return found
+    return captions
 
 
-def caption_line(text: str) -> tuple[str, Line] | None:
-    """A line and its id; None where it is no caption, or holds what could not be written again."""
+def _caption_line(text: str) -> tuple[str, Line] | None:
+    """The id and the values of a line; None for a line without a caption, or with values that JSON cannot hold."""
     try:
         line = json.loads(text)
         id = str(line["id"])
-        line["caption"].encode()  # fails for half of a surrogate pair
+        line["caption"].encode()  # raises for half of a surrogate pair
         json.dumps(line.get("score"), allow_nan=False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

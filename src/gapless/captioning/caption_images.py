@@ -1,4 +1,4 @@
-"""`gapless caption generate` as one call: captions of a split of a manifest, or of image files."""
+"""`gapless caption generate` as one call: captions the rows of a split, or image files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from gapless.captioning.runs import captions_of, load_captioner
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
-from gapless.models.foreign import weights_digest
+from gapless.models.fingerprint import weights_digest
 
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Captions(Result):
-    """Captions that were generated.
+    """Generated captions.
 
     Args:
         captions: how many.
         out: the JSONL file that holds them, or None.
-        lines: the first three of a manifest; of image files all of them. Each has `id`, `caption`, `score`
+        lines: the first three lines for a manifest, all of them for image files. Each has `id`, `caption`, `score`
             (mean log-probability of a token), `method` and `notice`.
         unreadable: image file -> why it could not be captioned.
         notice: what the captions must not be used for.

@@ -1,7 +1,7 @@
 """The captioner: a language decoder that attends to the aligned embedding of an image and to its patch tokens.
 
     model = Captioner.from_pretrained("runs/caption/model")
-    ids = model.generate(prefix, num_beams=4)       # transformers' own generate; `captions.py` gives texts and scores
+    ids = model.generate(prefix, num_beams=4)       # transformers' own generate; `generation.py` gives texts and scores
 
 One directory holds the aligner, the decoder and the tokenizer. Research use, not for diagnosis.
 """
@@ -32,16 +32,16 @@ from gapless.core.geometry import unit_norm
 from gapless.modalities.base import Modality
 from gapless.modalities.image import ImageInput
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
 IMAGE, TEXT = "image", "text"
-CAPTION_TOKENIZER = "caption"  # its place beside the tokenizers of the modalities
+CAPTION_TOKENIZER = "caption"  # the name of its folder, beside those of the tokenizers of the modalities
 IGNORED = -100
 
 
 class CaptionerConfig(PretrainedConfig):
-    """What a captioner is made of.
+    """The configuration of a captioner.
 
     Args:
         aligner: the configuration of the aligner inside, as a dictionary.
@@ -50,8 +50,9 @@ class CaptionerConfig(PretrainedConfig):
         num_patches: patch tokens of an image; 0 attends to the embedding alone.
         patch_size: width of a patch token.
         max_tokens: longest caption, its start and end included.
-        noise_std: sd per dimension of Gaussian noise on the embedding while training, which is then normalised again.
-        trains_aligner: whether the aligner learns too.
+        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding, which is
+            normalised after it.
+        trains_aligner: whether the aligner is trained too.
     """
 
     model_type = "gapless-captioner"
@@ -81,7 +82,13 @@ class CaptionerConfig(PretrainedConfig):
 
 @dataclass
 class CaptionerOutput(ModelOutput):
-    """Loss, its unweighted terms, and per row the mean negative log-likelihood of a token."""
+    """What a captioner returns for a batch.
+
+    Args:
+        loss: scalar.
+        terms: name -> scalar, unweighted, detached.
+        per_row: [pair], the mean negative log-likelihood of a token; at least 0, lower is better.
+    """
 
     loss: Tensor | None = None
     terms: dict[str, Tensor] | None = None
@@ -89,7 +96,15 @@ class CaptionerOutput(ModelOutput):
 
 
 class Captioner(PreTrainedModel):
-    """An aligner and a decoder with cross-attention."""
+    """An aligner, and a decoder that attends to its embedding and patch tokens by cross-attention.
+
+    Args:
+        config: what the captioner is made of.
+        aligner, decoder: ready parts in place of those that the configuration describes.
+
+    Raises:
+        UsageError: a part is missing, or the decoder cannot be built or is too short.
+    """
 
     config_class = CaptionerConfig
     base_model_prefix = "captioner"
@@ -124,14 +139,18 @@ class Captioner(PreTrainedModel):
         """Every module initialises itself when it is built; transformers must not do it again."""
 
     def train(self, mode: bool = True) -> "Captioner":
-        """A frozen aligner stays in evaluation mode."""
+        """Set the mode of the captioner; a frozen aligner stays in evaluation mode."""
         super().train(mode)
         if not self.config.trains_aligner:
             self.aligner.train(False)
         return self
 
     def features(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The embedding [pair, dim] of preprocessed images and, where they are attended to, the patches' tokens."""
+        """What `prefix` takes: embeddings, [pair, dim], and patch tokens, [pair, patch, size], or None without patches.
+
+        Args:
+            inputs: of the image encoder, as `Modality.collate` gives them.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trains_aligner):
             if self.config.num_patches:
                 embedding, tokens = self.aligner.embed_with_tokens(IMAGE, inputs)
@@ -139,11 +158,17 @@ class Captioner(PreTrainedModel):
             return self.aligner.embed(IMAGE, inputs), None
 
     def prefix(self, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """What the decoder attends to, [pair, slot and patch, width].
+        """The rows that the decoder attends to.
 
         Args:
             embedding: [pair, dim] unit-norm rows, of images or, for a decoder trained on text alone, of texts.
             tokens: [pair, patch, size], when the captioner attends to patches.
+
+        Returns:
+            [pair, slot and patch, width].
+
+        Raises:
+            UsageError: the captioner attends to patches, and there are none.
         """
         if self.training and self.config.noise_std:
             embedding = unit_norm(embedding + self.config.noise_std * torch.randn_like(embedding))
@@ -188,7 +213,15 @@ class Captioner(PreTrainedModel):
         return CaptionerOutput(loss=total, terms={name: term.detach() for name, term in terms.items()}, per_row=per_row)
 
     def token_losses(self, prefix: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of every token after the start, 0 on padding, and which are no padding."""
+        """Negative log-likelihood of every token after the start.
+
+        Args:
+            prefix: [pair, slot and patch, width], of `prefix`.
+            input_ids, attention_mask: [pair, token], as `encode_captions` gives them.
+
+        Returns:
+            [pair, token - 1] losses, 0 on padding; and a mask of the same shape, False on padding.
+        """
         logits = self.decoder(
             input_ids=input_ids[:, :-1],
             attention_mask=attention_mask[:, :-1],
@@ -197,7 +230,7 @@ class Captioner(PreTrainedModel):
         ).logits
         is_token = attention_mask[:, 1:] != 0
         targets = input_ids[:, 1:].masked_fill(~is_token, IGNORED)
-        # one row per token: over [pair, vocabulary, token] the same takes several times as long
+        # Flattened to one row per token: cross entropy over [pair, vocabulary, token] takes several times as long.
         losses = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape), is_token
 
@@ -210,7 +243,7 @@ class Captioner(PreTrainedModel):
             options: as `GenerationMixin.generate` takes them: `num_beams`, `do_sample`, `top_p`, ...
 
         Returns:
-            token ids [pair, token], or an output object with `return_dict_in_generate=True`.
+            Token ids, [pair, token], or an output object with `return_dict_in_generate=True`.
         """
         ids = self.special_ids()
         start = torch.full((len(prefix), 1), ids["bos_token_id"], device=prefix.device)
@@ -227,9 +260,9 @@ class Captioner(PreTrainedModel):
         return special_ids(self.tokenizer)
 
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` of captions: start, tokens, end, at most `max_tokens` in all; padded.
+        """Captions as `input_ids` and `attention_mask`, [pair, token]: start, tokens, end, then padding.
 
-        A caption that is cut has an end too.
+        A caption of more than `max_tokens` is cut, and still ends with the end token.
         """
         ids = self.special_ids()
         plain = self.tokens_of(captions, self.config.max_tokens - 2)
@@ -244,12 +277,13 @@ class Captioner(PreTrainedModel):
     def tokens_of(self, captions: Sequence[str], limit: int) -> list[list[int]]:
         """The first `limit` tokens of captions, without start and end.
 
-        What looks like a special token in a caption is text: an end in its middle would teach to stop there.
+        The text of a special token in a caption is split like any text: an end token inside a caption would teach the
+        decoder to stop there.
         """
-        found: list[list[int]] = self.tokenizer(
+        tokens: list[list[int]] = self.tokenizer(
             list(captions), add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=limit
         )["input_ids"]
-        return found
+        return tokens
 
     def num_cut(self, captions: Sequence[str]) -> int:
         """How many of these captions are longer than `max_tokens`, so that `encode_captions` cuts them."""
@@ -257,10 +291,12 @@ class Captioner(PreTrainedModel):
         return sum(len(row) > room for row in self.tokens_of(captions, room + 1))
 
     def preprocessor(self, modality: str) -> Modality[Any]:
-        found: Modality[Any] = self.aligner.preprocessor(modality)
-        return found
+        """What turns the raw inputs of a modality into its encoder's tensors."""
+        modality_kind: Modality[Any] = self.aligner.preprocessor(modality)
+        return modality_kind
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
+        """Write weights, configuration and all tokenizers into a directory; arguments as in transformers."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             tokenizers = {**self.aligner.tokenizers, CAPTION_TOKENIZER: self.tokenizer}
@@ -275,26 +311,26 @@ class Captioner(PreTrainedModel):
         """Load a directory that `save_pretrained` wrote.
 
         Returns:
-            the model; with `output_loading_info=True`, the model and that information, as transformers does.
+            The model; with `output_loading_info=True`, the model and that information, as transformers does.
 
         Raises:
             UsageError: a directory that holds no captioner. DataRefused: one that lacks a part, or some of the weights.
         """
         directory = Path(pretrained_model_name_or_path)
-        check_captioner(directory)
+        _check_captioner(directory)
         with loading(directory):
-            check_description(directory)
+            _check_description(directory)
             loaded: tuple[Captioner, Any] = whole_weights(super().from_pretrained, directory, *args, **kwargs)
             model, info = loaded
             for modality in text_modalities(model.aligner.config):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
-        model.aligner.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
+        model.aligner.to(memory_format=torch.channels_last)  # in this format convolutions take two thirds of the time
         return as_asked(model, info, kwargs)
 
 
-def check_captioner(directory: Path) -> None:
-    """Refuse a directory without a captioner, or with a part of one."""
+def _check_captioner(directory: Path) -> None:
+    """Raise UsageError for a directory without a captioner, DataRefused for one that lacks a part."""
     if not (directory / "config.json").exists():
         raise UsageError(f"{directory} is not a model: it lacks config.json")
     kind = read_object(directory / "config.json").get("model_type")
@@ -309,14 +345,14 @@ def check_captioner(directory: Path) -> None:
         raise DataRefused(f"{directory} is a partial model: it lacks {', '.join(missing)}")
 
 
-def check_description(directory: Path) -> None:
-    """Refuse what no captioner was saved with: it would fail when it captions."""
+def _check_description(directory: Path) -> None:
+    """Raise DataRefused for values that no captioner was saved with, which would fail only when it captions."""
     config = CaptionerConfig.from_pretrained(directory)
     for name, kinds in (("max_tokens", int), ("noise_std", int | float)):
         if not isinstance(getattr(config, name), kinds):
             raise DataRefused(f"{directory} is a damaged model: {name} is {getattr(config, name)!r}")
     try:
-        with torch.device("meta"):  # its weights are not needed to see whether it can be
+        with torch.device("meta"):  # checks the shapes without memory for the weights
             check_positions(build_decoder(config.decoder_spec), config.max_tokens)
     except UsageError as error:
         raise DataRefused(f"{directory} is a damaged model: {error}") from None
@@ -334,8 +370,8 @@ def assemble_captioner(
 ) -> Captioner:
     """A new captioner around an aligner.
 
-    The tokenizer is that of a pretrained decoder, else that of the aligner's texts where it can decode, else one
-    trained on the captions.
+    The tokenizer is that of a pretrained decoder, else that of the aligner's texts if it can decode, else a new one
+    that is trained on the captions.
 
     Args:
         decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.
@@ -351,15 +387,15 @@ def assemble_captioner(
     module = None
     described = {name: value for name, value in decoder.items() if name != "pretrained"}
     if decoder.get("pretrained"):
-        further = sorted(described.keys() - {"model_type"})  # which is there by default
+        further = sorted(described.keys() - {"model_type"})  # the settings have a model type by default
         if further:
             raise UsageError(f"a pretrained decoder takes no further arguments, got {', '.join(further)}")
         spec, module, tokenizer = load_pretrained_decoder(str(decoder["pretrained"]))
     else:
-        tokenizer = next((found for found in aligner.tokenizers.values() if hasattr(found, "batch_decode")), None)
+        tokenizer = next((each for each in aligner.tokenizers.values() if hasattr(each, "batch_decode")), None)
         tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
         spec = decoder_spec(described, tokenizer, max_tokens)
-    patches = probe_patches(aligner) if use_patches else (0, 0)
+    patches = _probe_patches(aligner) if use_patches else (0, 0)
     config = CaptionerConfig(
         aligner=aligner.config.to_dict(),
         decoder=spec,
@@ -374,8 +410,8 @@ def assemble_captioner(
 
 
 @torch.no_grad()
-def probe_patches(aligner: GaplessModel) -> tuple[int, int]:
-    """How many tokens the image encoder gives and how wide they are, found out with a black image."""
+def _probe_patches(aligner: GaplessModel) -> tuple[int, int]:
+    """(number, width) of the patch tokens of the image encoder, from encoding a black image."""
     preprocessor = aligner.preprocessor(IMAGE)
     spec = aligner.specs[IMAGE].input
     assert isinstance(spec, ImageInput)

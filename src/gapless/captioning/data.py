@@ -1,4 +1,4 @@
-"""What a captioner is trained on: rows of a manifest with raw inputs, or with features that are computed once."""
+"""Training data of captioners: rows of a manifest with raw inputs, or with features that are computed once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,24 @@ from gapless.training.run import TRAIN, VALIDATION, all_captions
 
 @dataclass(frozen=True)
 class Features:
-    """What a fixed encoder makes of the rows of a data set; computed once."""
+    """Features of the rows of a data set by an encoder that is not trained; computed once.
+
+    Args:
+        embedding: [row, dim] unit-norm.
+        tokens: [row, patch, size], or None without patches.
+    """
 
     embedding: Tensor
     tokens: Tensor | None
 
 
 class FeatureDataset(Dataset[Sample]):
-    """The captions of rows with features that are ready, by row or, for a decoder that learns from text, by caption."""
+    """A dataset of captions with features that were computed before.
+
+    Args:
+        pairs: the rows, for their captions.
+        lookup: (row, caption) to the features by name; a decoder that learns from texts looks them up by caption.
+    """
 
     def __init__(self, pairs: PairDataset, lookup: Callable[[int, str], Mapping[str, Tensor]]) -> None:
         self.pairs = pairs
@@ -42,25 +52,28 @@ class FeatureDataset(Dataset[Sample]):
 
 
 def divided(manifest: Manifest, held_back: float) -> tuple[Manifest, Manifest]:
-    """The rows to learn from and those that choose the epoch; no group is in both.
+    """The rows to train on, and the rows by whose loss the epoch is chosen; no group is in both.
 
-    The latter are the validation rows whose group is not among the train rows or, where there are none, a share of the
+    The second part is the validation rows whose group has no train rows. Where there are none, it is a share of the
     train groups, the same for every seed.
+
+    Args:
+        held_back: that share of the train groups, in [0, 1).
     """
     train = manifest.select(TRAIN)
     groups = train.table["group"].to_pylist()
     if manifest.rows_per_split().get(VALIDATION):
         validation = manifest.select(VALIDATION)
         seen = set(groups)
-        unseen = rows_where(validation, [group not in seen for group in validation.table["group"].to_pylist()])
+        unseen = _rows_where(validation, [group not in seen for group in validation.table["group"].to_pylist()])
         if len(unseen):
             return train, unseen
     assigned = assign_splits(groups, (1 - held_back, held_back, 0.0))
     is_held_back = [assigned[group] != TRAIN for group in groups]
-    return rows_where(train, [not held for held in is_held_back]), rows_where(train, is_held_back)
+    return _rows_where(train, [not is_in for is_in in is_held_back]), _rows_where(train, is_held_back)
 
 
-def rows_where(rows: Manifest, chosen: Sequence[bool]) -> Manifest:
+def _rows_where(rows: Manifest, chosen: Sequence[bool]) -> Manifest:
     return Manifest(rows.path, rows.info, rows.table.filter(pa.array(chosen, pa.bool_())))
 
 
@@ -72,27 +85,31 @@ def dataset_of(
     training_seed: int | None = None,
     augment_images: bool = False,
 ) -> Dataset[Any]:
-    """The rows as the mode needs them: raw inputs where the encoder learns or images change, else ready features.
+    """A dataset of the rows for a mode: raw inputs where the encoder is trained or images change, else features.
+
+    Features of more than `CACHE_BYTES` are not computed ahead; the raw inputs are then encoded in every epoch.
 
     Args:
-        modalities: whose raw inputs are needed.
-        training_seed: with a seed, captions are drawn and images augmented; without, first caption and plain pixels.
+        mode: frozen, joint or text.
+        modalities: those whose raw inputs are needed.
+        training_seed: with a seed, a caption of each row is drawn; without, the first one is used.
+        augment_images: with a seed, change images while training.
     """
     captions_alone = PairDataset(rows, {}, training_seed)
     if mode == "text":
         texts = sorted(set(all_captions(rows)))
         embedding = dict(zip(texts, model.aligner.encode(TEXT, texts), strict=True))
         return FeatureDataset(captions_alone, lambda row, caption: {"embedding": embedding[caption]})
-    if mode == "joint" or augment_images or feature_bytes(model, len(rows)) > CACHE_BYTES:
+    if mode == "joint" or augment_images or _feature_bytes(model, len(rows)) > CACHE_BYTES:
         prepare = {name: model.preprocessor(name) for name in modalities}
         return PairDataset(rows, prepare, training_seed, augment_images)
-    found = image_features(model, rows)
-    by_row = {name: value for name, value in vars(found).items() if value is not None}
+    features = image_features(model, rows)
+    by_row = {name: value for name, value in vars(features).items() if value is not None}
     return FeatureDataset(captions_alone, lambda row, caption: {name: value[row] for name, value in by_row.items()})
 
 
-def feature_bytes(model: Captioner, num_rows: int) -> int:
-    """Memory that the features of so many images take, in fp32."""
+def _feature_bytes(model: Captioner, num_rows: int) -> int:
+    """Bytes that the features of so many images take, in fp32."""
     config = model.config
     return 4 * num_rows * int(model.aligner.config.embedding_dim + config.num_patches * config.patch_size)
 

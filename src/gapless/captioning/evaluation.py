@@ -14,7 +14,7 @@ from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import load_model
+from gapless.models.load import load_model
 from gapless.training.evaluate import refuse_other_figures
 
 
@@ -34,7 +34,7 @@ class CaptionScores(Result):
         notice: what the captions must not be used for.
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups, and what leaks from train.
-        about: of the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, the judge.
+        about: facts on the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, judge.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class CaptionScores(Result):
     about: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """What `results.json` holds: what is known of the captioner stands beside the scores."""
+        """What `results.json` holds: the scores, and the entries of `about` beside them."""
         values = {name: value for name, value in super().as_json().items() if name != "about"}
         return {**values, **self.about}
 
@@ -107,7 +107,7 @@ def evaluate_captions(
 
 
 def _load_judge(source: str | Path | None) -> GaplessModel | None:
-    """An aligner, or the one inside a captioner."""
+    """The judge of a name: an aligner, or the aligner inside a captioner; None for no name."""
     if source is None:
         return None
     config = model_directory(Path(source)) / "config.json"
@@ -118,7 +118,7 @@ def _load_judge(source: str | Path | None) -> GaplessModel | None:
 
 
 def _about_file(captions: Path) -> dict[str, Any]:
-    """How a caption file was generated, as far as it stands beside it."""
+    """How a caption file was generated, from the JSON file beside it; empty without one."""
     made = how_made(captions)
     model = made.get("model")
     parts = {"settings": made.get("settings"), "model": model.get("fingerprint") if isinstance(model, dict) else None}

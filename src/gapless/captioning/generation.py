@@ -12,11 +12,12 @@ from gapless.captioning.captioner import Captioner
 from gapless.core.errors import UsageError, unknown_name
 
 NOTICE = "Research use, not for diagnosis."
+# Beyond these limits generation fails, or its scores are NaN.
 LIMITS = {
     "num_beams": (1, 64),
     "length_penalty": (-10, 10),
     "temperature": (0.01, 100),
-}  # beyond, it fails or is no number
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class GenerationSettings:
         method: greedy, beam or sample.
         num_beams: of beam search; memory grows with it.
         length_penalty: of beam search; above 1 prefers longer captions.
-        temperature: of sampling; near 0 it is greedy, and below what is allowed no number.
+        temperature: of sampling, from 0.01 to 100; near 0 it is greedy.
         top_p: sampling draws from the likeliest tokens that hold this much probability.
         no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
         seed: of sampling.
@@ -71,7 +72,7 @@ METHODS: dict[str, Callable[[GenerationSettings], dict[str, Any]]] = {
 
 
 class Caption(NamedTuple):
-    """A generated text; `score` is the mean log-probability of its tokens under the model, its end included."""
+    """A generated text; `score` is the mean log-probability of its tokens, its end included: at most 0."""
 
     text: str
     score: float
@@ -85,11 +86,12 @@ def options_of(settings: GenerationSettings) -> dict[str, Any]:
 
 @torch.inference_mode()
 def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
-    """Captions of a batch.
+    """Generate a caption for each row of a batch.
 
     Args:
         prefix: [pair, slot and patch, width], of `Captioner.prefix`.
-        key: sampling draws from (seed, key), so that a batch drawn again gives the same captions.
+        settings: how a caption is chosen.
+        key: sampling draws from (seed, key), so that the same batch gets the same captions again.
     """
     options = options_of(settings)
     with torch.random.fork_rng(enabled=options["do_sample"]):
@@ -103,9 +105,14 @@ def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings
 
 
 def generated(model: Captioner, prefix: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids [pair, token]; and of those after the start which count, and their negative log-likelihoods, else 0."""
+    """Generate token ids and their negative log-likelihoods.
+
+    Returns:
+        [pair, token] ids; [pair, token - 1], which ids after the start are before or at the end token; and
+        [pair, token - 1], the negative log-likelihoods of those, 0 for the others.
+    """
     end = model.special_ids()["eos_token_id"]
-    if options["num_beams"] > 1:  # tokens of a beam change rows from step to step: one more pass over the winners
+    if options["num_beams"] > 1:  # beams change rows at every step, so that the best ones are scored by another pass
         ids = model.generate(prefix, **options)
         losses, is_token = model.token_losses(prefix, ids, up_to_end(ids, end))
         return ids, is_token, losses
@@ -116,10 +123,10 @@ def generated(model: Captioner, prefix: Tensor, options: Mapping[str, Any]) -> t
 
 
 class TokenScores:
-    """Log-probabilities of the tokens that are generated one after the other, without another pass over them.
+    """Collects the log-probabilities of tokens while `generate` chooses them, without another pass of the decoder.
 
-    A decoder under `generate` is fed the token that was chosen after its last logits, before any filter of sampling:
-    one column is kept, never the logits of all steps.
+    Each call of the decoder gets the token that was chosen from its last logits. The probability is that of the logits
+    before any filter of sampling. Only the column of the chosen token is kept, not the logits of all steps.
     """
 
     def __init__(self, decoder: Any) -> None:
@@ -135,21 +142,26 @@ class TokenScores:
         self.handle.remove()
 
     def see(self, module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        """The hook of the decoder: record the chosen token's log-probability, and keep the new logits' ones."""
         self.keep(kwargs["input_ids"][:, -1:])
         self.last = output.logits[:, -1].float().log_softmax(dim=-1)
 
     def keep(self, chosen: Tensor) -> None:
+        """Add the column of the chosen tokens, [pair, 1] ids."""
         if self.last is not None:
             self.columns.append(self.last.gather(1, chosen))
 
     def of(self, ids: Tensor) -> Tensor:
-        """[pair, token - 1]: of every token after the start; what follows the end has no meaning."""
+        """[pair, token - 1] log-probabilities of the tokens after the start; those after the end have no meaning."""
         self.keep(ids[:, -1:])
         return torch.cat(self.columns, dim=1)
 
 
 def up_to_end(ids: Tensor, end: int) -> Tensor:
-    """[pair, token]: 1 up to the end token, which counts; the start and the padding may be the same token."""
+    """[pair, token] mask: 1 from the start to the first end token after it, else 0.
+
+    The start may be the same token as the end or the padding.
+    """
     is_end = ids[:, 1:] == end
     after = is_end.cumsum(dim=1) - is_end.long()
     return torch.cat([torch.ones_like(ids[:, :1]), (after == 0).long()], dim=1)

@@ -1,9 +1,9 @@
 """Scores of generated captions: the reference implementations of pycocoevalcap, assembled so that groups resample.
 
-Corpus scores are functions of sums over rows: BLEU of its n-gram counts, METEOR of its match statistics, ROUGE-L and
-CIDEr of their values per row. A bootstrap draws groups and sums again; CIDEr's inverse document frequencies stay
-those of all references. The PTB tokenizer and METEOR are Java programs inside pycocoevalcap: without Java METEOR is
-missing, and captions are cut into words by a rule of our own, whose name is in `CaptionScorer.tokenizer`.
+Corpus scores are functions of sums over rows: BLEU of n-gram counts, METEOR of match statistics, ROUGE-L and CIDEr of
+values per row. A bootstrap draws groups and sums again; CIDEr's inverse document frequencies stay those of all
+references. The PTB tokenizer and METEOR are Java programs in pycocoevalcap. Without Java METEOR is missing, and
+`_word_tokens` tokenises; `CaptionScorer.tokenizer` names the tokenizer.
 """
 
 import re
@@ -27,13 +27,13 @@ PTB, WORDS = "ptb", "words"
 MAX_N = 4
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap's own guards against a division by zero
 MAX_TYPICAL = 2000
-# places in METEOR's statistics of a row; a pair is of caption and reference
+# Positions in METEOR's statistics of a row; where there are two, they are those of the caption and the reference.
 LENGTHS, CHUNKS, MATCHED = [0, 1], 20, [21, 22]
 NO_JAVA = "needs Java (a java on the PATH)"
 
 
 def java() -> str | None:
-    """The Java of this machine, or None."""
+    """The path of the `java` command, or None without one."""
     return shutil.which("java")
 
 
@@ -49,8 +49,8 @@ class CaptionScorer:
     Args:
         references: per row, one or more captions.
         groups: what is resampled together; None makes every row its own group.
-        names: what a refusal calls the rows; None counts them from 0.
-        use_java: False leaves Java alone even where there is one.
+        names: of the rows, for messages; by default their numbers from 0.
+        use_java: False never runs Java.
 
     Raises:
         DataRefused: rows without a reference, or references without a word; counted, the first ten named.
@@ -104,11 +104,11 @@ class CaptionScorer:
 
     def tokenise(self, captions: Sequence[str]) -> list[str]:
         """Lower-case tokens with a space between, punctuation removed."""
-        captions = [" ".join(caption.split()) for caption in captions]  # one line each, whatever they hold
-        return ptb_tokens(captions, self.java) if self.java else [word_tokens(caption) for caption in captions]
+        captions = [" ".join(caption.split()) for caption in captions]  # the PTB tokenizer reads one caption a line
+        return _ptb_tokens(captions, self.java) if self.java else [_word_tokens(caption) for caption in captions]
 
     def figures(self, captions: Sequence[str], embeddings: Mapping[str, Any] | None = None) -> dict[str, Figure]:
-        """Every score of one caption per row.
+        """Every score of a system that gives one caption per row.
 
         Args:
             captions: aligned with the references; an empty one scores 0.
@@ -122,21 +122,21 @@ class CaptionScorer:
         if len(captions) != len(self.references):
             raise ValueError(f"expected {len(self.references)} captions, one per row, got {len(captions)}")
         tokens = self.tokenise(captions)
-        found = {
+        figures = {
             **self._bleu(tokens),
             "caption/ROUGE-L": mean_figure(self._rouge(tokens), self.groups),
             "caption/CIDEr": mean_figure(self._cider(tokens), self.groups),
-            **diversity(tokens, self.groups),
+            **_diversity(tokens, self.groups),
         }
         if self.java:
-            found["caption/METEOR"] = self._meteor_figure(tokens)
+            figures["caption/METEOR"] = self._meteor_figure(tokens)
         if embeddings is not None:
-            found |= retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
-        return found
+            figures |= _retrieval_figures(embeddings["caption"], embeddings["image"], self.groups)
+        return figures
 
     def _bleu(self, tokens: Sequence[str]) -> dict[str, Figure]:
-        """Sums over rows: length, length of the closest reference, n-grams that match, n-grams there are."""
-        scorer = reference_package("bleu.bleu_scorer")
+        """BLEU-1 to 4 from sums over rows: lengths, lengths of the closest references, n-grams that match, n-grams."""
+        scorer = _reference_package("bleu.bleu_scorer")
         rows = []
         for caption, references in zip(tokens, self.references, strict=True):
             counts = scorer.cook_test(caption, scorer.cook_refs(references), eff="closest")
@@ -151,27 +151,27 @@ class CaptionScorer:
         return {f"caption/BLEU-{n}": order(n) for n in range(1, MAX_N + 1)}
 
     def _rouge(self, tokens: Sequence[str]) -> Tensor:
-        scorer = reference_package("rouge.rouge").Rouge()
+        scorer = _reference_package("rouge.rouge").Rouge()
         scores = [scorer.calc_score([one], several) for one, several in zip(tokens, self.references, strict=True)]
         return torch.tensor(scores, dtype=torch.float64)
 
     def _cider(self, tokens: Sequence[str]) -> Tensor:
-        """Per row, with the document frequencies of all references."""
-        scorer = reference_package("cider.cider_scorer").CiderScorer()
+        """[row] CIDEr values in [0, 10], with the document frequencies of all references."""
+        scorer = _reference_package("cider.cider_scorer").CiderScorer()
         for caption, references in zip(tokens, self.references, strict=True):
             scorer.cook_append(caption, references)
         return torch.from_numpy(scorer.compute_score()[1]).double()
 
     def _meteor_figure(self, tokens: Sequence[str]) -> Figure:
-        """METEOR of summed statistics, as its program sums them over a corpus."""
+        """METEOR from statistics that are summed over rows, as its program does for a corpus."""
         if self._meteor is None:
-            self._meteor = reference_package("meteor.meteor").Meteor()
+            self._meteor = _reference_package("meteor.meteor").Meteor()
         rows = [self._meteor._stat(one, several) for one, several in zip(tokens, self.references, strict=True)]
         try:
             statistics = torch.tensor([[float(number) for number in row.split()] for row in rows], dtype=torch.float64)
         except ValueError:
             raise GaplessError("METEOR's Java program gave no statistics; try java -version") from None
-        # a caption that is its reference in one piece has no fragments, and METEOR adds none of them to a corpus
+        # A caption that matches its reference in one chunk has no fragmentation, and METEOR does not count its chunk.
         whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(dim=1)
         statistics[whole, CHUNKS] = 0
         sums = self.groups.sum(statistics)
@@ -186,7 +186,7 @@ class CaptionScorer:
         for row in statistics.tolist():
             process.stdin.write(f"EVAL ||| {' '.join(map(str, row))}\n".encode())
             process.stdin.flush()
-            process.stdout.readline()  # of the only segment; the next line is of the corpus
+            process.stdout.readline()  # the score of the segment; the next line is that of the corpus
             scores.append(float(process.stdout.readline()))
         return torch.tensor(scores, dtype=torch.float64)
 
@@ -200,8 +200,8 @@ def bleu_of(sums: Tensor, n: int) -> Tensor:
     return precision * torch.where(ratio < 1, torch.exp(1 - 1 / ratio), torch.ones_like(ratio))
 
 
-def diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
-    """How varied the captions are, which the scores against references do not see.
+def _diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
+    """How varied the captions are, which scores against references do not measure.
 
     `distinct-n` is the share of different n-grams among all n-grams, `unique` the share of different captions; neither
     is a sum over rows, so neither is resampled. `length` is the mean number of tokens.
@@ -220,24 +220,27 @@ def diversity(tokens: Sequence[str], groups: GroupSums) -> dict[str, Figure]:
     }
 
 
-def retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[str, Figure]:
-    """`caption/retrieval/R@K`: is the image that a caption was made from among the K nearest to it?
+def _retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[str, Figure]:
+    """`caption/retrieval/R@K`: the share of captions whose own image is among the K nearest images.
 
-    The gallery is the images of all rows; ties count at their expectation.
+    The gallery is the images of all rows; ties count at their expected rank.
     """
     rows = check_embeddings({"caption": captions, "image": images})
     counts = scan_pair(rows["caption"], rows["image"]).cross[0]
     return {f"caption/retrieval/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
 
 
-def word_tokens(caption: str) -> str:
-    """Lower-case words and numbers; what the PTB tokenizer does with clitics and abbreviations is not imitated."""
+def _word_tokens(caption: str) -> str:
+    """Lower-case words and numbers; clitics and abbreviations are not split as the PTB tokenizer does."""
     return " ".join(re.findall(r"\w+(?:[-'./]\w+)*", caption.lower()))
 
 
-def ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
-    """What pycocoevalcap's PTBTokenizer gives, through a pipe: it writes into its own package, and to stderr."""
-    package = reference_package("tokenizer.ptbtokenizer")
+def _ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
+    """The tokens of pycocoevalcap's PTBTokenizer, whose Java program is run here through a pipe.
+
+    Its Python wrapper writes files into its package, and to stderr.
+    """
+    package = _reference_package("tokenizer.ptbtokenizer")
     jar = Path(str(package.__file__)).parent / package.STANFORD_CORENLP_3_4_1_JAR
     command = [java_command, "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
@@ -245,16 +248,16 @@ def ptb_tokens(captions: Sequence[str], java_command: str) -> list[str]:
     done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
     lines = done.stdout.decode().split("\n")[:-1]
     if done.returncode or len(lines) != len(captions):
-        told = done.stderr.decode(errors="replace").strip().splitlines()
+        messages = done.stderr.decode(errors="replace").strip().splitlines()
         raise GaplessError(
             f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions "
-            f"({told[-1] if told else 'no message'}); try java -version"
+            f"({messages[-1] if messages else 'no message'}); try java -version"
         )
     dropped = set(package.PUNCTUATIONS)
     return [" ".join(word for word in line.split(" ") if word and word not in dropped) for line in lines]
 
 
-def reference_package(module: str) -> ModuleType:
+def _reference_package(module: str) -> ModuleType:
     from importlib import import_module
 
     try:
@@ -264,15 +267,15 @@ def reference_package(module: str) -> ModuleType:
 
 
 def most_typical(captions: Sequence[str]) -> str:
-    """The constant answer that is hard to beat: of the captions the one that shares most words with the others.
+    """The caption that shares most words with the others: a strong constant baseline.
 
-    The greatest mean F1 of the sets of words, `2 |a & b| / (|a| + |b|)`, over at most 2,000 captions at equal steps.
+    It has the greatest mean F1 of word sets, `2 |a & b| / (|a| + |b|)`, among at most 2,000 evenly spaced captions.
 
     Raises:
         DataRefused: no caption holds a word.
     """
     chosen = captions[:: -(-len(captions) // MAX_TYPICAL)]
-    words = [set(word_tokens(caption).split()) for caption in chosen]
+    words = [set(_word_tokens(caption).split()) for caption in chosen]
     vocabulary = {word: place for place, word in enumerate(sorted(set().union(*words)))}
     if not vocabulary:
         raise DataRefused("the training captions hold no word")

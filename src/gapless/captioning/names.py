@@ -1,6 +1,6 @@
-"""Names in the files of caption scores, shared by what writes and what reads them; this imports nothing."""
+"""Names in the files of caption scores, for the code that writes and reads them; this module imports nothing."""
 
-KIND = "captions"  # of results.json
+KIND = "captions"  # the entry `kind` of results.json
 SAMPLES = "samples.json"
-NEAREST = "nearest train caption"  # a baseline
-OWN_ENCODERS = "its own encoders"  # the judge of a run that was given no other
+NEAREST = "nearest train caption"  # the name of a baseline
+OWN_ENCODERS = "its own encoders"  # the entry `judge` of a run without another judge

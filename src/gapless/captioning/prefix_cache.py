@@ -1,7 +1,7 @@
-"""What a decoder under `generate` remembers: keys and values of the words so far and, computed once, of the prefix.
+"""The cache of a decoder in `generate`: keys and values of the tokens so far and, computed once, of the prefix.
 
-Transformers' own cache copies all words at every new one, and for beams twice. Here they lie in a buffer with room for
-the longest caption, and beams change places by one copy into a second buffer. The tokens are the same.
+The cache of transformers copies all tokens for each new one, and for beams twice. This one has a buffer for the longest
+caption, and reorders beams by one copy into a second buffer. The generated tokens are the same.
 """
 
 from functools import partial
@@ -13,10 +13,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderC
 
 
 class WordLayer(DynamicLayer):
-    """Keys and values of one layer, `[row, head, word, size]`, as views of a buffer `[word, row, head, both sizes]`.
+    """Keys and values of one layer, `[row, head, token, size]`: views of one buffer, `[token, row, head, both sizes]`.
 
     Args:
-        room: for so many words the buffer is made; it doubles when there are more.
+        room: the number of tokens that the buffer is made for; it doubles when there are more.
     """
 
     def __init__(self, room: int) -> None:
@@ -42,20 +42,20 @@ class WordLayer(DynamicLayer):
         return self.show(end)
 
     def show(self, num_words: int) -> tuple[Tensor, Tensor]:
-        """The first words of the buffer, where transformers looks for them."""
+        """Set `keys` and `values`, which transformers reads, to the first tokens of the buffer, and return them."""
         words = self.buffer[:num_words].permute(1, 2, 0, 3)
         self.keys, self.values = words[..., : self.key_size], words[..., self.key_size :]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """These rows alone, in this order; as many rows as there were go into the spare buffer."""
+        """Keep these rows, in this order; they are copied to the spare buffer, which changes places with the other."""
         num_words = self.get_seq_length()
         if not num_words:
             return
         shape = (len(self.buffer), len(indices), *self.buffer.shape[2:])
         if self.spare.shape != shape:
             self.spare = self.buffer.new_empty(shape)
-        # one flat index over words and rows: torch copies on all cores along the first dimension alone
+        # One flat index over tokens and rows: torch copies in parallel along the first dimension only.
         words = torch.arange(num_words, device=indices.device)[:, None]
         flat = (words * self.buffer.shape[1] + indices).flatten()
         torch.index_select(self.buffer[:num_words].flatten(0, 1), 0, flat, out=self.spare[:num_words].flatten(0, 1))
@@ -71,10 +71,10 @@ class WordLayer(DynamicLayer):
 
 
 class PrefixCache(EncoderDecoderCache):
-    """The words' cache and the prefix's; by itself a decoder keeps the former alone.
+    """A cache of the tokens and of the prefix; the default cache of a decoder holds the tokens only.
 
     Args:
-        room: words to expect.
+        room: the number of tokens to expect.
     """
 
     def __init__(self, room: int) -> None:
@@ -83,5 +83,5 @@ class PrefixCache(EncoderDecoderCache):
         super().__init__(words, DynamicCache())
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Beams change places among those of one image alone, and these share its prefix, which stays where it is."""
+        """Reorder the beams. The prefix stays: only beams of one image change places, and they share its prefix."""
         self.self_attention_cache.reorder_cache(beam_idx)

@@ -10,8 +10,8 @@ from gapless.captioning.training import CaptionRun, CaptionSettings, train_capti
 from gapless.core.errors import UsageError
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
-from gapless.models.foreign import load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 from gapless.training.evaluate import budget_of, read_config
 
 
@@ -45,7 +45,7 @@ def train_captioner(
         ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP
 
     Args:
-        aligner: what encodes: a run or model directory, or any model that `gapless.embed` takes.
+        aligner: the model that encodes: a run or model directory, or any model that `gapless.embed` takes.
         data: the manifest, or its directory.
         out: run directory to write; with `resume` one that was begun with the same arguments.
         settings: mode, decoder and training; by default those of `CaptionSettings`.

@@ -1,4 +1,4 @@
-"""Scores of a file of captions against a manifest, with the baselines that a captioner must beat beside them."""
+"""Scores a file of captions against a manifest, and the baselines that a captioner must beat."""
 
 import base64
 import random
@@ -33,7 +33,14 @@ NUM_SAMPLES = 12
 
 @dataclass(frozen=True)
 class Judged:
-    """What a file of captions is scored on."""
+    """Captions in the order of the rows that they are scored on.
+
+    Args:
+        rows: of one split.
+        captions: one per row.
+        references: one or more per row.
+        groups: one per row.
+    """
 
     rows: Manifest
     captions: list[str]
@@ -48,8 +55,8 @@ def judged(lines: Mapping[str, Line], rows: Manifest) -> Judged:
         DataRefused: captions without a reference, or rows without a caption; counted, the first ten named.
     """
     ids = rows.table["id"].to_pylist()
-    known = set(ids)
-    stray = [id for id in lines if id not in known]
+    row_ids = set(ids)
+    stray = [id for id in lines if id not in row_ids]
     if stray:
         raise DataRefused(f"{len(stray)} captions have no reference in the split ({listed(stray)}); remove them")
     without = [id for id in ids if id not in lines]
@@ -70,13 +77,15 @@ def score_captions(
     """Every score of a file of captions and of the baselines, in the form of `results.json`.
 
     Args:
-        judge: an aligner; it finds the nearest train image, and the image that a caption was made from. Without one
-            these figures are missing.
+        lines: id -> line of the caption file.
+        split: which rows are the references.
+        judge: an aligner, for the nearest train image and for the retrieval of images by captions. Without one these
+            figures are missing.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         seed: of the bootstrap and of the random caption.
     """
     if judge is not None:
-        check_judge(judge)
+        _check_judge(judge)
     task = judged(lines, comparable_rows(manifest, split))
     systems = {"captions": task.captions}
     missing: dict[str, str] = {}
@@ -86,13 +95,13 @@ def score_captions(
     else:
         images = {name: image_rows(judge, manifest, name) for name in {split, TRAIN} & manifest.rows_per_split().keys()}
     systems |= baselines(task, manifest, images, split, seed)
-    missing |= {f"baseline {name}": why for name, why in missing_baselines(systems, manifest, split).items()}
+    missing |= {f"baseline {name}": why for name, why in _missing_baselines(systems, manifest, split).items()}
     with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
         for name, captions in systems.items():
             embeddings = {"caption": caption_rows(judge, captions), "image": images[split]} if judge else None
-            found = scorer.figures(captions, embeddings)
-            figures[name] = with_intervals(found, scorer.groups.num_groups, num_bootstrap, seed)
+            scores = scorer.figures(captions, embeddings)
+            figures[name] = _with_intervals(scores, scorer.groups.num_groups, num_bootstrap, seed)
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
     return {
@@ -111,15 +120,15 @@ def score_captions(
     }
 
 
-def check_judge(judge: GaplessModel) -> None:
-    """Refuse a model that does not embed both images and texts; one of vectors may have modalities of these names."""
+def _check_judge(judge: GaplessModel) -> None:
+    """Raise UsageError for a model that does not embed images and texts; vectors may have modalities of these names."""
     kinds = {name: spec.input.kind for name, spec in judge.specs.items()}
     if (kinds.get(IMAGE), kinds.get(TEXT)) != ("image", "text"):
-        taken = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
-        raise UsageError(f"a judge embeds images and texts, this model takes {taken}; give another one with --judge")
+        inputs = ", ".join(name if name == kind else f"{name} as {kind}" for name, kind in kinds.items())
+        raise UsageError(f"a judge embeds images and texts, this model takes {inputs}; give another one with --judge")
 
 
-def with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def _with_intervals(found: Mapping[str, Figure], num_groups: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
     plain = {key: figure.value for key, figure in found.items()}
     return plain | (bootstrap(found, num_groups, num_bootstrap, seed) if num_bootstrap else {})
 
@@ -131,7 +140,7 @@ def image_rows(judge: GaplessModel, manifest: Manifest, split: str) -> Tensor:
 
 
 def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
-    """[row, dim]: captions in the judge's space; an empty one stands where a bare full stop does."""
+    """[row, dim]: captions in the judge's space; an empty caption is embedded as a full stop."""
     texts = [caption if caption.strip() else "." for caption in captions]
     distinct = sorted(set(texts))
     place = {text: row for row, text in enumerate(distinct)}
@@ -141,24 +150,24 @@ def caption_rows(judge: GaplessModel, captions: Sequence[str]) -> Tensor:
 def baselines(
     task: Judged, manifest: Manifest, images: Mapping[str, Tensor], split: str, seed: int
 ) -> dict[str, list[str]]:
-    """What needs no captioner: the caption of the nearest train image, one typical caption, captions at random.
+    """Baselines by name: the caption of the nearest train image, one typical caption, random captions.
 
-    There are none for train rows: the nearest train image would be the row's own, its caption the reference.
+    There are none for train rows, whose nearest train image is their own, and its caption the reference.
     """
     if split == TRAIN or TRAIN not in manifest.rows_per_split():
         return {}
     train = manifest.select(TRAIN)
     pool = all_captions(train)
     draw = random.Random(seed)
-    found = {CONSTANT: [most_typical(pool)] * len(task.captions), RANDOM: [draw.choice(pool) for _ in task.captions]}
+    answers = {CONSTANT: [most_typical(pool)] * len(task.captions), RANDOM: [draw.choice(pool) for _ in task.captions]}
     if TRAIN in images:
         nearest = (images[split] @ images[TRAIN].T).argmax(dim=1).tolist()
         captions = train.first_captions
-        found[NEAREST] = [captions[row] for row in nearest]
-    return found
+        answers[NEAREST] = [captions[row] for row in nearest]
+    return answers
 
 
-def missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
+def _missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str) -> dict[str, str]:
     if split == TRAIN:
         why = f"needs {TRAIN} captions that are not the references"
     elif TRAIN not in manifest.rows_per_split():
@@ -169,7 +178,7 @@ def missing_baselines(systems: Mapping[str, Any], manifest: Manifest, split: str
 
 
 def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0) -> list[dict[str, Any]]:
-    """Some rows for pictures, the same for every captioner of one split: drawn at random, not chosen."""
+    """Rows with thumbnails for the report: drawn at random, the same for every captioner of one split."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     ids = rows.table["id"].to_pylist()
@@ -190,7 +199,7 @@ def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0) -> list
 
 
 def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
-    """`results.json` and `samples.json`, for `gapless report`."""
+    """Write `results.json` and `samples.json`, which `gapless report` reads."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
     write_json(out / "results.json", results)

@@ -1,8 +1,8 @@
-"""Training a captioner around a trained aligner: a run directory like any other.
+"""Trains a captioner around a trained aligner, in a run directory.
 
-Three modes. `frozen`: the decoder learns from the embeddings and patches of a fixed encoder. `joint`: the aligner
-learns with it, under the captioning loss and its own. `text`: the decoder learns from *text* embeddings alone and is
-given *image* embeddings only when it captions, which works as far as the gap is closed.
+There are three modes. `frozen`: the decoder is trained on the embeddings and patches of a frozen encoder. `joint`: the
+aligner is trained too, under the captioning loss and its own loss. `text`: the decoder is trained on *text* embeddings
+only and captions from *image* embeddings, which works as far as the gap is closed.
 """
 
 import logging
@@ -23,7 +23,7 @@ from gapless.inference.pairs import Sample
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
 from gapless.models.encoders import num_parameters
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 from gapless.training.callbacks import LossRules
 from gapless.training.run import (
     Request,
@@ -45,7 +45,7 @@ SELECT_BY = "eval_caption/loss"
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """What a captioner needs besides aligner, data and seed.
+    """The settings of a captioner: everything that its training needs besides aligner, data and seed.
 
     Args:
         mode: frozen, joint or text.
@@ -54,10 +54,11 @@ class CaptionSettings:
         use_patches: attend to the patch tokens of the image beside its embedding; never in mode text.
         num_slots: rows of the prefix that the embedding becomes.
         max_tokens: longest caption.
-        noise_std: sd per dimension of Gaussian noise on the embedding while training.
+        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding.
         gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
         augment_images: small shifts and intensity changes while training; never a flip.
-        held_back: share of the train groups that choose the epoch where the manifest has no validation split.
+        held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
+            validation split.
         vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
         training: arguments of `transformers.TrainingArguments`, by their own names.
     """
@@ -102,7 +103,14 @@ class CaptionSettings:
 
 @dataclass(frozen=True)
 class CaptionRun(Request):
-    """The training of a captioner; `aligner` is where it came from and the fingerprint of its weights."""
+    """The training of a captioner.
+
+    Args:
+        aligner: its `source`, and the `fingerprint` of its weights.
+        seed: of the weights and of the order of the rows.
+        settings: what is trained.
+        data_fingerprint: of the manifest.
+    """
 
     aligner: Mapping[str, str]
     seed: int
@@ -113,14 +121,16 @@ class CaptionRun(Request):
     def around(
         cls, aligner: GaplessModel, source: str, seed: int, settings: CaptionSettings, manifest: Manifest
     ) -> "CaptionRun":
+        """The run of an aligner that was loaded from `source`."""
         described = {"source": source, "fingerprint": fingerprint_of(aligner)}
         return cls(described, seed, settings, manifest.fingerprint)
 
 
 class CaptionCollator:
-    """Samples to the captioner's keyword arguments: tokens of the captions, and ready features or encoders' inputs.
+    """Collates samples into the captioner's keyword arguments: caption tokens, and features or encoders' inputs.
 
-    With texts among the latter the aligner's loss is added, and equal captions are not negatives of each other in it.
+    With texts among the encoders' inputs the captioner adds the aligner's loss. The batch then has `positives`, so that
+    equal captions are not negatives of each other.
     """
 
     def __init__(self, model: Captioner) -> None:
@@ -134,12 +144,18 @@ class CaptionCollator:
             if name in first:
                 inputs[name] = torch.stack([sample[name] for sample in samples])
         raw = {name: preprocessor for name, preprocessor in self.preprocessors.items() if name in first}
-        found = Collator(raw, mask_duplicates=TEXT in raw)(samples)
-        return inputs | (found if raw else {"ids": found["ids"]})
+        raw_inputs = Collator(raw, mask_duplicates=TEXT in raw)(samples)
+        return inputs | (raw_inputs if raw else {"ids": raw_inputs["ids"]})
 
 
 class CaptionTrainer(RunTrainer):
-    """A captioner under its loss; the epoch is chosen by the loss on validation rows, every group weighing the same."""
+    """Trains a captioner; the epoch is chosen by the loss on validation rows, in which every group weighs the same.
+
+    Args:
+        groups: the group of each evaluation row.
+
+    Further arguments as in `RunTrainer`.
+    """
 
     def __init__(
         self,
@@ -155,12 +171,12 @@ class CaptionTrainer(RunTrainer):
         self.captioner = model
         self.groups = groups
         if model.config.trains_aligner and model.aligner.loss is not None:
-            # the aligner is trained already: its weights stand where its own training left them
+            # The aligner is trained already, so that the weights of its loss stay at their values after training.
             self.add_callback(LossRules(model.aligner.loss, progress=1.0))
 
     @torch.no_grad()
     def evaluation_figures(self) -> dict[str, Any]:
-        """Mean negative log-likelihood of a token: mean over a row, over the rows of a group, over groups."""
+        """`caption/loss`: the negative log-likelihood of a token, averaged over rows, then groups, then all groups."""
         assert self.evaluation is not None
         losses = []
         for inputs in model_batches(self.captioner, self.evaluation, self.data_collator, self.args.eval_batch_size):
@@ -178,11 +194,12 @@ def train_caption_run(
     """Train a captioner and write its run directory.
 
     Args:
-        aligner: what `run.aligner` describes; in mode joint it is changed.
+        run: the description, which `config.yaml` holds.
+        aligner: the model that `run.aligner` describes; mode joint changes its weights.
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
 
     Returns:
-        the checkpoints that a resume passed over, each with the reason.
+        The checkpoints that a resume could not use -> why.
 
     Raises:
         UsageError: an unknown name, an output directory in use or being written by another process, a setting that
@@ -191,18 +208,18 @@ def train_caption_run(
     """
     settings, seed = run.settings, run.seed
     train_rows, validation_rows = divided(manifest, settings.held_back)
-    arguments = arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
+    arguments = _arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
     check_modalities(aligner, manifest)
     if settings.mode == "joint":
-        check_learns(aligner)
+        _check_learns(aligner)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
         captions = all_captions(train_rows)
         model = new_captioner(aligner, settings, captions)
         if arguments.process_index == 0:
-            warn_of_cut(model, captions)
+            _warn_of_cut(model, captions)
         model.to(arguments.device)  # type: ignore[arg-type]
         modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
         train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
@@ -221,22 +238,22 @@ def train_caption_run(
     return passed_over
 
 
-def check_learns(aligner: GaplessModel) -> None:
-    """Refuse an aligner of which only the temperature could change: frozen encoders under heads without weights."""
+def _check_learns(aligner: GaplessModel) -> None:
+    """Raise UsageError for an aligner without trainable weights: frozen encoders, and heads without parameters."""
     trainable = [encoder for name, encoder in aligner.encoders.items() if aligner.encoder_learns(name)]
     if not any(num_parameters(module) for module in (*trainable, *aligner.heads.values())):
         raise UsageError("nothing of this aligner can learn in mode joint: its encoders are frozen; use mode frozen")
 
 
-def warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
-    """Say how many train captions do not fit, on stderr: the captioner learns to end where they are cut."""
+def _warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
+    """Log a warning with the number of train captions that are cut: the captioner learns to end where they are cut."""
     cut = model.num_cut(captions)
     if cut:
         longest = model.config.max_tokens
         logger.warning(f"{cut:,} of {len(captions):,} captions are longer than max_tokens {longest} and are cut")
 
 
-def arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
+def _arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluation: bool) -> TrainingArguments:
     """`TrainingArguments`; the epoch is chosen by the validation loss where there is one."""
     best = {"metric_for_best_model": SELECT_BY, "greater_is_better": False}
     chosen = {**best, **settings.training} | ({} if has_evaluation else {"load_best_model_at_end": False})

@@ -1,4 +1,4 @@
-"""Options that every verb takes which reads embeddings: directories and files, or one plain array per modality."""
+"""The options of all verbs that read embeddings: directories and files, or one plain array per modality."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -41,9 +41,9 @@ def modality_files(args: Arguments) -> dict[str, Path]:
     """The arrays that were given, by modality, in the order image, text, others."""
     from gapless.embeddings.array_files import SUFFIXES
 
-    taken = {"groups", "labels", "out", "html"}
-    given = {name: value for name, value in vars(args).items() if isinstance(value, Path) and name not in taken}
-    return {name: path for name, path in given.items() if name in USUAL_MODALITIES or path.suffix.lower() in SUFFIXES}
+    other_options = {"groups", "labels", "out", "html"}
+    paths = {name: value for name, value in vars(args).items() if isinstance(value, Path) and name not in other_options}
+    return {name: path for name, path in paths.items() if name in USUAL_MODALITIES or path.suffix.lower() in SUFFIXES}
 
 
 def given_source(args: Arguments, sources: Sequence[Path]) -> Any:

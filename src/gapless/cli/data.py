@@ -4,14 +4,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gapless.cli.reader_summaries import reader_summaries
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb
 from gapless.core.errors import DataRefused, UsageError
 
 
-def reader_verb(reader: Any) -> Verb:
-    """The verb of a `Reader`: its sources, `--out`, and an option for each field of its options."""
+def reader_verbs() -> dict[str, Verb]:
+    """A verb for each registered reader, by name; none of the readers is imported."""
+    return {f"data {name}": reader_verb(name, summary) for name, summary in reader_summaries().items()}
+
+
+def reader_verb(name: str, summary: str) -> Verb:
+    """The verb of a registered reader, which is imported when the verb is used.
+
+    Its words are the reader's sources, `--out`, and an option for each field of the reader's options.
+    """
 
     def add_arguments(parser: Parser) -> None:
+        reader = registered_reader(name)
         several = reader.options.several_names()
         if reader.source is not None:
             parser.add_argument("source", nargs="+" if reader.takes_several else None, help=reader.source)
@@ -21,17 +31,29 @@ def reader_verb(reader: Any) -> Verb:
         parser.add_class_arguments(reader.options, skip={*several}, fail_untyped=False)
 
     def run(args: Arguments) -> Outcome:
+        reader = registered_reader(name)
         several = reader.options.several_names()
         options = {
             field.name: getattr(args, field.name) for field in fields(reader.options) if field.name not in several
         }
-        for name, option in several.items():
+        for field_name, option in several.items():
             given = getattr(args, option.name)
             if given is not None:
-                options[name] = names_given(option.name, given)
+                options[field_name] = names_given(option.name, given)
         return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
 
-    return Verb(reader.summary, add_arguments, run)
+    return Verb(summary, add_arguments, run)
+
+
+def registered_reader(name: str) -> Any:
+    """The `Reader` of that name.
+
+    Raises:
+        UsageError: the package that brings it cannot be loaded.
+    """
+    from gapless.manifest.readers.base import READERS
+
+    return READERS[name]
 
 
 class NameOrNames:
@@ -108,13 +130,6 @@ def split(args: Arguments) -> Outcome:
     return manifest_outcome(
         split_manifest(args.manifest, args.out, fractions=args.fractions, stratify=args.stratify, seed=args.seed)
     )
-
-
-def reader_verbs() -> dict[str, Verb]:
-    """A verb for each reader, by name; the first call imports the readers, which takes a moment."""
-    from gapless.manifest.readers.base import READERS
-
-    return {f"data {name}": reader_verb(reader) for name, reader in sorted(READERS.items())}
 
 
 VERBS = {

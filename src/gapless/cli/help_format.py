@@ -1,6 +1,6 @@
-"""How the options of a verb are shown: what a person types and what it does, without Python's notation.
+"""Formats the help of a verb: what a user types and what it does, without Python's notation.
 
-Imported only when options are parsed, because jsonargparse takes longer to load than `gapless --help` may take.
+It is imported only when options are parsed, because importing jsonargparse would slow down `gapless --help`.
 """
 
 import re
@@ -13,7 +13,7 @@ from jsonargparse import DefaultHelpFormatter
 
 SHOWN_ELSEWHERE = "--print_config shows it"
 SCALARS = (str, int, float, Path)
-# Help that comes from docstrings speaks to Python callers; "Align True Pairs" is a name.
+# Words of docstrings -> words of the command line; "Align True Pairs" is a name and stays.
 TYPED = (
     (re.compile(r"\bNone\b"), "no value"),
     (re.compile(r"\bTrue\b(?! Pairs)"), "true"),

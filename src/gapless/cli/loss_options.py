@@ -1,4 +1,4 @@
-"""The settings of losses as options `--loss.*`: which there are depends on the methods that the words name."""
+"""The settings of losses as options `--loss.*`; the methods on the command line decide which options there are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -15,11 +15,11 @@ def value_of(option: str, words: Sequence[str], default: str) -> str:
     value = default
     for word, following in pairwise([*words, ""]):
         name, equals, attached = word.partition("=")
-        given = attached if equals else following
+        word_value = attached if equals else following
         if name == f"--{option}":
-            value = given
+            value = word_value
         elif name == "--config":
-            value = _in_file(option, Path(given)) or value
+            value = _in_file(option, Path(word_value)) or value
     return value
 
 
@@ -29,7 +29,7 @@ def _in_file(option: str, path: Path) -> str | None:
     try:
         value = read_yaml(path).get(option)
     except (DataRefused, OSError):
-        return None  # the parser says what is wrong with the file
+        return None  # the parser refuses the file with a sentence
     return value if isinstance(value, str) else None
 
 
@@ -67,7 +67,7 @@ def _shared(methods: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     shared: dict[str, tuple[Any, Any]] = {}
     for method in chosen:
         for field in fields(method.settings):
-            # A single method is what its settings say; of several, a comparison changes what they leave open.
+            # A single method shows all its settings; of several, those that are not fixed can be changed together.
             values = [
                 getattr(one.settings, field.name) for one in chosen if len(chosen) == 1 or one.takes(field.name)
             ] or [getattr(method.settings, field.name)]

@@ -1,7 +1,7 @@
-"""`gapless VERB ...`: the only printer and the only exit codes.
+"""`gapless VERB ...`: runs a verb, prints its outcome, and returns the exit code; no other module prints or exits.
 
-0 done, 1 failure, 2 wrong usage or configuration, 3 data refused, 4 needs the network while offline, 130 interrupted.
-With `--json` stdout holds one JSON object and nothing else; logs and progress go to stderr.
+Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 3 data refused, 4 needs the network while offline,
+130 interrupted. With `--json` stdout holds one JSON object and nothing else; logs and progress go to stderr.
 """
 
 import os
@@ -16,7 +16,7 @@ from gapless.core.errors import GaplessError
 
 
 class Verbs(Mapping[str, Verb]):
-    """All verbs by name. Those of the readers are added when one of them may be meant: finding them takes a moment."""
+    """All verbs by name. Those of the readers are looked up only when one may be meant, so that others start sooner."""
 
     def __init__(self) -> None:
         rooms = (data, training, embeddings, closing, captions, search, serving)
@@ -43,7 +43,7 @@ VERBS = Verbs()
 
 
 def quiet_libraries() -> None:
-    """Bars and notes of the libraries would stand between ours; set before they are imported."""
+    """Switch off progress bars and notes of the libraries by environment variables, before they are imported."""
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_VERBOSITY": "error",
@@ -53,6 +53,7 @@ def quiet_libraries() -> None:
 
 
 def run(argv: Sequence[str]) -> None:
+    """Run the verb that the words name and print its outcome, or print the help that they ask for."""
     text = help_asked(argv, VERBS)
     if text is not None:
         print(text)
@@ -77,6 +78,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; an error is one sentence on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         run(argv)
@@ -89,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in argv:
             raise
-        known = isinstance(error, GaplessError)
-        message = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
+        is_ours = isinstance(error, GaplessError)
+        message = str(error) if is_ours else f"{type(error).__name__}: {error} (--debug shows where)"
         print(f"gapless: {message}", file=sys.stderr)
         return error.exit_code if isinstance(error, GaplessError) else 1
     return 0

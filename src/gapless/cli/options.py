@@ -10,7 +10,7 @@ from pathlib import Path
 from gapless.cli.verb import LIMITS, Arguments, Parser, Verb
 from gapless.core.errors import DataRefused, UsageError, one_line
 
-# what a wrong value should have been, by the type in the parser's message
+# What a value should be, by the type that the parser's message names.
 EXPECTED = (
     (re.compile(r"<class 'int'>|\bint\b"), "a whole number"),
     (re.compile(r"<class 'float'>|\bfloat\b"), "a number"),
@@ -21,6 +21,7 @@ EXPECTED = (
 
 
 def build_parser(name: str, verb: Verb) -> Parser:
+    """The parser of a verb, with the options that every verb has."""
     from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
     from gapless.cli.help_format import HelpFormatter
@@ -98,7 +99,7 @@ def check_limits(args: Arguments, name: str, prefix: str = "") -> None:
 
 
 def sentence_of(said: str, parser: Parser) -> str:
-    """The parser's message as a sentence for whoever typed the words."""
+    """The parser's message as a sentence for the user, with options as they are typed."""
     said = one_line(ValueError(said), limit=1000)
     if found := re.match(r"unrecognized arguments: (.*)", said):
         return unknown_words(found[1], parser)
@@ -113,7 +114,7 @@ def sentence_of(said: str, parser: Parser) -> str:
 
 
 def unknown_words(text: str, parser: Parser) -> str:
-    """What to say of options and words that nothing takes."""
+    """The sentence on options and words that the verb does not have."""
     words = text.split()
     options = [word for word in words if word.startswith("-")]
     if not options:
@@ -131,7 +132,7 @@ def shown_option(key: str, parser: Parser) -> str:
 
 
 def wrong_value(said: str) -> str:
-    """What was expected, and what came."""
+    """The sentence on a wrong value: what was expected, and the value."""
     value = re.search(r"(?:Got|Given) value: ?(.*)$", said)
     if value is None or not said.startswith(("Expected a", "Does not validate")):
         return without_types(said)

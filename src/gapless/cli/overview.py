@@ -1,6 +1,6 @@
-"""Which verb was meant, and the help that names verbs: all of them, or those of a family (`gapless data --help`).
+"""Finds the verb that was typed, and the help that lists verbs: all of them, or a family (`gapless data --help`).
 
-Nothing here imports a library, so that `gapless --help` answers at once.
+This module imports no library, so that `gapless --help` is fast.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ def family_help(family: str, verbs: Mapping[str, Verb]) -> str:
 
 
 def summaries(verbs: Mapping[str, Verb]) -> str:
+    """A line for each verb: its name and its summary."""
     width = max(map(len, verbs))
     return "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items())
 
@@ -78,14 +79,14 @@ def find_verb(argv: Sequence[str], verbs: Mapping[str, Verb]) -> tuple[str, list
     if family and second is None:
         raise UsageError(f"{first!r} needs a second word: {', '.join(family)} (gapless {first} --help)")
     near = nearest_verb(first, second, family or verbs)
-    said = f"{first} {second}" if family or (near and " " in near and second) else first
+    typed = f"{first} {second}" if family or (near and " " in near and second) else first
     if near:
-        raise UsageError(f"unknown verb {said!r}; did you mean {near!r}? (gapless --help lists all)")
-    raise UsageError(f"unknown verb {said!r}; known: {', '.join(family or verbs)}")
+        raise UsageError(f"unknown verb {typed!r}; did you mean {near!r}? (gapless --help lists all)")
+    raise UsageError(f"unknown verb {typed!r}; known: {', '.join(family or verbs)}")
 
 
 def nearest_verb(first: str, second: str | None, verbs: Mapping[str, Verb]) -> str | None:
-    """The verb most like the first two words, or the first, or the one whose second word is like the first."""
+    """The verb that is most similar to the first two words, or to the first, or whose second word is; None for none."""
     both = f"{first} {second or ''}".strip()
     names = {name: name for name in [*verbs, *(name.split()[0] for name in verbs)]}
     seconds = {name.split()[-1]: name for name in reversed(list(verbs)) if " " in name}

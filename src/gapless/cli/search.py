@@ -79,7 +79,7 @@ def search_arguments(parser: Parser) -> None:
 def search(args: Arguments) -> Outcome:
     from gapless.search.queries import search
 
-    found = search(
+    result = search(
         args.collection,
         args.words,
         image=args.image,
@@ -91,7 +91,7 @@ def search(args: Arguments) -> Outcome:
         exact=True if args.exact else None,
         model=args.model,
     )
-    return Outcome(found.as_json(), hits_to_text(found.hits, terminal_width()), notes=found.notes)
+    return Outcome(result.as_json(), hits_to_text(result.hits, terminal_width()), notes=result.notes)
 
 
 def hits_to_text(hits: Any, width: int) -> str:
@@ -103,8 +103,8 @@ def hits_to_text(hits: Any, width: int) -> str:
     lines = []
     for rank, hit in enumerate(hits, 1):
         labels = ", ".join(value for value in hit.labels.values() if value)
-        said = " ".join(f"[{labels}] {hit.caption or ''}".split())
-        line = f"{rank:>3}  {hit.score:6.3f}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {said}"
+        description = " ".join(f"[{labels}] {hit.caption or ''}".split())
+        line = f"{rank:>3}  {hit.score:6.3f}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {description}"
         lines.append(line if len(line) <= width else line[: width - 3] + "...")
     return "\n".join(lines)
 

@@ -28,7 +28,7 @@ def serve(args: Arguments) -> Outcome:
 
 
 def say_address(address: str, rows: int) -> None:
-    """On stderr, at once: whoever started the service waits for this line."""
+    """Write the address to stderr when the service is ready, for the user or program that waits for it."""
     sys.stderr.write(f"{rows:,} rows at {address} (Ctrl-C ends it)\n")
     sys.stderr.flush()
 

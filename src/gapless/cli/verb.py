@@ -1,4 +1,4 @@
-"""The form of a verb and of what it gives back."""
+"""The types of a verb of the command line and of its outcome, and the limits of numeric options."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ Parser = Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb gives back: the object that `--json` prints, and the text that a person reads."""
+    """The outcome of a verb: `value` is the object that `--json` prints, `text` is printed without `--json`."""
 
     value: dict[str, Any]
     text: str
@@ -25,10 +25,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: its line in the help, what it takes, what it does.
+    """One verb of the command line.
 
-    `late_defaults` gives defaults that depend on other options (a recipe's values on its name); `late_arguments` adds
-    options that the words themselves name (one per modality).
+    Args:
+        summary: its line in the help.
+        add_arguments: adds its options to a parser.
+        run: parsed options to the outcome.
+        late_defaults: defaults that depend on other options, such as the values of a named recipe.
+        late_arguments: adds options that the words on the command line name, such as one per modality.
     """
 
     summary: str
@@ -38,7 +42,7 @@ class Verb:
     late_arguments: Callable[[Parser, Sequence[str]], None] | None = None
 
 
-# What the numbers of every verb can be, by the option's name: the least and the largest; `options` checks them once.
+# The least and the largest value of numeric options of all verbs, by the option's name; `options` checks them.
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_bootstrap", "workers", "ann_above", "num_validation", "num_test"), (0, math.inf)),
     **dict.fromkeys(("noise_std", "learning_rate", "weight_decay"), (0, math.inf)),
@@ -53,8 +57,10 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 def terminal_width() -> int:
+    """Columns of the terminal; 110 when stdout is none."""
     return get_terminal_size((110, 40)).columns
 
 
 def ascii_only() -> bool:
+    """Whether stdout can show only ASCII."""
     return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16")

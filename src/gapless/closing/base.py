@@ -174,18 +174,31 @@ def chooses(method: ClosingMethod[Any]) -> bool:
 
 
 def method_of(name: str | None, settings: ClosingSettings | None) -> ClosingMethod[Any]:
-    """The named method; without a name that of the settings, and without either the default.
+    """The named method; without a name that of the settings, and without either, or with those of all, the default.
 
     Raises:
         UsageError: no such method; settings of several methods or of none, and no name.
     """
-    if name is not None or settings is None:
+    if name is not None or settings is None or type(settings) is ClosingSettings:
         return closing_method(name or DEFAULT_METHOD)
     owners = [method for method in CLOSING_METHODS.values() if method.settings is type(settings)]
     if len(owners) != 1:
         names = ", ".join(method.name for method in owners) or "no method"
         raise UsageError(f"{type(settings).__name__} are the settings of {names}; name the method")
     return owners[0]
+
+
+def one_dim(pairs: ClosingPairs, method: str) -> int:
+    """The dim of all modalities, for a method that keeps it.
+
+    Raises:
+        UsageError: dims that differ.
+    """
+    if len(set(pairs.sizes.values())) > 1:
+        raise UsageError(
+            f"{method} keeps the dims, and they differ ({pairs.listed_sizes}); use --method procrustes or adapter"
+        )
+    return pairs.sizes[pairs.anchor]
 
 
 def check_varied(pairs: ClosingPairs) -> None:

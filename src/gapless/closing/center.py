@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, one_dim
 from gapless.closing.layers import AffineMap, affine_model
-from gapless.core.errors import UsageError
 
 
 class Center:
@@ -20,10 +19,7 @@ class Center:
     settings = ClosingSettings
 
     def fit(self, pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path) -> FittedMethod:
-        if len(set(pairs.sizes.values())) > 1:
-            raise UsageError(
-                f"center keeps the dims, and they differ ({pairs.listed_sizes}); use --method procrustes or adapter"
-            )
+        one_dim(pairs, self.name)
         return FittedMethod(affine_model(pairs, fit_center(pairs.training)))
 
 

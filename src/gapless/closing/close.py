@@ -9,7 +9,7 @@ made them is given, its encoders with their heads continued.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gapless.closing.base import (
 from gapless.closing.fitting import fit_method
 from gapless.closing.frozen import continued, frozen_model
 from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
-from gapless.closing.trained_heads import TrainedHeads, adapter_settings
+from gapless.closing.trained_heads import usual_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import check_new_directory, new_directory, write_json
@@ -199,7 +199,7 @@ def _remove_notes(work: Path) -> None:
 
 
 def settings_for(method: ClosingMethod[Any], settings: ClosingSettings | None) -> ClosingSettings:
-    """The settings, or the defaults of the method.
+    """The settings, or the defaults of the method; plain `ClosingSettings` stand for the defaults with those changed.
 
     Raises:
         ValueError: settings of another method; a method whose settings are no dataclass with those of all methods.
@@ -208,7 +208,9 @@ def settings_for(method: ClosingMethod[Any], settings: ClosingSettings | None) -
     if not (is_dataclass(expected) and issubclass(expected, ClosingSettings)):
         raise ValueError(f"the settings of the closing method {method.name!r} must be a dataclass of ClosingSettings")
     if settings is None:
-        return adapter_settings() if method.name == TrainedHeads.name else expected()
+        return usual_settings(method)
+    if type(settings) is ClosingSettings:
+        return replace(usual_settings(method), **{one.name: getattr(settings, one.name) for one in fields(settings)})
     if not isinstance(settings, expected):
         raise ValueError(f"{method.name} takes {expected.__name__}, got {type(settings).__name__}")
     return settings

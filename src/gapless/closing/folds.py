@@ -15,6 +15,7 @@ from gapless.core.geometry import unit_norm
 from gapless.metrics.retrieval import expected_reciprocal_rank
 from gapless.metrics.similarity import RankCounts
 
+NUM_FOLDS = 5
 MAX_SCORED_ROWS = 1000  # of a fold; the cost is the square of the rows
 
 
@@ -26,7 +27,7 @@ class Fold:
     held: np.ndarray
 
 
-def group_folds(groups: np.ndarray, num_folds: int = 5, seed: int = 0) -> list[Fold]:
+def group_folds(groups: np.ndarray, num_folds: int = NUM_FOLDS, seed: int = 0) -> list[Fold]:
     """Folds of about equal size that keep groups whole; every row is held out exactly once.
 
     Args:
@@ -82,9 +83,10 @@ def reciprocal_ranks(scores: Tensor, positives: Tensor) -> Tensor:
     """
     is_positive = positives[:, None] == positives[None, :]
     best = scores.masked_fill(~is_positive, -torch.inf).amax(dim=1, keepdim=True)
-    others = scores.masked_fill(is_positive, -torch.inf)
-    counts = RankCounts((others > best).sum(dim=1).to(scores.dtype), (others == best).sum(dim=1).to(scores.dtype))
-    return expected_reciprocal_rank(counts)
+    is_tied = scores == best
+    ties = is_tied.sum(dim=1) - (is_tied & is_positive).sum(dim=1)
+    above = (scores > best).sum(dim=1)  # no positive is above the best one
+    return expected_reciprocal_rank(RankCounts(above.to(scores.dtype), ties.to(scores.dtype)))
 
 
 def mean_reciprocal_rank(first: Tensor, second: Tensor, positives: Tensor) -> float:

@@ -7,7 +7,8 @@ from torch import nn
 
 from gapless.core.errors import GaplessError
 from gapless.models.aligner import GaplessConfig, GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
 
 
 def frozen_model(info: Mapping[str, Any]) -> tuple[GaplessModel | None, str]:

@@ -117,6 +117,7 @@ class Judge:
     Args:
         folds: of `folds_of`.
         seconds: for all candidates together, those of an earlier call of the same work included; None for no limit.
+            The first candidate that can be fitted is judged whatever it takes, so that there is one to choose.
         work: directory of notes, one file a candidate and fold; None notes nothing.
     """
 
@@ -130,25 +131,26 @@ class Judge:
         """Every candidate, the embeddings as they are first (where the dims are one); a line on each to the log."""
         judged = []
         if len(set(self.folds[0].pairs.sizes.values())) == 1:
-            judged.append(replace(self._judged(AS_THEY_ARE, None), is_reference=True))
+            judged.append(replace(self._judged(AS_THEY_ARE, None, None), is_reference=True))
         total = (len(candidates) + len(judged)) * len(self.folds)
         with tqdm(desc="judging", unit="fit", total=total, disable=None, mininterval=0.5) as progress:
             progress.update(len(judged) * len(self.folds))
             for candidate in candidates:
                 progress.set_postfix_str(candidate.name)
-                one = self._judged(candidate.name, candidate)
+                has_any = any(one.figures and not one.is_reference for one in judged)
+                one = self._judged(candidate.name, candidate, self.seconds if has_any else None)
                 judged.append(one)
                 logger.info(f"{one.name}: {one.reason or f'{len(self.folds)} folds in {one.seconds:.1f} s'}")
                 progress.update(len(self.folds))
         return judged
 
-    def _judged(self, name: str, candidate: Candidate | None) -> Judged:
+    def _judged(self, name: str, candidate: Candidate | None, seconds_allowed: float | None) -> Judged:
         parts: list[dict[str, np.ndarray]] = []
         seconds = 0.0
         try:
             for fold in self.folds:
                 expected = seconds / len(parts) * (len(self.folds) - len(parts)) if parts else 0.0
-                if self.seconds is not None and self.spent + expected > self.seconds:
+                if seconds_allowed is not None and self.spent + expected > seconds_allowed:
                     return Judged(name, {}, seconds, self._late(seconds, len(parts)))
                 figures, took = self._part(name, candidate, fold)
                 parts.append(figures)

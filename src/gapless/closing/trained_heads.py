@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from gapless.closing.base import (
     CLOSING_METHODS,
+    ClosingMethod,
     ClosingPairs,
     ClosingSettings,
     FittedMethod,
@@ -91,6 +92,12 @@ def adapter_settings(loss: str = "gapless") -> AdapterSettings:
     method = METHODS[loss]
     settings = AdapterSettings(loss=method.settings if method.frozen_settings is None else method.frozen_settings)
     return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
+
+
+def usual_settings(method: ClosingMethod[Any]) -> ClosingSettings:
+    """The settings of a method where nothing is given: `adapter_settings()`, or the defaults of its type."""
+    settings: ClosingSettings = adapter_settings() if method.name == TrainedHeads.name else method.settings()
+    return settings
 
 
 def loss_name(settings: AdapterSettings) -> str | None:

@@ -44,7 +44,7 @@ def entries_below(directory: Path) -> list[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file whole or not at all (temporary file, fsync, rename, directory fsync)."""
+    """Replace a file completely or not at all (temporary file, fsync, rename, directory fsync)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-            os.chmod(name, 0o666 & ~current_umask())
+            os.chmod(name, 0o666 & ~_current_umask())
             os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -60,13 +60,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_path(path.parent)
 
 
-def current_umask() -> int:
+def _current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def write_text(path: Path, text: str) -> None:
+    """Replace a file by a text in UTF-8, completely or not at all."""
     write_bytes(path, text.encode())
 
 
@@ -99,10 +100,12 @@ def json_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace a file by a value as strict JSON, completely or not at all."""
     write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises UsageError: no such file. DataRefused: not valid JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -129,7 +132,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text()
-        check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
+        _check_size_of_yaml(yaml.compose(text, Loader=yaml.SafeLoader))
         value = {} if (loaded := yaml.safe_load(text)) is None else loaded
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataRefused(f"{path} is not valid YAML ({one_line(error)})") from None
@@ -138,7 +141,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_size_of_yaml(root: Any) -> None:
+def _check_size_of_yaml(root: Any) -> None:
     """Refuse (ValueError) more than a million values, counted as if every alias were written out."""
     sizes: dict[int, float] = {}
 
@@ -189,7 +192,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             # Flushing thousands of images one by one takes many seconds; in parallel the disk commits them together.
             with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
                 list(pool.map(sync_path, [partial, *entries_below(partial)]))
-            partial.chmod(0o777 & ~current_umask())
+            partial.chmod(0o777 & ~_current_umask())
             if path.exists():
                 path.rmdir()
             partial.rename(path)
@@ -234,5 +237,6 @@ def remove_leftovers(directory: Path, name: str | None = None) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

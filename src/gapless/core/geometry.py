@@ -116,7 +116,8 @@ def log_mean_gaussian_kernel(points: Embeddings, positives: Positives | None = N
         block_size: rows per block; without a gradient, memory is one block of `block_size * pair` numbers.
 
     Raises:
-        ValueError: when no pair of rows is left (with positives on an accelerator: NaN, as looking would make it wait).
+        ValueError: no pair of rows is left. On an accelerator, where reading positives would make the host wait, the
+            value is NaN instead.
 
     >>> log_mean_gaussian_kernel(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     tensor(-8.)
@@ -149,7 +150,7 @@ def num_pairs_apart(positives: Positives) -> Tensor:
 
 
 def can_read_values(*tensors: Tensor) -> bool:
-    """Reading a value makes the host wait for an accelerator, breaks a compiled graph, and is an error under `vmap`."""
+    """Whether values may be read: reading waits for an accelerator, breaks a compiled graph, and fails in `vmap`."""
     on_cpu = all(x.device.type == "cpu" for x in tensors)
     return on_cpu and not torch.compiler.is_compiling() and not is_transformed(*tensors)
 

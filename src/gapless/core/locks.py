@@ -24,13 +24,13 @@ def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None =
         named: how the error message calls the output; by default the directory.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process has the lock.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory / lock_file
     with lock.open("a") as stream, not_inherited(stream):
         try:
-            with suppress_missing_locks():
+            with _suppress_missing_locks():
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(stream.fileno()), lock.stat())
         except (BlockingIOError, FileNotFoundError):
@@ -46,13 +46,13 @@ def only_writer(directory: Path, lock_file: str = LOCK_FILE, named: str | None =
                 directory.rmdir()
 
 
-_held: set[IO[str]] = set()  # lock files of this process
+_lock_files: set[IO[str]] = set()  # open ones of this process
 
 
 def _close_inherited() -> None:
-    for stream in _held:
+    for stream in _lock_files:
         stream.close()
-    _held.clear()
+    _lock_files.clear()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
@@ -61,15 +61,16 @@ os.register_at_fork(after_in_child=_close_inherited)
 @contextmanager
 def not_inherited(stream: IO[str]) -> Iterator[None]:
     """Close a lock file in forked processes: a data-loading worker would keep the lock after its parent ended."""
-    _held.add(stream)
+    _lock_files.add(stream)
     try:
         yield
     finally:
-        _held.discard(stream)
+        _lock_files.discard(stream)
 
 
 @contextmanager
-def suppress_missing_locks() -> Iterator[None]:
+def _suppress_missing_locks() -> Iterator[None]:
+    """Ignore the errors of a file system without locks."""
     try:
         yield
     except OSError as error:

@@ -18,6 +18,7 @@ R = TypeVar("R")
 
 
 def available_cores() -> int:
+    """How many cores this process may use."""
     import joblib
 
     return int(joblib.cpu_count())

@@ -1,4 +1,4 @@
-"""What the public functions of gapless return: frozen dataclasses that say of themselves what `--json` prints."""
+"""The base of the results that public functions return: frozen dataclasses with the object that `--json` prints."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Any
 class Result:
     """The base of every result; a subclass is a frozen dataclass whose fields are the keys of the JSON object.
 
-    A field of the name `notes` holds sentences for the reader. They are no part of the object: the command line prints
-    them on stderr.
+    A field named `notes` holds sentences for the user. They are not in the object; the command line prints them on
+    stderr.
     """
 
     def as_json(self) -> dict[str, Any]:

@@ -85,6 +85,19 @@ def text_of(value: Any) -> str:
     return _scalar_text(value)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates: halves of surrogate pairs, from broken encodings, which UTF-8 cannot hold.
+
+    >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def name_of(value: Any) -> str:
     """The name of a group, a class or a row as text: `text_of`, and the text "1000.0" becomes "1000".
 

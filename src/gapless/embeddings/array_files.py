@@ -16,11 +16,10 @@ from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.core.values import cells_of
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
+# Members of an archive that inflate to more than both limits are refused: bytes, and times their compressed size.
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 100
-
-
-# exceptions that the readers of these formats raise on damaged or malicious files
+# The exceptions that the readers of these formats raise on damaged or malicious files.
 DAMAGE = (
     *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError),
     *(zipfile.BadZipFile, SafetensorError, pa.ArrowException),
@@ -76,7 +75,11 @@ def _native(matrix: np.ndarray) -> np.ndarray:
 
 
 def read_matrix(path: Path, modality: str) -> ArrayFile:
-    """One modality's matrix: the only one of the file, or the one of its name."""
+    """The [row, dim] matrix of a modality, the only one of the file or the one of that name, with all columns.
+
+    Raises:
+        UsageError, DataRefused: as `read_array_file`; DataRefused also for several matrices of other names.
+    """
     array_file = read_array_file(path)
     if len(array_file.matrices) == 1:
         return ArrayFile({modality: next(iter(array_file.matrices.values()))}, array_file.columns)
@@ -110,7 +113,7 @@ def _read_npy(path: Path) -> ArrayFile:
 
 def _read_npz(path: Path) -> ArrayFile:
     arrays = {}
-    refuse_bombs(path)
+    _refuse_bombs(path)
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
             try:
@@ -125,7 +128,7 @@ def _read_npz(path: Path) -> ArrayFile:
     return _sorted_out(path, arrays)
 
 
-def refuse_bombs(path: Path) -> None:
+def _refuse_bombs(path: Path) -> None:
     """Raise DataRefused for a member that inflates a hundredfold: floating-point numbers do not compress that much."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():

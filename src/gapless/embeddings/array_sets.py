@@ -98,6 +98,7 @@ def _column_of(rows: EmbeddingSet, name: str) -> list[Any] | None:
 
 
 def set_of_file(path: Path) -> EmbeddingSet:
+    """The embeddings of one array file. Raises DataRefused for a file without a [row, dim] matrix."""
     array_file = read_array_file(path)
     if not array_file.matrices:
         raise DataRefused(f"{path} holds no [row, dim] matrix")
@@ -105,7 +106,11 @@ def set_of_file(path: Path) -> EmbeddingSet:
 
 
 def set_of(array_file: ArrayFile, path: Path) -> EmbeddingSet:
-    """Columns by their names: id, group, split, caption; all others are labels."""
+    """The matrices and columns of a file as embeddings; columns that are not id, group, split, ... are labels.
+
+    Raises:
+        DataRefused: row counts that differ, or two columns of one meaning.
+    """
     counts = {name: len(matrix) for name, matrix in array_file.matrices.items()}
     counts |= {name: len(values) for name, values in array_file.columns.items()}
     if len(set(counts.values())) > 1:

@@ -150,6 +150,7 @@ def _agree(first: Any, second: Any) -> bool:
 
 
 def check_same_ids(first: list[str], second: list[str]) -> None:
+    """Raise DataRefused unless both have the same ids in the same order."""
     if first == second:
         return
     only_first, only_second = sorted(set(first) - set(second)), sorted(set(second) - set(first))

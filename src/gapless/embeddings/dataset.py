@@ -41,7 +41,7 @@ class VectorPairs(Dataset[Any]):
         """The collated batch of these `row` or `(epoch, row)` keys."""
         rows = self.rows[[key[1] if isinstance(key, tuple) else key for key in keys]]
         batch: dict[str, Any] = {
-            "batch": {name: {"values": as_tensor(matrix[rows])} for name, matrix in self.embeddings.items()},
+            "batch": {name: {"values": _as_tensor(matrix[rows])} for name, matrix in self.embeddings.items()},
             "ids": [self.ids[row] for row in rows],
         }
         if self.positives is not None:
@@ -49,5 +49,5 @@ class VectorPairs(Dataset[Any]):
         return batch
 
 
-def as_tensor(values: np.ndarray) -> Tensor:
+def _as_tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

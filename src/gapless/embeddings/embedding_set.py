@@ -21,8 +21,8 @@ class EmbeddingSet:
         embeddings: modality -> [pair, dim] array or memory map, in the precision it was stored in.
         groups: names of groups (article, patient), which splits keep whole, or None.
         labels: name -> one value per row; "" or None where missing.
-        splits: or None.
-        captions: the caption that was embedded, or None.
+        splits: one name per row, "" where missing, or None.
+        captions: the caption of each row that was embedded, "" where missing, or None.
         positives: the item that each row shows, such as its image where an image has several captions; "" where
             missing; or None. Rows of one item are positives of each other.
         info: facts on the model and the data (fingerprints, source).
@@ -48,6 +48,7 @@ class EmbeddingSet:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """The names of the matrices."""
         return tuple(self.embeddings)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "EmbeddingSet":
@@ -111,4 +112,5 @@ def refuse_rows(name: str, what: str, bad: np.ndarray, ids: Sequence[Any]) -> No
 
 
 def listed_names(names: Sequence[Any]) -> str:
+    """The first ten names as text."""
     return ", ".join(map(str, names[:10]))

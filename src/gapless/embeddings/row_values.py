@@ -1,21 +1,16 @@
 """Reads files of one value per row: `--groups patients.txt`, `--labels classes.npy`."""
 
-import codecs
 import re
 from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.embeddings.array_files import SUFFIXES, read_columns
+from gapless.tables.text_files import open_text
 
 LINE_END = re.compile(r"\r\n|\n|\r")  # the line ends of editors; U+2028, NEL and form feeds are part of a value
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".json", ".jsonl")
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 
 
 def read_row_values(path: Path, what: str, num_rows: int) -> list[Any]:
@@ -25,8 +20,8 @@ def read_row_values(path: Path, what: str, num_rows: int) -> list[Any]:
         what: "groups", "labels" or "positives", for messages and as the name of an array among several.
 
     Raises:
-        UsageError: no such file, a table.
-        DataRefused: another number of values than rows, text that is not UTF-8, an array of another shape.
+        UsageError: no such file, a table, a file of another kind (a workbook, a zip archive, ...).
+        DataRefused: another number of values than rows, text that cannot be decoded, an array of another shape.
     """
     if path.suffix.lower() in SUFFIXES:
         values = _array_values(path, what)
@@ -59,7 +54,7 @@ def _array_values(path: Path, what: str) -> list[Any]:
 
 def _lines(path: Path, num_rows: int) -> list[str]:
     """Lines without their ends; empty lines after the last row are left out."""
-    lines = LINE_END.split(decoded(path))
+    lines = LINE_END.split(_text(path))
     if lines[-1] == "":
         lines.pop()
     while len(lines) > num_rows and not lines[-1].strip():
@@ -67,29 +62,20 @@ def _lines(path: Path, num_rows: int) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def decoded(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+def _text(path: Path) -> str:
+    """The text of a file in UTF-8, or in the encoding that its byte order mark says.
 
     Raises:
-        DataRefused: another encoding, or a compressed file, each by its name.
+        DataRefused: bytes that are not of the encoding, or NUL bytes.
     """
-    content = path.read_bytes()
-    mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
-    if mark is not None:
-        raise DataRefused(f"{path} is {mark} text; save it as UTF-8")
-    if content.startswith(b"\x1f\x8b"):
-        raise DataRefused(f"{path} is compressed with gzip; unpack it first (gunzip)")
-    if content.startswith(b"PK\x03\x04"):
-        raise DataRefused(f"{path} is a zip archive or a spreadsheet; save a text file of one value per line")
-    if b"\0" in content:
+    with open_text(path) as stream:
+        text = stream.read()
+    if not is_unicode(text):
+        place = next(number for number, character in enumerate(text) if not is_unicode(character))
         raise DataRefused(
-            f"{path} holds NUL bytes: it is UTF-16 without a byte order mark, or no text; save it as UTF-8"
+            f"{path} is not UTF-8 text, but probably Windows-1252 or Latin-1 (byte 0x{ord(text[place]) - 0xDC00:02x} "
+            f"in line {text.count(chr(10), 0, place) + 1}); save it as UTF-8"
         )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataRefused(
-            f"{path} is not UTF-8 text, but probably Windows-1252 or Latin-1 (byte 0x{content[error.start]:02x} "
-            f"in line {line}); save it as UTF-8"
-        ) from None
+    if "\0" in text:
+        raise DataRefused(f"{path} holds NUL bytes, so that it is no text; save it as UTF-8")
+    return text

@@ -1,12 +1,13 @@
-"""What a user gives as embeddings: directories and files, one plain array per modality, or rows that are in memory."""
+"""Reads embeddings from any source: directories and files, one plain array per modality, or rows in memory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gapless.core.errors import UsageError
+from gapless.core.plan import PLAN
 from gapless.embeddings.array_sets import read_arrays
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.embeddings.store import PLAN_FILE, read_embeddings
+from gapless.embeddings.store import read_embeddings
 
 PathName = str | Path
 EmbeddingsSource = PathName | Sequence[PathName] | Mapping[str, PathName] | EmbeddingSet
@@ -27,7 +28,7 @@ def read_rows(
         labels, groups, positives: files of one value per row, `positives` also the name of a column; see `with_files`.
 
     Raises:
-        UsageError: nothing there, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
+        UsageError: no such file, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
     """
     beside = {"labels": labels, "groups": groups, "positives": positives}
     if isinstance(source, EmbeddingSet):
@@ -41,4 +42,4 @@ def read_rows(
 
 def is_embeddings_directory(path: PathName) -> bool:
     """Whether `gapless embed` began this directory, whether or not it has finished it."""
-    return (Path(path) / PLAN_FILE).exists()
+    return (Path(path) / PLAN).exists()

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.core.plan import PLAN, check_same
 from gapless.embeddings.array_files import DAMAGE, ArrayFile
 from gapless.embeddings.array_sets import set_of, set_of_file, with_files
 from gapless.embeddings.combined import end_to_end, join
@@ -32,7 +33,6 @@ from gapless.embeddings.embedding_set import EmbeddingSet, check_rows, refuse_ro
 
 FORMAT = "gapless-embeddings"
 VERSION = 1
-PLAN_FILE = "plan.json"
 INDEX_FILE = "embeddings.json"
 SHARD_SIZE = 8192
 DTYPES = ("float16", "float32")
@@ -40,13 +40,19 @@ DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class Shard:
-    """A range of rows that is written, or redone, as a whole."""
+    """A range of rows that is written together, and written again after an interruption.
+
+    Args:
+        index: its number, from 0.
+        start, stop: the first row, and the row after the last.
+    """
 
     index: int
     start: int
     stop: int
 
     def file(self, directory: Path, suffix: str) -> Path:
+        """The path of one of its files: safetensors, parquet or json."""
         return directory / f"shard-{self.index:05d}.{suffix}"
 
 
@@ -56,12 +62,14 @@ class EmbeddingsWriter:
     Args:
         path: the directory; one that holds the same plan is continued.
         num_rows: rows in all.
-        info: facts that must be equal to continue a run: fingerprints of model and data, the source.
+        info: facts that must be equal to continue a run, as JSON holds them: fingerprints of model and data. A
+            `source` beside a fingerprint may be spelt in another way.
         dtype: float32, or float16 for half the disk.
         shard_size: rows of a shard.
 
     Raises:
         UsageError: the directory holds something else, or embeddings of another model, data or precision.
+        DataRefused: the plan in the directory is damaged.
     """
 
     def __init__(
@@ -94,22 +102,15 @@ class EmbeddingsWriter:
         if not path.exists():
             path.mkdir(parents=True, exist_ok=True)
         # Processes that start together all write the same plan, so a half-written plan does not occupy the directory.
-        is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN_FILE}") for entry in path.iterdir())
-        if (path / PLAN_FILE).exists():
-            self._check_same(files.read_json(path / PLAN_FILE), plan)
+        is_free = path.is_dir() and all(entry.name.startswith(f".{PLAN}") for entry in path.iterdir())
+        if (path / PLAN).exists():
+            started = files.read_object(path / PLAN)
+            check_same(started, plan, f"{path} holds other embeddings", "choose another --out")
         else:
             if not is_free:
                 files.check_new_directory(path)
-            files.write_json(path / PLAN_FILE, plan)
+            files.write_json(path / PLAN, plan)
         self.plan = plan
-
-    def _check_same(self, existing_plan: Any, plan: dict[str, Any]) -> None:
-        for key, value in plan.items():
-            existing = existing_plan.get(key) if isinstance(existing_plan, dict) else None
-            if existing != value:
-                raise UsageError(
-                    f"{self.path} holds other embeddings ({key} is {existing!r}, not {value!r}); choose another --out"
-                )
 
     def pending(self, part: int = 0, num_parts: int = 1) -> list[Shard]:
         """Shards not yet written; of `num_parts` processes, number `part` takes every num_parts-th."""
@@ -120,7 +121,7 @@ class EmbeddingsWriter:
         ]
 
     def write(self, shard: Shard, embeddings: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Any]]) -> None:
-        """Write one shard: matrices, columns, and last the checksums; a shard without checksums is written again.
+        """Write one shard: matrices, columns, and last the checksums, without which a shard is written again.
 
         Args:
             embeddings: modality -> [row, dim] finite floats.
@@ -128,6 +129,7 @@ class EmbeddingsWriter:
 
         Raises:
             DataRefused: NaN or infinite values, or values beyond the range of the stored precision.
+            ValueError: another number of rows than the shard has, or no ids.
         """
         count = shard.stop - shard.start
         lengths = {name: len(values) for name, values in {**embeddings, **rows}.items()}
@@ -152,7 +154,7 @@ class EmbeddingsWriter:
         files.write_json(shard.file(self.path, "json"), summary)
 
     def finish(self) -> bool:
-        """Write the index when every shard is there; False while some are missing (other processes write them)."""
+        """Write the index when all shards are written; False while other processes have not written theirs."""
         if self.pending():
             return False
         shards = [files.read_json(shard.file(self.path, "json")) for shard in self.shards]
@@ -171,10 +173,11 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
     A column that only one set has is used; `notes` names columns that are not used.
 
     Args:
+        paths: directories that `EmbeddingsWriter` wrote, or files.
         beside: `labels`, `groups`, `positives` of `with_files`.
 
     Raises:
-        UsageError: nothing there, an unfinished directory, sets that overlap in some modalities only.
+        UsageError: no such path, an unfinished directory, sets that overlap in some modalities only.
         DataRefused: damage, ids that repeat or do not match, groups that are missing or disagree, row counts that
             differ, rows of NaN or zeros.
     """
@@ -191,9 +194,9 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
 
 def _read_directory(path: Path) -> EmbeddingSet:
     if not (path / INDEX_FILE).is_file():
-        if not (path / PLAN_FILE).is_file():
+        if not (path / PLAN).is_file():
             raise UsageError(f"{path} is no embeddings directory ({INDEX_FILE} is missing); 'gapless embed' writes one")
-        plan = files.read_object(path / PLAN_FILE)
+        plan = files.read_object(path / PLAN)
         num_shards = -(-plan["num_rows"] // plan["shard_size"])
         done = len(list(path.glob("shard-*.json")))
         raise UsageError(f"{path} is unfinished ({done} of {num_shards} shards); run the same 'gapless embed' again")
@@ -201,7 +204,7 @@ def _read_directory(path: Path) -> EmbeddingSet:
     if index.get("format") != FORMAT or index.get("version") != VERSION:
         raise UsageError(f"{path} is no embeddings directory that this gapless reads ({index.get('version')!r})")
     try:
-        check_index(path, index)
+        _check_index(path, index)
         return _read_shards(path, index)
     except DAMAGE as error:
         if isinstance(error, DataRefused):
@@ -209,7 +212,7 @@ def _read_directory(path: Path) -> EmbeddingSet:
         raise DataRefused(f"{path} is damaged ({one_line(error)}); embed again") from None
 
 
-def check_index(path: Path, index: Mapping[str, Any]) -> None:
+def _check_index(path: Path, index: Mapping[str, Any]) -> None:
     """Raise DataRefused for an index that does not fit its shards, before memory is allocated for it."""
     dims, shards = index["dims"], index["shards"]
     counts = [index["num_rows"], *dims.values(), *(summary["rows"] for summary in shards)]

@@ -46,7 +46,7 @@ def deep_rawmode(image: Image.Image, content: bytes) -> str | None:
 
 def read_deep(content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint16]:
     """The samples of a file for which `deep_rawmode` gives a mode, [height, width, channel]."""
-    high = _opened(content, formats)
+    high = _opened(content, formats)  # decoded, it holds the high bytes
     rawmode = deep_rawmode(high, content)
     if rawmode == "jpeg2k":
         return _jpeg_2000(content, len(high.getbands()))

@@ -26,8 +26,8 @@ _SYNTAXES = {
     "1.2.840.10008.1.2.4.203": ("High-Throughput JPEG 2000", _EXTRA),
     "1.2.840.10008.1.2.5": ("RLE", _EXTRA),
 }
-# Decoders of pydicom in the order in which they are tried: fixed, so that a codec installed for one syntax does not
-# change the pixels of another. Pillow comes first for the JPEG that it was always read with.
+# pydicom's decoders in the order in which they are tried. The order is fixed, so that a codec installed for one syntax
+# does not change the pixels of another. Pillow is first for JPEG, as in earlier versions.
 _ORDER = ("pyjpegls", "pylibjpeg", "gdcm", "pillow", "pydicom")
 _ORDER_OF_JPEG = ("pillow", "pylibjpeg", "gdcm")
 

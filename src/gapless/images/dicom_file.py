@@ -55,6 +55,7 @@ def _begins_with_an_element(content: bytes) -> bool:
 
 
 def import_pydicom() -> Any:
+    """The module `pydicom`. Raises UsageError where it is not installed."""
     try:
         import pydicom
         import pydicom.pixels

@@ -125,8 +125,8 @@ def _entries(value: Any, count: int, bits: int | None, is_little: bool) -> NDArr
         is_packed = count <= len(value) < 2 * count and (bits is None or bits <= 8 or len(value) <= count + 1)
         odd = value[len(words) * 2 :]
     else:
-        given = [value] if not isinstance(value, Iterable) or isinstance(value, str) else value
-        words = np.array([int(entry) % _WORD for entry in given if isinstance(entry, int)], np.uint16)
+        listed_values = [value] if not isinstance(value, Iterable) or isinstance(value, str) else value
+        words = np.array([int(entry) % _WORD for entry in listed_values if isinstance(entry, int)], np.uint16)
         is_packed = len(words) == (count + 1) // 2 and count > 1 and (bits is None or bits <= 8)
         odd = b""
     if is_packed:

@@ -28,6 +28,7 @@ class ImageHashes(NamedTuple):
 
     @property
     def usable(self) -> NDArray[np.bool_]:
+        """[image] which hashes can be compared: neither plain nor unreadable."""
         return ~(self.plain | self.unreadable)
 
 

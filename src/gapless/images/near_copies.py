@@ -118,7 +118,7 @@ def _cluster(hashes: Words, seed: NDArray[np.uint64], max_bits: int) -> NDArray[
     """Which rows are in the cluster of the seed: rows near to it, rows near to those, and so on.
 
     A row can only be near to one of the newest members when its distance from the seed is within `max_bits` of theirs
-    (the triangle inequality), so that of a tight cluster hardly anything else is ever compared.
+    (the triangle inequality), so that for a tight cluster few other rows are compared.
     """
     from_seed = np.bitwise_count(hashes ^ seed).sum(axis=1, dtype=np.int64)
     inside: NDArray[np.bool_] = from_seed <= max_bits

@@ -11,7 +11,7 @@ QUALITY = 70
 
 
 def thumbnail(source: str | Path | bytes, side: int = THUMBNAIL_SIDE) -> bytes | None:
-    """A JPEG whose longer side is at most `side`; None for an image that is gone or cannot be read.
+    """A JPEG whose longer side is at most `side` pixels; None for an image that is missing or cannot be read.
 
     The JPEG has no metadata: nothing of the source's header, EXIF or file name.
     """

@@ -21,13 +21,17 @@ from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 from gapless.modalities.vector import VectorInput
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of
+from gapless.models.fingerprint import fingerprint_of
 
 
 class Collator:
-    """Samples to the model's keyword arguments; the ids travel along for messages.
+    """Collates samples into the keyword arguments of a model, and `ids`, which messages name.
 
-    A batch that comes collated, as from `VectorPairs`, passes through.
+    Args:
+        preprocessors: modality -> what collates its prepared inputs.
+        mask_duplicates: also give `positives`, [pair] integers that are equal where the captions are the same.
+
+    A batch that is collated already, as `VectorPairs` gives it, is returned as it is.
     """
 
     def __init__(self, preprocessors: Mapping[str, Modality[Any]], mask_duplicates: bool = False) -> None:
@@ -49,11 +53,12 @@ class Collator:
 
 
 def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
+    """Modality -> what prepares and collates the model's inputs."""
     return {name: model.preprocessor(name) for name in model.modalities}
 
 
 def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
-    """Refuse a manifest that lacks a modality of the model."""
+    """Raise UsageError for a manifest that lacks a modality of the model."""
     missing = [name for name in model.modalities if name not in manifest.modalities]
     if missing:
         raise UsageError(
@@ -62,15 +67,19 @@ def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
 
 
 def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
-    """The rows as they are: first caption, no augmentation."""
+    """The rows of a manifest for evaluation: the first caption of each, no augmentation.
+
+    Raises:
+        UsageError: the manifest lacks a modality of the model.
+    """
     check_modalities(model, manifest)
     return PairDataset(manifest, preprocessors_of(model))
 
 
-def on_device(inputs: Any, device: torch.device) -> Any:
-    """Collated inputs with every tensor on a device, however deep it is in dictionaries."""
+def _on_device(inputs: Any, device: torch.device) -> Any:
+    """The inputs with every tensor moved to a device, in nested dictionaries too."""
     if isinstance(inputs, dict):
-        return {name: on_device(value, device) for name, value in inputs.items()}
+        return {name: _on_device(value, device) for name, value in inputs.items()}
     return inputs.to(device) if isinstance(inputs, Tensor) else inputs
 
 
@@ -84,20 +93,22 @@ def model_batches(
     progress: str | None = None,
     batches: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The loop over the rows of a dataset that every part without gradients shares: collated inputs, batch by batch.
+    """The collated inputs of a dataset, batch by batch; all inference uses this loop.
 
-    They are on the model's device and in the dataset's order. The model is in evaluation mode meanwhile, and in the
-    mode that it was in afterwards.
+    The inputs are on the model's device, in the order of the dataset. The model is in evaluation mode during the loop
+    and in its earlier mode after it.
 
     Args:
         collate: samples to the inputs of a batch.
+        batch_size: rows of a batch.
+        num_workers: processes that prepare inputs; 0 prepares them in this one.
         progress: a label for the progress bar on stderr; None shows none.
         batches: the rows of each batch; by default all rows, `batch_size` at a time.
     """
-    how: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
+    batching: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
     loader = DataLoader(
         dataset,
-        **how,
+        **batching,
         num_workers=num_workers,
         collate_fn=collate,
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
@@ -106,7 +117,7 @@ def model_batches(
     model.train(False)
     try:
         for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
-            yield on_device(inputs, model.device)
+            yield _on_device(inputs, model.device)
     finally:
         model.train(was_training)
 
@@ -120,7 +131,7 @@ def prepared_batches(
 
 
 @torch.no_grad()
-def embedding_batches(
+def _embedding_batches(
     model: GaplessModel, dataset: Dataset[Any], modalities: Sequence[str] | None = None, **options: Any
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; options as in `model_batches`.
@@ -135,19 +146,26 @@ def embedding_batches(
 
 
 def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
-    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `embedding_batches`."""
-    parts = [embeddings for _, embeddings in embedding_batches(model, dataset, **options)]
+    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `_embedding_batches`."""
+    parts = [embeddings for _, embeddings in _embedding_batches(model, dataset, **options)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What `write_embeddings` reads: inputs, the columns that go along, and what is known of the data."""
+    """What `write_embeddings` reads.
+
+    Args:
+        dataset: the rows, for `model_batches`.
+        columns: name -> one value per row, stored beside the embeddings; `id` is among them.
+        data: facts on the data: source, fingerprint.
+        notes: sentences on columns that are not used.
+    """
 
     dataset: Dataset[Any]
     columns: Mapping[str, Sequence[Any]]
     data: Mapping[str, Any]
-    notes: Sequence[str] = ()  # sentences on what was found and is not used
+    notes: Sequence[str] = ()
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
@@ -160,7 +178,7 @@ class Source:
 
     @classmethod
     def of_embeddings(cls, model: GaplessModel, embeddings: EmbeddingSet) -> "Source":
-        """Rows that are vectors already.
+        """Rows of embeddings, for a model whose encoders take vectors.
 
         Raises:
             UsageError: the model takes other modalities, or raw inputs. DataRefused: vectors of another size.
@@ -185,15 +203,15 @@ class Source:
 
 
 def columns_of(embeddings: EmbeddingSet) -> dict[str, list[Any]]:
-    """What is known of the rows: `id`, and `group`, `split`, `captions`, `positives` and labels where there are any."""
+    """The columns of a set: `id`, and `group`, `split`, `captions`, `positives` and labels where it has them."""
     optional = {
         "group": embeddings.groups,
         "split": embeddings.splits,
         "captions": embeddings.captions,
         "positives": embeddings.positives,
     }
-    known = {name: values for name, values in optional.items() if values is not None}
-    return {"id": embeddings.ids, **known, **embeddings.labels}
+    present = {name: values for name, values in optional.items() if values is not None}
+    return {"id": embeddings.ids, **present, **embeddings.labels}
 
 
 def write_embeddings(
@@ -209,15 +227,18 @@ def write_embeddings(
     batch_size: int = 256,
     num_workers: int = 0,
 ) -> bool:
-    """Embed the rows into a directory, shard by shard; shards that are there are kept.
+    """Embed the rows into a directory, shard by shard; shards that are finished already are kept.
 
     Args:
-        names: where the model was loaded from; goes into the directory with its fingerprint.
+        names: what the model was loaded from; recorded with its fingerprint.
         dtype: float32 or float16, as stored.
-        part: of `num_parts` processes that share the work, which one this is.
+        shard_size: rows of a shard, the unit in which an interrupted run continues.
+        part: the number of this process among the `num_parts` that share the work, from 0.
+        batch_size: rows that the model encodes at once.
+        num_workers: processes that prepare inputs.
 
     Returns:
-        whether the directory is whole; False while other parts are missing.
+        Whether the directory is complete; False while other parts are missing.
 
     Raises:
         UsageError: the directory holds something else, or embeddings of another model or data.
@@ -230,7 +251,7 @@ def write_embeddings(
 def planned_writer(
     model: GaplessModel, source: Source, out: Path, *, names: Sequence[str], dtype: str, shard_size: int
 ) -> EmbeddingsWriter:
-    """The directory that is to hold the embeddings of these rows by this model."""
+    """Open the directory for the embeddings of these rows by this model; arguments as in `write_embeddings`."""
     info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
     return EmbeddingsWriter(out, num_rows=len(source.columns["id"]), info=info, dtype=dtype, shard_size=shard_size)
 
@@ -246,13 +267,13 @@ def write_shards(
 ) -> None:
     """Embed and write these shards, one after the other.
 
-    No batch reaches over the end of a shard: rounding depends on what is in a batch, and a shard is to have the same
-    bits whether or not the run was interrupted before it.
+    A batch ends with its shard. Rounding depends on which rows are in a batch, so that a shard has the same bits
+    whether or not the run was interrupted before it.
     """
     batches = [
         range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
     ]
-    embedded = embedding_batches(
+    embedded = _embedding_batches(
         model, source.dataset, batch_size=batch_size, num_workers=num_workers, progress=progress, batches=batches
     )
     for shard in shards:

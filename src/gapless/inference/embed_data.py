@@ -1,4 +1,4 @@
-"""`gapless embed` as one call: a model over a manifest, or over embeddings where it takes vectors, to a directory."""
+"""`gapless embed` as one call: writes the embeddings of a manifest's rows, or of vectors, to a directory."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from gapless.embeddings.store import SHARD_SIZE, read_embeddings
 from gapless.inference.embed import Source, write_embeddings
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 
 RowsToEmbed = str | Path | Manifest | EmbeddingSet
 
@@ -119,7 +119,7 @@ def _source_of(model: GaplessModel, data: RowsToEmbed, split: str | None) -> Sou
 
 
 def _check_place(out: Path) -> None:
-    """Refuse, before a model is loaded, a directory in which no embeddings can be begun or continued."""
+    """Raise UsageError, before a model is loaded, for a directory in which embeddings cannot be begun or continued."""
     check_directory(out)
     if out.is_dir() and not is_embeddings_directory(out) and not all(e.name.startswith(".") for e in out.iterdir()):
         check_new_directory(out)

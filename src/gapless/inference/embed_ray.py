@@ -1,7 +1,7 @@
-"""The inference loop on many machines: Ray Data hands out shards, each worker holds the model and writes whole shards.
+"""Embeds on many machines: Ray Data distributes shards to workers, each of which loads the model and writes shards.
 
-The directory is what one process would have written: shards are the same ranges of rows, made by the same code. All
-machines see the model, the data and the output under the same paths (a shared file system).
+The directory is the one that a single process writes: shards are the same ranges of rows, made by the same code. All
+machines need a shared file system, with the model, the data and the output under the same paths.
 """
 
 import logging
@@ -20,8 +20,9 @@ from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageEr
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 
 CONNECT_SECONDS = 10
 ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
@@ -29,7 +30,16 @@ ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRef
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs."""
+    """What every worker needs.
+
+    Args:
+        names: what the model is loaded from.
+        fingerprint: of the model; a worker that loads another one refuses.
+        source: the rows.
+        writer: the directory to write.
+        batch_size: rows that the model encodes at once.
+        directory: where the command was given; relative names start there.
+    """
 
     names: Sequence[str]
     fingerprint: str
@@ -43,11 +53,12 @@ class ShardWorker:
     """Loads the model once, then embeds and writes the shards that it is handed."""
 
     def __init__(self, job: Job) -> None:
-        os.chdir(job.directory)  # relative names mean what they mean where the command was given
+        os.chdir(job.directory)  # so that relative names are those of the command
         self.job = job
 
     @cached_property
     def model(self) -> GaplessModel:
+        """The model, loaded at its first use. Raises UsageError for another one than the command's."""
         job = self.job
         model = load_model(job.names)
         if fingerprint_of(model) != job.fingerprint:
@@ -55,7 +66,11 @@ class ShardWorker:
         return on_accelerator(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """An error of ours goes back as its exit code and sentence: Ray would wrap it in tracebacks."""
+        """Embed and write the shards of a batch.
+
+        Returns:
+            The exit code and sentence of an error of gapless, which Ray would wrap in tracebacks; 0 and "" without one.
+        """
         job = self.job
         shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
         try:
@@ -85,17 +100,17 @@ def write_embeddings_on_ray(
     Raises:
         UsageError: no Ray at the address, a worker that finds another model. DataRefused: as `write_embeddings`.
     """
-    with ray_cluster(address) as ray:
+    with _ray_cluster(address) as ray:
         writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
         pending = [shard.index for shard in writer.pending()]
         if pending:
             job = Job(names, fingerprint_of(model), source, writer, batch_size, str(Path.cwd()))
-            hand_out(ray, job, pending)
+            _hand_out(ray, job, pending)
     return writer.finish()
 
 
-def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
-    """Embed these shards on the cluster."""
+def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
+    """Embed these shards on the cluster; an error of a worker is raised here."""
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     num_workers = int(ray.cluster_resources()["GPU" if has_gpus else "CPU"])
     done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
@@ -112,20 +127,20 @@ def hand_out(ray: Any, job: Job, shards: list[int]) -> None:
 
 
 @contextmanager
-def ray_cluster(address: str) -> Iterator[Any]:
-    """A connection to a cluster that is quiet and reports to nobody; it ends with the block."""
+def _ray_cluster(address: str) -> Iterator[Any]:
+    """Connect to a cluster for the block, without logs and without usage reports to Ray's makers."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised too, so that logs repeat them
     try:
         import ray
         import ray.data
     except ImportError:
         raise missing_extra("ray", "ray") from None
-    check_reachable(address)
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise no_cluster(address, error) from None
+        raise _no_cluster(address, error) from None
     try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -134,17 +149,17 @@ def ray_cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def check_reachable(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
+def _check_reachable(address: str) -> None:
+    """Raise UsageError for an address where nothing listens: Ray would retry for minutes and then exit the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise no_cluster(address, error) from None
+        raise _no_cluster(address, error) from None
 
 
-def no_cluster(address: str, error: Exception) -> UsageError:
-    said = " ".join(str(error).split())[:120]
-    return UsageError(f"no Ray cluster at {address!r} ({said}); give HOST:PORT of its head node, 'auto' or 'local'")
+def _no_cluster(address: str, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split())[:120]
+    return UsageError(f"no Ray cluster at {address!r} ({reason}); give HOST:PORT of its head node, 'auto' or 'local'")

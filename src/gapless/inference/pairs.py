@@ -1,7 +1,7 @@
-"""Pairs for training and embedding: rows of a manifest as prepared inputs, in an order that a seed fixes.
+"""Datasets of pairs for training and embedding: rows of a manifest as prepared inputs, in an order fixed by a seed.
 
-Everything random is drawn from (seed, epoch, sample id), so that a resumed run and any number of workers see the same
-pixels and the same captions.
+Captions and augmentations are drawn from (seed, epoch, sample id), so that a resumed run, with any number of workers,
+gets the same pixels and captions.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from gapless.core.errors import DataRefused
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 
-CACHE_BYTES = 1 << 30  # prepared inputs are kept in memory up to this size
+CACHE_BYTES = 1 << 30  # of memory for prepared inputs, per dataset and process
 
 Sample = dict[str, Any]
 
@@ -28,13 +28,18 @@ def caption_of(captions: Sequence[str], seed: int, epoch: int, sample_id: str) -
 
 
 class PairDataset(Dataset[Sample]):
-    """Row i of a manifest as `{"id", "caption", <modality>: prepared input}`.
+    """A dataset whose item i is row i of a manifest: `{"id", "caption", <modality>: prepared input}`.
+
+    A key `(epoch, i)` gives the row as that epoch of training sees it.
 
     Args:
         manifest: the rows to read.
         modalities: modality -> its kind, with the settings of the model that takes it.
-        training_seed: with a seed, captions are drawn and inputs augmented; without, first caption and plain inputs.
-        augment_images: small changes that leave a caption true, as `Modality.augment` of the kind makes them.
+        training_seed: with a seed, a caption of each row is drawn; without, the first one is used.
+        augment_images: with a seed, change inputs by the `Modality.augment` of their kind, which keeps captions true.
+
+    Raises (from `[]`):
+        DataRefused: an input that cannot be read any more; the message names the row.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class PairDataset(Dataset[Sample]):
         return sample
 
     def caption(self, row: int, epoch: int) -> str:
+        """The caption of a row: drawn for the epoch when training, else the first."""
         assert self.captions is not None
         captions = self.captions[row].as_py()
         if self.training_seed is None or len(captions) == 1:
@@ -77,7 +83,7 @@ class PairDataset(Dataset[Sample]):
         return caption_of(captions, self.training_seed, epoch, self.ids[row])
 
     def prepared(self, name: str, kind: Modality[Any], row: int, sample: Sample) -> Any:
-        """The prepared input of a row; those that are slow to prepare are kept in memory up to `CACHE_BYTES`."""
+        """The prepared input of a row; inputs that are slow to prepare are cached, up to `CACHE_BYTES`."""
         if (name, row) in self.cache:
             return self.cache[name, row]
         try:
@@ -90,14 +96,14 @@ class PairDataset(Dataset[Sample]):
         return prepared
 
     def source(self, name: str, row: int, sample: Sample) -> Any:
-        """What a manifest holds of a modality: an image file, a caption, or the cell of a column."""
+        """The raw input of a modality: the path of an image, a caption, or the cell of a column."""
         if name == "image":
             return self.manifest.image_path(row)
         return sample["caption"] if name == "text" else self.columns[name][row].as_py()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Every row once an epoch, in an order drawn from (seed, epoch), as `(epoch, row)` keys."""
+    """A sampler of `(epoch, row)` keys: every row once an epoch, in an order drawn from (seed, epoch)."""
 
     def __init__(self, num_rows: int, seed: int) -> None:
         self.num_rows = num_rows
@@ -105,6 +111,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order the next iteration has."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What a loss is, and the table of the methods that a model can be trained with.
+"""The protocol of losses, and the registry of the methods that a model can be trained with.
 
     method = METHODS["gapless"]
     loss = method.build(method.settings, "text")         # an nn.Module
@@ -30,7 +30,7 @@ class Terms(Protocol):
 
 
 class Loss(Protocol):
-    """What the trainer asks of a loss, which is an `nn.Module` besides.
+    """The protocol that the trainer needs of a loss, which is also an `nn.Module`.
 
     Three further members are used where a loss has them: `set_progress(progress)`, called before each step with the
     share of the training that is done, in [0, 1]; `after_step()`, called after each optimizer step, to clamp what the
@@ -113,7 +113,7 @@ def method_of(settings: Any, name: str | None = None) -> Method:
 
 
 def changes_of(settings: Any) -> dict[str, Any]:
-    """The settings that are not as their class has them."""
+    """name -> value of the settings that differ from the defaults of their class."""
     defaults = type(settings)()
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
@@ -136,7 +136,7 @@ def named_terms(terms: Any) -> dict[str, Tensor]:
 
 
 def set_progress(loss: nn.Module, progress: float) -> None:
-    """Tell a loss that changes while training how much of it is done, in [0, 1]."""
+    """Set the progress of the training, in [0, 1], of a loss that changes with it; other losses are left alone."""
     move = getattr(loss, "set_progress", None)
     if move is not None:
         move(progress)

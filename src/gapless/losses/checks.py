@@ -1,4 +1,4 @@
-"""What the loss refuses: each a ValueError that shows what arrived and says what to do."""
+"""Checks of the batches of a loss: each raises a ValueError that shows the input and says what to do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,14 +33,14 @@ def check_batch(embeddings: Mapping[str, Tensor], anchor: str, positives: Tensor
     devices = {name: str(rows.device) for name, rows in embeddings.items()}
     if len(set(devices.values())) > 1:
         raise ValueError(f"expected all modalities on one device, got {devices}")
-    check_positives(positives, shapes[anchor][0])
+    _check_positives(positives, shapes[anchor][0])
     if can_read_values(*embeddings.values()):
         for name, rows in embeddings.items():
-            check_rows(name, rows.detach())
+            _check_rows(name, rows.detach())
 
 
-def check_positives(positives: Tensor | None, num_rows: int) -> None:
-    """Refuse what is not one integer for each row."""
+def _check_positives(positives: Tensor | None, num_rows: int) -> None:
+    """Raise ValueError for positives that are not one integer for each row."""
     if positives is None:
         return
     is_tensor = isinstance(positives, Tensor)
@@ -52,8 +52,8 @@ def check_positives(positives: Tensor | None, num_rows: int) -> None:
         raise ValueError(f"positives: expected {num_rows} integers, one for each row, got {tuple(positives.shape)}")
 
 
-def check_rows(name: str, rows: Tensor) -> None:
-    """Refuse rows with NaN or infinite values, and rows far from norm 1; rows of zeros pass."""
+def _check_rows(name: str, rows: Tensor) -> None:
+    """Raise ValueError for rows with NaN or infinite values, or with a norm far from 1; rows of zeros pass."""
     norms = torch.linalg.vector_norm(at_least_fp32(rows), dim=1)
     is_good = ((norms - 1).abs() <= NORM_TOLERANCE) | (norms == 0)
     if is_good.all():
@@ -70,7 +70,7 @@ def check_rows(name: str, rows: Tensor) -> None:
 
 
 def check_enough(rows: Tensor, positives: Tensor | None, ranks: Ranks | None) -> None:
-    """Refuse a (global) batch that has nothing to tell apart."""
+    """Raise ValueError for a (global) batch of fewer than 2 rows, or of rows that are all positives of each other."""
     if ranks is not None:
         ranks.check_batches(rows, positives)
     num_rows = len(rows) * (1 if ranks is None else ranks.num_ranks)

@@ -101,7 +101,7 @@ class GapClosingLoss(nn.Module):
         uniformity_weight: likewise.
         normalise_centroids: see `centroid_uniformity`.
         gather: with `torch.distributed` running, whether the batch is that of all ranks together (exact gradients, see
-            `losses.gathered`) or of each rank alone.
+            `losses.engine.gathered`) or of each rank alone.
 
     Attributes:
         logit_scale: log(1 / temperature) in fp32, as in open_clip.
@@ -136,7 +136,7 @@ class GapClosingLoss(nn.Module):
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
-        """Say how much of the training is done, from 0 to 1; it moves the scheduled weights."""
+        """Set the share of the training that is done, from 0 to 1, which decides the scheduled weights."""
         self.progress = progress
         self._alignment_weight = weight_at(self.alignment_weight, progress)
         self._uniformity_weight = weight_at(self.uniformity_weight, progress)
@@ -148,7 +148,7 @@ class GapClosingLoss(nn.Module):
             self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def after_step(self) -> None:
-        """What the trainer calls after each optimizer step."""
+        """Clamp the temperature; the trainer calls this after each optimizer step."""
         self.clamp_logit_scale()
 
     def forward(
@@ -182,7 +182,7 @@ class GapClosingLoss(nn.Module):
                 alignment = self._alignment(embeddings, ranks)
             with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
                 uniformity = self._uniformity(embeddings, positives, ranks)
-            # A term of weight 0 is reported, but its forward pass is all that it costs.
+            # A term of weight 0 is reported without a gradient, at the cost of its forward pass.
             total = contrastive
             if self._alignment_weight != 0:
                 total = total + self._alignment_weight * alignment
@@ -197,7 +197,7 @@ class GapClosingLoss(nn.Module):
         anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
         if ranks is not None:
             return mean_of(gathered_symmetric_info_nce(others, anchor, scale, positives, ranks))
-        info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
+        info_nce = symmetric_info_nce if _is_small(anchor) else tiled_symmetric_info_nce
         return mean_of([info_nce(rows, anchor, scale, positives) for rows in others])
 
     def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
@@ -208,13 +208,13 @@ class GapClosingLoss(nn.Module):
         modalities = list(embeddings.values())
         if ranks is not None:
             return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)
-        if is_small(modalities[0]):
+        if _is_small(modalities[0]):
             return centroid_uniformity(modalities, positives, self.normalise_centroids)
         centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
         return tiled_log_mean_gaussian_kernel(centroids, positives)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GapClosingLoss":
-        # model.half() and model.bfloat16() come through here; a temperature in half precision moves in steps of 0.8 %.
+        # Keeps `logit_scale` in fp32 in model.half() and model.bfloat16(): in bf16 it would change in steps of 0.8 %.
         log_scale = self.logit_scale.detach().clone()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.logit_scale.dtype in (torch.float16, torch.bfloat16):
@@ -229,6 +229,7 @@ class GapClosingLoss(nn.Module):
 
 
 def mean_of(terms: Sequence[Tensor]) -> Tensor:
+    """The mean of scalar tensors."""
     return torch.stack(list(terms)).mean()
 
 
@@ -244,5 +245,5 @@ def _renamed(positives: Tensor | None, groups: Tensor) -> Tensor:
     return groups
 
 
-def is_small(rows: Tensor) -> bool:
+def _is_small(rows: Tensor) -> bool:
     return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)

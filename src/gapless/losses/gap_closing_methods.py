@@ -32,7 +32,7 @@ class GapClosingSettings:
     mask_duplicates: bool = False
 
 
-def gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLoss:
+def _gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLoss:
     """The loss of these settings."""
     return GapClosingLoss(
         anchor=anchor,
@@ -44,7 +44,7 @@ def gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLos
     )
 
 
-def ramped(alignment: float) -> GapClosingSettings:
+def _ramped(alignment: float) -> GapClosingSettings:
     """Contrast first, then close the gap: both weights wait for 30 % of the training, then rise to the end.
 
     Weights 1 and 1 hardly move the cosine on small sets, and a large constant alignment collapses a model that starts
@@ -68,7 +68,7 @@ def _add(
     frozen_settings: GapClosingSettings | None = None,
 ) -> None:
     weights = ("alignment_weight", "uniformity_weight")
-    METHODS.add(name, Method(name, summary, settings, gap_closing_loss, source, (*weights, *fixed), frozen_settings))
+    METHODS.add(name, Method(name, summary, settings, _gap_closing_loss, source, (*weights, *fixed), frozen_settings))
 
 
 _add(
@@ -90,9 +90,9 @@ _add("gapless-published", "the paper's loss, both weights 1", GapClosingSettings
 _add(
     "gapless",
     "the paper's terms with weights that rise while training; our best recipe",
-    ramped(alignment=8.0),
+    _ramped(alignment=8.0),
     # The one difference between `gapless` in `train` and in `close`. Small heads overfit frozen embeddings, after which
     # the alignment gradient vanishes; the strong dropout that `close` gives them keeps a distance between pairs, and
     # stands twice the weight. Many frozen rows share a caption, so that pairs of one caption are masked.
-    frozen_settings=replace(ramped(alignment=16.0), mask_duplicates=True),
+    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
 )

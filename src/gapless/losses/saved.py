@@ -1,6 +1,6 @@
-"""The loss as `config.json` of a model describes it: the method's name, the package of its code, anchor and settings.
+"""Describes a loss in the `config.json` of a model, and builds it again: method, package, anchor, settings.
 
-Models of earlier versions have no name there: what they hold are the keyword arguments of `GapClosingLoss`.
+Models of earlier versions hold keyword arguments of `GapClosingLoss` there.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from gapless.losses.schedules import as_weight
 
 
 class MissingLoss(nn.Module):
-    """Stands where the loss of a model would, when the package that brings it is not installed.
+    """The placeholder for the loss of a model when the package that defines it is not installed.
 
-    Such a model embeds as ever: embedding asks nothing of the loss.
+    Such a model can embed, which needs no loss.
     """
 
     def __init__(self, name: str, package: str, anchor: str) -> None:
@@ -28,7 +28,7 @@ class MissingLoss(nn.Module):
         self.anchor = anchor
 
     def forward(self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None) -> Any:
-        """Refuse: there is nothing to train with.
+        """Refuse to train.
 
         Raises:
             UsageError: always; the sentence names the package.
@@ -40,7 +40,7 @@ class MissingLoss(nn.Module):
 
 
 def describe_loss(method: Method, settings: Any, anchor: str) -> dict[str, Any]:
-    """What `config.json` holds of a loss; `build_loss` makes the loss of it again."""
+    """The entry `loss` of `config.json`, from which `build_loss` builds the loss again."""
     return {"method": method.name, "package": method.package, "anchor": anchor, "settings": asdict(settings)}
 
 
@@ -52,7 +52,7 @@ def build_loss(described: Mapping[str, Any]) -> nn.Module:
             of [progress, weight] points.
 
     Returns:
-        the loss, or a `MissingLoss` where no such method is installed.
+        The loss, or a `MissingLoss` when no such method is installed.
     """
     if "method" not in described:
         return GapClosingLoss(**{name: as_weight(value) for name, value in described.items()})

@@ -24,7 +24,7 @@ class Schedule:
         if not points or positions != sorted(set(positions)) or positions[0] < 0 or positions[-1] > 1:
             raise ValueError(f"a schedule needs points of increasing progress in [0, 1], got {self.points}")
         for _, value in points:
-            check_weight(value)
+            _check_weight(value)
         object.__setattr__(self, "points", points)  # lists, as YAML gives them, become hashable
 
     def __call__(self, progress: float) -> float:
@@ -42,7 +42,8 @@ class Schedule:
         return cls(((0.0, start), (1.0, end)))
 
 
-def check_weight(value: float) -> float:
+def _check_weight(value: float) -> float:
+    """The value itself. Raises ValueError for one that is negative or not finite."""
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"a loss weight must be finite and at least 0, got {value}")
     return value
@@ -50,7 +51,7 @@ def check_weight(value: float) -> float:
 
 def weight_at(weight: float | Schedule, progress: float) -> float:
     """The number that a weight, constant or scheduled, has at `progress`."""
-    return weight(progress) if isinstance(weight, Schedule) else check_weight(float(weight))
+    return weight(progress) if isinstance(weight, Schedule) else _check_weight(float(weight))
 
 
 def as_weight(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""From a reader's raw rows to a manifest: the one pipeline that every reader shares.
+"""Builds a manifest from the raw rows of a reader; all readers use it.
 
-Every image is opened once and verified, on all cores; every row is kept or skipped with a reason; the manifest is
-written whole or not at all; a run that was interrupted continues where it was.
+Every image is opened once and verified, on all cores. Every row is kept, or skipped with a reason. The manifest is
+complete or absent, and an interrupted build continues.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
-from gapless.core.values import is_missing, name_of
-from gapless.manifest.journal import Journal, directory_beside
+from gapless.core.values import is_missing, is_unicode, name_of
 from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
-from gapless.manifest.rows import RawRow, forget_links
+from gapless.manifest.resume_journal import Journal, directory_beside
 from gapless.manifest.split import one_group_sentence
 from gapless.manifest.verify import is_stored
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
@@ -33,15 +33,23 @@ from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
 NUM_NAMED = 10
 STORED_IMAGES = "images"
 TEXT_LABEL = "burned_in_text"
-# Arabic, Syriac and Kaithi signs that enclose a number: of class Cf, and drawn.
+# Arabic, Syriac and Kaithi signs that enclose a number: Unicode has them in class Cf, but they are visible.
 _DRAWN_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-_SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # none that could be another id's hash
+_SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # a name that is not the hash of another id
 
 logger = logging.getLogger(__name__)
 
 
 def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
     """Verify raw rows and write them as a manifest.
+
+    Args:
+        rows: as a reader yields them.
+        out: the manifest's directory; must be new.
+        options: what the manifest is, and how strictly it is made.
+
+    Returns:
+        The manifest, read back.
 
     Raises:
         UsageError: `out` is in use, a label has the name of a fixed column, or an option is out of range.
@@ -149,7 +157,7 @@ class _Books:
 
 
 def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
-    # No look at the pixels takes back what a header declares, and none declares an image clean.
+    # Pixels that look like text turn "unknown" into "suspected"; what a header declares stays.
     suspected = {TEXT_LABEL: "suspected"} if result.get("text") and row.labels[TEXT_LABEL] == "unknown" else {}
     return {
         "id": row.id,
@@ -173,11 +181,11 @@ def clean_captions(captions: Iterable[str]) -> list[str]:
 
 
 def clean_text(text: str) -> str:
-    """One line with single spaces; words stay as they are.
+    """A text as one line with single spaces and without invisible characters; words stay as they are.
 
-    Characters that nobody sees (soft hyphens, zero-width spaces and joiners, byte order marks, all of Unicode's class
-    Cf but the few that are drawn) are removed, so that no word falls into two. Spaces of every kind, line breaks and
-    control characters become one space.
+    Invisible characters are Unicode's class Cf but the few that are drawn: soft hyphens, zero-width spaces and joiners,
+    byte order marks. They are removed, so that no word is split. Spaces of every kind, line breaks and control
+    characters become one space.
     """
     if not text.isprintable():
         text = "".join(map(_visible, text))
@@ -191,11 +199,11 @@ def _visible(character: str) -> str:
 
 
 def _name(text: str) -> str:
-    """What names a group or a class; without what nobody sees, and with accents composed."""
+    """The name of a group or a class, without invisible characters and with composed accents."""
     return name_of(unicodedata.normalize("NFC", clean_text(text)))
 
 
-def find_fault(row: RawRow) -> tuple[str, str] | None:
+def _find_fault(row: RawRow) -> tuple[str, str] | None:
     """What is wrong with a row before its image is opened."""
     if row.fault is not None:
         return row.fault
@@ -216,11 +224,7 @@ def find_fault(row: RawRow) -> tuple[str, str] | None:
 
 def _is_unicode(row: RawRow) -> bool:
     texts = (row.id, row.image_name, row.group or "", row.licence or "", *row.captions, *map(str, row.labels.values()))
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:  # lone surrogates, which no file format holds
-        return False
-    return True
+    return is_unicode("".join(texts))
 
 
 def _checked(
@@ -253,20 +257,20 @@ def _checked(
 def _judged(
     rows: Iterable[RawRow], journal: Journal, store: Path | None
 ) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
-    """Chunks of rows with what is known without opening the image: a fault, or the result of an interrupted run."""
+    """Chunks of rows with their results as far as no image must be opened: a fault, or that of an interrupted run."""
     seen: set[str] = set()
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, ROWS_PER_CHUNK)):
         judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
         for row in chunk:
             result: Mapping[str, Any] | None = None
-            if fault := find_fault(row):
+            if fault := _find_fault(row):
                 result = {"reason": fault[0], "detail": fault[1]}
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}
             elif row.image is not None:
-                known = journal.find(stored_name(row.id), row.image)
-                result = known if known is not None and is_stored(known, store) else None
+                earlier_result = journal.find(stored_name(row.id), row.image)
+                result = earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
             if not (result and "reason" in result):
                 seen.add(row.id)
             judged.append((row, result))

@@ -42,7 +42,7 @@ def name_below(root: Path, name: str) -> str:
     unix = _below(root, name.replace("\\", "/"))
     if ".." in PurePosixPath(unix).parts or os.path.isabs(unix):
         return name
-    matches = _matches(root, unix, nfc)
+    matches = _matches(root, unix, _nfc)
     distinct = {(status.st_dev, status.st_ino): path for path in matches if (status := os.stat(root / path))}
     if len(distinct) > 1:
         raise SeveralFiles(f"{len(distinct)} files fit: {', '.join(ascii(path) for path in sorted(distinct.values()))}")
@@ -62,12 +62,12 @@ def hint_for(root: Path, name: str) -> str:
     return f"there is {other[0]!r}: upper and lower case differ" if other else ""
 
 
-def nfc(text: str) -> str:
+def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
 def _folded(text: str) -> str:
-    return nfc(text).casefold()
+    return _nfc(text).casefold()
 
 
 def _without_scheme(name: str) -> str:
@@ -94,14 +94,14 @@ def _below(root: Path, name: str) -> str:
 
 def _matches(root: Path, name: str, form: Callable[[str], str]) -> list[str]:
     """The names below `root` whose every part has the same form as that of `name`."""
-    found = [""]
+    matches = [""]
     for part in PurePosixPath(name).parts:
-        found = [
+        matches = [
             posixpath.join(folder, entry)
-            for folder in found
+            for folder in matches
             for entry in _entries(os.path.join(root, folder), form).get(form(part), ())
         ]
-    return [path for path in found if os.path.exists(root / path)]
+    return [path for path in matches if os.path.exists(root / path)]
 
 
 def _entries(folder: str, form: Callable[[str], str]) -> Mapping[str, Sequence[str]]:

@@ -48,7 +48,13 @@ def split_named(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read, or a selection of its rows."""
+    """A manifest in memory, or a selection of its rows.
+
+    Args:
+        path: its directory.
+        info: the content of `manifest.json`.
+        table: the rows, or the selected ones.
+    """
 
     path: Path
     info: Mapping[str, Any]
@@ -86,7 +92,7 @@ class Manifest:
             table = pq.read_table(table_file, memory_map=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataRefused(f"{table_file} cannot be read ({one_line(error)}); build the manifest again") from None
-        check_description(path, info, table)
+        _check_description(path, info, table)
         return cls(path, info, table)
 
     def __len__(self) -> int:
@@ -126,8 +132,8 @@ class Manifest:
         name = self._image_names[row]
         path = os.path.normpath(self.image_root / name)
         if "\0" in name or not (
-            is_below(path, os.path.normpath(self.image_root))
-            or is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # the same folder by another path
+            _is_below(path, os.path.normpath(self.image_root))
+            or _is_below(os.path.realpath(path), os.path.realpath(self.image_root))  # the same folder by another path
         ):
             raise DataRefused(f"{self.path}: the image {name[:80]!r} lies outside the image root")
         return Path(path)
@@ -156,11 +162,11 @@ class Manifest:
         return Manifest(self.path, self.info, self.table.filter(pc.equal(self.table["split"], split)))
 
 
-def is_below(path: str, root: str) -> bool:
+def _is_below(path: str, root: str) -> bool:
     return path.startswith(os.path.join(root, ""))
 
 
-def check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
+def _check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
     """Raise DataRefused for a description that names columns which the table lacks."""
     lists = [info.get("labels"), info.get("modalities")]
     named = [name for names in lists if isinstance(names, list) for name in names]
@@ -225,8 +231,9 @@ class ManifestWriter:
         self._skipped_file.close()
 
     def keep(self, row: Mapping[str, Any]) -> None:
+        """Add a row: column -> value, for every column of the schema."""
         self.kept += 1
-        # The image's path is not part of the fingerprint, which so stays the same when images are moved.
+        # The path of the image is left out, so that the fingerprint stays the same when images are moved.
         content = [row[name] for name in self.schema.names if name != "image"]
         self._digest.update(json.dumps(content).encode())
         self._pending.append(row)
@@ -234,11 +241,13 @@ class ManifestWriter:
             self._write_pending()
 
     def skip(self, origin: str, reason: str, detail: str = "") -> None:
+        """Count a row that is left out, and write it to `skipped.jsonl`."""
         self.skipped[reason] += 1
         line = {"row": origin, "reason": reason, "detail": detail}
         self._skipped_file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def keep_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, as `keep` does."""
         for row in rows:
             self.keep(row)
 

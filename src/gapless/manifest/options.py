@@ -1,4 +1,4 @@
-"""What a reader asks of the build, and what every image of it goes through: one object each, from reader to journal."""
+"""Options of a build: those of the manifest, which a reader sets, and those of its images, which workers receive."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_BAD = 0.01
 class ImageOptions:
     """How the images of a build are read; an interrupted build continues only with the same ones.
 
-    Small and picklable, because worker processes and the journal take it as it is.
+    It is small and picklable, because worker processes receive it; the journal compares it.
 
     Args:
         root: where image names start; None copies the images into the manifest (DICOM as PNG).
@@ -27,7 +27,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a manifest is and how strictly it is made.
+    """What a manifest holds and how strictly it is built.
 
     Args:
         source: what is read, for people.
@@ -41,7 +41,7 @@ class BuildOptions:
         leaves_out_text: rows whose image has burned-in text are skipped, and are not bad; otherwise the label
             `burned_in_text` says so.
         details: further entries of `manifest.json`; they may be filled while the rows are read.
-        hints: reason of a bad row -> what to do about it, said when so many rows are bad that the build is refused.
+        hints: reason of a bad row -> what to do about it, for the message when too many rows are bad.
     """
 
     source: str

@@ -19,7 +19,7 @@ from gapless.core import files
 from gapless.core.errors import DataRefused
 from gapless.core.pool import available_cores
 from gapless.manifest.manifest import TABLE_FILE
-from gapless.manifest.rows import file_identity
+from gapless.manifest.raw_rows import file_identity
 
 NUM_NAMED = 3
 FILES_AT_ONCE = 64
@@ -32,10 +32,11 @@ class Identities:
         self._hashes = array.array("q")
 
     def add(self, result: Mapping[str, Any]) -> None:
-        """Of a result of `check_images`."""
+        """Add the identity in a result of `check_images`; rows are numbered in the order of the calls."""
         self._hashes.append(hash(str(result["key"]).rpartition("|")[2]))
 
     def has(self, row: int, path: Path) -> bool:
+        """Whether a file still has the identity of that row."""
         return self._hashes[row] == hash(file_identity(path))
 
 
@@ -57,7 +58,7 @@ def check_copies(directory: Path) -> None:
 
 
 def check_files(directory: Path, image_root: Path, identities: Identities) -> None:
-    """Make sure that the files which a manifest names are those that were verified.
+    """Check that the files which a manifest names are those that were verified.
 
     Raises:
         DataRefused: one is missing, or has changed since it was read.
@@ -71,7 +72,7 @@ def check_files(directory: Path, image_root: Path, identities: Identities) -> No
 
 
 def check_present(table: pa.Table, image_root: Path) -> None:
-    """Make sure that every image of a manifest's rows is a file, without reading it.
+    """Check that every image of a manifest's rows is a file, without reading it.
 
     Raises:
         DataRefused: one is missing.

@@ -12,7 +12,7 @@ from PIL import Image
 from gapless.images.burned_in import suspects_text
 from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.rows import BytesSource, ImageSource
+from gapless.manifest.raw_rows import BytesSource, ImageSource
 from gapless.modalities.image import ImageModality
 
 _SUFFIXES = {
@@ -29,7 +29,7 @@ _SUFFIXES = {
 }
 
 
-def check_image(source: ImageSource, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
+def _check_image(source: ImageSource, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
     """Verify one image.
 
     Args:
@@ -71,9 +71,9 @@ def check_images(
 ) -> list[dict[str, Any]]:
     """Verify a chunk; each result also has the `name` and `key` by which an interrupted build finds it.
 
-    The key is taken before the image is read: a file that changes in between is then verified again.
+    The key is computed before the image is read, so that a file which changes in between is verified again.
     """
-    return [{"name": name, "key": source.key(), **check_image(source, name, options, store)} for source, name in work]
+    return [{"name": name, "key": source.key(), **_check_image(source, name, options, store)} for source, name in work]
 
 
 def is_stored(result: Mapping[str, Any], store: Path | None) -> bool:

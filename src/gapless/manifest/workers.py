@@ -9,7 +9,7 @@ from typing import Any
 
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER, new_executor
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.rows import ImageSource
+from gapless.manifest.raw_rows import ImageSource
 from gapless.manifest.verify import check_images
 
 ROWS_PER_CHUNK = 32

@@ -1,4 +1,4 @@
-"""What a kind of modality does with its inputs, and the registry of all kinds.
+"""The protocol of kinds of modalities, which process the inputs of a model, and the registry of all kinds.
 
     @dataclass(frozen=True)
     class CountsInput:
@@ -32,10 +32,10 @@ Settings = TypeVar("Settings")
 
 
 class Modality(ABC, Generic[Settings]):
-    """One kind of modality with the settings of one model: from whatever holds an input to the encoder's tensors.
+    """One kind of modality with the settings of one model: it turns sources of inputs into the encoder's tensors.
 
-    A source is what a manifest or a user names (a path, a text, a list of numbers), a raw input what `read` makes of
-    it, and a prepared input a small value of fixed form that can be kept in memory.
+    A source is what a manifest or a user names (a path, a text, a list of numbers). `read` gives its raw input, and
+    `prepare` a prepared input: a small value of fixed form that can be cached in memory.
 
     Args:
         settings: an instance of the class's `Input`.
@@ -76,7 +76,7 @@ class Modality(ABC, Generic[Settings]):
         """A raw input, or a source, in the small fixed form that `collate` takes. Raises DataRefused."""
 
     def augment(self, prepared: Any, seed: int, epoch: int, sample_id: str) -> Any:
-        """A change that leaves what a row says true, drawn from (seed, epoch, sample id); by default none."""
+        """A random change that keeps captions true, drawn from (seed, epoch, sample id); by default none."""
         return prepared
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Modality(ABC, Generic[Settings]):
 
     @abstractmethod
     def preview(self, raw: Any) -> bytes | str:
-        """What a page shows of a raw input: a JPEG without metadata, or a short text."""
+        """A raw input for a page: a JPEG without metadata, or a short text."""
 
     def parse_query(self, value: Any) -> Any:
         """The source of a query from a string or an upload.
@@ -107,7 +107,7 @@ class Modality(ABC, Generic[Settings]):
 
     @abstractmethod
     def sample(self, count: int, random: np.random.Generator) -> list[Any]:
-        """Made-up raw inputs: what an exported graph is traced and checked with."""
+        """Made-up raw inputs, with which an exported graph is traced and checked."""
 
     @property
     def has_free_length(self) -> bool:

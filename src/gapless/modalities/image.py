@@ -78,6 +78,7 @@ class ImageModality(Modality[ImageInput]):
         return np.asarray(self.resize(image))
 
     def resize(self, image: Image.Image) -> Image.Image:
+        """The image as a square of `size`, by the setting `fit`."""
         if self.settings.fit == "stretch":
             width = height = self.size
         elif self.settings.fit == "crop":  # rounded down, as torchvision and transformers do

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.modalities.base import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class TextModality(Modality[TextInput]):
     @staticmethod
     def check(source: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         """`characters` of a text. Raises DataRefused: no text, or one without a word."""
-        return {"characters": len(text_with_words(source))}
+        return {"characters": len(_text_with_words(source))}
 
     def prepare(self, raw: Any) -> str:
-        return text_with_words(raw)
+        return _text_with_words(raw)
 
     def collate(self, prepared: Sequence[str]) -> "dict[str, Tensor]":
         """What the tokenizer names: `input_ids`, `attention_mask`, each [row, token]."""
@@ -95,16 +96,11 @@ class TextModality(Modality[TextInput]):
         return self.settings.padding is True and self.settings.tokenizer is None
 
 
-def text_with_words(value: Any) -> str:
+def _text_with_words(value: Any) -> str:
     """The text itself. Raises DataRefused: no text, or one without a word."""
     if not isinstance(value, str) or not value.strip():
         raise DataRefused(f"a text must be a string with at least one word, got {value!r}")
     return value
-
-
-def is_unicode(text: str) -> bool:
-    """Whether every character is one. Halves of surrogate pairs come from broken encodings; no library takes them."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def small_bert(hidden: int, layers: int, max_length: int) -> dict[str, Any]:

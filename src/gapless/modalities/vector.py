@@ -31,11 +31,11 @@ class VectorModality(Modality[VectorInput]):
     @staticmethod
     def check(source: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         """`size` of a list of numbers; with `size` among the params it must be that."""
-        return {"size": len(finite_numbers(source, params.get("size", np.size(source))))}
+        return {"size": len(_finite_numbers(source, params.get("size", np.size(source))))}
 
     def prepare(self, raw: Any) -> NDArray[np.float32]:
         """[size] fp32."""
-        return finite_numbers(raw, self.settings.size)
+        return _finite_numbers(raw, self.settings.size)
 
     def collate(self, prepared: Sequence[NDArray[np.float32]]) -> "dict[str, Tensor]":
         """`values` [row, size]."""
@@ -55,7 +55,7 @@ class VectorModality(Modality[VectorInput]):
         return list(random.standard_normal((count, self.settings.size)).astype(np.float32))
 
 
-def finite_numbers(value: Any, size: int) -> NDArray[np.float32]:
+def _finite_numbers(value: Any, size: int) -> NDArray[np.float32]:
     """[size] fp32. Raises DataRefused: another length, or a number that is none."""
     values = np.asarray(value, dtype=np.float32)
     if values.shape != (size,) or not np.isfinite(values).all():

@@ -15,7 +15,8 @@ __all__ = [
 if TYPE_CHECKING:
     from gapless.models.aligner import GaplessConfig, GaplessModel
     from gapless.models.export_model import Exported
-    from gapless.models.foreign import fingerprint_of, load_model
+    from gapless.models.fingerprint import fingerprint_of
+    from gapless.models.load import load_model
 
 __getattr__ = lazy_names(
     __name__,
@@ -23,7 +24,7 @@ __getattr__ = lazy_names(
         "Exported": "gapless.models.export_model",
         "GaplessConfig": "gapless.models.aligner",
         "GaplessModel": "gapless.models.aligner",
-        "fingerprint_of": "gapless.models.foreign",
-        "load_model": "gapless.models.foreign",
+        "fingerprint_of": "gapless.models.fingerprint",
+        "load_model": "gapless.models.load",
     },
 )

@@ -1,4 +1,4 @@
-"""The aligner: N named modalities, an encoder and a head each, one shared unit-norm space.
+"""The aligner: an encoder and a head for each of N named modalities, into one shared space of unit-norm rows.
 
     model = GaplessModel.from_pretrained("runs/x/model")
     model.encode("text", ["chest radiograph, left effusion"])      # [1, 512], unit norm
@@ -27,19 +27,20 @@ from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
-from gapless.models.loading import as_asked, loading, saved_tokenizer, whole_weights
-from gapless.models.spec import ModalitySpec, modality_spec, with_encoder
+from gapless.models.modality_specs import modality_specs
+from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
+from gapless.models.spec import ModalitySpec, with_encoder
 from gapless.models.tokenizers import OpenClipTokenizer, tokenizer_home
 
 
 class GaplessConfig(PretrainedConfig):
-    """What a model is made of.
+    """The configuration of a model: its modalities, the size of their space, and its loss.
 
     Args:
         modalities: name -> {"input": ..., "encoder": ..., "head": [...]}, the mappings of `spec.modality_spec`.
         embedding_dim: size of the shared space; None for separate encoders that have none yet.
-        loss: what `losses.saved.describe_loss` gives: method, package, anchor, settings; or, as earlier versions wrote
-            it, keyword arguments of `GapClosingLoss`.
+        loss: what `losses.saved.describe_loss` gives: method, package, anchor, settings. Models of earlier versions
+            hold keyword arguments of `GapClosingLoss` instead.
     """
 
     model_type = "gapless"
@@ -60,14 +61,20 @@ class GaplessConfig(PretrainedConfig):
         """The modalities as typed specifications.
 
         Raises:
-            UsageError: a part, key or value that does not fit; the sentence names it.
+            UsageError: as `models.modality_specs.modality_specs`.
         """
-        return {name: modality_spec(name, spec) for name, spec in self.modalities.items()}
+        return modality_specs(self.modalities, self.loss.get("anchor"), self.embedding_dim)
 
 
 @dataclass
 class GaplessOutput(ModelOutput):
-    """Loss, its unweighted terms, and the unit-norm embeddings by modality."""
+    """What a model returns for a batch.
+
+    Args:
+        loss: scalar; None without a loss.
+        terms: name -> scalar, unweighted, detached; `total` is the loss.
+        embeddings: modality -> [pair, embedding_dim] unit-norm rows.
+    """
 
     loss: Tensor | None = None
     terms: dict[str, Tensor] | None = None
@@ -75,7 +82,15 @@ class GaplessOutput(ModelOutput):
 
 
 class GaplessModel(PreTrainedModel):
-    """Encoders and heads of every modality, and the loss that aligns them."""
+    """The encoder and the head of every modality, and the loss that aligns them.
+
+    Args:
+        config: what the model is made of.
+        encoders: modality -> an encoder that is built already; the others are built with fresh weights.
+
+    Raises:
+        UsageError: a configuration that does not fit; see `models.modality_specs.modality_specs`.
+    """
 
     config_class = GaplessConfig
     base_model_prefix = "gapless"
@@ -84,11 +99,9 @@ class GaplessModel(PreTrainedModel):
 
     def __init__(self, config: GaplessConfig, encoders: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(config)
-        if not config.modalities:
-            raise UsageError("a model needs at least one modality")
+        self.specs = config.specs()
         self.encoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
-        self.specs = config.specs()
         for name, spec in self.specs.items():
             encoder: Any = (encoders or {}).get(name) or build_encoder(spec.encoder)
             self.encoders[name] = encoder
@@ -98,7 +111,7 @@ class GaplessModel(PreTrainedModel):
         if isinstance(self.loss, MissingLoss):
             self._keys_to_ignore_on_load_unexpected = [r"^loss\."]  # the file has weights of the loss
         self.tokenizers: dict[str, Any] = {}
-        self.micro_batch_size: int | None = None  # training encodes so many pairs at a time; see losses/cached.py
+        self.micro_batch_size: int | None = None  # pairs that training encodes at a time; see losses/engine/cached.py
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -106,10 +119,11 @@ class GaplessModel(PreTrainedModel):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities."""
         return tuple(self.config.modalities)
 
     def train(self, mode: bool = True) -> "GaplessModel":
-        """Frozen encoders stay in evaluation mode: no dropout, no moving statistics."""
+        """Set the mode of the model; frozen encoders stay in evaluation mode, without dropout or running statistics."""
         super().train(mode)
         for name, spec in self.specs.items():
             if not spec.encoder.trainable:
@@ -117,7 +131,14 @@ class GaplessModel(PreTrainedModel):
         return self
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Unit-norm rows [pair, embedding_dim] of one modality's preprocessed inputs, with gradient."""
+        """Embed the preprocessed inputs of one modality.
+
+        Args:
+            inputs: keyword arguments of the encoder, as `Modality.collate` gives them.
+
+        Returns:
+            [pair, embedding_dim] unit-norm fp32 rows, with a gradient where one is recorded.
+        """
         with torch.set_grad_enabled(self.encoder_learns(modality)):
             features = self.encoders[modality](**inputs)
         return unit_norm(self.heads[modality](features).float())
@@ -138,6 +159,7 @@ class GaplessModel(PreTrainedModel):
         return unit_norm(self.heads[modality](features).float()), tokens
 
     def encoder_learns(self, modality: str) -> bool:
+        """Whether the encoder is trainable, and gradients are recorded."""
         return torch.is_grad_enabled() and self.specs[modality].encoder.trainable
 
     def embed_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -152,6 +174,9 @@ class GaplessModel(PreTrainedModel):
         Args:
             batch: modality -> the encoder's inputs, rows aligned over the modalities.
             positives: [pair] integers; rows that share one are positives of each other.
+
+        Raises:
+            ValueError: the loss refuses the batch, such as one of rows that are not finite.
         """
         if self.training and self.micro_batch_size:
             embeddings = cached_embeddings(self.embed_all, split_batch(batch, self.micro_batch_size))
@@ -170,6 +195,7 @@ class GaplessModel(PreTrainedModel):
         Args:
             modality: a name in `model.modalities`.
             batch: strings, image paths or 8-bit arrays, or rows of numbers, as the modality takes.
+            batch_size: how many inputs are encoded at once.
 
         Returns:
             [len(batch), embedding_dim] unit-norm rows, on the CPU, fp32.
@@ -199,6 +225,7 @@ class GaplessModel(PreTrainedModel):
         return build_modality(self.specs[modality].input, self.tokenizers.get(modality))
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
+        """Write weights, configuration and tokenizers into a directory; arguments as in transformers."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             for modality, tokenizer in self.tokenizers.items():
@@ -220,7 +247,7 @@ class GaplessModel(PreTrainedModel):
         directory = Path(pretrained_model_name_or_path)
         with loading(pretrained_model_name_or_path):
             if directory.exists():
-                check_complete(directory)
+                _check_complete(directory)
             loaded: tuple[GaplessModel, Any] = whole_weights(
                 super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs
             )
@@ -236,31 +263,32 @@ def text_modalities(config: GaplessConfig) -> list[str]:
     return [name for name, spec in config.specs().items() if MODALITIES[spec.input.kind].takes_tokenizer]
 
 
-def has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
+def _has_own_tokenizer(config: GaplessConfig, modality: str) -> bool:
     """Whether the text encoder brings open_clip's tokenizer, which needs no file."""
     return bool(config.specs()[modality].input.tokenizer == "open_clip")
 
 
 def load_tokenizer(config: GaplessConfig, source: str | PathLike[Any], modality: str) -> Any:
-    if has_own_tokenizer(config, modality):
+    """The tokenizer of a modality of texts, from a model directory or hub name."""
+    if _has_own_tokenizer(config, modality):
         return OpenClipTokenizer(config.specs()[modality].input.max_length)
     if Path(source).exists():
         return saved_tokenizer(tokenizer_home(Path(source), modality))
     return saved_tokenizer(str(source), subfolder=str(tokenizer_home("", modality)))
 
 
-def check_complete(directory: Path) -> None:
+def _check_complete(directory: Path) -> None:
     """Refuse a directory that lacks its configuration, weights or a tokenizer, and name what is missing."""
     if not (directory / "config.json").exists():
         raise DataRefused(f"{directory} is not a model: it lacks config.json")
-    # asked of the file: transformers would take the aligner's part of a captioner's configuration, and no weights
+    # Read from the file: transformers would load the aligner's part of a captioner's configuration, without weights.
     kind = read_object(directory / "config.json").get("model_type")
     config = GaplessConfig.from_pretrained(directory)
     if kind != GaplessConfig.model_type or not config.modalities:
         raise DataRefused(f"{directory} holds another kind of model ({kind}), not an aligner with its modalities")
     missing = [] if any(directory.glob("model*.safetensors")) else ["model.safetensors"]
     for modality in text_modalities(config):
-        if not has_own_tokenizer(config, modality):
+        if not _has_own_tokenizer(config, modality):
             home = tokenizer_home("", modality)
             missing += [str(home / n) for n in ("tokenizer_config.json",) if not (directory / home / n).exists()]
     if missing:
@@ -268,8 +296,17 @@ def check_complete(directory: Path) -> None:
 
 
 def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None) -> GaplessModel:
-    """A new model; encoders with a `pretrained` entry get those weights, the others fresh ones."""
-    config.specs()  # refuse what cannot be, before weights are read
+    """A new model; encoders with a `pretrained` entry get those weights, the others fresh ones.
+
+    Args:
+        config: its encoders' entries `pretrained` are replaced by the configuration that was found there.
+        tokenizers: modality -> tokenizer of its texts.
+
+    Raises:
+        UsageError: a configuration that does not fit, or a `pretrained` directory without such a model.
+        NeedsNetwork: a `pretrained` name that only the hub knows.
+    """
+    config.specs()  # refuses a wrong configuration before weights are read
     encoders = {}
     for described in config.modalities.values():
         described["encoder"] = dict(described["encoder"])
@@ -279,6 +316,6 @@ def assemble(config: GaplessConfig, tokenizers: Mapping[str, Any] | None = None)
     model = GaplessModel(config, encoders)
     model.tokenizers = dict(tokenizers or {})
     for name in text_modalities(config):
-        if has_own_tokenizer(config, name):
+        if _has_own_tokenizer(config, name):
             model.tokenizers[name] = OpenClipTokenizer(model.specs[name].input.max_length)
     return model

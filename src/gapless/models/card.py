@@ -26,13 +26,13 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the model itself.
+    """The facts on a card that the model does not hold itself.
 
     Args:
         name: the title.
         results: what `results.json` holds.
         before: figures to compare with.
-        before_label: what those are of.
+        before_label: the model that these figures are of, for the heading.
         licences: of the data, with row counts where rows have their own.
     """
 
@@ -43,14 +43,15 @@ class CardFacts:
     licences: Mapping[str, int | None] = field(default_factory=dict)
 
 
-def value_of(figure: Any) -> float | None:
+def _value_of(figure: Any) -> float | None:
     if isinstance(figure, Mapping):
         figure = figure.get("value", figure.get("mean"))
     return None if figure is None else float(figure)
 
 
 def text_of(figure: Any) -> str:
-    value = value_of(figure)
+    """A figure with three decimals and its interval; a dash for None."""
+    value = _value_of(figure)
     if value is None:
         return "–"
     interval = isinstance(figure, Mapping) and figure.get("low") is not None
@@ -91,24 +92,24 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 
 ## The gap, before and after
 
-{figures_table(facts)}
+{_figures_table(facts)}
 
-{measured_line(results)}
+{_measured_line(results)}
 
 ## How it was made
 
-{made_lines(model, results)}
-{choice_lines(results)}
+{_made_lines(model, results)}
+{_choice_lines(results)}
 ## Data and licences
 
-- source: {source_of(data.get("source"))}
+- source: {_source_of(data.get("source"))}
 - rows: {counted(data.get("rows") or results.get("rows"))}
 - groups in the measured split: {data.get("groups") or UNKNOWN}
 - fingerprint of the data (sha256): `{data.get("fingerprint") or UNKNOWN}`
 - fingerprint of the split (sha256): `{results.get("split_fingerprint") or data.get("fingerprint") or UNKNOWN}`
-- {leakage_line(data)}
+- {_leakage_line(data)}
 
-{licence_lines(facts.licences)}
+{_licence_lines(facts.licences)}
 
 ## Limits
 
@@ -119,51 +120,51 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 """
 
 
-def figures_table(facts: CardFacts) -> str:
+def _figures_table(facts: CardFacts) -> str:
     after = facts.results.get("figures", {})
-    rows = [key for key in SHOWN if value_of(after.get(key)) is not None]
+    rows = [key for key in SHOWN if _value_of(after.get(key)) is not None]
     lines = [f"| figure | {facts.before_label} | this model |", "| --- | ---: | ---: |"]
-    lines += [f"| {row_name(key)} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
-    note = "" if facts.before else "\n\nWhat it was before has not been measured."
+    lines += [f"| {_row_name(key)} | {text_of(facts.before.get(key))} | {text_of(after[key])} |" for key in rows]
+    note = "" if facts.before else "\n\nThe gap before has not been measured."
     return "\n".join(lines) + note
 
 
-def row_name(key: str) -> str:
+def _row_name(key: str) -> str:
     """The figure's name with which way is better, and its value when the gap is closed."""
     hint = required_entry(key).hint
     return f"{label_of(key)} ({hint})" if hint else label_of(key)
 
 
-def source_of(source: Any) -> str:
-    """Without the folders of the machine that it was made on."""
+def _source_of(source: Any) -> str:
+    """The source of the data without folders, which would tell about the machine."""
     if isinstance(source, Mapping):
-        return ", ".join(f"{name} {source_of(path)}" for name, path in source.items())
+        return ", ".join(f"{name} {_source_of(path)}" for name, path in source.items())
     return Path(source).name if source and Path(source).is_absolute() else str(source or UNKNOWN)
 
 
-def measured_line(results: Mapping[str, Any]) -> str:
+def _measured_line(results: Mapping[str, Any]) -> str:
     pairs, gallery, split = (results.get(key, UNKNOWN) for key in ("n", "gallery_size", "split"))
     resampled = any(isinstance(figure, Mapping) and "low" in figure for figure in results.get("figures", {}).values())
     intervals = "; intervals are 95 %, groups resampled" if resampled else ""
     return f"Measured on {pairs} pairs of the split `{split}`, gallery {gallery}{intervals}."
 
 
-def made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
-    told = {
+def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
+    facts = {
         "method": results.get("method"),
         "loss": results.get("loss"),
         "recipe": results.get("recipe"),
         "seed": results.get("seed"),
         "versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
     }
-    lines = [f"- {name}: {value}" for name, value in told.items() if value not in (None, "")]
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     for name, spec in model.specs.items():
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
 
 
-def choice_lines(results: Mapping[str, Any]) -> str:
+def _choice_lines(results: Mapping[str, Any]) -> str:
     """The candidates that a method was chosen from, where there was a choice."""
     choice = results.get("choice")
     if not isinstance(choice, Mapping):
@@ -172,16 +173,17 @@ def choice_lines(results: Mapping[str, Any]) -> str:
 
 
 def counted(rows: Any) -> str:
+    """Name and count of each split as text."""
     return ", ".join(f"{name} {count}" for name, count in rows.items()) if isinstance(rows, Mapping) else UNKNOWN
 
 
-def leakage_line(data: Mapping[str, Any]) -> str:
+def _leakage_line(data: Mapping[str, Any]) -> str:
     shares = data.get("leakage") or {}
-    told = ", ".join(f"{key.replace('_', ' ')} {value:.1%}" for key, value in shares.items())
-    return f"leakage: {told or UNKNOWN}"
+    described_shares = ", ".join(f"{key.replace('_', ' ')} {value:.1%}" for key, value in shares.items())
+    return f"leakage: {described_shares or UNKNOWN}"
 
 
-def licence_lines(licences: Mapping[str, int | None]) -> str:
+def _licence_lines(licences: Mapping[str, int | None]) -> str:
     if not licences:
         return "The licence of the data was not recorded: find it out before you share this model."
     lines = [f"- {name}" + ("" if count is None else f": {count} rows") for name, count in licences.items()]

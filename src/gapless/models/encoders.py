@@ -1,4 +1,4 @@
-"""Encoders: one per modality, all taken from the field; this file only says how each is built and pooled.
+"""Encoders of transformers, timm and open_clip, and the identity for vectors: how each is built, loaded and pooled.
 
 An encoder is described by a specification (`spec.EncoderSpec`), in the model's configuration as a mapping:
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gapless.core.errors import UsageError, missing_extra
 from gapless.core.files import write_json
-from gapless.models.loading import SAFE, network_or_usage
+from gapless.models.safe_loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,
     OpenClipEncoderSpec,
@@ -33,15 +33,19 @@ from gapless.models.spec import (
 
 
 class Encoder(nn.Module):
-    """What every encoder has: inputs by keyword to pooled features [pair, output_size]."""
+    """The base of every encoder: a module from inputs by keyword to pooled features, [pair, output_size]."""
 
     output_size: int
     model: Any
-    has_tokens = False  # whether `pooled_and_tokens` is there
+    has_tokens = False  # whether it has the method `pooled_and_tokens`
 
 
 class TransformersEncoder(Encoder):
-    """Any `transformers` model that returns token features or pooled features."""
+    """Any `transformers` model that returns token features or pooled features.
+
+    Raises:
+        UsageError: a configuration without a model type, or an unknown architecture.
+    """
 
     has_tokens = True
 
@@ -55,27 +59,27 @@ class TransformersEncoder(Encoder):
         if not model_type:
             raise UsageError("the config of a transformers encoder has no model_type (bert, vit, resnet, ...)")
         if model_type == "timm_wrapper":
-            check_torchvision("timm")
+            _check_torchvision("timm")
         architecture = spec.architecture
         model_class: Any = getattr(transformers, architecture, None)
-        if architecture != "AutoModel" and not is_architecture(model_class):
+        if architecture != "AutoModel" and not _is_architecture(model_class):
             raise UsageError(f"unknown transformers architecture {architecture!r}")
         built_config = transformers.AutoConfig.for_model(model_type, **config)
         from_config = model_class.from_config if architecture == "AutoModel" else model_class._from_config
         self.model = from_config(built_config)
-        self.output_size = feature_size(built_config, self.pooling)
+        self.output_size = _feature_size(built_config, self.pooling)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Pooled features, [pair, output_size]."""
-        return pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
+        return _pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
 
     def pooled_and_tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled features, and the token or patch features before pooling, [pair, token, size], from one pass."""
         output = self.model(**inputs)
-        return pool(output, self.pooling, inputs.get("attention_mask")), token_features(output)
+        return _pool(output, self.pooling, inputs.get("attention_mask")), _token_features(output)
 
 
-def is_architecture(found: Any) -> bool:
+def _is_architecture(found: Any) -> bool:
     import transformers
 
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
@@ -86,21 +90,21 @@ class OpenClipEncoder(Encoder):
 
     def __init__(self, spec: OpenClipEncoderSpec) -> None:
         super().__init__()
-        check_torchvision("open_clip_torch")
+        _check_torchvision("open_clip_torch")
         from open_clip.model import CLIP, CustomTextCLIP
 
         config = deepcopy(dict(spec.config or {}))
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
-        with local_text_config(config):
+        with _local_text_config(config):
             model = (CustomTextCLIP if custom else CLIP)(**config)
         self.tower = spec.tower
         for name in ("visual",) if self.tower == "text" else TEXT_PARTS:
             if hasattr(model, name):
                 delattr(model, name)
-        for part in model.modules():
-            # from_pretrained builds without memory and fills from the file: buffers left out of it (the causal mask)
-            # would hold whatever was there before
-            part._non_persistent_buffers_set.clear()
+        for module in model.modules():
+            # `from_pretrained` builds the model on the meta device and fills it from the file. A buffer that the file
+            # lacks, such as the causal mask, would hold uninitialised memory, so every buffer is saved.
+            module._non_persistent_buffers_set.clear()
         self.model = model
         self.output_size = int(config["embed_dim"])
 
@@ -113,8 +117,8 @@ class OpenClipEncoder(Encoder):
 
 
 @contextmanager
-def local_text_config(config: dict[str, Any]) -> Iterator[None]:
-    """open_clip asks the hub how a transformers text tower is built; here it gets the configuration that was saved."""
+def _local_text_config(config: dict[str, Any]) -> Iterator[None]:
+    """Give open_clip the saved configuration of a transformers text tower, for which it would ask the hub."""
     text = config.get("text_cfg", {})
     saved = text.pop("hf_config", None)
     if saved is None:
@@ -131,7 +135,7 @@ TEXT_PARTS = ("text", "transformer", "token_embedding", "positional_embedding", 
 
 
 class VectorEncoder(Encoder):
-    """Ready features: the identity."""
+    """The identity, for modalities whose values are features already."""
 
     def __init__(self, spec: VectorEncoderSpec) -> None:
         super().__init__()
@@ -155,7 +159,7 @@ def build_encoder(spec: EncoderSpec) -> Encoder:
     return encoder
 
 
-def check_torchvision(package: str) -> None:
+def _check_torchvision(package: str) -> None:
     """timm and open_clip need torchvision, which a CPU-only torch may lack."""
     from importlib.util import find_spec
 
@@ -164,14 +168,14 @@ def check_torchvision(package: str) -> None:
             raise missing_extra(needed, "openclip")
 
 
-def feature_size(config: Any, pooling: str) -> int:
-    """The width of the pooled features that a transformers configuration gives."""
+def _feature_size(config: Any, pooling: str) -> int:
+    """The width of the pooled features of a model with this transformers configuration."""
     if pooling in ("image_embeds", "text_embeds"):
         return int(config.projection_dim)
     if config.model_type == "timm_wrapper":
         import timm
 
-        with torch.device("meta"):  # only its shape is asked for, and it may be a giant
+        with torch.device("meta"):  # builds a model of any size without memory for its weights
             model: Any = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
         return int(model.num_features)
     if getattr(config, "hidden_sizes", None):
@@ -179,15 +183,21 @@ def feature_size(config: Any, pooling: str) -> int:
     return int(config.hidden_size)
 
 
-def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
-    """Pooled features [pair, size] of a transformers model output."""
+def _pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+    """Pooled features, [pair, size], of the output of a transformers model.
+
+    Args:
+        output: has `last_hidden_state`, `pooler_output` or the projected embeddings, as `pooling` needs.
+        pooling: image_embeds, text_embeds, pooler, cls or mean.
+        attention_mask: [pair, token], 0 on padding, which the mean leaves out.
+    """
     if pooling in ("image_embeds", "text_embeds"):
         projected: Tensor = getattr(output, pooling)
         return projected
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
-    tokens = token_features(output)
+    tokens = _token_features(output)
     if pooling == "cls":
         return tokens[:, 0]
     if attention_mask is None:
@@ -196,7 +206,7 @@ def pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Ten
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def token_features(output: Any) -> Tensor:
+def _token_features(output: Any) -> Tensor:
     """Features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
     features: Tensor = output.last_hidden_state
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
@@ -230,7 +240,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encod
 
 
 def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:
-    """One tower of what `load_open_clip` gave, and its description."""
+    """The description and the encoder of one tower of a model from `load_open_clip`."""
     described = {key: value for key, value in spec.items() if key != "pretrained"} | {"config": config}
     encoder = build_encoder(encoder_spec(described))
     weights = model.state_dict()
@@ -240,7 +250,7 @@ def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, An
 
 
 def open_clip_parts(source: str) -> tuple[str, str]:
-    """Name and checkpoint; a directory brings its own weights."""
+    """The name of an open_clip model and its checkpoint; "" where the name brings its own weights."""
     if source.startswith(LOCAL):
         if "@" in source and not Path(source.removeprefix(LOCAL)).exists():
             raise UsageError(f"{source} names a checkpoint, but a directory of open_clip brings its own weights")
@@ -254,8 +264,11 @@ def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
 
     Args:
         source: `local-dir:PATH`, `hf-hub:NAME`, or `NAME@CHECKPOINT` with a local safetensors file.
+
+    Raises:
+        UsageError: no such model, weights that are not safetensors, or a CoCa model. NeedsNetwork: only the hub has it.
     """
-    check_torchvision("open_clip_torch")
+    _check_torchvision("open_clip_torch")
     import open_clip
 
     name, checkpoint = open_clip_parts(source)
@@ -280,4 +293,5 @@ def load_open_clip(source: str) -> tuple[Any, dict[str, Any]]:
 
 @torch.no_grad()
 def num_parameters(module: nn.Module) -> int:
+    """How many numbers the parameters of a module hold."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -25,7 +25,7 @@ CHECKED_BATCHES = (1, 2, 3)
 
 
 class Tower(nn.Module):
-    """One modality from its preprocessed inputs, in their order, to unit-norm rows."""
+    """One modality as a module of positional inputs, which the exporter needs; returns unit-norm rows."""
 
     def __init__(self, model: GaplessModel, modality: str, names: list[str]) -> None:
         super().__init__()
@@ -51,16 +51,16 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
         UsageError: onnx or onnxruntime is missing. GaplessError: a graph that differs by more than 1e-4.
     """
     for package in ("onnx", "onnxruntime", "onnxscript"):
-        require(package)
+        _require(package)
     model = model.cpu().train(False)
     differences = {}
     described = {}
     with new_directory(out) as partial:
         for modality in model.modalities:
-            inputs = sample_inputs(model, modality, max(CHECKED_BATCHES))
+            inputs = _sample_inputs(model, modality, max(CHECKED_BATCHES))
             file = partial / f"{modality}.onnx"
             write_graph(Tower(model, modality, list(inputs)), inputs, file)
-            differences[modality] = check_graph(model, modality, file)
+            differences[modality] = _check_graph(model, modality, file)
             described[modality] = {
                 "file": file.name,
                 "inputs": list(inputs),
@@ -75,25 +75,25 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
     return differences
 
 
-def require(package: str) -> None:
+def _require(package: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(package) is None:
         raise missing_extra(package, "onnx")
 
 
-def sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
-    """Preprocessed inputs of made-up rows."""
+def _sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
+    """Preprocessed inputs of made-up rows, the same for the same number of rows."""
     preprocessor = model.preprocessor(modality)
     raws = preprocessor.sample(num_rows, np.random.default_rng(num_rows))
     return preprocessor.collate([preprocessor.prepare(raw) for raw in raws])
 
 
 def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
-    """Trace with free batch, and free length where the texts are padded to the longest of the batch."""
+    """Export a graph with a dynamic batch axis; the axis of tokens is dynamic where the padding follows the batch."""
     is_padded_freely = tower.model.preprocessor(tower.modality).has_free_length
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
-    with quiet_exporter():
+    with _quiet_exporter():
         torch.onnx.export(
             tower,
             tuple(inputs.values()),
@@ -108,8 +108,8 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
 
 
 @contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """The exporter warns of its own internals and logs at every step."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence warnings and logs in the block: the exporter reports its own internals at every step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -120,18 +120,18 @@ def quiet_exporter() -> Iterator[None]:
             logging.disable(before)
 
 
-def check_graph(model: GaplessModel, modality: str, file: Path) -> float:
+def _check_graph(model: GaplessModel, modality: str, file: Path) -> float:
     """The largest difference between the graph and the model, over batches of several sizes and text lengths."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     largest = 0.0
     for num_rows in CHECKED_BATCHES:
-        inputs = sample_inputs(model, modality, num_rows)
+        inputs = _sample_inputs(model, modality, num_rows)
         with torch.no_grad():
             expected = model.embed(modality, inputs).numpy()
-        found = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]
-        largest = max(largest, float(np.abs(found - expected).max()))
+        computed = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]
+        largest = max(largest, float(np.abs(computed - expected).max()))
     if not largest <= ONNX_TOLERANCE:
         raise GaplessError(
             f"the graph of {modality} differs from the model by {largest:.1e}, more than 1e-4; not written"
@@ -158,7 +158,7 @@ def push(directory: Path, name: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-    # of whichever HTTP client the installed hub library uses
+    # The base class of the errors of the HTTP client that the installed hub library uses.
     client_error: type[Exception] = HfHubHTTPError.__bases__[0]
     api = HfApi()
     try:

@@ -12,7 +12,7 @@ from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.card import CardFacts, model_card
 from gapless.models.export import export_hub, export_onnx, push
-from gapless.models.foreign import load_model
+from gapless.models.load import load_model
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ def export(
 
 
 def _card_facts(run: Path, name: str, data: str | Path | Manifest | None) -> CardFacts:
-    """What the run says of itself; a card without figures would hide the gap that it is about."""
+    """The facts of a run for its card.
+
+    Raises:
+        UsageError: a run without figures: its card could not show the gap.
+    """
     if not (run / "results.json").exists():
         raise UsageError(f"{run} has no results.json, and the card shows its figures; run 'gapless evaluate' first")
     results = read_json(run / "results.json")
@@ -89,7 +93,7 @@ def _card_facts(run: Path, name: str, data: str | Path | Manifest | None) -> Car
 
 
 def _licences(manifest: Manifest) -> dict[str, int | None]:
-    """Licence -> rows under it; without a number where it is said of the whole data set."""
+    """Licence -> rows under it; None for the licence of the whole data set."""
     licences: dict[str, int | None] = {}
     if "licence" in manifest.table.column_names:
         licences |= Counter(value or "unknown" for value in manifest.table["licence"].to_pylist())
@@ -99,7 +103,7 @@ def _licences(manifest: Manifest) -> dict[str, int | None]:
 
 
 def _before_figures(run: Path, results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The frozen model that was closed, or the baseline of the comparison that the run belongs to."""
+    """(name, figures) to compare with: the frozen model before closing, or the baseline of the run's comparison."""
     if results.get("before"):
         return "frozen model", results["before"]
     comparison = run.resolve().parent.parent / "compare.json"

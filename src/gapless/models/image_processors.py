@@ -1,4 +1,4 @@
-"""The image processor of a transformers checkpoint, as the `input` of a model."""
+"""Translates the image processor of a transformers checkpoint into the `input` of a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ def image_input_of(directory: str | Path) -> dict[str, Any]:
     if config is None:
         return {"kind": "image"}
     crops = bool(config.get("do_center_crop"))
-    resized = smallest_side(config.get("size") or config.get("crop_size") or 224)
-    size = smallest_side(config.get("crop_size") or resized) if crops else resized
+    resized = _smallest_side(config.get("size") or config.get("crop_size") or 224)
+    size = _smallest_side(config.get("crop_size") or resized) if crops else resized
     spec: dict[str, Any] = {"kind": "image", "size": size, "channels": 3, "fit": "crop" if crops else "stretch"}
     if crops and config.get("do_resize", True):
         spec["resize"] = resized
@@ -32,13 +32,16 @@ def image_input_of(directory: str | Path) -> dict[str, Any]:
 
 
 def image_processor_config(directory: Path) -> dict[str, Any] | None:
-    """What a checkpoint says about its images: in a file of its own, or in that of the whole processor."""
+    """The configuration of a checkpoint's image processor; None without one.
+
+    It is in `preprocessor_config.json`, or under `image_processor` in `processor_config.json`.
+    """
     own, shared = directory / "preprocessor_config.json", directory / "processor_config.json"
     config = read_json(own) if own.exists() else read_json(shared).get("image_processor") if shared.exists() else None
     return config if config and ("image_mean" in config or "size" in config) else None
 
 
-def smallest_side(size: Any) -> int:
+def _smallest_side(size: Any) -> int:
     """The number in what a `preprocessor_config.json` calls a size."""
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or size.get("height") or size.get("max_height") or 224

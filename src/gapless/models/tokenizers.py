@@ -17,9 +17,17 @@ SPECIAL_TOKENS = {
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> Any:
-    """A lower-case byte-level byte-pair tokenizer trained on `captions`; it knows every character.
+    """Train a lower-case byte-level byte-pair tokenizer, which can encode every character.
 
-    Not WordPiece, whose trainer breaks ties at random, so that one seed gave other runs.
+    A WordPiece tokenizer would not be reproducible: its trainer breaks ties at random.
+
+    Args:
+        captions: the texts to train on.
+        vocab_size: the largest number of tokens.
+        max_length: tokens of a text that are kept, start and end included.
+
+    Returns:
+        A `PreTrainedTokenizerFast`, the same for the same captions.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -48,7 +56,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -
 
 
 class OpenClipTokenizer:
-    """open_clip's byte-pair tokenizer behind the call that transformers tokenizers have."""
+    """open_clip's byte-pair tokenizer with the interface of transformers tokenizers; `input_ids` is [text, token]."""
 
     model_input_names = ("input_ids",)
 
@@ -67,4 +75,5 @@ class OpenClipTokenizer:
 
 
 def tokenizer_home(directory: str | Path, modality: str) -> Path:
+    """Where a model directory holds the tokenizer of a modality."""
     return Path(directory) / TOKENIZER_DIRECTORY / modality

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 @cache
 def environment(room: str) -> "Environment":
+    """The templates of a room and those of `pages`."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -28,7 +28,7 @@ _VALUES = {
 _WHITE = 1.0
 
 
-def tissue_values(figure: Figure) -> Mapping[str, float]:
+def _tissue_values(figure: Figure) -> Mapping[str, float]:
     """How bright each tissue is, between 0 and 1."""
     table = figure.style.weighting if figure.modality_type == "MR" else figure.modality_type
     return dict(zip(_NAMES, _VALUES[table], strict=True))
@@ -37,11 +37,11 @@ def tissue_values(figure: Figure) -> Mapping[str, float]:
 def draw_figure(figure: Figure, size: int) -> NDArray[np.uint8]:
     """The image of a figure: uint8 [size, size]; the same for the same figure."""
     rng = np.random.default_rng(figure.seed)
-    canvas = Canvas(size, tissue_values(figure), rng)
+    canvas = Canvas(size, _tissue_values(figure), rng)
     draw_anatomy(canvas, figure.region, figure.projection)
     _vary_tissue(canvas)
     places = draw_finding(canvas, figure)
-    plane = blurred(canvas.plane, figure.style.blur * size / 64)
+    plane = _blurred(canvas.plane, figure.style.blur * size / 64)
     plane = _ACQUIRE[figure.modality_type](plane, figure.style, rng)
     plane = np.clip(plane, 0, 1) ** figure.style.gamma * figure.style.gain
     if figure.style.inverted and figure.modality_type == "x-ray":
@@ -53,10 +53,10 @@ def draw_figure(figure: Figure, size: int) -> NDArray[np.uint8]:
 def _vary_tissue(canvas: Canvas) -> None:
     """Multiply the canvas by a smooth random field of a few percent, so that no two bodies are equal."""
     coarse = canvas.rng.normal(0, 0.05, (5, 5)).astype(np.float32)
-    canvas.plane *= 1 + stretched(coarse, canvas.size)
+    canvas.plane *= 1 + _stretched(coarse, canvas.size)
 
 
-def stretched(coarse: Plane, size: int) -> Plane:
+def _stretched(coarse: Plane, size: int) -> Plane:
     """A small grid interpolated linearly to [size, size]."""
     weights = _linear_weights(len(coarse), size)
     return np.asarray(weights @ coarse @ weights.T, np.float32)
@@ -67,7 +67,7 @@ def _linear_weights(num_from: int, num_to: int) -> Plane:
     return np.asarray(np.clip(1 - np.abs(position - np.arange(num_from)[None, :]), 0, 1), np.float32)
 
 
-def blurred(plane: Plane, sigma: float) -> Plane:
+def _blurred(plane: Plane, sigma: float) -> Plane:
     """Gaussian blur as two products with a band matrix: at this size faster than a filter."""
     if sigma < 0.2:
         return plane
@@ -79,17 +79,17 @@ def blurred(plane: Plane, sigma: float) -> Plane:
 
 def _xray(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     counts = 90 / style.noise**2
-    return np.asarray(rng.poisson((blurred(plane, 0.6) * 0.9 + 0.05) * counts) / counts, np.float32)
+    return np.asarray(rng.poisson((_blurred(plane, 0.6) * 0.9 + 0.05) * counts) / counts, np.float32)
 
 
 def _ct(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
-    noise = blurred(rng.standard_normal(plane.shape, dtype=np.float32), 0.7)
+    noise = _blurred(rng.standard_normal(plane.shape, dtype=np.float32), 0.7)
     streaks = (plane > 0.97).sum(axis=1, keepdims=True) / len(plane)
     return np.asarray(plane + 0.11 * style.noise * noise * (1 + 4 * streaks))
 
 
 def _mr(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
-    bias = 1 + stretched(rng.normal(0, 0.16, (3, 3)).astype(np.float32), len(plane))
+    bias = 1 + _stretched(rng.normal(0, 0.16, (3, 3)).astype(np.float32), len(plane))
     real, imaginary = 0.07 * style.noise * rng.standard_normal((2, *plane.shape), dtype=np.float32)
     return np.asarray(np.sqrt((plane * bias + real) ** 2 + imaginary**2))
 
@@ -100,7 +100,7 @@ def _ultrasound(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     depth = (axis[:, None] + 1.25) / 2.25
     inside = (np.abs(axis[None, :]) < 0.25 + 0.85 * depth) & (axis[None, :] ** 2 + (axis[:, None] + 1) ** 2 < 4.1)
     real, imaginary = rng.standard_normal((2, size, size), dtype=np.float32)
-    speckle = np.sqrt(blurred(real, 0.6) ** 2 + blurred(imaginary, 0.6) ** 2) * np.float32(1.6)
+    speckle = np.sqrt(_blurred(real, 0.6) ** 2 + _blurred(imaginary, 0.6) ** 2) * np.float32(1.6)
     edges = np.abs(np.diff(plane, axis=0, prepend=plane[:1]))
     echo = (0.8 * plane + 1.2 * edges) * (0.35 + 0.65 * speckle * style.noise**0.5) * (1.15 - 0.5 * depth)
     # Log compression, as ultrasound scanners display it.
@@ -109,8 +109,8 @@ def _ultrasound(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
 
 def _pet(plane: Plane, style: Style, rng: np.random.Generator) -> Plane:
     counts = 40 / style.noise**2
-    coarse = blurred(plane, 1.8 * len(plane) / 64)
-    return blurred((rng.poisson(np.clip(coarse, 0, 2) * counts) / counts).astype(np.float32), 0.8)
+    coarse = _blurred(plane, 1.8 * len(plane) / 64)
+    return _blurred((rng.poisson(np.clip(coarse, 0, 2) * counts) / counts).astype(np.float32), 0.8)
 
 
 _ACQUIRE: dict[str, Callable[[Plane, Style, np.random.Generator], Plane]] = {

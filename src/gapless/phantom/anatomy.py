@@ -30,6 +30,7 @@ class Canvas:
         self.plane: Plane = np.full((size, size), tissues["air"], np.float32)
 
     def paint(self, tissue: str, coverage: Plane, strength: float = 1.0) -> None:
+        """Blend a tissue into the plane by `coverage * strength`, in [0, 1]."""
         self.plane += (coverage * np.float32(strength)) * (np.float32(self.tissues[tissue]) - self.plane)
 
     def disc(self, cx: float, cy: float, rx: float, ry: float, softness: float = 1.0) -> Plane:
@@ -40,6 +41,7 @@ class Canvas:
         return np.asarray(np.clip(np.float32(0.5) - distance, 0, 1))
 
     def box(self, cx: float, cy: float, rx: float, ry: float) -> Plane:
+        """Coverage of a rectangle of half width `rx` and half height `ry`."""
         distance = np.maximum(np.abs(self.x - np.float32(cx)) - rx, np.abs(self.y - np.float32(cy)) - ry)
         return np.asarray(np.clip(np.float32(0.5) - distance / self.pixel, 0, 1))
 
@@ -51,6 +53,7 @@ class Canvas:
         return np.asarray(np.clip(np.float32(0.5) + (np.float32(width) - distance) / self.pixel, 0, 1))
 
     def ellipse(self, tissue: str, cx: float, cy: float, rx: float, ry: float, strength: float = 1.0) -> None:
+        """Paint an ellipse of one tissue."""
         self.paint(tissue, self.disc(cx, cy, rx, ry), strength)
 
     def pair(self, tissue: str, cx: float, cy: float, rx: float, ry: float, strength: float = 1.0) -> None:
@@ -65,6 +68,7 @@ class Canvas:
 
 
 def draw_anatomy(canvas: Canvas, region: str, projection: str) -> None:
+    """Draw a body region of `cases.REGIONS` in an axial, coronal or sagittal projection."""
     _REGIONS[region](canvas, projection)
 
 

@@ -80,6 +80,7 @@ class Figure:
 
     @property
     def projection(self) -> str:
+        """The projection that the view draws: axial, coronal or sagittal."""
         return PROJECTIONS[self.view]
 
     @property
@@ -88,6 +89,7 @@ class Figure:
         return f"{self.modality_type} {self.region}"
 
     def labels(self) -> dict[str, str]:
+        """Label column -> value."""
         return {name: getattr(self, name) for name in LABELS}
 
 

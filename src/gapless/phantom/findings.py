@@ -33,7 +33,7 @@ COMPARTMENTS = {
 }
 
 
-def finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[float, float]]:
+def _finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[float, float]]:
     """The places of the finding, [(x, y)]: one, or one on each side."""
     x, y, step, _, _ = COMPARTMENTS[figure.region, figure.projection]
     row = y + step * {"upper": -1, "middle": 0, "lower": 1}[figure.zone] + jitter[1]
@@ -45,7 +45,7 @@ def finding_places(figure: Figure, jitter: tuple[float, float]) -> list[tuple[fl
 def draw_finding(canvas: Canvas, figure: Figure) -> list[tuple[float, float]]:
     """Draw the finding of a figure, and return its places as [(x, y)]."""
     jitter_x, jitter_y, scale = canvas.rng.normal(0, 1, 3)
-    places = finding_places(figure, (0.04 * jitter_x, 0.05 * jitter_y))
+    places = _finding_places(figure, (0.04 * jitter_x, 0.05 * jitter_y))
     if figure.finding == NORMAL:
         return places
     radius = RADII[figure.size] * float(np.exp(0.12 * scale))

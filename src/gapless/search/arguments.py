@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gapless.core.errors import UsageError
-from gapless.modalities.text import is_unicode
+from gapless.core.values import is_unicode
 
 
 def checked_count(k: Any) -> int:

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from gapless.core.errors import UsageError, listed
-from gapless.modalities.text import is_unicode
+from gapless.core.values import is_unicode
 from gapless.search.filter_terms import (
     Mismatch,
     Term,

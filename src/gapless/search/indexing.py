@@ -13,8 +13,9 @@ from gapless.inference.embed import Source, columns_of, write_embeddings
 from gapless.inference.embed_data import RowsToEmbed, opened_rows
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 from gapless.search.build import Chunk, label_columns, ready_chunks, staged, write_collection
 from gapless.search.changes import Changes, missing_from
 from gapless.search.collection import FORMAT, VERSION

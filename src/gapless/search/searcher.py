@@ -13,8 +13,9 @@ import numpy as np
 
 from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
-from gapless.models.loading import on_accelerator
+from gapless.models.fingerprint import fingerprint_of
+from gapless.models.load import load_model
+from gapless.models.safe_loading import on_accelerator
 from gapless.search.arguments import checked_count, checked_weight
 from gapless.search.collection import Collection, Hit
 from gapless.search.query_length import Cut, QueryCut, QueryLength

@@ -50,61 +50,62 @@ def samples_at(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def is_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def is_figure(value: Any) -> bool:
+def _is_figure(value: Any) -> bool:
     """A number, one with its interval, or none."""
     numbers = value.values() if isinstance(value, Mapping) else [value]
-    return all(number is None or is_number(number) for number in numbers)
+    return all(number is None or _is_number(number) for number in numbers)
 
 
-def mapping_of(is_entry: Form) -> Form:
+def _mapping_of(is_entry: Form) -> Form:
     return lambda value: isinstance(value, Mapping) and all(map(is_entry, value.values()))
 
 
-def is_anything(_: Any) -> bool:
+def _is_anything(_: Any) -> bool:
     return True
 
 
-def is_data(value: Any) -> bool:
+def _is_data(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
-    return all(value.get(key) is None or mapping_of(is_figure)(value[key]) for key in ("rows", "leakage"))
+    return all(value.get(key) is None or _mapping_of(_is_figure)(value[key]) for key in ("rows", "leakage"))
 
 
-def is_generation(value: Any) -> bool:
+def _is_generation(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("settings") or {}, Mapping)
 
 
 def is_sample(value: Any) -> bool:
+    """Whether a value is a sample of `samples.json`."""
     return (
         isinstance(value, dict) and value.keys() >= SAMPLE.keys() and all(form(value[k]) for k, form in SAMPLE.items())
     )
 
 
 NEEDED: dict[str, Form] = {
-    "figures": mapping_of(is_figure),
-    "baselines": mapping_of(mapping_of(is_figure)),
-    "n": is_number,
-    "split": is_text,
-    "tokenizer": is_text,
+    "figures": _mapping_of(_is_figure),
+    "baselines": _mapping_of(_mapping_of(_is_figure)),
+    "n": _is_number,
+    "split": _is_text,
+    "tokenizer": _is_text,
 }
 OPTIONAL: dict[str, Form] = {
-    "data": is_data,
-    "generation": is_generation,
-    "judge": is_text,
-    "missing": mapping_of(is_text),
-    "versions": mapping_of(is_anything),
+    "data": _is_data,
+    "generation": _is_generation,
+    "judge": _is_text,
+    "missing": _mapping_of(_is_text),
+    "versions": _mapping_of(_is_anything),
 }
 SAMPLE: dict[str, Form] = {
-    "id": is_text,
-    "references": lambda value: isinstance(value, list) and all(map(is_text, value)),
-    "caption": is_text,
-    "image": lambda value: value is None or is_text(value),
+    "id": _is_text,
+    "references": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "caption": _is_text,
+    "image": lambda value: value is None or _is_text(value),
 }

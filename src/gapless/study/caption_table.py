@@ -1,4 +1,4 @@
-"""The table of captions: captioners and baselines as rows, scores as columns; numbers as the result files hold them."""
+"""The table of caption scores: captioners and baselines as rows, scores as columns, values as in the result files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +20,13 @@ COLUMNS = [
 
 
 def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The table of captioners, by name, with the baselines of the first below.
+    """The table of captioners, with the baselines of the first one below them.
+
+    Args:
+        results: captioner -> content of `results.json`.
 
     Returns:
-        a Table with percent where rates; the best captioner of a score is marked, never a baseline. The sd of a cell
+        A Table with percent where rates; the best captioner of a score is marked, never a baseline. The sd of a cell
         is half the width of its 95 % interval.
     """
     first = next(iter(results.values()))
@@ -33,10 +36,11 @@ def caption_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, figures in first["baselines"].items():
         rows[name] = [cell(column, figures, None) for column in COLUMNS]
     has_intervals = any(entry.sd for row in rows.values() for entry in row)
-    return Table(COLUMNS, rows, notes_of(results, has_intervals))
+    return Table(COLUMNS, rows, _notes_of(results, has_intervals))
 
 
 def cell(column: Column, figures: Mapping[str, Any], best: str | None) -> Cell:
+    """The cell of a figure; `best` is the text of the best value of the column."""
     figure = figures.get(column.key)
     mean = column.shown(number_of(figure))
     is_best = column.has_direction and mean != "–" and mean == best
@@ -52,7 +56,7 @@ def interval_of(figure: Any) -> tuple[float, float] | None:
     return None
 
 
-def notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> list[str]:
+def _notes_of(results: Mapping[str, Mapping[str, Any]], has_intervals: bool) -> list[str]:
     """Split, rows, tokenizer, what is missing and why, leakage."""
     first = next(iter(results.values()))
     data = first.get("data") or {}

@@ -17,8 +17,8 @@ LATEX_CAPTION = "Scores of generated captions and of baselines that need no capt
 
 
 def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
-    """Values of the template for caption runs beside each other; the baselines are those of the first run."""
-    results = dict(zip(names_of(paths), map(read_results, paths), strict=True))
+    """The values of the report's template for caption runs; the baselines are those of the first run."""
+    results = dict(zip(_names_of(paths), map(read_results, paths), strict=True))
     first = next(iter(results.values()))
     source = (first.get("data") or {}).get("source")
     table = caption_table(results)
@@ -27,15 +27,16 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "name": "captions",
         "title": title,
         "subject": SUBJECT,
-        "grid": grid_of(paths, results),
-        "facts": facts_of(results),
-        "headlines": headlines_of(results, table),
+        "grid": _grid_of(paths, results),
+        "facts": _facts_of(results),
+        "headlines": _headlines_of(results, table),
         "table": table,
         "pictures": [],
         "effect": None,
         "verdicts": [],
-        "notes": notes_of(results),
-        "all_figures": all_figures_of(results),
+        "choices": [],
+        "notes": _notes_of(results),
+        "all_figures": _all_figures_of(results),
         "methods": list(results),
         "baseline": None,
         "latex": to_latex(table, LATEX_CAPTION, label="tab:captions"),
@@ -43,14 +44,14 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
+def _names_of(paths: Sequence[Path]) -> list[str]:
     """The directories' names where these are distinct, else their paths."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The samples of the first directory, with the caption of the same row of every directory of the same data."""
+def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of the first directory, each with the captions of its row by all directories of the same data."""
     data = [data_of(result) for result in results.values()]
     read = [samples_at(path / SAMPLES) for path in paths]
     by_id = [{sample["id"]: sample for sample in samples} for samples in read]
@@ -60,7 +61,7 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
             "references": sample["references"],
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
             "captions": [
-                (name, one_sample[sample["id"]]["caption"], score_text(one_sample[sample["id"]].get("score")))
+                (name, one_sample[sample["id"]]["caption"], _score_text(one_sample[sample["id"]].get("score")))
                 for name, one_sample, of in zip(results, by_id, data, strict=True)
                 if of == data[0] and sample["id"] in one_sample
             ],
@@ -69,11 +70,11 @@ def grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) -> 
     ]
 
 
-def score_text(score: Any) -> str:
+def _score_text(score: Any) -> str:
     return f"{score:.2f}".replace("-", "−") if isinstance(score, int | float) else ""
 
 
-def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     first = next(iter(results.values()))
     data = first.get("data") or {}
     named = {
@@ -91,14 +92,15 @@ def facts_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def described(result: Mapping[str, Any]) -> str:
+    """Mode, aligner, seed and generation method of a captioner as text."""
     parts = [f"{key} {value}" for key in ("mode", "aligner", "seed") if (value := result.get(key)) is not None]
     settings = (result.get("generation") or {}).get("settings") or {}
     parts += [f"method {settings['method']}"] if "method" in settings else []
     return ", ".join(parts) or "not recorded"
 
 
-def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
-    """A few scores: the first captioner beside the caption of the nearest train image."""
+def _headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
+    """The main scores of the first captioner and of the baseline of the nearest train image."""
     rows = [next(iter(results)), *([NEAREST] if NEAREST in table.rows else [])]
     return [
         {
@@ -112,20 +114,20 @@ def headlines_of(results: Mapping[str, Mapping[str, Any]], table: Table) -> list
     ]
 
 
-def notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
+def _notes_of(results: Mapping[str, Mapping[str, Any]]) -> list[Note]:
     first = next(iter(results.values()))
     is_ptb = first["tokenizer"] == "ptb"
     text = "The PTB tokenizer" if is_ptb else "Not the PTB tokenizer, so these scores do not compare with those"
     return [
-        *(baseline_note(name, result) for name, result in results.items()),
+        *(_baseline_note(name, result) for name, result in results.items()),
         Note("good" if is_ptb else "warn", "Tokenizer", f"{text} of published tables."),
         *(Note("warn", "Missing", f"{name} {why}.") for name, why in (first.get("missing") or {}).items()),
         leakage_note(first),
     ]
 
 
-def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
-    """Whether a captioner is clearly better than every baseline in CIDEr: their intervals do not touch."""
+def _baseline_note(name: str, result: Mapping[str, Any]) -> Note:
+    """A note on whether a captioner is better in CIDEr than every baseline, with intervals that do not overlap."""
     others = {other: figures.get("caption/CIDEr") for other, figures in result["baselines"].items()}
     best = max(others, key=lambda other: number_of(others[other]) or 0.0, default=None)
     if best is None:
@@ -138,6 +140,6 @@ def baseline_note(name: str, result: Mapping[str, Any]) -> Note:
     return Note("warn", "Baselines", f"{name}: not clearly above the best baseline ({best}) in CIDEr.")
 
 
-def all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def _all_figures_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     keys = sorted({key for result in results.values() for key in result["figures"]})
     return [(key, [figure_text(result["figures"].get(key)) for result in results.values()]) for key in keys]

@@ -1,4 +1,4 @@
-"""Methods x seeds at equal budget: the runs, the table over seeds, the differences to a baseline.
+"""`gapless compare` as one call: trains methods x seeds at equal budget, and writes tables and differences.
 
 Finished runs in the output directory are kept, so that an interrupted comparison continues where it stopped.
 """
@@ -32,14 +32,14 @@ COMPARISON = "compare.json"
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """What `compare.json` of a comparison holds.
+    """The content of `compare.json`.
 
     Args:
-        n, gallery_size, split, recipe, versions, data, budget: as of one run (see `gapless.evaluate`), shared by all.
+        n, gallery_size, split, recipe, versions, data, budget: those of `gapless.evaluate`, the same for all runs.
         methods: their names; `baseline` is the one that differences are taken from.
         seeds: of the runs of each method.
         table: method -> figure -> `{"mean", "sd"}` over seeds; the deviation of one seed is None.
-        random: figure of grouping -> what random embeddings reach.
+        random: figure of grouping -> its value for random embeddings.
         runs: method -> directories of its runs, relative to `out`.
         differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
     """
@@ -89,7 +89,7 @@ def compare(
         baseline: the method that differences are taken from; the first one where it is not compared.
         split: which rows are the gallery.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers and no differences.
-        settings: what is trained, in place of the recipe; each method sets its own loss in it.
+        settings: a recipe to train in place of the named one; each method replaces its loss.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
 
     Raises:
@@ -112,11 +112,11 @@ def compare(
     }
     plan = {name: run.to_dict() for name, run in plans.items()} | {"split": split, "num_bootstrap": num_bootstrap}
     with claimed_for(plan, out):
-        run_all(plans, manifest, out, split, num_bootstrap)
+        _run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
-        differing = differences_to(baseline, runs, manifest.select(split), num_bootstrap)
-        comparison = Comparison(**summarise(runs, baseline, out), differences=differing)
+        differing = _differences_to(baseline, runs, manifest.select(split), num_bootstrap)
+        comparison = Comparison(**_summarise(runs, baseline, out), differences=differing)
         write_json(out / COMPARISON, comparison.as_json())
         table = paper_table(comparison.as_json())
         write_text(out / "table.md", to_markdown(table))
@@ -124,17 +124,17 @@ def compare(
     return comparison
 
 
-def run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, num_bootstrap: int) -> None:
-    """Every run of the plan that has no figures yet."""
+def _run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, num_bootstrap: int) -> None:
+    """Train and measure every run of the plan that has no figures yet."""
     for number, (name, run) in enumerate(plans.items(), start=1):
         directory = out / "runs" / name
         if not (directory / "results.json").exists():
             label = f"{run.method} seed {run.seed} ({number}/{len(plans)})"
-            run_one(run, manifest, directory, label, split, num_bootstrap)
+            _run_one(run, manifest, directory, label, split, num_bootstrap)
 
 
-def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
-    """Train (or finish) one run, measure it, and keep its latent space before and after."""
+def _run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: str, num_bootstrap: int) -> None:
+    """Train or continue one run, measure it, and write its latent space before and after the training."""
     started = time.perf_counter()
     train_run(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
     seconds = time.perf_counter() - started
@@ -145,18 +145,18 @@ def run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: st
     evaluate(directory, data=manifest, split=split, num_bootstrap=num_bootstrap, train_seconds=seconds)
 
 
-def summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
-    """What compare.json holds besides the differences: the table over seeds, and what it was measured on."""
+def _summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
+    """The content of compare.json except the differences."""
     results = {method: [read_json(path / "results.json") for path in paths] for method, paths in runs.items()}
     first = results[baseline][0]
-    figures = {method: [flat_figures(one["figures"]) for one in found] for method, found in results.items()}
+    figures = {method: [_flat_figures(one["figures"]) for one in over_runs] for method, over_runs in results.items()}
     shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
     return {
         **shared,
         "methods": list(runs),
         "baseline": baseline,
         "seeds": [one["seed"] for one in results[baseline]],
-        "table": {method: over_seeds(found) for method, found in figures.items()},
+        "table": {method: _over_seeds(over_runs) for method, over_runs in figures.items()},
         "random": {
             key.replace("grouping/random/", "grouping/"): value
             for key, value in figures[baseline][0].items()
@@ -166,7 +166,7 @@ def summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str
     }
 
 
-def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
+def _flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Each figure as one number: the value of one with an interval, the mean of one over k-means seeds."""
 
     def number(figure: Any) -> float:
@@ -176,7 +176,7 @@ def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     return {key: number(figure) for key, figure in figures.items()}
 
 
-def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+def _over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation over seeds; one seed has no deviation."""
     return {
         key: {
@@ -187,16 +187,18 @@ def over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | N
     }
 
 
-def differences_to(
+def _differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
 ) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}
     embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
-    known = {key: value for key, value in measured_on(rows).items() if key != "labels"}
+    measured_columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
     return {
-        method: measure_difference(embeddings[method], embeddings[baseline], **known, num_bootstrap=num_bootstrap)
+        method: measure_difference(
+            embeddings[method], embeddings[baseline], **measured_columns, num_bootstrap=num_bootstrap
+        )
         for method in runs
         if method != baseline
     }

@@ -1,4 +1,4 @@
-"""The demonstration: the phantom, `clip` against `gapless` at equal budget, the table and the report."""
+"""`gapless demo` as one call: compares `clip` and `gapless` on the phantom, and writes the table and the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ def demo(out: str | Path = "runs/demo", seed: int = 0) -> Demo:
     """Draw the phantom, compare `clip` and `gapless` on it, and write the report; takes some minutes.
 
     Args:
-        out: directory to write; a finished part of an earlier run in it is kept.
+        out: directory to write; finished parts of an earlier call in it are kept.
         seed: of the drawn data and of the trainings.
     """
     out = Path(out)

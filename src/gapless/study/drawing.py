@@ -65,7 +65,7 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def settle_layout(figure: Figure) -> None:
+def _settle_layout(figure: Figure) -> None:
     """Compute the layout once: a second pass would move elements slightly and change the bytes."""
     if figure.get_layout_engine() is None:
         return
@@ -82,7 +82,7 @@ def image_bytes(figure: Figure, image_format: str, dpi: int = 200) -> bytes:
     metadata: dict[str, str | None] = dict.fromkeys(left_out[image_format])
     stream = io.BytesIO()
     with style():
-        settle_layout(figure)
+        _settle_layout(figure)
         figure.savefig(stream, format=image_format, dpi=dpi, metadata=metadata)
     content = stream.getvalue()
     return re.sub(rb"<!DOCTYPE[^>]*>\s*", b"", content, count=1) if image_format == "svg" else content
@@ -92,7 +92,7 @@ def inline_svg(figure: Figure, description: str) -> str:
     """The figure as an `<svg>` element for a page, with the page's colours, text as text, and no address."""
     stream = io.BytesIO()
     with style({"svg.fonttype": "none"}):
-        settle_layout(figure)
+        _settle_layout(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     svg = stream.getvalue().decode()
     svg = svg[svg.index("<svg") :]
@@ -102,11 +102,11 @@ def inline_svg(figure: Figure, description: str) -> str:
     for colour in PAGE_COLOURS:
         svg = svg.replace(colour, page_colour(colour))
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="">', svg, count=1)
-    return svg.replace('aria-label=""', f'aria-label="{plain_attribute(description)}"', 1)
+    return svg.replace('aria-label=""', f'aria-label="{_plain_attribute(description)}"', 1)
 
 
-def plain_attribute(text: str) -> str:
-    """A text that is safe between double quotes in HTML."""
+def _plain_attribute(text: str) -> str:
+    """A text escaped for an attribute in double quotes in HTML."""
     for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}.items():
         text = text.replace(character, entity)
     return text

@@ -38,6 +38,7 @@ class Panel:
 
     @property
     def subtitle(self) -> str:
+        """The centroid distance and the true-pair cosine, and the centred figures below them, as text."""
         lines = (("gap/centroid_distance", "gap/true_pair_cosine"), ("gap/margin_centred", "gap/d_prime_centred"))
         texts = (
             " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in line if key in self.figures)
@@ -62,14 +63,14 @@ def spread_rows(num_rows: int, at_most: int = MAX_DRAWN) -> np.ndarray:
     return np.unique(np.linspace(0, num_rows - 1, min(num_rows, at_most)).round().astype(int))
 
 
-def grid_of(count: int, abreast: int) -> tuple[int, int]:
+def _grid_of(count: int, abreast: int) -> tuple[int, int]:
     """Columns and rows of a grid of `count` panels with at most `abreast` beside each other."""
     columns = min(abreast, max(1, count))
     return columns, max(1, -(-count // columns))
 
 
 def used(all_axes: Sequence[Axes], items: Sequence[Item]) -> list[tuple[Axes, Item]]:
-    """Each item with its axes; axes that are left over are hidden."""
+    """Each item with its axes; further axes are hidden."""
     for axes in all_axes[len(items) :]:
         axes.set_visible(False)
     return list(zip(all_axes, items, strict=False))
@@ -81,7 +82,7 @@ def plane_limit(panels: Sequence[Panel]) -> float:
     return 1.06 * max(float(np.abs(points).max(initial=0.0)) for points in planes) or 1.0
 
 
-def draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
+def _draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
     points, shares = principal_plane(panel.latent)
     rows = spread_rows(len(next(iter(points.values()))))
     anchor, *others = points.values()
@@ -109,11 +110,11 @@ def draw_latent(axes: Axes, panel: Panel, limit: float) -> None:
 def latent_figure(panels: Sequence[Panel], limit: float | None = None, with_legend: bool = True) -> Figure:
     """Latent spaces beside each other at one scale: modalities by colour and marker, true pairs joined."""
     with style():
-        columns, rows = grid_of(len(panels), PANELS_ABREAST)
+        columns, rows = _grid_of(len(panels), PANELS_ABREAST)
         figure, all_axes = new_figure(3.3 * columns, 3.85 * rows + 0.35 * with_legend, columns, rows)
         side = plane_limit(panels) if limit is None else limit
         for axes, panel in used(all_axes, panels):
-            draw_latent(axes, panel, side)
+            _draw_latent(axes, panel, side)
         if with_legend:
             handles, names = all_axes[0].get_legend_handles_labels()
             figure.legend(handles, names, loc="outside lower center", ncols=len(names), markerscale=2)
@@ -130,7 +131,7 @@ def pair_cosines(latent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     return np.concatenate(true), np.concatenate(false)
 
 
-def draw_cosines(axes: Axes, panel: Panel) -> None:
+def _draw_cosines(axes: Axes, panel: Panel) -> None:
     true, false = pair_cosines(panel.latent)
     bins = np.linspace(-1, 1, 81)
     for values, colour, name in ((false, FALSE_COLOUR, "false pairs"), (true, TRUE_COLOUR, "true pairs")):
@@ -152,10 +153,10 @@ def draw_cosines(axes: Axes, panel: Panel) -> None:
 def cosine_figure(panels: Sequence[Panel]) -> Figure:
     """Histograms of true and false pair cosines, a panel per model, one horizontal axis."""
     with style():
-        columns, rows = grid_of(len(panels), PANELS_ABREAST)
+        columns, rows = _grid_of(len(panels), PANELS_ABREAST)
         figure, all_axes = new_figure(3.3 * columns, 2.4 * rows, columns, rows)
         for axes, panel in used(all_axes, panels):
-            draw_cosines(axes, panel)
+            _draw_cosines(axes, panel)
     return figure
 
 
@@ -175,7 +176,7 @@ def curve(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 
 
 def curves_present(histories: Histories) -> list[str]:
-    """What at least one history holds at two steps: the loss and its terms, evaluated figures, the temperature."""
+    """The keys with two steps or more in some history: the loss and its terms, evaluated figures, the temperature."""
     runs = [history for histories_of in histories.values() for history in histories_of]
     written = {key: None for history in runs for record in history for key in record if key.startswith(LOSS)}
     terms = [key for key in written if key not in OTHER_CURVES]
@@ -183,8 +184,8 @@ def curves_present(histories: Histories) -> list[str]:
     return [key for key in keys if any(len(curve(history, key)[0]) > 1 for history in runs)]
 
 
-def curve_title(key: str) -> str:
-    """What a curve shows: a term as its loss names it, a figure as the catalogue does."""
+def _curve_title(key: str) -> str:
+    """The title of a curve: a term has the name that its loss gives, a figure its label in the catalogue."""
     if key in OTHER_CURVES:
         return OTHER_CURVES[key]
     if key.startswith(LOSS):
@@ -193,13 +194,13 @@ def curve_title(key: str) -> str:
     return label_of(figure) + (", %" if required_entry(figure).is_percent else "")
 
 
-def draw_curve(axes: Axes, histories: Histories, key: str) -> None:
+def _draw_curve(axes: Axes, histories: Histories, key: str) -> None:
     for index, runs in enumerate(histories.values()):
         colour, dash = method_style(index)
         for history in runs:
             steps, values = curve(history, key)
             axes.plot(steps, values, color=colour, linestyle=dash, linewidth=1.3, alpha=0.9)
-    axes.set_title(curve_title(key), loc="left")
+    axes.set_title(_curve_title(key), loc="left")
     axes.set_xlabel("step")
     axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
     axes.margins(x=0.02)
@@ -213,11 +214,11 @@ def curves_figure(histories: Histories, keys: Sequence[str] | None = None, with_
         keys: which of `curves_present`; all of them by default.
     """
     wanted = curves_present(histories) if keys is None else list(keys)
-    columns, rows = grid_of(len(wanted), 4)
+    columns, rows = _grid_of(len(wanted), 4)
     with style():
         figure, all_axes = new_figure(2.9 * columns, 2.1 * rows + 0.3 * with_legend, columns, rows)
         for axes, key in used(all_axes, wanted):
-            draw_curve(axes, histories, key)
+            _draw_curve(axes, histories, key)
         if with_legend:
             method_legend(all_axes[0], list(histories))
             handles, names = all_axes[0].get_legend_handles_labels()
@@ -225,7 +226,7 @@ def curves_figure(histories: Histories, keys: Sequence[str] | None = None, with_
     return figure
 
 
-def draw_differences(
+def _draw_differences(
     axes: Axes, columns: Sequence[Column], differences: Mapping[str, Mapping[str, Any]], methods: Sequence[str]
 ) -> None:
     """Dots with 95 % intervals, a row per figure, filled where zero is outside."""
@@ -234,7 +235,7 @@ def draw_differences(
         colour, _ = method_style(list(methods).index(method))
         for row, column in enumerate(columns):
             entry = found.get(column.key)
-            if not is_interval(entry):
+            if not _is_interval(entry):
                 continue
             scale = 100 if column.percent else 1
             height = row + (index - (len(differences) - 1) / 2) * step
@@ -248,7 +249,7 @@ def draw_differences(
     axes.spines["left"].set_visible(False)
 
 
-def is_interval(entry: Any) -> TypeGuard[Mapping[str, float]]:
+def _is_interval(entry: Any) -> TypeGuard[Mapping[str, float]]:
     return isinstance(entry, Mapping) and all(entry.get(end) is not None for end in ("value", "low", "high"))
 
 
@@ -259,7 +260,7 @@ def difference_parts(
     present = [
         column
         for column in columns
-        if any(is_interval(of_method.get(column.key)) for of_method in differences.values())
+        if any(_is_interval(of_method.get(column.key)) for of_method in differences.values())
     ]
     parts = {
         "difference": [column for column in present if column.entry.unit not in ("fraction", "degrees")],
@@ -290,7 +291,7 @@ def difference_figure(
     with style():
         figure, all_axes = new_figure(4.6, height, rows=len(parts), height_ratios=ratios)
         for axes, (unit, unit_columns) in zip(all_axes, parts.items(), strict=True):
-            draw_differences(axes, unit_columns, differences, methods)
+            _draw_differences(axes, unit_columns, differences, methods)
             axes.set_ylim(len(unit_columns) - 0.5, -0.5)
             axes.set_xlabel(f"{unit} to {baseline}")
         if with_legend:
@@ -308,7 +309,7 @@ def effect_picture(before: Panel, after: Panel) -> Figure:
         figure, all_axes = new_figure(11.0, 7.4, columns=2, rows=2, height_ratios=(3.6, 1))
         limit = plane_limit([before, after])
         for column, panel in enumerate((before, after)):
-            draw_latent(all_axes[column], panel, limit)
-            draw_cosines(all_axes[2 + column], Panel("", panel.latent))
+            _draw_latent(all_axes[column], panel, limit)
+            _draw_cosines(all_axes[2 + column], Panel("", panel.latent))
         all_axes[0].legend(loc="upper right", markerscale=2)
     return figure

@@ -50,40 +50,40 @@ def write_map(
         out: the HTML file; one that is there is replaced.
         embeddings: modality -> [pair, dim], rows aligned; they need not be unit-norm. Memory maps are read in the
             drawn rows only.
-        results: what `results.json` holds: "figures", and "n", "gallery_size", "split", "versions" where known.
+        results: the content of `results.json`: "figures", and "n", "gallery_size", "split", "versions" where known.
         ids: [pair] names of the rows, by which captions, labels and images are looked up in `manifest`.
         captions: [pair] texts to show under the pointer; the manifest's first caption by default.
         labels: name -> [pair], to colour by; the manifest's labels by default.
         manifest: where captions, labels and thumbnails come from.
-        max_pairs: at most so many pairs are drawn, a fixed random choice, and the page says so.
+        max_pairs: the largest number of pairs to draw; of more pairs a fixed random choice is drawn, as the page says.
 
     Raises:
         UsageError: plotly is not installed.
         DataRefused: one modality, row counts that differ, no id that occurs in the manifest.
     """
-    script = plotly_script()
+    script = _plotly_script()
     num_pairs = {len(matrix) for matrix in embeddings.values()}
     if len(embeddings) < 2 or len(num_pairs) != 1:
-        raise DataRefused(f"a map needs 2 modalities or more with as many rows each, got {shapes_of(embeddings)}")
+        raise DataRefused(f"a map needs 2 modalities or more with as many rows each, got {_shapes_of(embeddings)}")
     rows = sampled_rows(num_pairs.pop(), max_pairs)
     drawn = {name: chosen(matrix, rows).numpy() for name, matrix in embeddings.items()}
     pairs: list[dict[str, Any]] = [{"id": str(ids[row]) if ids is not None else f"row {row}"} for row in rows]
     if manifest is not None:
-        add_manifest(pairs, manifest)
+        _add_manifest(pairs, manifest)
     for pair, row in zip(pairs, rows, strict=True):
         if captions is not None:
             pair["caption"] = str(captions[row])
         if labels is not None:
-            pair["labels"] = {name: label_text(values[row]) for name, values in labels.items()}
-    write_text(out, render(script, drawn, pairs, results, title))
+            pair["labels"] = {name: _label_text(values[row]) for name, values in labels.items()}
+    write_text(out, _render(script, drawn, pairs, results, title))
 
 
-def shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
+def _shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
     return ", ".join(f"{name} {tuple(matrix.shape)}" for name, matrix in embeddings.items()) or "none"
 
 
 def chosen(matrix: np.ndarray | torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-    """These rows, as unit-norm fp32; the others are not read."""
+    """[row, dim] unit-norm fp32 rows of a matrix or memory map, of which no other row is read."""
     some = matrix[torch.from_numpy(rows)] if isinstance(matrix, torch.Tensor) else np.asarray(matrix)[rows]
     return unit_norm(torch.as_tensor(some).to("cpu", torch.float32))
 
@@ -95,11 +95,11 @@ def sampled_rows(num_rows: int, at_most: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(num_rows)[:at_most])
 
 
-def label_text(value: Any) -> str:
+def _label_text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
+def _add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
     """Add captions, labels and thumbnails to the pairs whose id is in the manifest."""
     names = manifest.table["id"].to_pylist()
     where = {str(name): row for row, name in enumerate(names)}
@@ -113,7 +113,7 @@ def add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
     for (pair, row), values in zip(tqdm(matched, desc="thumbnails", unit="image", disable=None), columns, strict=True):
         texts = values["captions"] or [""]
         pair["caption"] = texts[0]
-        pair["labels"] = {name: label_text(values[name]) for name in manifest.labels}
+        pair["labels"] = {name: _label_text(values[name]) for name in manifest.labels}
         picture = thumbnail_of(manifest, row)
         if picture:
             pair["thumbnail"] = picture
@@ -125,8 +125,8 @@ def thumbnail_of(manifest: Manifest, row: int) -> str | None:
     return None if content is None else "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
-def plotly_script() -> str:
-    """plotly's script without the addresses of its map tiles, fonts and services and those in its comments."""
+def _plotly_script() -> str:
+    """plotly's script without any address: those of map tiles, fonts and services, and those in comments."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -136,12 +136,12 @@ def plotly_script() -> str:
     return re.sub(r"https?://(?!www\.w3\.org/)(?=\w)", "", script)
 
 
-def script_hash(script: str) -> str:
+def _script_hash(script: str) -> str:
     """The script as the page's content security policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def render(
+def _render(
     plotly: str, drawn: Mapping[str, np.ndarray], pairs: list[dict[str, Any]], results: Mapping[str, Any], title: str
 ) -> str:
     points, shares = principal_plane(drawn)
@@ -160,7 +160,7 @@ def render(
         "gapless.study",
         "map.html",
         title=title,
-        facts=facts_of(results, len(pairs)),
+        facts=_facts_of(results, len(pairs)),
         headlines=[(headline_of(key), figure_text(figures[key])) for key in GAP_HEADLINES if has(figures, key)],
         figures=[(key, figure_text(figures[key])) for key in sorted(figures) if has(figures, key)],
         modalities=modalities,
@@ -171,17 +171,18 @@ def render(
         data=json_for_page(page),
         plotly=plotly,
         script=script,
-        hashes=f"{script_hash(plotly)} {script_hash(script)}",
+        hashes=f"{_script_hash(plotly)} {_script_hash(script)}",
         version=__version__,
     )
 
 
 def has(figures: Mapping[str, Any], key: str) -> bool:
+    """Whether a figure has a value."""
     return number_of(figures.get(key)) is not None
 
 
-def facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
-    """What was measured and how much of it is drawn."""
+def _facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
+    """The split, the gallery size and the share of pairs that is drawn, as text."""
     num_pairs = results.get("n", num_drawn)
     drawn = f"all {num_pairs:,} pairs drawn"
     if num_drawn < num_pairs:

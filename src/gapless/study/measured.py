@@ -1,7 +1,7 @@
-"""`gapless measure` as one call: every figure of any embeddings, with the rows, the label and the files it is about.
+"""`gapless measure` as one call: every figure of any embeddings.
 
-`gapless.measure` is the figures alone, of arrays in memory; this reads files, chooses the split and the label, and
-writes what the report and the map show.
+`gapless.measure` computes figures of arrays in memory. This module reads files, chooses the split and the label, and
+writes the files that the report and the map show.
 """
 
 import json
@@ -42,7 +42,7 @@ class Measurement(Result):
         split: which rows.
         seed: of the bootstrap, the folds and k-means.
         versions: of the packages.
-        data: what is known of the source, and the number of groups, the label, the number of positives.
+        data: facts on the source; the number of groups, the label, the number of positives.
         verdict: what kind of gap this is, what closing it helps and the command, with the figures that each sentence
             rests on (`gapless.metrics.verdict`); `prediction` in it where that was asked for.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
@@ -74,7 +74,7 @@ def measure_embeddings(
     data: PathName | Manifest | None = None,
     predict: bool = False,
 ) -> Measurement:
-    """Every figure of embeddings that lie in files.
+    """Measure embeddings of files or of rows in memory: every figure.
 
     Example:
         >>> from pathlib import Path
@@ -101,7 +101,7 @@ def measure_embeddings(
         predict: also fit quick closing methods on folds of groups, for what closing would bring; some seconds.
 
     Raises:
-        UsageError: nothing there, an unknown split or label, a place in use.
+        UsageError: no such file, an unknown split or label, an output in use.
         DataRefused: rows that cannot be paired or measured, modalities of different dims.
     """
     if out is not None:
@@ -135,7 +135,7 @@ def measure_embeddings(
 
 
 def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """The figures, and what they were measured on."""
+    """The fields of a `Measurement` but split and notes."""
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
     name = label or main_label(rows)
@@ -157,7 +157,7 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
         )
     except GaplessError:
         raise
-    except ValueError as error:  # what a caller of `measure` did wrong is here what the data hold
+    except ValueError as error:  # wrong arguments of `measure` are wrong data here
         raise DataRefused(f"{rows.origin}: {error}") from None
     return {
         "n": figures.pop("n"),
@@ -216,7 +216,7 @@ def _write_map(
     html: Path, rows: EmbeddingSet, results: Mapping[str, Any], data: PathName | Manifest | None, title: str
 ) -> None:
     recorded = (rows.info.get("data") or {}).get("manifest")
-    known = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
+    manifest_source = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
     write_map(
         html,
         rows.embeddings,
@@ -224,7 +224,7 @@ def _write_map(
         ids=rows.ids,
         captions=rows.captions,
         labels=_drawn_labels(rows) or None,
-        manifest=Manifest.of(known) if known else None,
+        manifest=Manifest.of(manifest_source) if manifest_source else None,
         title=title,
     )
 
@@ -241,7 +241,7 @@ def _drawn_labels(rows: EmbeddingSet) -> dict[str, Any]:
 
 
 def _write_directory(out: Path, rows: EmbeddingSet, results: Mapping[str, Any]) -> None:
-    """`results.json`, and the first pairs for the report's pictures."""
+    """Write `results.json`, and the first pairs, which the report draws."""
     some = {name: np.asarray(matrix[:MAX_LATENT_PAIRS], dtype=np.float32) for name, matrix in rows.embeddings.items()}
     with new_directory(out) as partial:
         write_json(partial / "results.json", results)

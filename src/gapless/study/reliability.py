@@ -1,4 +1,4 @@
-"""Notes on how reliable a table is: gallery size, split, groups, seeds, leakage."""
+"""Notes on the reliability of a table: gallery size, split, groups, seeds, leakage."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ LEAKAGE_KEYS = {"_rows_in_train_share": "rows", "_groups_in_train_share": "group
 
 
 class Note(NamedTuple):
-    """`state` is "good", "warn" or "unknown"."""
+    """A sentence on one topic; `state` is "good", "warn" or "unknown"."""
 
     state: str
     topic: str
@@ -19,18 +19,18 @@ class Note(NamedTuple):
 
 
 def reliability_notes(comparison: Mapping[str, Any]) -> list[Note]:
-    """One note per topic, from what the result files recorded."""
+    """One note per topic, from the contents of the result files."""
     return [
-        gallery_note(comparison),
-        seeds_note(comparison),
+        _gallery_note(comparison),
+        _seeds_note(comparison),
         leakage_note(comparison),
-        interval_note(comparison),
-        size_note(comparison),
-        *([differ_note(comparison)] if comparison.get("differ") else []),
+        _interval_note(comparison),
+        _size_note(comparison),
+        *([_differ_note(comparison)] if comparison.get("differ") else []),
     ]
 
 
-def gallery_note(comparison: Mapping[str, Any]) -> Note:
+def _gallery_note(comparison: Mapping[str, Any]) -> Note:
     size, split = comparison.get("gallery_size"), comparison.get("split")
     if not size:
         return Note("unknown", "Gallery", "The gallery size was not recorded: the recalls cannot be compared.")
@@ -39,7 +39,7 @@ def gallery_note(comparison: Mapping[str, Any]) -> Note:
     return Note("good", "Gallery", text)
 
 
-def seeds_note(comparison: Mapping[str, Any]) -> Note:
+def _seeds_note(comparison: Mapping[str, Any]) -> Note:
     seeds = list(comparison.get("seeds") or [])
     if not seeds:
         return Note("unknown", "Seeds", "The seeds were not recorded.")
@@ -50,6 +50,7 @@ def seeds_note(comparison: Mapping[str, Any]) -> Note:
 
 
 def leakage_note(comparison: Mapping[str, Any]) -> Note:
+    """A note on the share of test rows that leak from train."""
     leakage = (comparison.get("data") or {}).get("leakage") or {}
     shares = {
         f"{name.removesuffix(suffix)} {what}": share
@@ -69,7 +70,7 @@ def leakage_note(comparison: Mapping[str, Any]) -> Note:
     return Note("good", "Leakage", text)
 
 
-def interval_note(comparison: Mapping[str, Any]) -> Note:
+def _interval_note(comparison: Mapping[str, Any]) -> Note:
     groups = (comparison.get("data") or {}).get("groups")
     among = f" of {groups:,}" if isinstance(groups, int) else ""
     if comparison.get("differences"):
@@ -80,11 +81,11 @@ def interval_note(comparison: Mapping[str, Any]) -> Note:
     return Note("unknown", "Intervals", "No intervals were computed: read small differences as noise.")
 
 
-def size_note(comparison: Mapping[str, Any]) -> Note:
+def _size_note(comparison: Mapping[str, Any]) -> Note:
     size = comparison.get("n")
     text = "The plain centroid distance is biased upward, more so on few pairs; the unbiased one stands beside it."
     return Note("good" if size else "unknown", "Centroid distance", text)
 
 
-def differ_note(comparison: Mapping[str, Any]) -> Note:
+def _differ_note(comparison: Mapping[str, Any]) -> Note:
     return Note("warn", "Rows", f"The rows were measured with different {', '.join(comparison['differ'])}.")

@@ -11,14 +11,14 @@ from gapless.study.table import Cell, Table, number_of
 ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-", "─": "-"}
 
 
-def to_ascii(text: str) -> str:
+def _to_ascii(text: str) -> str:
     """The text in ASCII, for terminals that show nothing else."""
     for character, plain in ASCII.items():
         text = text.replace(character, plain)
     return text.encode("ascii", "replace").decode()
 
 
-def printed_width(text: str) -> int:
+def _printed_width(text: str) -> int:
     """Columns a text takes on a terminal: wide characters take two, combining marks none."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -26,25 +26,25 @@ def printed_width(text: str) -> int:
     )
 
 
-def padded(text: str, width: int) -> str:
-    return text + " " * (width - printed_width(text))
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _printed_width(text))
 
 
 def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str:
     """Aligned text, at most `width` columns wide where that is possible: groups of columns that do not fit go below."""
-    say = to_ascii if ascii_only else str
-    name_width = max(printed_width(say(name)) for name in [*table.rows, "method"])
+    say = _to_ascii if ascii_only else str
+    name_width = max(_printed_width(say(name)) for name in [*table.rows, "method"])
     lines: list[str] = []
     for indices in bands(table, width - name_width, say):
         names = table.names_of(indices)
         groups = [
-            group_lines(table, heading, column_indices, names, say)
+            _group_lines(table, heading, column_indices, names, say)
             for heading, column_indices in table.groups()
             if column_indices[0] in indices
         ]
-        left = [padded(say(name), name_width) for name in ["", "method", *names]]
+        left = [_padded(say(name), name_width) for name in ["", "method", *names]]
         body = ["  ".join(parts).rstrip() for parts in zip(left, *groups, strict=True)]
-        lines += [*body[:2], say("─") * max(map(printed_width, body)), *body[2:], ""]
+        lines += [*body[:2], say("─") * max(map(_printed_width, body)), *body[2:], ""]
     return "\n".join([*lines, *map(say, table.notes)])
 
 
@@ -53,7 +53,7 @@ def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]
     column_bands: list[list[int]] = []
     left = 0
     for heading, indices in table.groups():
-        needed = 2 + printed_width(group_lines(table, heading, indices, list(table.rows), say)[0])
+        needed = 2 + _printed_width(_group_lines(table, heading, indices, list(table.rows), say)[0])
         if not column_bands or needed > left:
             column_bands.append([])
             left = width
@@ -62,21 +62,21 @@ def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]
     return column_bands
 
 
-def group_lines(
+def _group_lines(
     table: Table, heading: str, indices: Sequence[int], names: Sequence[str], say: Callable[[str], str]
 ) -> list[str]:
     """A group of columns as lines of one width: heading, labels, a line for each row."""
     columns = []
     for index in indices:
         lines = [say(table.columns[index].label + table.columns[index].arrow)]
-        lines += aligned([table.rows[name][index] for name in names], say)
-        columns.append([padded(line, max(map(printed_width, lines))) for line in lines])
+        lines += _aligned([table.rows[name][index] for name in names], say)
+        columns.append([_padded(line, max(map(_printed_width, lines))) for line in lines])
     joined = ["  ".join(parts) for parts in zip(*columns, strict=True)]
-    width = max(printed_width(joined[0]), printed_width(say(heading)))
-    return [padded(line, width) for line in [say(heading), *joined]]
+    width = max(_printed_width(joined[0]), _printed_width(say(heading)))
+    return [_padded(line, width) for line in [say(heading), *joined]]
 
 
-def aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
+def _aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
     """The cells of a column as text, padded so that means, deviations and marks each line up."""
     mean_width = max((len(entry.mean) for entry in cells), default=0)
     sd_width = max((len(entry.sd) for entry in cells), default=0)
@@ -89,7 +89,7 @@ def aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
 
 def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) -> str:
     """Every figure of one model on its own line with which way is better, families apart, intervals beside."""
-    say = to_ascii if ascii_only else str
+    say = _to_ascii if ascii_only else str
     width = max((len(key) for key in figures), default=0)
     texts = {key: figure_text(figure) for key, figure in figures.items()}
     text_width = max(map(len, texts.values()), default=0)
@@ -118,7 +118,7 @@ def verdict_to_terminal(verdict: Mapping[str, Any], ascii_only: bool = False) ->
     if verdict.get("prediction") == {}:
         lines += ["", "there are too few groups to hold any out, so nothing is predicted"]
     text = "\n".join(lines)
-    return to_ascii(text) if ascii_only else text
+    return _to_ascii(text) if ascii_only else text
 
 
 def figure_text(figure: Any) -> str:
@@ -167,6 +167,7 @@ LATEX_ESCAPES = {
 
 
 def latex_escaped(text: str) -> str:
+    """A text with LaTeX's special characters escaped."""
     return "".join(LATEX_ESCAPES.get(character, character) for character in text)
 
 
@@ -178,7 +179,7 @@ def to_latex(table: Table, caption: str = CAPTION, label: str = "tab:gapless") -
         [group for group, inside in zip(headings, is_retrieval, strict=True) if inside is wanted]
         for wanted in (False, True)
     ]
-    tabulars = "\n\n\\vspace{1ex}\n".join(latex_panel(table, panel) for panel in panels if panel)
+    tabulars = "\n\n\\vspace{1ex}\n".join(_latex_panel(table, panel) for panel in panels if panel)
     notes = " ".join(latex_escaped(note) for note in table.notes)
     return (
         "% \\usepackage{booktabs}\n\\begin{table*}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
@@ -187,7 +188,7 @@ def to_latex(table: Table, caption: str = CAPTION, label: str = "tab:gapless") -
     )
 
 
-def latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
+def _latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
     indices = [i for _, column_indices in groups for i in column_indices]
     columns = [table.columns[i] for i in indices]
     heads, rules, start = [], [], 2
@@ -203,7 +204,7 @@ def latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
         f"Method & {' & '.join(latex_escaped(f'{column.label} {column.arrow}') for column in columns)} \\\\",
         "\\midrule",
         *(
-            f"{latex_escaped(name)} & {' & '.join(latex_cell(table.rows[name][i]) for i in indices)} \\\\"
+            f"{latex_escaped(name)} & {' & '.join(_latex_cell(table.rows[name][i]) for i in indices)} \\\\"
             for name in table.names_of(indices)
         ),
         "\\bottomrule",
@@ -212,7 +213,7 @@ def latex_panel(table: Table, groups: Sequence[tuple[str, list[int]]]) -> str:
     return "\n".join(lines)
 
 
-def latex_cell(entry: Cell) -> str:
+def _latex_cell(entry: Cell) -> str:
     if entry.mean == "–":
         return "--"
     mean = f"\\textbf{{{entry.mean}}}" if entry.is_best else entry.mean

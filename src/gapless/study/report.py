@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.core.results import Result
+from gapless.metrics.catalogue import label_of
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
+from gapless.study.choice import ChoiceSection, choices_of
 from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.figures import (
     Panel,
@@ -173,6 +175,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "pictures": pictures_of(study, table, panels),
         "effect": effect_picture(*shown) if len(shown) == 2 else None,
         "verdicts": verdicts_of(study),
+        "choices": choices_of(study),
         "notes": reliability_notes(study.comparison),
         "all_figures": all_figures_of(study),
         "methods": study.methods,
@@ -280,7 +283,19 @@ def pictures_of(study: Study, table: Table, panels: Sequence[Panel]) -> list[Pic
     differences = {method: written[method] for method in study.methods if method in written}
     if difference_parts(table.columns, differences):
         pictures.append(difference_picture(study, table, differences))
-    return pictures
+    return pictures + [_choice_picture(section) for section in choices_of(study)]
+
+
+def _choice_picture(section: ChoiceSection) -> Picture:
+    return Picture(
+        f"choice-{file_name(section.name)}",
+        f"The candidates of {section.name}",
+        "Each closing method, fitted outside a fold of whole groups and judged on it; lines are 95 % intervals over "
+        "groups. The one in colour was taken; a diamond is the embeddings as they were.",
+        [inline_svg(panel, f"{label_of(key)} of the candidates") for key, panel in section.panels().items()],
+        [],
+        section.drawing(),
+    )
 
 
 def panels_of(study: Study) -> list[Panel]:

@@ -1,4 +1,4 @@
-"""Reads comparison, run and measure directories into one form for the table and the report; computes nothing."""
+"""Reads comparison, run and measure directories into one form for the table and the report, without computing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,13 @@ class Latent:
 
 @dataclass(frozen=True)
 class Run:
-    """One trained (or measured) model: the figures it scored, its history and its latent space where stored."""
+    """One trained or measured model.
+
+    Args:
+        path: its directory.
+        results: the content of `results.json` or `measure.json`.
+        history: the lines of `metrics.jsonl`, none for a measured model.
+    """
 
     path: Path
     results: dict[str, Any]
@@ -37,18 +43,21 @@ class Run:
 
     @property
     def figures(self) -> dict[str, Any]:
+        """Key -> figure."""
         return dict(self.results.get("figures", {}))
 
     def latent(self) -> Latent | None:
+        """The latent space after the training, where it is stored."""
         return read_latent(self.path / LATENT)
 
     def latent_untrained(self) -> Latent | None:
+        """The latent space before the training, where it is stored."""
         return read_latent(self.path / LATENT_UNTRAINED)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Methods beside each other: `comparison` has the layout of compare.json, `runs` the runs of each method."""
+    """Methods that are shown in one table: `comparison` in the form of compare.json, `runs` those of each method."""
 
     path: Path
     title: str
@@ -57,12 +66,15 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
+        """The names of the methods, in the order of the table."""
         return list(self.comparison["methods"])
 
     @property
     def heading(self) -> str:
         """The methods and the data as a heading; the directory's name where the source was not recorded."""
         source = (self.comparison.get("data") or {}).get("source")
+        if isinstance(source, Mapping):
+            source = " and ".join(f"{value}" for value in source.values())
         more = len(self.methods) - 4
         names = ", ".join(self.methods[:4]) + (f" and {more} more" if more > 0 else "")
         return f"{names} on {source}" if source else self.title
@@ -74,15 +86,19 @@ class Study:
 
 
 def read_studies(paths: Sequence[Path]) -> list[Study]:
-    """Each comparison directory is a study; all runs and measurements given become one study, a row each."""
+    """A study for each comparison directory, and one study of all other runs and measurements, with a row each.
+
+    Raises:
+        UsageError: no directory, or one without results. DataRefused: damaged results.
+    """
     if not paths:
         raise UsageError("no directory given; name comparison, run or measure directories")
-    studies = [read_comparison(path) for path in paths if (path / "compare.json").is_file()]
+    studies = [_read_comparison(path) for path in paths if (path / "compare.json").is_file()]
     singles = [path for path in paths if not (path / "compare.json").is_file()]
-    return studies + ([study_of_runs([read_run(path) for path in singles])] if singles else [])
+    return studies + ([_study_of_runs([_read_run(path) for path in singles])] if singles else [])
 
 
-def read_comparison(path: Path) -> Study:
+def _read_comparison(path: Path) -> Study:
     """A directory that `gapless compare` wrote."""
     comparison = read_json(path / "compare.json")
     kinds = {"methods": list, "table": dict}
@@ -93,21 +109,21 @@ def read_comparison(path: Path) -> Study:
     if wrong:
         raise DataRefused(f"{path / 'compare.json'}: {wrong[0]} is a {type(comparison[wrong[0]]).__name__}")
     for figures in comparison["table"].values():
-        check_figures(path / "compare.json", figures)
+        _check_figures(path / "compare.json", figures)
     runs = {
-        method: [read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
+        method: [_read_run(path / run) for run in comparison.get("runs", {}).get(method, []) if (path / run).is_dir()]
         for method in comparison["methods"]
     }
     return Study(path, path.resolve().name, comparison, runs)
 
 
-def read_run(path: Path) -> Run:
+def _read_run(path: Path) -> Run:
     """A run directory, a measure directory, or one JSON file of results."""
     if path.is_file():
-        return Run(path.parent, results_of(path), [])
+        return Run(path.parent, _results_of(path), [])
     for name in RESULT_FILES:
         if (path / name).is_file():
-            return Run(path, results_of(path / name), read_history(path / "metrics.jsonl"))
+            return Run(path, _results_of(path / name), read_history(path / "metrics.jsonl"))
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     if (path / "config.yaml").exists():
@@ -115,16 +131,16 @@ def read_run(path: Path) -> Run:
     raise UsageError(f"{path} holds none of compare.json, {', '.join(RESULT_FILES)}; name a directory with results")
 
 
-def results_of(path: Path) -> dict[str, Any]:
+def _results_of(path: Path) -> dict[str, Any]:
     results = read_json(path)
     if not isinstance(results, dict):
         raise DataRefused(f"{path} holds a {type(results).__name__}, not an object with figures")
     figures = results.get("figures", results)
-    check_figures(path, figures)
+    _check_figures(path, figures)
     return results if "figures" in results else {"figures": figures}
 
 
-def check_figures(path: Path, figures: Any) -> None:
+def _check_figures(path: Path, figures: Any) -> None:
     """Raise DataRefused for a file without figures, or with figures that are no numbers."""
     named = {key: value for key, value in figures.items() if "/" in key} if isinstance(figures, Mapping) else {}
     if not named:
@@ -135,9 +151,9 @@ def check_figures(path: Path, figures: Any) -> None:
             raise DataRefused(f"{path}: {key} is no number, but {str(value)[:60]!r}")
 
 
-def study_of_runs(runs: Sequence[Run]) -> Study:
+def _study_of_runs(runs: Sequence[Run]) -> Study:
     """A study with a row for each run; where the runs' splits or data differ, a note says so."""
-    rows = dict(zip(row_names(runs), runs, strict=True))
+    rows = dict(zip(_row_names(runs), runs, strict=True))
     shared = {
         key: runs[0].results[key]
         for key in SHARED_BY_RUNS
@@ -154,13 +170,13 @@ def study_of_runs(runs: Sequence[Run]) -> Study:
         },
         "seeds": sorted({run.results["seed"] for run in runs if run.results.get("seed") is not None}),
         "differ": differ,
-        "table": {name: {key: as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
+        "table": {name: {key: _as_mean(figure) for key, figure in run.figures.items()} for name, run in rows.items()},
     }
     title = runs[0].path.resolve().name if len(runs) == 1 else f"{len(runs)} runs"
     return Study(runs[0].path, title, comparison, {name: [run] for name, run in rows.items()})
 
 
-def row_names(runs: Sequence[Run]) -> list[str]:
+def _row_names(runs: Sequence[Run]) -> list[str]:
     """Names of the runs: method and seed, with the directory where these are not distinct."""
 
     def short(run: Run) -> str:
@@ -174,7 +190,7 @@ def row_names(runs: Sequence[Run]) -> list[str]:
     return [f"{name} ({run.path})" for name, run in zip(names, runs, strict=True)]
 
 
-def as_mean(figure: Any) -> dict[str, Any]:
+def _as_mean(figure: Any) -> dict[str, Any]:
     """A figure of one run in the layout of a figure over seeds; a spread over k-means seeds is not one over runs."""
     if isinstance(figure, Mapping):
         return {**figure, "mean": figure.get("value", figure.get("mean")), "sd": None}
@@ -200,6 +216,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_latent(path: Path) -> Latent | None:
+    """The embeddings of a file; None without the file. Raises DataRefused for a damaged one."""
     if not path.is_file():
         return None
     try:

@@ -12,6 +12,7 @@ ROWS_PER_BATCH = 64
 
 
 def arrow_columns(path: Path) -> list[str]:
+    """The names of the columns. Raises DataRefused for a damaged file."""
     return list(_open(path).schema_arrow.names)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import DataRefused, one_line
+from gapless.core.values import is_unicode
 from gapless.tables.quoted_rows import LineSource
 from gapless.tables.table_format import Line, LineCount, TextOptions
-from gapless.tables.text_files import is_unicode, not_encoded, open_text
+from gapless.tables.text_files import open_text
 
 # Keys are collected from so many rows, because a row need not have every key.
 JSON_HEAD = 1000
@@ -37,7 +38,7 @@ def json_columns(path: Path, options: TextOptions) -> list[str]:
 
 def json_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[Line]:
     """Every row with its origin (`rows.jsonl:7` is a line, `rows.json[7]` an item, from 1), or with what is wrong."""
-    with open_text(path, options.encoding) as stream:
+    with open_text(path, options) as stream:
         lines = LineSource(stream.readline, path.name)
         skipped: list[str] = []
         first: str | None = ""
@@ -71,7 +72,7 @@ def _line_rows(path: Path, lines: LineSource, options: TextOptions, count: LineC
         count.rows += 1
         origin = f"{path.name}:{lines.number}"
         if not is_unicode(line):
-            yield origin, None, not_encoded(options.encoding)
+            yield origin, None, options.not_decoded()
             continue
         try:
             cells = _parse(line)
@@ -92,7 +93,7 @@ def _array_rows(path: Path, lines: LineSource, options: TextOptions, count: Line
             raise DataRefused(f"{path} is a JSON array of more than {MAX_ARRAY} characters; write it as JSON lines")
     text = "".join(parts)
     if not is_unicode(text):
-        raise DataRefused(f"{path} is {not_encoded(options.encoding)}")
+        raise DataRefused(f"{path} is {options.not_decoded()}")
     try:
         items = _parse(text)
     except ValueError as error:

@@ -48,6 +48,7 @@ class LineSource:
         return line
 
     def give_back(self, lines: Sequence[str]) -> None:
+        """Return lines that were read last, in their order, to be read again."""
         self._returned.extendleft(reversed(lines))
         self.number -= len(lines)
 
@@ -119,7 +120,7 @@ class RecordReader:
         opens = f"a quotation mark opens a cell here and closes in line {number + len(used) - 1}"
         if not self.fits(cells):
             return f"{opens}, but these lines make {len(cells)} cells; {_REMEDY}"
-        if looks_swallowed(used, cells, self.separator, self.fits):
+        if _looks_swallowed(used, cells, self.separator, self.fits):
             return f"{opens}, over lines that look like rows of their own; {_REMEDY}"
         return ""
 
@@ -148,7 +149,7 @@ def _describe_error(error: csv.Error, num_lines: int, number: int) -> str:
     return f"a quotation mark opens a cell here, and the next one, in line {last}, does not close it; {_REMEDY}"
 
 
-def looks_swallowed(
+def _looks_swallowed(
     lines: Sequence[str], cells: Sequence[str], separator: str, fits: Callable[[Sequence[str]], bool]
 ) -> bool:
     """Whether a row over several lines has swallowed other rows.

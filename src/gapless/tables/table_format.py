@@ -20,10 +20,19 @@ class TextOptions:
     Args:
         encoding: a name that Python knows; None is UTF-8, or what the file's byte-order mark says.
         separator: one character, or its name ("tab"); None detects it from the header.
+        can_be_chosen: whether the reader of the table has the option `--encoding`, which messages then name.
     """
 
     encoding: str | None = None
     separator: str | None = None
+    can_be_chosen: bool = True
+
+    def not_decoded(self) -> str:
+        """What is wrong with a text that is not of this encoding, and what to do."""
+        if self.encoding is not None:
+            return f"not {self.encoding}; another --encoding may read it"
+        remedy = ", --encoding cp1252 reads it" if self.can_be_chosen else ", save it as UTF-8"
+        return f"not UTF-8; if the file is Windows-1252 or Latin-1{remedy}"
 
     def separator_character(self) -> str | None:
         """The one character.
@@ -42,8 +51,8 @@ class TextOptions:
         return character
 
 
-# Encoding and separator are detected from the file.
-DETECT = TextOptions()
+# Encoding and separator are detected from the file, and the user cannot name them.
+DETECT = TextOptions(can_be_chosen=False)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Opens text files in their encoding; other files are refused with a message that names their kind.
 
-with open_text(Path("reports.csv.gz")) as stream:
+with open_text(Path("reports.csv.gz"), TextOptions(encoding="cp1252")) as stream:
     first = stream.readline()
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.tables.table_format import DETECT, TextOptions
 
 HEAD_BYTES = 4096
 GZIP = b"\x1f\x8b"
@@ -46,37 +47,37 @@ _OTHER_KINDS = {
     b"<!doctype": "a web page and not the file: get the file again",
     b"<html": "a web page and not the file: get the file again",
 }
-_LEGACY_HINT = "if the file is Windows-1252 or Latin-1, --encoding cp1252 reads it"
 
 
 @contextmanager
-def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
-    """A file as text with its line ends as they are; gzip is unpacked, a byte-order mark decides before `encoding`.
+def open_text(path: Path, options: TextOptions = DETECT) -> Iterator[TextIO]:
+    """A file as text with its line ends as they are; gzip is unpacked, a byte-order mark decides before the encoding.
 
-    Bytes that the encoding does not have become lone surrogates, so that only their own row is lost: ask `is_unicode`.
+    Bytes that the encoding does not have become lone surrogates, which `core.values.is_unicode` finds, so that only
+    their own row is lost.
 
     Args:
         path: a file.
-        encoding: any name that Python knows; None is UTF-8, or what a byte-order mark says.
+        options: of which the encoding is used.
 
     Raises:
         UsageError: an unknown encoding, UTF-16 without a mark, or a file that is no text (a zip, a workbook, ...).
         DataRefused: a damaged gzip, or bytes that are not the UTF-16 or UTF-32 that the mark announces.
     """
-    if encoding is not None:
-        check_encoding(encoding)
+    if options.encoding is not None:
+        _check_encoding(options.encoding)
     try:
         with _open_bytes(path) as binary:
             head = binary.read(HEAD_BYTES)
             binary.seek(0)
-            name = _encoding_of(path, head, encoding)
+            name = _encoding_of(path, head, options)
             yield io.TextIOWrapper(binary, encoding=name, errors="surrogateescape", newline="")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataRefused(f"{path} is a damaged gzip file ({one_line(error)}); get it again") from None
     except UnicodeDecodeError as error:
+        remedy = ", or name its encoding by --encoding" if options.can_be_chosen else ""
         raise DataRefused(
-            f"{path} is not the {error.encoding} that it is read as ({one_line(error)}); save it as UTF-8, or name its "
-            f"encoding by --encoding"
+            f"{path} is not the {error.encoding} that it is read as ({one_line(error)}); save it as UTF-8{remedy}"
         ) from None
 
 
@@ -91,25 +92,7 @@ def first_bytes(path: Path) -> bytes:
         return stream.read(HEAD_BYTES)
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which `open_text` gives for bytes that its encoding cannot decode.
-
-    >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
-    (True, False)
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def not_encoded(encoding: str | None) -> str:
-    """The message for a text that is not `is_unicode`, with the option that may help."""
-    return f"not UTF-8; {_LEGACY_HINT}" if encoding is None else f"not {encoding}; another --encoding may read it"
-
-
-def check_encoding(encoding: str) -> None:
+def _check_encoding(encoding: str) -> None:
     """Raise UsageError for a name of no text encoding."""
     try:
         "".encode(encoding)
@@ -124,18 +107,19 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
-def _encoding_of(path: Path, head: bytes, encoding: str | None) -> str:
+def _encoding_of(path: Path, head: bytes, options: TextOptions) -> str:
     if kind := _other_kind(path, head):
         raise UsageError(f"{path} is {kind}")
     for mark, name in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return name
-    if encoding is not None:
-        return encoding
+    if options.encoding is not None:
+        return options.encoding
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if max(even, odd) > len(head) // 5 > 5 * min(even, odd):  # Western text in UTF-16: a NUL in every second place
         name = "utf-16-le" if odd > even else "utf-16-be"
-        raise UsageError(f"{path} looks like UTF-16 without a byte-order mark; --encoding {name} reads it")
+        remedy = f"--encoding {name} reads it" if options.can_be_chosen else "save it as UTF-8"
+        raise UsageError(f"{path} looks like UTF-16 without a byte-order mark; {remedy}")
     return "utf-8"
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.values import is_unicode
 from gapless.tables.quoted_rows import LineSource, Record, RecordReader
 from gapless.tables.table_format import Line, LineCount, TextOptions
-from gapless.tables.text_files import is_unicode, not_encoded, open_text
+from gapless.tables.text_files import open_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class _Table:
 
     names: list[str]
     records: RecordReader
-    encoding: str | None
+    options: TextOptions
     num_named: int  # columns up to the last one with a name
 
     def fits(self, cells: Sequence[str]) -> bool:
@@ -53,7 +54,7 @@ def text_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[L
             count.rows += 1
             count.continued += record.num_lines - 1
             fault = record.fault or _find_fault(record, table)
-            num_undecodable += fault == not_encoded(table.encoding)
+            num_undecodable += fault == table.options.not_decoded()
             origin = f"{path.name}:{record.number}"
             # A column without a name holds row numbers, or nothing.
             cells = {name: cell for name, cell in zip(names, record.cells, strict=False) if name}
@@ -61,12 +62,12 @@ def text_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[L
         count.lines = table.records.lines.total
         count.check()
     if num_undecodable:
-        logger.warning("%s: %d rows are %s", path, num_undecodable, not_encoded(options.encoding))
+        logger.warning("%s: %d rows are %s", path, num_undecodable, options.not_decoded())
 
 
 @contextmanager
 def _open_table(path: Path, options: TextOptions, count: LineCount) -> Iterator[_Table]:
-    with open_text(path, options.encoding) as stream:
+    with open_text(path, options) as stream:
         lines = LineSource(stream.readline, path.name)
         head, announced = _header_line(lines, count, path)
         separator = options.separator_character() or announced or _separator_of(head, path)
@@ -77,7 +78,7 @@ def _open_table(path: Path, options: TextOptions, count: LineCount) -> Iterator[
         count.header += header.num_lines
         names = [name.strip().strip(_INVISIBLE).strip() for name in header.cells]
         num_named = max((index + 1 for index, name in enumerate(names) if name), default=0)
-        table = _Table(names, records, options.encoding, num_named)
+        table = _Table(names, records, options, num_named)
         records.fits = table.fits
         yield table
 
@@ -114,7 +115,7 @@ def _check_header(path: Path, header: Record, options: TextOptions, separator: s
             f"may be rows; close it, or write each column's name on one line"
         )
     if not is_unicode("".join(header.cells)):
-        raise UsageError(f"{path}: the header, in line {header.number}, is {not_encoded(options.encoding)}")
+        raise UsageError(f"{path}: the header, in line {header.number}, is {options.not_decoded()}")
     names = [name.strip() for name in header.cells if name.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -127,7 +128,7 @@ def _is_blank(cells: Sequence[str]) -> bool:
 
 def _find_fault(record: Record, table: _Table) -> str:
     if not is_unicode("".join(record.cells)):
-        return not_encoded(table.encoding)
+        return table.options.not_decoded()
     if "\0" in "".join(record.cells):
         return "it holds a NUL byte, as after a crash: the line is damaged"
     if not table.fits(record.cells):

@@ -1,4 +1,4 @@
-"""What happens around the steps of `transformers.Trainer`: the temperature rule, schedules, metrics.jsonl, progress."""
+"""Callbacks of `transformers.Trainer`: schedules and clamps of the loss, metrics.jsonl, SIGTERM, progress."""
 
 import json
 import signal
@@ -20,10 +20,11 @@ HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train
 
 
 class LossRules(TrainerCallback):
-    """Tells the loss before each step how far the training is, and lets it clamp its parameters after the step.
+    """Sets the progress of the loss before each step, and lets the loss clamp its parameters after the step.
 
     Args:
-        progress: where schedules stand throughout, in [0, 1]; None follows the training.
+        loss: a `Loss`.
+        progress: a constant progress for its schedules, in [0, 1]; None is the share of steps that are done.
     """
 
     def __init__(self, loss: nn.Module, progress: float | None = None) -> None:
@@ -42,22 +43,23 @@ class LossRules(TrainerCallback):
         after_step(self.loss)
 
 
-def closes_epoch(state: TrainerState) -> bool:
+def _closes_epoch(state: TrainerState) -> bool:
     """Whether the step just done is the last of its epoch, or of the training."""
     return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
 
 
 class EpochBeforeCheckpoint(TrainerCallback):
-    """A checkpoint of the last step of an epoch waits for the epoch's own log and evaluation.
+    """Delays the checkpoint of an epoch's last step until after the epoch's log and evaluation.
 
-    Saved before them, as transformers does, it would resume into the next epoch, and they would never be made.
+    Transformers saves it before them. A run that is resumed from it starts the next epoch, so that the log and the
+    evaluation would be missing.
     """
 
     def __init__(self) -> None:
         self.is_waiting = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save and closes_epoch(state):
+        if control.should_save and _closes_epoch(state):
             control.should_save, self.is_waiting = False, True
 
     def on_epoch_end(
@@ -68,9 +70,9 @@ class EpochBeforeCheckpoint(TrainerCallback):
 
 
 class StopRequest(TrainerCallback):
-    """SIGTERM, which schedulers send some time before they kill: the step is finished, saved, and training ends.
+    """Ends the training at SIGTERM, which schedulers send before they kill: the step is finished, and saved.
 
-    Only where one process trains: several would have to agree on the step, at a price at every step.
+    It is used where one process trains. Several would have to agree on the step, which costs time at every step.
     """
 
     def __init__(self) -> None:
@@ -78,7 +80,7 @@ class StopRequest(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals reach the main thread alone; in any other nothing changes."""
+        """Handle SIGTERM in the block. Only the main thread can; in any other thread nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -89,6 +91,7 @@ class StopRequest(TrainerCallback):
             signal.signal(signal.SIGTERM, before)
 
     def make(self) -> None:
+        """Ask for the end of the training after the current step."""
         self.was_made = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -98,17 +101,19 @@ class StopRequest(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Transformers ends the epoch wherever training stops; what belongs to its end comes when it is reached."""
-        if control.should_training_stop and self.was_made and not closes_epoch(state):
+        """Drop the log, evaluation and checkpoint of an epoch that the stop cut short; the resumed run makes them."""
+        if control.should_training_stop and self.was_made and not _closes_epoch(state):
             control.should_log = control.should_evaluate = control.should_save = False
 
 
 def ignore_stop_request(number: int, start: Callable[[int], None] | None = None) -> None:
-    """Start of a loader's worker: a scheduler signals all processes, and the trainer needs its workers to finish.
+    """Initialise a worker of a data loader: it ignores SIGTERM, so that the trainer can finish its step.
+
+    A scheduler signals all processes of a job.
 
     Args:
         number: of the worker.
-        start: what else it is to do.
+        start: another initialisation to call.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if start is not None:
@@ -116,7 +121,7 @@ def ignore_stop_request(number: int, start: Callable[[int], None] | None = None)
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log to `metrics.jsonl`; after a resume, lines past the resumed step are dropped first."""
+    """Appends every log to `metrics.jsonl` as a line; a resume first removes the lines after its step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,11 +131,12 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not self.path.exists():
             return
-        *lines, _ = self.path.read_text(errors="replace").split("\n")  # the last one is empty, or torn
+        *lines, _ = self.path.read_text(errors="replace").split("\n")  # the last one is empty, or cut short by a kill
         kept = [line for number, line in enumerate(lines, start=1) if self.step_of(number, line) <= state.global_step]
         write_text(self.path, "".join(f"{line}\n" for line in kept if state.global_step > 0))
 
     def step_of(self, number: int, line: str) -> int:
+        """The step of a line. Raises DataRefused for a damaged one."""
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError):
@@ -150,7 +156,7 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """Steps, time left and the last figures, on stderr."""
+    """A progress bar on stderr with steps, time left and the last figures."""
 
     def __init__(self, label: str) -> None:
         self.label = label

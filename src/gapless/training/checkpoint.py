@@ -1,4 +1,4 @@
-"""Checkpoints that are whole: sealed with the sha256 of every file; resume takes the newest one that verifies."""
+"""Checkpoints with a seal, the sha256 of every file; a resume takes the newest checkpoint that verifies."""
 
 import re
 import shutil
@@ -11,8 +11,8 @@ SEAL = "seal.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def files_of(directory: Path) -> dict[str, Path]:
-    """Everything below a checkpoint but its directories and its seal."""
+def _files_of(directory: Path) -> dict[str, Path]:
+    """Relative name -> path of every file below a checkpoint, except its seal."""
     entries = {str(entry.relative_to(directory)): entry for entry in entries_below(directory)}
     return {
         name: entry for name, entry in entries.items() if name != SEAL and (entry.is_symlink() or not entry.is_dir())
@@ -20,19 +20,19 @@ def files_of(directory: Path) -> dict[str, Path]:
 
 
 def seal(directory: Path) -> None:
-    """Write the digests of all files of a finished checkpoint; it is the last file written."""
-    write_json(directory / SEAL, {name: sha256_of(file) for name, file in files_of(directory).items()})
+    """Write the seal of a finished checkpoint: the sha256 of each file. It is the last file that is written."""
+    write_json(directory / SEAL, {name: sha256_of(file) for name, file in _files_of(directory).items()})
 
 
 def publish(written: Path, final: Path) -> None:
-    """Seal a finished checkpoint, flush it to the disk and move it to its place."""
+    """Seal a finished checkpoint, flush it to the disk and rename it to `final`."""
     seal(written)
     for entry in (*entries_below(written), written):
         sync_path(entry)
     shutil.rmtree(final, ignore_errors=True)
     written.rename(final)
     sync_path(final.parent)
-    sync_path(final.parent.parent)  # the folder of the checkpoints may be as new as its first one
+    sync_path(final.parent.parent)  # the folder of checkpoints is new when this is the first one
 
 
 def fault_of(directory: Path) -> str | None:
@@ -43,7 +43,7 @@ def fault_of(directory: Path) -> str | None:
         sealed = read_json(directory / SEAL)
         if not isinstance(sealed, dict) or (directory / SEAL).read_text() != json_text(sealed):
             return f"{SEAL} is damaged"
-        present = files_of(directory)
+        present = _files_of(directory)
         if present.keys() != sealed.keys():
             return f"files are missing or extra: {', '.join(sorted(present.keys() ^ sealed.keys()))}"
         changed = [name for name, file in present.items() if not file.is_file() or sha256_of(file) != sealed[name]]
@@ -53,6 +53,7 @@ def fault_of(directory: Path) -> str | None:
 
 
 def step_of(directory: Path) -> int:
+    """The step in the name of a checkpoint; -1 for a directory of another name."""
     match = NAME.fullmatch(directory.name)
     return int(match.group(1)) if match else -1
 
@@ -61,29 +62,29 @@ def checkpoints_of(directory: Path) -> list[Path]:
     """All checkpoint directories, newest first."""
     if not directory.is_dir():
         return []
-    found = [entry for entry in directory.iterdir() if entry.is_dir() and step_of(entry) >= 0]
-    return sorted(found, key=step_of, reverse=True)
+    checkpoints = [entry for entry in directory.iterdir() if entry.is_dir() and step_of(entry) >= 0]
+    return sorted(checkpoints, key=step_of, reverse=True)
 
 
 def remove_unfinished(directory: Path) -> None:
-    """What a process that was killed while it saved or removed a checkpoint left behind."""
+    """Remove what a process left that was killed while it saved or removed a checkpoint."""
     for entry in directory.glob(f"{PARTIAL_MARK}*"):
         shutil.rmtree(entry)
 
 
 def rotate(directory: Path, limit: int, best: str | None) -> None:
-    """Keep the newest `limit` checkpoints that verify and the one of the name `best`; the older ones go.
+    """Remove all checkpoints but the newest `limit` that verify, and the one named `best`.
 
-    One that was damaged after saving counts for nothing: the last good one is never removed.
+    Damaged checkpoints are not counted, so that the last good one is never removed.
     """
     num_good = 0
     for checkpoint in checkpoints_of(directory):
         if num_good < limit:
             num_good += fault_of(checkpoint) is None
         elif checkpoint.name != best:
-            leaving = checkpoint.with_name(f"{PARTIAL_MARK}old-{checkpoint.name}")
-            checkpoint.rename(leaving)  # so that one that is half removed is none
-            shutil.rmtree(leaving)
+            removed = checkpoint.with_name(f"{PARTIAL_MARK}old-{checkpoint.name}")
+            checkpoint.rename(removed)  # so that a kill leaves no half-removed checkpoint under its name
+            shutil.rmtree(removed)
 
 
 def newest_valid(directory: Path) -> tuple[Path | None, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Evaluation of a finished run: every figure of a split, written to `results.json` with what it was measured on."""
+"""Evaluates a finished run: writes every figure of a split, and what it was measured on, to `results.json`."""
 
 import json
 import platform
@@ -25,11 +25,15 @@ from gapless.models.aligner import GaplessModel
 PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
 EMBEDDINGS = "embeddings.safetensors"
-POSITIVES = "positives"  # a column of this name says which rows show one item
+POSITIVES = "positives"  # the label column that names the item of each row; rows of one item are positives
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """The configuration of a finished run."""
+def _read_run(directory: Path) -> dict[str, Any]:
+    """The configuration of a finished run.
+
+    Raises:
+        UsageError: no run, or one without a model. DataRefused: a damaged `config.yaml`.
+    """
     if not (directory / "config.yaml").exists():
         raise UsageError(f"{directory} is not a run: it has no config.yaml")
     if not (directory / "model" / "config.json").exists():
@@ -38,7 +42,7 @@ def read_run(directory: Path) -> dict[str, Any]:
 
 
 def read_config(directory: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A run's `config.yaml`, which must have these keys."""
+    """A run's `config.yaml`. Raises DataRefused when it lacks one of the keys, or the training arguments."""
     config = read_yaml(directory / "config.yaml")
     settings = config.get("settings")
     missing = [key for key in keys if key not in config]
@@ -50,6 +54,7 @@ def read_config(directory: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    """Package -> version, of Python and of the packages on which figures depend."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
@@ -81,6 +86,7 @@ class Evaluation(Result):
     train_seconds: float | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The content of `results.json`; without `train_seconds` where it was not measured."""
         values = super().as_json()
         return values if self.train_seconds is not None else {k: v for k, v in values.items() if k != "train_seconds"}
 
@@ -108,14 +114,14 @@ def evaluate(
         split: which rows are the gallery.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         out: where to write; by default the run.
-        train_seconds: how long the training took; goes along.
+        train_seconds: how long the training took, to record it.
 
     Raises:
         UsageError: no finished run, no such split, or other figures in `out`.
         DataRefused: a split of one row.
     """
     directory, manifest = Path(run), Manifest.of(data)
-    config = read_run(directory)
+    config = _read_run(directory)
     rows = comparable_rows(manifest, split)
     place = directory if out is None else Path(out)
     refuse_other_figures(place, split, manifest.fingerprint)
@@ -142,10 +148,10 @@ def evaluate(
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:
-    """The rows of a split that figures can be had of.
+    """The rows of a split, which must be enough for figures.
 
     Raises:
-        DataRefused: a single row, which would be ranked among itself alone.
+        UsageError: no such split. DataRefused: a single row, which has no other row to be ranked against.
     """
     rows = manifest.select(split)
     if len(rows) < MIN_ROWS:
@@ -157,7 +163,11 @@ def comparable_rows(manifest: Manifest, split: str) -> Manifest:
 
 
 def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | None = None) -> None:
-    """Figures of one split, one data set and one kind are not written over others, nor into a file."""
+    """Refuse to overwrite the figures of another split, another data set or another kind of model.
+
+    Raises:
+        UsageError: `out` holds such figures, or is a file.
+    """
     check_directory(out)
     if not (out / "results.json").exists():
         return
@@ -165,20 +175,21 @@ def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | No
     data = before.get("data")
     of_data = data.get("fingerprint") if isinstance(data, dict) else None
     if before.get("kind") != kind:
-        held = f"figures of {before.get('kind') or 'an aligner'}"
+        contents = f"figures of {before.get('kind') or 'an aligner'}"
     elif (before.get("split"), of_data) != (split, fingerprint):
-        held = f"the split {before.get('split')!r} or other data"
+        contents = f"the split {before.get('split')!r} or other data"
     else:
         return
-    raise UsageError(f"{out / 'results.json'} holds {held}; choose another --out")
+    raise UsageError(f"{out / 'results.json'} holds {contents}; choose another --out")
 
 
 def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:
+    """modality -> [pair, embedding_dim] unit-norm rows on the CPU."""
     return embed_dataset(model, evaluation_dataset(model, rows), progress=progress)
 
 
 def measured_on(rows: Manifest) -> dict[str, Any]:
-    """What `measure` needs to know of a manifest's rows: groups, captions, the main label, and any `positives`."""
+    """The columns of a manifest as arguments of `measure`: groups, captions, the main label, and any `positives`."""
     label = main_label(rows)
     return {
         "groups": rows.table["group"].to_pylist(),
@@ -189,13 +200,13 @@ def measured_on(rows: Manifest) -> dict[str, Any]:
 
 
 def main_label(rows: Manifest) -> str | None:
-    """The label that figures of grouping are about: the first one that can be classes."""
+    """The label for the figures of grouping: the first column that can be classes; None without one."""
     columns = {label: rows.table[label].to_pylist() for label in rows.labels if label != POSITIVES}
     return telling_label(columns, rows.table["group"].to_pylist())
 
 
 def describe(manifest: Manifest, split: str) -> dict[str, Any]:
-    """What the figures were measured on, and which share of the split's rows leaks from train."""
+    """The entry `data` of `results.json`: source, fingerprint, rows, groups, label, and the share that leaks."""
     splits, groups = manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist()
     images = manifest.table["sha256"].to_pylist() if "sha256" in manifest.table.column_names else [None] * len(groups)
     share = share_in_train(groups, splits, images, split)
@@ -211,7 +222,7 @@ def describe(manifest: Manifest, split: str) -> dict[str, Any]:
 
 
 def budget_of(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """How much training the run had: steps, epochs, batch."""
+    """The steps, epochs and batch size of the run's training; None where they were not logged."""
     lines = (directory / "metrics.jsonl").read_text().splitlines() if (directory / "metrics.jsonl").exists() else []
     last = json.loads(lines[-1]) if lines else {}
     return {
@@ -222,12 +233,12 @@ def budget_of(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_embeddings(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
-    """Modality -> [pair, dim], with the ids of the rows in the file's metadata."""
+    """Write modality -> [pair, dim] as safetensors, with the ids of the rows in the metadata."""
     ids = json.dumps(rows.table["id"].to_pylist())
     write_bytes(path, save({name: matrix.contiguous() for name, matrix in embeddings.items()}, metadata={"ids": ids}))
 
 
 def write_latent(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
-    """The first pairs of the split, for pictures."""
+    """Write the first pairs of the split, which the report draws."""
     some = Manifest(rows.path, rows.info, rows.table.slice(0, MAX_LATENT_PAIRS))
     write_embeddings(path, {name: matrix[:MAX_LATENT_PAIRS] for name, matrix in embeddings.items()}, some)

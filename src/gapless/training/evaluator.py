@@ -1,4 +1,4 @@
-"""What is measured while an aligner trains: any callable from embeddings to figures that says which one is primary."""
+"""Evaluators measure an aligner while it trains: callables from embeddings to figures that name a primary figure."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from gapless.metrics.measure import measure
 
 
 class Evaluator(Protocol):
-    """Figures of validation pairs."""
+    """A callable that gives figures of validation pairs."""
 
     @property
     def primary(self) -> str:
@@ -38,7 +38,7 @@ class GapAndRetrieval:
 
 
 def higher_is_better(key: str) -> bool:
-    """Which way a figure is better, as the catalogue of figures has it.
+    """Whether a figure is better when it is higher, by the catalogue of figures.
 
     Raises:
         UsageError: the catalogue does not know the figure, or neither way is better.

@@ -1,6 +1,6 @@
-"""Recipes: what is trained, as frozen data. A variant is a function that changes a few fields of another.
+"""Recipes: frozen dataclasses that say what is trained. A variant is a function that changes a few fields of another.
 
-The loss is that of a method; `gapless.losses.base.METHODS` names them.
+A recipe holds the settings of the loss of a method; `gapless.losses.base.METHODS` lists the methods.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from gapless.losses.base import METHODS, changes_of
 from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.modalities.image import small_resnet
 from gapless.modalities.text import small_bert
-from gapless.models.spec import modality_spec
+from gapless.models.modality_specs import modality_specs
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Recipe:
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
         augment_images: small shifts and intensity changes while training; never a flip.
-        micro_batch_size: encode so many pairs at a time while the loss sees the whole batch (GradCache); None is off.
+        micro_batch_size: pairs encoded at a time, while the loss sees the whole batch (GradCache); None is off.
         loss: the settings of its loss, those of a method in `gapless.losses.base.METHODS`; default: the paper's loss.
         training: arguments of `transformers.TrainingArguments`, by their own names.
     """
@@ -40,13 +40,9 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.anchor not in self.modalities:
-            raise unknown_name("anchor modality", self.anchor, self.modalities)
-        for name, spec in self.modalities.items():
-            modality_spec(name, spec)
-        for name, value in (("embedding_dim", self.embedding_dim), ("micro_batch_size", self.micro_batch_size or 1)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        modality_specs(self.modalities, self.anchor, self.embedding_dim)
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise UsageError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
 
 
 def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:
@@ -63,7 +59,7 @@ def small_text_modality(hidden: int, layers: int, max_length: int) -> dict[str, 
 
 
 def phantom_small() -> Recipe:
-    """Image and text of the phantom, trained from scratch in a minute or two on two cores."""
+    """Small image and text encoders for the phantom, trained from scratch in a minute or two on two cores."""
     return Recipe(
         modalities={
             "image": small_image_modality(64, (32, 64, 128, 256), (1, 1, 1, 1)),
@@ -98,7 +94,7 @@ def phantom_three() -> Recipe:
 
 
 def table_small() -> Recipe:
-    """Any table of images and captions, both encoders from scratch at 64 pixels: for trying a data set on a laptop."""
+    """Small encoders from scratch at 64 pixels, to try any data set of images and captions on a laptop."""
     base = phantom_small()
     return replace(
         base,
@@ -113,7 +109,10 @@ def table_small() -> Recipe:
 
 
 def roco_eva_bert() -> Recipe:
-    """The paper's set-up: EVA-CLIP ViT-g and BERT-base into 512-d; needs a GPU and downloaded weights."""
+    """The paper's set-up, arXiv 2602.20046: EVA-CLIP ViT-g and BERT-base into 512 dimensions.
+
+    It needs a GPU and downloaded weights.
+    """
     return Recipe(
         modalities={
             "image": {
@@ -168,6 +167,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
+    """The recipe of that name in `RECIPES`. Raises UsageError for an unknown name."""
     if name not in RECIPES:
         raise unknown_name("recipe", name, tuple(RECIPES))
     return RECIPES[name]()
@@ -177,8 +177,8 @@ def apply_method(recipe: Recipe, method: str, changes: Mapping[str, Any] | None 
     """The recipe with the loss of a method.
 
     Args:
-        changes: settings of losses by name. The method takes those that it has and does not fix; so it does with what
-            the recipe's own loss has changed.
+        changes: settings of losses by name. The method takes those that it has and does not fix, also from the
+            settings of the recipe's own loss that are not defaults.
 
     Raises:
         UsageError: an unknown method.

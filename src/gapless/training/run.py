@@ -1,4 +1,4 @@
-"""A run: one directory that training writes, `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
+"""Runs: training writes one directory with `config.yaml, metrics.jsonl, results.json, checkpoints/, model/`."""
 
 import logging
 import shutil
@@ -23,7 +23,7 @@ from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
-from gapless.models.loading import network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
@@ -36,27 +36,38 @@ TRAIN, VALIDATION = "train", "validation"
 
 
 class Settings(Protocol):
-    """What every kind of run has in its settings."""
+    """The part of the settings that every kind of run has."""
 
     @property
-    def training(self) -> Mapping[str, Any]: ...
+    def training(self) -> Mapping[str, Any]:
+        """Arguments of `transformers.TrainingArguments`, by their own names."""
+        ...
 
 
 class Request:
-    """What was asked for, a frozen dataclass: it is written to `config.yaml`, and a resumed run must match it."""
+    """The base of what describes a run: a frozen dataclass. `config.yaml` holds it, and a resumed run must match it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists and dictionaries alone, as YAML and JSON write them."""
+        """The description as lists and dictionaries of plain values, as YAML and JSON write them."""
         described: dict[str, Any] = plain(asdict(self))  # type: ignore[call-overload]
         return described
 
     def to_yaml(self) -> str:
+        """The text of `config.yaml`."""
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 @dataclass(frozen=True)
 class Run(Request):
-    """The training of an aligner."""
+    """The training of an aligner.
+
+    Args:
+        recipe: the name of the recipe that the settings come from.
+        method: the name of the method whose loss they hold.
+        seed: of the weights and of the order of the rows.
+        settings: what is trained.
+        data_fingerprint: of the manifest.
+    """
 
     recipe: str
     method: str
@@ -66,7 +77,7 @@ class Run(Request):
 
 
 def plain(value: Any) -> Any:
-    """Tuples and mappings as YAML's own lists and dictionaries."""
+    """The value with tuples as lists and mappings as dictionaries, at every depth."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -77,23 +88,31 @@ def plain(value: Any) -> Any:
 def training_arguments(
     settings: Settings, out: Path, seed: int, has_evaluation: bool, primary: str = GapAndRetrieval.primary
 ) -> TrainingArguments:
-    """`TrainingArguments` from a recipe's own names; what gapless must fix is fixed here.
+    """The `TrainingArguments` of a run: those of its settings, and those that gapless does not leave open.
 
     Args:
-        primary: the figure by which the best model is chosen, where the recipe asks for the best and names none.
+        settings: the run's settings.
+        out: the run's directory.
+        seed: at least 0.
+        has_evaluation: whether there are validation rows; without them nothing is evaluated.
+        primary: the key of the figure by which the best model is chosen, where the settings ask for the best and name
+            no figure.
+
+    Raises:
+        UsageError: an unknown argument, a value of another type, or another value than the one that is fixed here.
     """
-    known = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
+    argument_types = {name: field.type for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
     for name, value in settings.training.items():
-        if name not in known:
-            raise unknown_name("training argument", name, tuple(known))
-        if known[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if name not in argument_types:
+            raise unknown_name("training argument", name, tuple(argument_types))
+        if argument_types[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UsageError(f"training.{name} must be a number, got {value!r}")
     fixed = {
         "output_dir": str(out / "checkpoints"),
         "seed": seed,
         "remove_unused_columns": False,
         "dataloader_drop_last": True,
-        "save_only_model": False,  # a checkpoint without its optimizer, or data seen again, is no exact resume
+        "save_only_model": False,  # an exact resume needs the optimizer, and skips rows that it saw
         "ignore_data_skip": False,
         "logging_nan_inf_filter": False,
         "label_names": [],
@@ -105,8 +124,8 @@ def training_arguments(
     chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
-    chosen |= selection(chosen, primary)
-    # YAML reads a bare `no` as False
+    chosen |= _selection(chosen, primary)
+    # YAML reads a bare `no` as False.
     chosen = {k: "no" if v is False and k.endswith("_strategy") else v for k, v in chosen.items()}
     try:
         return TrainingArguments(**{**chosen, **fixed})
@@ -114,27 +133,30 @@ def training_arguments(
         raise UsageError(f"training: {error}") from None
 
 
-def selection(chosen: Mapping[str, Any], primary: str) -> dict[str, Any]:
-    """By which figure the best checkpoint is chosen and which way that one is better, where the recipe leaves it open.
+def _selection(chosen: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """The arguments that select the best checkpoint: the figure, and whether higher is better.
 
-    Left to itself, transformers looks for a loss on validation rows, which nothing computes here, and takes every other
-    figure to be better the higher it is.
+    The defaults of transformers do not fit: it selects by a validation loss, which gapless does not compute, and takes
+    any other figure to be better when it is higher.
     """
     wants_best = chosen.get("load_best_model_at_end") or chosen.get("save_strategy") == "best"
     figure = chosen.get("metric_for_best_model") or (primary if wants_best else None)
     if figure is None:
         return {}
-    given = chosen.get("greater_is_better")
-    better = higher_is_better(str(figure).removeprefix("eval_")) if given is None else given
+    asked_direction = chosen.get("greater_is_better")
+    better = higher_is_better(str(figure).removeprefix("eval_")) if asked_direction is None else asked_direction
     return {"metric_for_best_model": figure, "greater_is_better": better}
 
 
 def new_model(settings: Recipe, captions: list[str], method: str | None = None) -> GaplessModel:
-    """A fresh model of a recipe.
+    """A new model of a recipe, with the weights of its `pretrained` encoders or fresh ones.
 
     Args:
-        captions: the tokenizer is trained on them where the text encoder brings none.
-        method: the name under which the model's configuration keeps the loss; default: a method with such settings.
+        captions: texts to train a tokenizer on, where the text encoder brings none.
+        method: the method that the model's configuration names; by default one with these settings.
+
+    Raises:
+        UsageError: a recipe from which no model can be built. NeedsNetwork: an encoder that only the hub has.
     """
     config = GaplessConfig(
         modalities=plain(settings.modalities),
@@ -146,7 +168,7 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
         spec = specs[name]
         source = getattr(spec.encoder, "pretrained", None)
         if source and spec.input.tokenizer != "open_clip":
-            tokenizers[name] = pretrained_tokenizer(source)
+            tokenizers[name] = _pretrained_tokenizer(source)
         elif not source:
             tokenizers[name] = train_tokenizer(captions, settings.vocab_size, spec.input.max_length)
             encoder = config.modalities[name]["encoder"]
@@ -159,7 +181,7 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
         raise UsageError(f"the recipe cannot be built ({type(error).__name__}: {error})") from None
 
 
-def pretrained_tokenizer(source: str) -> Any:
+def _pretrained_tokenizer(source: str) -> Any:
     try:
         return saved_tokenizer(source)
     except (OSError, ValueError) as error:
@@ -167,6 +189,7 @@ def pretrained_tokenizer(source: str) -> Any:
 
 
 def all_captions(manifest: Manifest) -> list[str]:
+    """Every caption of every row, in the order of the rows; none without the column."""
     if "captions" not in manifest.table.column_names:
         return []
     return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
@@ -188,11 +211,12 @@ def train_run(
         evaluator: what is measured on the validation rows; default: the gap and retrieval.
 
     Returns:
-        the checkpoints that a resume passed over, each with the reason.
+        The checkpoints that a resume could not use -> why.
 
     Raises:
         UsageError: an unknown name, an output directory in use, a recipe that differs on resume.
-        DataRefused: fewer rows than a batch.
+        DataRefused: fewer rows than a batch. Interrupted: stopped by SIGTERM, and saved.
+        GaplessError: a loss that is not finite.
     """
     settings, seed, evaluator = run.settings, run.seed, evaluator or GapAndRetrieval()
     train_rows = manifest.select(TRAIN)
@@ -207,7 +231,7 @@ def train_run(
         check_modalities(model, train_rows)
         write_request(run, arguments, out)
         if arguments.process_index == 0:
-            say_where_nothing_is_evaluated(manifest, settings)
+            _say_where_nothing_is_evaluated(manifest, settings)
         trainer = AlignerTrainer(
             model,
             arguments,
@@ -227,8 +251,8 @@ def train_run(
     return passed_over
 
 
-def say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
-    """A sentence on stderr where evaluations are asked for and the validation split has too few rows for one."""
+def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
+    """Log a warning when evaluations are asked for and the validation split has too few rows for one."""
     count = manifest.rows_per_split().get(VALIDATION, 0)
     if count < MIN_ROWS and settings.training.get("eval_strategy", "no") not in ("no", False):
         present = "one validation row" if count else "no validation rows"
@@ -240,16 +264,16 @@ def say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> No
 
 @contextmanager
 def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[None]:
-    """The run's directory, new unless it is resumed, for this training alone.
+    """Give the run's directory, new unless it is resumed, to this training alone.
 
     Raises:
         UsageError: it is in use, is no run where one is to be resumed, or another process is writing it.
     """
-    if arguments.process_index > 0:  # of the processes that torchrun started, the first one speaks for all
+    if arguments.process_index > 0:  # the first of the processes that torchrun started locks it for all
         yield
         return
     if resume:
-        check_is_run(out)
+        _check_is_run(out)
     else:
         check_new_directory(out)
     with only_writer(out):
@@ -259,13 +283,20 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
 
 
 def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
-    if arguments.process_index == 0:  # of the processes that torchrun started
+    """Write `config.yaml` of a run; of the processes that torchrun started, the first one does."""
+    if arguments.process_index == 0:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", run.to_yaml())
 
 
 def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
-    """Train from a checkpoint or from the start, and write the model; a run that fails at once leaves nothing."""
+    """Train from a checkpoint or from the start, and write the model.
+
+    A new run that fails before its first checkpoint is removed.
+
+    Raises:
+        Interrupted: stopped by SIGTERM, and saved.
+    """
     is_writer = trainer.args.process_index == 0
     alone = trainer.args.world_size == 1
     try:
@@ -273,17 +304,17 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
         if is_writer and not resume and not checkpoints_of(out / "checkpoints"):
-            shutil.rmtree(out)  # made by this call, and nothing in it could be resumed
+            shutil.rmtree(out)  # this call made it, and it holds nothing to resume from
         raise
     if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
     if is_writer:
-        save_whole(trainer.whole_model, out / "model")
+        _save_whole(trainer.whole_model, out / "model")
     trainer.accelerator.wait_for_everyone()
 
 
-def save_whole(model: PreTrainedModel, directory: Path) -> None:
-    """A model directory appears complete or not at all; one of an earlier, unfinished call is replaced."""
+def _save_whole(model: PreTrainedModel, directory: Path) -> None:
+    """Write a model directory that is complete or absent; one of an earlier, unfinished call is replaced."""
     for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
         shutil.rmtree(unfinished, ignore_errors=True)
     with new_directory(directory) as partial:
@@ -291,6 +322,7 @@ def save_whole(model: PreTrainedModel, directory: Path) -> None:
 
 
 def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
+    """Raise UsageError for a batch of one row, DataRefused for fewer rows than one batch of all processes."""
     batch = arguments.train_batch_size * arguments.world_size
     if batch < 2:
         raise UsageError(f"training.per_device_train_batch_size must be at least 2, got {arguments.train_batch_size}")
@@ -302,8 +334,13 @@ def check_enough(rows: Manifest, arguments: TrainingArguments) -> None:
 
 
 def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
-    """The checkpoint to continue from; refuses a run whose recipe, method, seed or data differ, naming the key."""
-    check_is_run(out)
+    """The checkpoint to continue from, and the newer ones that cannot be used -> why.
+
+    Raises:
+        UsageError: no run is there, or its recipe, method, seed or data differ; the message names the key.
+        DataRefused: a damaged `config.yaml`.
+    """
+    _check_is_run(out)
     try:
         started = read_yaml(out / "config.yaml")
     except DataRefused as error:
@@ -312,6 +349,6 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
     return newest_valid(out / "checkpoints")
 
 
-def check_is_run(out: Path) -> None:
+def _check_is_run(out: Path) -> None:
     if not (out / "config.yaml").exists():
         raise UsageError(f"{out} is not a run (it has no config.yaml), so there is nothing to resume")

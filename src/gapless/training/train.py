@@ -1,4 +1,4 @@
-"""`gapless train` as one call: a recipe and a method on a manifest, to a run directory."""
+"""`gapless train` as one call: trains a recipe by a method on a manifest, and writes a run directory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ def train(
         out: run directory to write; with `resume` one that was begun with the same arguments.
         method: which loss: clip, gapless, or any other that `gapless train --help` names.
         seed: of the weights and of the order of the rows, at least 0.
-        settings: what is trained, in place of the recipe with the method's loss; nothing of it is changed.
+        settings: a recipe to train as it is, in place of the named recipe with the method's loss.
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
 
     Returns:
-        Where the run is, and the checkpoints that a resume passed over.
+        The directory of the run, and the checkpoints that a resume could not use.
 
     Raises:
         UsageError: an unknown name, an output directory in use, settings that differ on resume.

@@ -1,4 +1,4 @@
-"""Training: `transformers.Trainer` with any loss and any evaluator, and checkpoints that are whole."""
+"""The training loop: `transformers.Trainer` with any loss and evaluator, and with checkpoints that are complete."""
 
 import math
 import shutil
@@ -35,16 +35,16 @@ METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
 
 
-def plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Sorted by name, so that sums that went through a file are logged in the order of those that did not."""
+def _plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The values as floats, sorted by name: sums that were read from a file are then logged in the same order."""
     return {name: float(values[name]) for name in sorted(values)}
 
 
-def check_best(checkpoint: Path) -> None:
-    """The end of the training loads the best checkpoint: it must be there, and whole.
+def _check_best(checkpoint: Path) -> None:
+    """Refuse a best checkpoint that is missing or damaged, because the end of the training loads it.
 
     Raises:
-        GaplessError: it is not; training on would end with another model than was asked for.
+        GaplessError: it cannot be used. The training would otherwise end with a model that is not the best.
     """
     fault = fault_of(checkpoint)
     if fault is not None:
@@ -55,12 +55,16 @@ def check_best(checkpoint: Path) -> None:
 
 
 class RunTrainer(Trainer):
-    """Our part of the training loop, whatever is trained; everything else is `transformers.Trainer`.
+    """`transformers.Trainer` with the checkpoints, logs and order of rows of gapless, for any model.
 
     The model's output has `loss` and unweighted `terms`; a batch has `ids`.
 
     Args:
+        model: the model to train.
+        args: as transformers takes them.
+        train_dataset: rows, by `(epoch, row)` keys.
         run: the run's directory; checkpoints go to `run/checkpoints`, logs to `run/metrics.jsonl`.
+        label: of the progress bar.
         collator: samples to the model's keyword arguments and `ids`.
         evaluation: what is measured during training, or None.
     """
@@ -86,7 +90,7 @@ class RunTrainer(Trainer):
         )
         self.run = run
         self.whole_model, self.evaluation = model, evaluation
-        self.sums: dict[str, Tensor | float] = {}  # of the loss and its terms since the last log
+        self.sums: dict[str, Tensor | float] = {}  # name -> sum of the loss or a term since the last log
         self.num_summed = 0
         self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
@@ -111,7 +115,7 @@ class RunTrainer(Trainer):
         ids = inputs.pop("ids")
         try:
             output = model(**inputs)
-        except ValueError as error:  # the loss refuses rows that are not finite where it can look at them
+        except ValueError as error:  # on the CPU the loss itself refuses rows that are not finite
             raise self.unusable(ids, str(error)) from None
         if not torch.isfinite(output.loss):
             raise self.unusable(ids, "the loss is not finite")
@@ -122,6 +126,7 @@ class RunTrainer(Trainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def unusable(self, ids: Sequence[str], what: str) -> GaplessError:
+        """The error for a batch that has no usable loss."""
         shown = listed(ids)
         return GaplessError(
             f"stopped at step {self.state.global_step} on the batch of {shown}: {what}; "
@@ -129,9 +134,10 @@ class RunTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of the summed terms since the last log."""
         if "loss" in logs and self.num_summed:
-            # The loss too: that of transformers forgets at a resume what came before it.
-            logs |= {name: value / self.num_summed for name, value in plain_floats(self.sums).items()}
+            # The loss is among the sums: the sum of transformers is lost at a resume.
+            logs |= {name: value / self.num_summed for name, value in _plain_floats(self.sums).items()}
             self.sums, self.num_summed = {}, 0
         super().log(logs, start_time)
 
@@ -143,13 +149,15 @@ class RunTrainer(Trainer):
         return metrics
 
     def evaluation_figures(self) -> dict[str, Any]:
+        """Key -> figure of the evaluation data; a subclass computes them."""
         raise NotImplementedError
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters with weight decay: those of transformers but `logit_scale`."""
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: encoders differ too much for the Trainer's rule of thumb."""
+        """0: the Trainer's estimate does not hold for these encoders."""
         return 0
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
@@ -159,8 +167,9 @@ class RunTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
+        """The loader of transformers, whose workers ignore SIGTERM."""
         loader: Any = super().get_train_dataloader()
-        inner = loader.base_dataloader  # accelerate's shell around it starts no workers itself
+        inner = loader.base_dataloader  # accelerate's wrapper starts no workers itself
         inner.worker_init_fn = partial(ignore_stop_request, start=inner.worker_init_fn)
         prepared: DataLoader[Any] = loader
         return prepared
@@ -168,24 +177,24 @@ class RunTrainer(Trainer):
     def _init_training_state(
         self, max_steps: int, steps_in_epoch: int, num_epochs: int, resume_from_checkpoint: str | None, trial: Any
     ) -> Any:
-        """After a resume the best checkpoint is looked for in this run: the path in the file is of another folder."""
-        found = super()._init_training_state(max_steps, steps_in_epoch, num_epochs, resume_from_checkpoint, trial)
+        """Look for the best checkpoint of a resumed run in its own folder: the recorded path may be of another one."""
+        started = super()._init_training_state(max_steps, steps_in_epoch, num_epochs, resume_from_checkpoint, trial)
         if resume_from_checkpoint is None:
-            return found
+            return started
         recorded = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
         if recorded is not None:
             best = Path(str(self.args.output_dir)) / Path(recorded).name
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
             if self.args.load_best_model_at_end:
-                check_best(best)
-        return found
+                _check_best(best)
+        return started
 
     def _load_best_model(self) -> None:
-        check_best(Path(str(self.state.best_model_checkpoint)))
+        _check_best(Path(str(self.state.best_model_checkpoint)))
         super()._load_best_model()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """A run that is resumed after its last step has nothing left to do, wherever in an epoch that was."""
+        """Run an epoch; a run that is resumed after its last step ends at once, also in the middle of an epoch."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
@@ -197,10 +206,10 @@ class RunTrainer(Trainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         is_last = self.control.should_training_stop and not self.epoch_first.is_waiting
         if self.stop_request.was_made and is_last:
-            self._save_checkpoint(model, trial)  # once more, as save_strategy "best" has its own mind
+            self._save_checkpoint(model, trial)  # save_strategy "best" saves only when the figure improved
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save into a temporary sibling, seal it, then rename: a reader sees a whole checkpoint or none."""
+        """Save into a temporary sibling, seal it, then rename it, so that a checkpoint is complete or absent."""
         final = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if final.exists() and fault_of(final) is None:
             return
@@ -223,44 +232,47 @@ class RunTrainer(Trainer):
             self.rotate(final.parent)
 
     def finish_checkpoint(self, written: Path, final: Path) -> None:
-        """What gapless adds to the files of transformers; then the checkpoint takes its place."""
+        """Add the files of gapless to those of transformers, and move the checkpoint to its final name."""
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-        if (written / TRAINER_STATE_NAME).exists():  # transformers writes NaN where a loss was none
+        if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
-        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": plain_floats(self.sums)})
+        write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
         publish(written, final)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        held = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
-        self.num_summed = held["num_summed"]
-        self.sums = {name: math.nan if value is None else value for name, value in held["sums"].items()}
+        saved = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
+        self.num_summed = saved["num_summed"]
+        self.sums = {name: math.nan if value is None else value for name, value in saved["sums"].items()}
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.partial_directory or super()._get_output_dir(trial))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The model alone: the pickled arguments that transformers adds are never read here."""
+        """Save the model without the pickled arguments that transformers adds: gapless never unpickles."""
         if self.args.should_save:
             self.whole_model.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
 
     def rotate(self, directory: Path) -> None:
+        """Remove old checkpoints, but not the best one."""
         best = self.state.best_model_checkpoint
         if self.num_kept:
             rotate(directory, self.num_kept, None if best is None else Path(best).name)
 
 
 class AlignerTrainer(RunTrainer):
-    """An aligner with its loss, whichever that is; figures of validation pairs are measured during training.
+    """Trains an aligner under its loss, and measures validation pairs meanwhile.
 
     Args:
         evaluation: pairs to measure during training, or None.
-        mask_duplicates: pairs of one caption are not negatives of each other.
-        evaluator: embeddings of those pairs to figures; default: the gap and retrieval.
+        mask_duplicates: give the loss `positives`: pairs of one caption are then not negatives of each other.
+        evaluator: embeddings of the validation pairs to figures; by default the gap and retrieval.
+
+    Further arguments as in `RunTrainer`.
     """
 
     def __init__(
@@ -282,6 +294,7 @@ class AlignerTrainer(RunTrainer):
         self.add_callback(LossRules(self.loss))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the factor on the cosines beside the terms."""
         scale = logit_scale_of(self.loss)
         if "loss" in logs and self.num_summed and scale is not None:
             logs["logit_scale"] = scale

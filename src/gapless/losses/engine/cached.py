@@ -1,14 +1,15 @@
 """A large contrastive batch in the memory of a small one (GradCache, feature-cached accumulation).
 
     micro_batches = split_batch(batch, 64)
-    embeddings = cached_embeddings(encode, micro_batches)       # all rows, no activations kept
+    embeddings = cached_embeddings(encode, micro_batches)       # all rows, without activations in memory
     loss(embeddings).total.backward()                           # encodes each micro-batch again, one at a time
 
-Plain gradient accumulation contrasts every micro-batch with itself only; this has the gradient of the large batch, for
-one more forward pass of the encoders. A micro-batch is one checkpoint of `torch.utils.checkpoint`, which replays
-random state and autocast; the graph stays one graph, so DDP synchronises once and loss scaling works as ever.
+Plain gradient accumulation contrasts every micro-batch with itself only. Here the gradient is that of the large batch,
+at the cost of one more forward pass of the encoders. A micro-batch is one checkpoint of `torch.utils.checkpoint`, which
+replays random state and autocast. There is one graph, so that DDP synchronises once and loss scaling works.
 
-Batch normalisation sees micro-batches, and updates its running statistics twice: use encoders without it, or frozen.
+Batch normalisation would normalise over micro-batches and update its running statistics twice: use encoders without
+it, or freeze them.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -47,13 +47,13 @@ class Ranks:
         return gathered
 
     def add_up(self, x: Tensor) -> Tensor:
-        """Sum over the ranks, without a gradient."""
+        """The sum over the ranks, without a gradient."""
         total = x.detach().clone()
         dist.all_reduce(total)
         return total
 
     def average(self, x: Tensor) -> Tensor:
-        """Mean over the ranks; its gradient stays on the rank, as that of true pairs does."""
+        """The mean over the ranks, whose gradient is that of this rank's own value."""
         return x + (self.add_up(x) / self.num_ranks - x.detach())
 
     def merge_logsumexp(self, x: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ class Ranks:
     def check_batches(self, rows: Tensor, positives: Tensor | None) -> None:
         """Refuse ranks that hold different numbers of rows, or together nothing but positives of each other.
 
-        A collective on the host, so that no accelerator is waited for: positives are read where they are on the CPU,
-        and a process group without a CPU backend ("nccl" alone) is not checked.
+        The check is a collective on the host, which does not wait for an accelerator: positives are read only when they
+        are on the CPU, and a process group without a CPU backend ("nccl" alone) is not checked.
         """
         if torch.compiler.is_compiling() or "cpu" not in dist.get_backend_config():
             return
@@ -94,7 +94,7 @@ def gathered_symmetric_info_nce(
         positives: [row] integers of this rank, comparable between ranks, or None.
         ranks: who shares the batch.
     """
-    refuse_transforms(anchor, *others)
+    _refuse_transforms(anchor, *others)
     columns = ranks.gather(at_least_fp32(anchor))
     column_positives = None if positives is None else ranks.gather(positives)
     return [
@@ -113,7 +113,7 @@ def gathered_symmetric_info_nce(
     ]
 
 
-def refuse_transforms(*tensors: Tensor) -> None:
+def _refuse_transforms(*tensors: Tensor) -> None:
     if is_transformed(*tensors):
         raise ValueError(
             "over several ranks the loss cannot be followed by torch.func or forward-mode differentiation: "

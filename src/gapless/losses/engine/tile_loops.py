@@ -15,7 +15,7 @@ from gapless.core.geometry import UNIFORMITY_SCALE, blocks
 EXP_NEEDS_NO_SHIFT = {torch.float32: 64.0, torch.float64: 600.0}
 
 
-def tiles_of(
+def _tiles_of(
     num_rows: int, num_columns: int, row_positives: Tensor | None, column_positives: Tensor | None, tile: int
 ) -> Iterator[tuple[slice, slice, Tensor | None]]:
     """Tiles (rows, columns, which are positives): all of them without positives, else those that may hold some.
@@ -27,30 +27,32 @@ def tiles_of(
         for columns in blocks(num_columns, tile):
             if row_positives is None or column_positives is None:
                 yield rows, columns, None
-            elif may_share_positives(row_positives[rows], column_positives[columns]):
+            elif _may_share_positives(row_positives[rows], column_positives[columns]):
                 yield rows, columns, row_positives[rows, None] == column_positives[None, columns]
 
 
-def may_share_positives(one: Tensor, other: Tensor) -> bool:
+def _may_share_positives(one: Tensor, other: Tensor) -> bool:
     """Whether two sorted stretches of positives may overlap."""
     return one.device.type != "cpu" or bool((one[0] <= other[-1]) & (other[0] <= one[-1]))
 
 
 def num_tiles(num_rows: int, num_columns: int, tile: int) -> int:
+    """How many tiles cover a matrix of this shape."""
     return -(-num_rows // tile) * -(-num_columns // tile)
 
 
-def tile_buffers(count: int, like: Tensor, num_rows: int, num_columns: int, tile: int) -> Tensor:
+def _tile_buffers(count: int, like: Tensor, num_rows: int, num_columns: int, tile: int) -> Tensor:
     """Memory for tiles, allocated once: fresh pages for every tile would be faulted in every time."""
     return like.new_empty(count, min(num_rows, tile) * min(num_columns, tile))
 
 
 def as_tile(buffer: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The buffer as a matrix of the shape of a tile."""
     num_rows, num_columns = rows.stop - rows.start, columns.stop - columns.start
     return buffer[: num_rows * num_columns].view(num_rows, num_columns)
 
 
-def exp_needs_no_shift(queries: Tensor, keys: Tensor) -> bool:
+def _exp_needs_no_shift(queries: Tensor, keys: Tensor) -> bool:
     """Whether Cauchy-Schwarz bounds every logit so that exp(logit) is safe as it is (read on the CPU only)."""
     if queries.device.type != "cpu":
         return False
@@ -72,12 +74,12 @@ def log_normalisers(
     Also the first `num_kept` tiles, for `softmax_products`: logits, or their exponentials where they need no shift.
     """
     num_rows, num_columns = len(queries), len(keys)
-    kept = tile_buffers(num_kept, queries, num_rows, num_columns, tile)
-    scratch = tile_buffers(1, queries, num_rows, num_columns, tile)[0]
-    no_shift = exp_needs_no_shift(queries, keys)
+    kept = _tile_buffers(num_kept, queries, num_rows, num_columns, tile)
+    scratch = _tile_buffers(1, queries, num_rows, num_columns, tile)[0]
+    no_shift = _exp_needs_no_shift(queries, keys)
     nothing = 0.0 if no_shift else -math.inf
     per_row, per_column = queries.new_full((num_rows,), nothing), queries.new_full((num_columns,), nothing)
-    tiles = tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
+    tiles = _tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
     for index, (rows, columns, same) in enumerate(tiles):
         logits = as_tile(kept[index] if index < num_kept else scratch, rows, columns)
         torch.mm(queries[rows], keys[columns].T, out=logits)
@@ -104,7 +106,7 @@ def _(
     num_kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_rows, num_columns = len(queries), len(keys)
-    kept = tile_buffers(num_kept, queries, num_rows, num_columns, tile)
+    kept = _tile_buffers(num_kept, queries, num_rows, num_columns, tile)
     return queries.new_empty(num_rows), queries.new_empty(num_columns), kept
 
 
@@ -124,11 +126,11 @@ def softmax_products(
     Uses up the tiles that `log_normalisers` kept.
     """
     num_rows, num_columns = len(queries), len(keys)
-    scratch, second_scratch = tile_buffers(2, queries, num_rows, num_columns, tile)
-    no_shift = exp_needs_no_shift(queries, keys)
+    scratch, second_scratch = _tile_buffers(2, queries, num_rows, num_columns, tile)
+    no_shift = _exp_needs_no_shift(queries, keys)
     for_queries, for_keys = torch.zeros_like(queries), torch.zeros_like(keys)
     row_factors, column_factors = torch.exp(-per_row), torch.exp(-per_column)
-    tiles = tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
+    tiles = _tiles_of(num_rows, num_columns, query_positives, key_positives, tile)
     for index, (rows, columns, same) in enumerate(tiles):
         is_kept = index < len(kept)
         softmaxes = as_tile(kept[index] if is_kept else scratch, rows, columns)
@@ -173,7 +175,7 @@ def gaussian_kernel_sums(
     num_rows = len(points)
     kernel_sums = points.new_zeros(num_rows)
     products = torch.zeros_like(points) if with_products else points.new_empty(0)
-    scratch = tile_buffers(1, points, num_rows, num_rows, tile)[0]
+    scratch = _tile_buffers(1, points, num_rows, num_rows, tile)[0]
     bias = points.square().sum(dim=1).mul_(-UNIFORMITY_SCALE)
     upper = [(rows, columns) for rows in blocks(num_rows, tile) for columns in blocks(num_rows, tile)]
     upper = [(rows, columns) for rows, columns in upper if rows.start <= columns.start][rank::num_ranks]
@@ -184,7 +186,7 @@ def gaussian_kernel_sums(
         if positives is None:
             if rows == columns:
                 kernel.fill_diagonal_(0.0)
-        elif may_share_positives(positives[rows], positives[columns]):
+        elif _may_share_positives(positives[rows], positives[columns]):
             kernel.masked_fill_(positives[rows, None] == positives[None, columns], 0.0)
         kernel_sums[rows] += kernel.sum(dim=1)
         if with_products:

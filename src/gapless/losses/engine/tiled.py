@@ -66,6 +66,7 @@ def tiled_log_mean_gaussian_kernel(
 
 
 def identity(x: Tensor) -> Tensor:
+    """The same tensor: the reduction over the ranks when there is one rank."""
     return x
 
 
@@ -104,11 +105,11 @@ def info_nce_share(
     rows, columns = at_one_precision(rows, columns)
     scale = at_least_fp32(logit_scale) if isinstance(logit_scale, Tensor) else rows.new_full((), logit_scale)
     inputs = (rows, columns, scale)
-    needed = needs_gradient(*inputs)
-    tile = tile_size or default_tile(rows)
+    needed = _needs_gradient(*inputs)
+    tile = tile_size or _default_tile(rows)
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         queries, own = rows * scale, slice(first, first + len(rows))
-        whole = partition(queries, columns, tile, needed, merge_logsumexp)
+        whole = _partition(queries, columns, tile, needed, merge_logsumexp)
         for_rows, for_columns = whole.for_queries, whole.for_keys
         if row_positives is None or column_positives is None:
             row_positive = column_positive = pairwise_cosine(queries, columns[own])
@@ -116,7 +117,7 @@ def info_nce_share(
                 for_rows.sub_(columns[own], alpha=2)
                 for_columns[own].sub_(queries, alpha=2)
         else:
-            within = partition_of_positives(
+            within = _partition_of_positives(
                 queries, columns, row_positives, column_positives, min(tile, POSITIVES_TILE), needed, merge_logsumexp
             )
             row_positive, column_positive = within.per_query, within.per_key[own]
@@ -143,10 +144,10 @@ class Partition(NamedTuple):
     for_keys: Tensor
 
 
-def partition(
+def _partition(
     queries: Tensor, keys: Tensor, tile: int, needed: bool, merge_logsumexp: Callable[[Tensor], Tensor]
 ) -> Partition:
-    """Over all keys and all queries."""
+    """The partition over all keys and all queries."""
     num_kept = min(KEPT_ELEMENTS // tile**2, num_tiles(len(queries), len(keys), tile)) if needed else 0
     per_query, per_key, kept = log_normalisers(queries, keys, None, None, tile, num_kept)
     per_key = merge_logsumexp(per_key)
@@ -155,7 +156,7 @@ def partition(
     return Partition(per_query, per_key, *softmax_products(queries, keys, per_query, per_key, None, None, tile, kept))
 
 
-def partition_of_positives(
+def _partition_of_positives(
     queries: Tensor,
     keys: Tensor,
     query_positives: Tensor,
@@ -164,7 +165,7 @@ def partition_of_positives(
     needed: bool,
     merge_logsumexp: Callable[[Tensor], Tensor],
 ) -> Partition:
-    """Over the positives of each query and of each key: sorted by them, few tiles hold any."""
+    """The partition over the positives of each query and each key; rows are sorted by them, so that few tiles count."""
     query_order, key_order = query_positives.argsort(stable=True), key_positives.argsort(stable=True)
     sorted_positives = query_positives[query_order], key_positives[key_order]
     queries, keys = queries[query_order], keys[key_order]
@@ -173,11 +174,11 @@ def partition_of_positives(
     gradients = (kept, kept)
     if needed:
         gradients = softmax_products(queries, keys, per_query, per_key, *sorted_positives, tile, kept)
-        gradients = (put_back(gradients[0], query_order), put_back(gradients[1], key_order))
-    return Partition(put_back(per_query, query_order), put_back(per_key, key_order), *gradients)
+        gradients = (_put_back(gradients[0], query_order), _put_back(gradients[1], key_order))
+    return Partition(_put_back(per_query, query_order), _put_back(per_key, key_order), *gradients)
 
 
-def put_back(x: Tensor, order: Tensor) -> Tensor:
+def _put_back(x: Tensor, order: Tensor) -> Tensor:
     """Undo `x = original[order]`."""
     return torch.empty_like(x).index_copy_(0, order, x)
 
@@ -192,14 +193,21 @@ def gaussian_kernel_share(
     gradient_factor: float = 1.0,
     formula: Formula | None = None,
 ) -> Scalar:
-    """Uniformity of `points`, which every rank holds, with the tiles shared out over the ranks.
+    """Uniformity of points that every rank holds, with the tiles divided among the ranks.
 
-    The gradient is this rank's part of it, times `gradient_factor`; see `info_nce_share` for the rest.
+    Args:
+        points: [pair, dim], of all ranks.
+        positives: [pair] integers or None.
+        rank, num_ranks: this rank, and how many there are.
+
+    Returns:
+        The value over all ranks; its gradient is this rank's part times `gradient_factor`. Further arguments as in
+        `info_nce_share`.
     """
     points = at_least_fp32(points)
-    needed = needs_gradient(points)
+    needed = _needs_gradient(points)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        tile = tile_size or default_tile(points)
+        tile = tile_size or _default_tile(points)
         order, in_order = None, points
         every_pair = torch.full((), len(points) * (len(points) - 1), device=points.device)
         num_pairs = every_pair if positives is None else num_pairs_apart(positives)
@@ -215,7 +223,7 @@ def gaussian_kernel_share(
         gradient = kernel_products.addcmul_(in_order, kernel_sums[:, None], value=-1)
         gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
-            gradient = put_back(gradient, order)
+            gradient = _put_back(gradient, order)
     return with_gradient(value, (points,), (gradient,), formula)
 
 
@@ -231,13 +239,13 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        saved = ctx.saved_tensors  # read once: activation checkpointing allows no more
+        saved = ctx.saved_tensors  # read once, because activation checkpointing allows one read
         inputs, gradients = saved[: len(saved) // 2], saved[len(saved) // 2 :]
-        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated, too
-            found = _differentiable_gradients(ctx.formula, inputs, upstream)
+        if torch.is_grad_enabled():  # with create_graph=True the gradient is differentiated too
+            input_gradients = _differentiable_gradients(ctx.formula, inputs, upstream)
         else:
-            found = [upstream * gradient for gradient in gradients]
-        return None, None, *found, *(None for _ in gradients)
+            input_gradients = [upstream * gradient for gradient in gradients]
+        return None, None, *input_gradients, *(None for _ in gradients)
 
 
 def _differentiable_gradients(
@@ -251,8 +259,8 @@ def _differentiable_gradients(
         )
     wanted = [x for x in inputs if x.requires_grad]
     with torch.autocast(inputs[0].device.type, enabled=False):
-        found = iter(torch.autograd.grad(formula(*inputs), wanted, upstream, create_graph=True))
-    return [next(found) if x.requires_grad else None for x in inputs]
+        gradients = iter(torch.autograd.grad(formula(*inputs), wanted, upstream, create_graph=True))
+    return [next(gradients) if x.requires_grad else None for x in inputs]
 
 
 class _WithCompiledGradient(torch.autograd.Function):
@@ -273,7 +281,7 @@ class _WithCompiledGradient(torch.autograd.Function):
 def with_gradient(
     value: Tensor, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], formula: Formula | None = None
 ) -> Tensor:
-    """`value`, whose derivative by `inputs` is already known to be `gradients`.
+    """`value` with `gradients` as its derivative by `inputs`.
 
     Args:
         formula: computes `value` from `inputs` by operations of torch; it is called where the gradient itself is to be
@@ -286,9 +294,9 @@ def with_gradient(
     return result
 
 
-def needs_gradient(*tensors: Tensor) -> bool:
+def _needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def default_tile(x: Tensor) -> int:
+def _default_tile(x: Tensor) -> int:
     return CPU_TILE if x.device.type == "cpu" else ACCELERATOR_TILE

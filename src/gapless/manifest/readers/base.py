@@ -23,7 +23,7 @@ from gapless.core.registry import Registry
 from gapless.manifest.build import build_manifest
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.rows import RawRow
+from gapless.manifest.raw_rows import RawRow
 
 Names = tuple[str, ...]
 
@@ -35,7 +35,7 @@ LICENCE_HELP = 'keep only images under these licences: "CC BY,CC0"'
 
 
 class Option(NamedTuple):
-    """What the command line calls a field that holds several names, where it may come several times or with commas.
+    """The option of a field that holds several names; it may be given several times, or with commas.
 
         label_keys: Annotated[Names, Option("label_key", "columns to keep as labels")] = ()
 
@@ -69,7 +69,7 @@ Options = TypeVar("Options", bound=ReaderOptions)
 
 
 class Reading(NamedTuple):
-    """What a reader gives: raw rows, one by one, and what the build is to do with them."""
+    """What a reader returns: a generator of raw rows, and the options of the build."""
 
     rows: Iterator[RawRow]
     options: BuildOptions
@@ -83,9 +83,9 @@ class Reader(Generic[Options]):
         name: the verb is `gapless data NAME`.
         summary: its line in the help.
         options: a frozen dataclass of keyword-only fields.
-        read: (sources, options) -> rows and what the build is to do with them. It refuses wrong options and sources
-            with a `UsageError` before any row is read; a row that cannot be used is a `faulty_row`, not an exception.
-        source: what the verb's sources are, for the help; None for a reader that draws its rows.
+        read: (sources, options) -> `Reading`. It refuses wrong options and sources with a `UsageError` before any row
+            is read; a row that cannot be used is a `faulty_row`, not an exception.
+        source: the help of the verb's sources; None for a reader that has none.
         takes_several: whether there may be several sources.
     """
 

@@ -22,6 +22,7 @@ from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -35,7 +36,6 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile
-from gapless.manifest.rows import FileSource, RawRow, faulty_row
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 
@@ -56,7 +56,7 @@ class _Report:
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the folder: what its header says, and its content's digest; or why it cannot be read."""
+    """A file of the folder: its header and the sha256 of its content, or the (reason, detail) why it is not read."""
 
     name: str
     header: Header | None
@@ -73,8 +73,8 @@ class DicomOptions(ReaderOptions):
         image_key: its column that tells the file: the path below `source`, or the value named by `match`.
         caption_key: its column, or columns, with the report.
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
-        group_key: its column of what must not be split, by default what `group_by` says; under a name that tells
-            nothing.
+        group_key: its column of what must not be split, by default what `group_by` says; the manifest holds a name that
+            reveals nothing in place of the value.
         group_by: "patient": files that share a PatientID or a study are one group, also over several steps; "study":
             only those that share a study, for files whose PatientID is a placeholder.
         label_keys: its columns to keep as labels.
@@ -140,7 +140,7 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
 def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver) -> Iterator[RawRow]:
     reports, odd = _reports(table, keys)
     yield from odd
-    names = sorted_names(root, table.path, passed_over)
+    names = _sorted_names(root, table.path, passed_over)
     # Every header comes first: the last file of a folder may be what joins two studies.
     files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
     passed_over.say()
@@ -222,7 +222,7 @@ def _path_key(value: object) -> str:
     return str(PurePosixPath(text)) if text else ""
 
 
-def sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
+def _sorted_names(root: Path, table: Path, passed_over: PassedOver) -> list[str]:
     """Every file that may be an image, by its path below `root`, in an order that no file system changes.
 
     Links to files are listed; links to folders are not followed, since they may lead in a circle.
@@ -266,8 +266,10 @@ def _read_file(root: Path, name: str) -> _File:
 
 
 def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Mapping[int, str]:
-    """File number -> a name for its patient or study, from the bytes of its first file: the same in every run, and
-    telling nothing (a checksum of a number could be found by trying all numbers).
+    """File number -> a name for its patient or study, made from the bytes of the first file of the group.
+
+    The name is the same in every run and reveals nothing. A checksum of the PatientID could be inverted by trying all
+    numbers.
     """
     readable = [number for number, file in enumerate(files) if file.header is not None]
     keys = [header.keys for file in files if (header := file.header) is not None]
@@ -282,7 +284,7 @@ def _patient_groups(files: Sequence[_File], group_by: str, is_used: bool) -> Map
 
 
 def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
-    """A name that tells nothing for what the group column says; "" where it says nothing."""
+    """A name that reveals nothing for a value of the group column; "" for an empty value."""
     return names.setdefault(value, f"group-{digest[:16]}") if value else ""
 
 

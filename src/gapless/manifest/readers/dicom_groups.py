@@ -1,4 +1,4 @@
-"""Which DICOM files are of one patient, from their identifiers alone, and what is doubtful about them.
+"""Groups DICOM files by patient or study, from their identifiers alone, and reports doubtful identifiers.
 
 A PatientID joins files, and so does a StudyInstanceUID or a SeriesInstanceUID: a study is of one patient, so a file
 whose PatientID was removed stays with its study. The relation is transitive. IssuerOfPatientID does not part equal

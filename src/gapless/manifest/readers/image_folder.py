@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gapless.core.errors import DataRefused
+from gapless.manifest.raw_rows import RawRow, faulty_row
 from gapless.manifest.readers.passed_over import PassedOver, leftover
-from gapless.manifest.rows import RawRow, faulty_row
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".dcm")
 NO_LINE = "an image that no line of the text files names"
 
 
 class ImageFolder:
-    """What lies in a folder, listed once; a folder that is not there is empty."""
+    """The image files of a folder, which is listed once; a missing folder is empty."""
 
     def __init__(self, folder: Path, passed_over: PassedOver) -> None:
         """Leftovers of the system and files of other suffixes are counted in `passed_over`."""
@@ -33,14 +33,15 @@ class ImageFolder:
                 passed_over.add("no image by its suffix", f"{folder.name}/{name}")
 
     def name_of(self, id: str) -> str:
-        """The one file of an image; `<id>.jpg`, which is then missing, where there is none."""
+        """The file name of an image; `<id>.jpg`, which does not exist, when there is none."""
         return self._files.get(id, [f"{id}.jpg"])[0]
 
     def has(self, id: str) -> bool:
+        """Whether an image of that id is in the folder."""
         return id in self._files
 
     def fault(self, origin: str, id: str) -> RawRow | None:
-        """A bad row where two files have the name: which one is meant, nobody can tell."""
+        """A bad row when two files have the name, so that the image is ambiguous; None otherwise."""
         names = self._files.get(id, ())
         if len(names) < 2:
             return None

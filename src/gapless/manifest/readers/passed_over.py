@@ -1,7 +1,6 @@
-"""What lies beside the data and is not read: counted by what it is, named on stderr and in `manifest.json`.
+"""Counts files and members of archives that are not read, by reason, for stderr and `manifest.json`.
 
-Rows read = rows kept + rows skipped counts rows. A member of an archive or a file of a folder that belongs to no row
-would otherwise be gone without a word.
+The counts of a manifest are of rows (read = kept + skipped), and such files belong to no row.
 """
 
 import logging
@@ -19,7 +18,7 @@ HIDDEN = "hidden (its name, or its folder's, begins with a dot)"
 
 
 def leftover(name: str) -> str | None:
-    """What a file is that no user meant to be data, by its path inside the folder or archive; None for data."""
+    """Why a file is not data (left by a system, hidden), by its path in the folder or archive; None for data."""
     *folders, file = PurePosixPath(name).parts or ("",)
     if file.startswith("._") or file == ".DS_Store" or file.lower() in _FILES:
         return SYSTEM_LEFTOVER
@@ -31,7 +30,7 @@ def leftover(name: str) -> str | None:
 
 
 class PassedOver:
-    """Counts what was not read. `counts` is what `manifest.json` says; it fills while the rows are read."""
+    """Counts what is not read. `manifest.json` holds `counts`, which grows while the rows are read."""
 
     def __init__(self, what: str) -> None:
         """`what` is counted, in the plural: "members", "files"."""
@@ -40,6 +39,7 @@ class PassedOver:
         self._first: dict[str, str] = {}
 
     def add(self, reason: str, name: str) -> None:
+        """Count a file under a reason; the first name of each reason is shown."""
         self.counts[reason] += 1
         self._first.setdefault(reason, name)
 
@@ -50,6 +50,6 @@ class PassedOver:
 
 
 def say_absent(root: Path, splits: Sequence[str]) -> None:
-    """One line on stderr for the splits that were asked for, by name or by default, and are not there."""
+    """Log one line for the splits that were asked for, by name or by default, and are missing."""
     if splits:
         logger.warning("%s has nothing of the split %s", root, " and ".join(splits))

@@ -1,4 +1,4 @@
-"""`gapless data phantom`: the embedded default data, drawn and written as a manifest.
+"""`gapless data phantom`: draws the phantom and writes it as a manifest.
 
 write_phantom("phantom")      # 5,000 pairs of 64 x 64; test has 1,024
 """
@@ -11,15 +11,15 @@ from typing import Any
 from gapless.core.errors import UsageError
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
+from gapless.manifest.raw_rows import RawRow
 from gapless.manifest.readers.base import READERS, Reader, ReaderOptions, Reading
-from gapless.manifest.rows import RawRow
 from gapless.manifest.verify import encode_png
 from gapless.phantom.acquisition import draw_figure
 from gapless.phantom.captions import write_caption
 from gapless.phantom.cases import LABELS, Figure, articles
 from gapless.phantom.waveform import draw_waveform
 
-# 1,024 of 5,000 pairs are a gallery of the size that the demo reports.
+# The test split of 5,000 pairs then has 1,024 pairs, the gallery size that the demo reports.
 TEST_SHARE = 0.2048
 VALIDATION_SHARE = 0.0512
 MIN_SIZE, MAX_SIZE = 16, 4096
@@ -27,7 +27,7 @@ MIN_SIZE, MAX_SIZE = 16, 4096
 
 @dataclass(frozen=True)
 class DrawnSource:
-    """An image that does not exist before it is read; the drawing is done by whichever process reads it."""
+    """The source of an image that is drawn when it is read, in a worker process."""
 
     figure: Figure
     size: int

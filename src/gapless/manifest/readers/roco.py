@@ -7,28 +7,31 @@ The article, which must not be split, is the PMC id in `licences.txt` (`dlinks.t
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.manifest.build import clean_text
 from gapless.manifest.manifest import SPLITS, Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row, select_licences
 from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, say_absent
-from gapless.manifest.rows import FileSource, RawRow, faulty_row, select_licences
 
 KINDS = ("radiology", "non-radiology")
 LABELS = ("kind", "semantic_type")
 TEXT_FILES = ("captions.txt", "licences.txt", "keywords.txt", "cuis.txt", "semtypes.txt", "dlinks.txt")
 _ID = re.compile(r"ROCO_\d+")
 _ARTICLE = re.compile(r"PMC\d+")
-# The begin of another line inside a line, as when a carriage return alone ends the lines.
+# The beginning of another line inside a line, in files whose lines end with a carriage return alone.
 _SWALLOWED = re.compile(r"\sROCO_\d+[\t,]")
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,10 @@ def read_roco(source: str | Path, out: str | Path, **options: Any) -> Manifest:
 
 
 def _read(sources: Sequence[str | Path], options: RocoOptions) -> Reading:
-    """Raises UsageError: no such tree, unknown split or kind."""
+    """The rows and the build options of a tree. Raises UsageError: no such tree, an unknown split or kind."""
     source = Path(sources[0])
     folders = roco_folders(source, options.splits, options.kinds)
-    root = roco_root(source)
+    root = _roco_root(source)
     say_absent(root, [split for split in options.splits if split not in {split for split, _, _ in folders}])
     passed_over = PassedOver("files")
     build = BuildOptions(
@@ -76,7 +79,7 @@ def _read(sources: Sequence[str | Path], options: RocoOptions) -> Reading:
     return Reading(select_licences(roco_rows(folders, passed_over), options.licences), build)
 
 
-def roco_root(source: Path) -> Path:
+def _roco_root(source: Path) -> Path:
     """The folder with the splits."""
     root = source / "data" if (source / "data").is_dir() else source
     if not any((root / split / kind).is_dir() for split in SPLITS for kind in KINDS):
@@ -85,8 +88,8 @@ def roco_root(source: Path) -> Path:
 
 
 def roco_folders(source: Path, splits: Sequence[str], kinds: Sequence[str]) -> list[tuple[str, str, Path]]:
-    """(split, kind, folder) of what is asked for and there."""
-    root = roco_root(source)
+    """(split, kind, folder) of the requested folders that exist. Raises UsageError when none does."""
+    root = _roco_root(source)
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
@@ -115,10 +118,10 @@ def roco_rows(folders: Sequence[tuple[str, str, Path]], passed_over: PassedOver 
 
 def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -> Iterator[RawRow]:
     name = f"{split}/{kind}"
-    captions, odd_captions = read_column(folder / "captions.txt", name)
+    captions, odd_captions = _read_column(folder / "captions.txt", name)
     licences, odd_licences = read_licences(folder / "licences.txt", name)
-    links, odd_links = read_column(folder / "dlinks.txt", name)
-    types, odd_types = read_column(folder / "semtypes.txt", name)
+    links, odd_links = _read_column(folder / "dlinks.txt", name)
+    types, odd_types = _read_column(folder / "semtypes.txt", name)
     yield from (*odd_captions, *odd_licences, *odd_links, *odd_types)
     # The folder of images is the root: it may be a link to a larger disk.
     images = ImageFolder(folder / "images", passed_over)
@@ -130,8 +133,8 @@ def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -
             yield faulty_row(origin, "no caption", "not in captions.txt", id)
             continue
         article, licence = licences.get(id, ("", ""))
-        found = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
-        if found is None:
+        article_match = _ARTICLE.match(article) or _ARTICLE.search(links.get(id, ""))
+        if article_match is None:
             yield faulty_row(origin, "no article", "neither in licences.txt nor in dlinks.txt", id)
             continue
         file = images.name_of(id)
@@ -142,46 +145,46 @@ def _folder_rows(split: str, kind: str, folder: Path, passed_over: PassedOver) -
             image_name=f"{name}/images/{file}",
             captions=[captions[id]],
             split=split,
-            group=found.group(),
+            group=article_match.group(),
             labels={"kind": kind, "semantic_type": _first_semantic_type(types.get(id, ""))},
             licence=licence or None,
         )
 
 
-def read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
-    """({id: rest of the line}, rows for lines without an id or with one seen before)."""
-    values: dict[str, str] = {}
-    odd = []
-    for origin, line in _lines(path, name):
-        id, _, rest = line.partition("\t")
-        if not _ID.fullmatch(id.strip()):
-            odd.append(faulty_row(origin, "malformed line", repr(line[:80])))
-        elif _SWALLOWED.search(rest):
-            odd.append(faulty_row(origin, "malformed line", "it holds another line: only a line feed ends a line"))
-        elif id.strip() in values:
-            odd.append(faulty_row(origin, "duplicate id", id.strip()))
-        else:
-            values[id.strip()] = rest
-    return values, odd
+def _read_column(path: Path, name: str) -> tuple[dict[str, str], list[RawRow]]:
+    """({id: rest of the line}, bad rows for lines without an id or with one that came before)."""
+    return _read_by_id(path, name, "\t", lambda rest: rest)
 
 
 def read_licences(path: Path, name: str) -> tuple[dict[str, tuple[str, str]], list[RawRow]]:
-    """({id: (PMC file name, licence)}, rows for odd lines); the file name may hold commas."""
-    values: dict[str, tuple[str, str]] = {}
+    """({id: (PMC file name, licence)}, bad rows for malformed lines); the file name may hold commas."""
+
+    def article_and_licence(rest: str) -> tuple[str, str] | None:
+        article, comma, licence = rest.rpartition(",")
+        return (article.strip(), licence.strip()) if comma and _ARTICLE.match(article.strip()) else None
+
+    return _read_by_id(path, name, ",", article_and_licence, heading="ROCO_ID")
+
+
+def _read_by_id(
+    path: Path, name: str, separator: str, value_of: Callable[[str], Value | None], heading: str | None = None
+) -> tuple[dict[str, Value], list[RawRow]]:
+    """({id: value of the rest of the line}, bad rows); a line whose value is None is malformed."""
+    values: dict[str, Value] = {}
     odd = []
     for origin, line in _lines(path, name):
-        id, _, rest = line.partition(",")
-        article, comma, licence = rest.rpartition(",")
-        if id.strip() == "ROCO_ID":
+        id, _, rest = line.partition(separator)
+        id, value = id.strip(), value_of(rest)
+        if id == heading:
             continue
-        if not comma or not _ID.fullmatch(id.strip()) or not _ARTICLE.match(article.strip()):
+        if value is None or not _ID.fullmatch(id):
             odd.append(faulty_row(origin, "malformed line", repr(line[:80])))
         elif _SWALLOWED.search(rest):
             odd.append(faulty_row(origin, "malformed line", "it holds another line: only a line feed ends a line"))
-        elif id.strip() in values:
-            odd.append(faulty_row(origin, "duplicate id", id.strip()))
+        elif id in values:
+            odd.append(faulty_row(origin, "duplicate id", id))
         else:
-            values[id.strip()] = (article.strip(), licence.strip())
+            values[id] = value
     return values, odd
 
 
@@ -216,8 +219,8 @@ def roco_articles(source: str | Path) -> Mapping[str, list[str]]:
     articles: dict[str, list[str]] = {}
     for split, kind, folder in roco_folders(Path(source), SPLITS, ("radiology",)):
         licences, _ = read_licences(folder / "licences.txt", f"{split}/{kind}")
-        found = (_ARTICLE.match(article) for article, _ in licences.values())
-        articles[split] = [match.group() for match in found if match]
+        matches = (_ARTICLE.match(article) for article, _ in licences.values())
+        articles[split] = [match.group() for match in matches if match]
     return articles
 
 
@@ -225,7 +228,7 @@ def roco_coverage(source: str | Path) -> dict[str, dict[str, int]]:
     """How many of the named images are there: split/kind -> {"named", "present"}."""
     coverage = {}
     for split, kind, folder in roco_folders(Path(source), SPLITS, KINDS):
-        ids = {*read_column(folder / "captions.txt", "")[0], *read_licences(folder / "licences.txt", "")[0]}
+        ids = {*_read_column(folder / "captions.txt", "")[0], *read_licences(folder / "licences.txt", "")[0]}
         images = ImageFolder(folder / "images", PassedOver("files"))
         coverage[f"{split}/{kind}"] = {"named": len(ids), "present": sum(map(images.has, ids))}
     return coverage

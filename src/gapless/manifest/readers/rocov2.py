@@ -19,11 +19,11 @@ from gapless.core.errors import UsageError, listed, unknown_name
 from gapless.core.values import name_of
 from gapless.manifest.manifest import SPLITS, Manifest, split_named
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, faulty_row, select_licences
 from gapless.manifest.readers.base import LICENCE_HELP, READERS, Names, Option, Reader, ReaderOptions, Reading
 from gapless.manifest.readers.image_folder import ImageFolder
 from gapless.manifest.readers.passed_over import PassedOver, leftover, say_absent
 from gapless.manifest.readers.rocov2_context import Context, columns, read_context
-from gapless.manifest.rows import BytesSource, FileSource, RawRow, faulty_row, select_licences
 from gapless.tables.tables import columns_of, image_cell, read_lines, texts_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def read_rocov2(source: str | Path, out: str | Path, **options: Any) -> Manifest
 
 
 def _read(sources: Sequence[str | Path], options: Rocov2Options) -> Reading:
-    """Raises UsageError: neither form is found, or an unknown split."""
+    """The rows and the build options of a folder. Raises UsageError: neither form, or an unknown split."""
     splits, root = options.splits, Path(sources[0])
     for split in splits:
         if split not in SPLITS:
@@ -72,8 +72,8 @@ def _read(sources: Sequence[str | Path], options: Rocov2Options) -> Reading:
     parquets = _parquet_files(root)
     if not tables and not parquets:
         raise UsageError(f"{root} is no ROCOv2 folder: neither train_captions.csv nor train-*.parquet is there")
-    here = {split for split, _ in tables} or {found for path in parquets if (found := _split_of(path))}
-    say_absent(root, [split for split in splits if here & set(splits) and split not in here])
+    present = {split for split, _ in tables} or ({_split_of(path) for path in parquets} - {None})
+    say_absent(root, [split for split in splits if present & set(splits) and split not in present])
     passed_over = PassedOver("files")
     context = read_context(root, [stem for split in splits for stem in _STEMS[split]])
     if tables:
@@ -149,7 +149,7 @@ def _split_of(path: Path) -> str | None:
 
 
 def _say_missing_parts(paths: Sequence[Path]) -> None:
-    """`train-00003-of-00027.parquet` says how many there are: one line on stderr where some are not here."""
+    """Log one line when Parquet files are missing: `train-00003-of-00027.parquet` says how many there are."""
     parts = Counter(
         (path.parent, match[1], match[2]) for path in paths if (match := _NUMBERED.fullmatch(path.stem)) is not None
     )
@@ -194,7 +194,7 @@ def _rows_of_parquet(root: Path, parquets: Sequence[tuple[str, Path]], context: 
     for split, path in parquets:
         place = path.relative_to(root).as_posix()
         for number, (_, cells, fault) in enumerate(read_lines(path), start=1):
-            # Files in two folders, and the images inside, may have equal names: a row is named by its place.
+            # Files of two folders may have equal names, so that a row is named by the path of its file.
             origin = f"{place}:{number}"
             try:
                 yield _parquet_row(origin, cells, fault, context, split)

@@ -1,4 +1,4 @@
-"""What ROCOv2 says of its images beside their captions: article, licence and concepts, by image id."""
+"""Reads the facts on ROCOv2's images beside their captions: article, licence and concepts, by image id."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gapless.core.values import name_of, text_of
-from gapless.manifest.rows import RawRow, faulty_row
+from gapless.manifest.raw_rows import RawRow, faulty_row
 from gapless.tables.table_format import Cells
 from gapless.tables.tables import read_lines
 

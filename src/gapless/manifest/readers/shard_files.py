@@ -1,4 +1,4 @@
-"""Which tar files are shards: their patterns, the place that tells them apart, and what is no tar at all."""
+"""Finds the shards that patterns name, gives them distinct names, and refuses files that are no plain tar."""
 
 import glob
 import os
@@ -77,7 +77,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _expanded(path: Path) -> list[Path]:
-    """The files that a pattern names. A shell leaves `train=*.tar` as it is, and quotes keep it from braces."""
+    """The files that a pattern names: a shell expands neither `train=*.tar` nor braces in quotes."""
     text = str(path)
     if path.exists() or not any(sign in text for sign in "{*?["):
         return [path]

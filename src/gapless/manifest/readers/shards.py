@@ -17,6 +17,7 @@ from gapless.core.values import name_of, text_of
 from gapless.images.pixels import ImageRefused
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions
+from gapless.manifest.raw_rows import RawRow, faulty_row, file_identity
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -31,7 +32,6 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.passed_over import PassedOver
 from gapless.manifest.readers.shard_files import Shard, find_shards
 from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Member, Sample, read_samples
-from gapless.manifest.rows import RawRow, faulty_row, file_identity
 from gapless.tables.tables import texts_of
 
 CAPTION_SUFFIXES = ("txt", "text", "caption")
@@ -63,7 +63,7 @@ class MemberSource:
 
 
 class _BadSample(Exception):
-    """Why a sample is no row: (reason, detail)."""
+    """A sample that cannot be a row; its arguments are (reason, detail)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def _image_suffix(key: str) -> str:
 def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
     """Refuse a key that no sample has, before any image is read; most often the first sample has them all."""
     missing = {*keys.named(), *keys.caption_key}
-    known: dict[str, None] = {}
+    keys_there: dict[str, None] = {}
     for shard in shards:
         if not missing:
             return
@@ -158,13 +158,17 @@ def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
                     cells = _cells(sample, stream)
                 except _BadSample:
                     continue
-                known.update(dict.fromkeys(cells))
+                keys_there.update(dict.fromkeys(cells))
                 texts = {key for key in keys.caption_key if _text_member(sample, key) is not None}
                 missing -= cells.keys() | texts
                 if not missing:
                     return
     if missing and shards:
-        has = f"they have {listed([repr(key) for key in known], 40)}" if known else "there is no JSON member with keys"
+        has = (
+            f"they have {listed([repr(key) for key in keys_there], 40)}"
+            if keys_there
+            else "there is no JSON member with keys"
+        )
         raise UsageError(f"no sample has the key {sorted(missing)[0]!r} in its JSON member; {has}")
 
 
@@ -192,7 +196,7 @@ def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) 
 def _row(
     sample: Sample, shard: Shard, keys: ShardOptions, stream: Any, origin: str, id: str, passed_over: PassedOver
 ) -> RawRow:
-    """Raises _BadSample."""
+    """The row of a sample. Raises _BadSample for one that cannot be used."""
     if sample.fault is not None:
         raise _BadSample(*sample.fault)
     image_suffix = _image_of(sample, keys.image_keys)

@@ -17,6 +17,7 @@ from gapless.core.values import name_of, text_of
 from gapless.manifest.image_paths import SeveralFiles, name_below
 from gapless.manifest.manifest import Manifest, split_named
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -28,7 +29,6 @@ from gapless.manifest.readers.base import (
     ReaderOptions,
     Reading,
 )
-from gapless.manifest.rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.tables.table_format import DETECT, Cells, LineCount, TextOptions
 from gapless.tables.tables import check_columns, find_cell_fault, holds_bytes, image_cell, read_lines, texts_of
 
@@ -190,10 +190,10 @@ def _raw_row(
     if content is None and not name:
         return faulty_row(origin, "missing image", f"column {keys.image_key!r} is empty")
     try:
-        found = name_below(root / below, name) if content is None else name
+        file_name = name_below(root / below, name) if content is None else name
     except SeveralFiles as error:
         return faulty_row(origin, "ambiguous image name", f"{name}: {error}")
-    image_name = found if name == origin else posixpath.join(below, found)
+    image_name = file_name if name == origin else posixpath.join(below, file_name)
     id = name_of(cells.get(keys.id_key)) if keys.id_key else image_name
     if not id:
         return faulty_row(origin, "empty id", f"column {keys.id_key!r} is empty")
@@ -203,7 +203,7 @@ def _raw_row(
     return RawRow(
         origin=origin,
         id=id,
-        image=FileSource(root / below, found) if content is None else BytesSource(content, image_name),
+        image=FileSource(root / below, file_name) if content is None else BytesSource(content, image_name),
         image_name=image_name,
         captions=[text for key in keys.caption_key for text in texts_of(cells.get(key))],
         split=text_of(cells.get(keys.split_key)) if keys.split_key else split,

@@ -1,8 +1,8 @@
-"""The samples of one tar file: which members are one sample, which must not be read, where their bytes lie.
+"""Lists the samples of one tar file: which members form a sample, which are not read, where their bytes are.
 
-Members that share a folder and a name up to its first dot are one sample wherever they stand in the tar: one packed as
-all images and then all texts is read as one whose members are neighbours. A sample with a repeated member has no
-answer to which one is meant, and is a bad row. WebDataset raises an error for it too.
+Members that share a folder and a name up to its first dot form one sample, wherever they are in the tar; for example
+all images may come before all texts. A sample with a repeated member is ambiguous and becomes a bad row; WebDataset
+raises an error for it too.
 """
 
 import tarfile
@@ -40,6 +40,7 @@ class Sample:
     fault: tuple[str, str] | None = None
 
     def listed(self) -> str:
+        """The suffixes of the members as text."""
         return ", ".join(f".{suffix}" for suffix in self.members)
 
 
@@ -67,27 +68,27 @@ def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
 def _add(samples: dict[str, Sample], member: tarfile.TarInfo, passed_over: PassedOver, path: Path) -> None:
     # One spelling of a name: `./a.png` and `a.png`, Windows' backslashes, the decomposed letters of macOS.
     name = unicodedata.normalize("NFC", str(PurePosixPath(member.name.replace("\\", "/"))))
-    prefix, suffix = split_name(name)
+    prefix, suffix = _split_name(name)
     reason = leftover(name) or (None if suffix else "no suffix, so in no sample")
     if reason is not None:
         passed_over.add(reason, f"{path.name}: {member.name}")
         return
     sample = samples.setdefault(prefix, Sample(prefix, len(samples) + 1))
-    fault = member_fault(member, suffix)
+    fault = _member_fault(member, suffix)
     if fault is None and suffix in sample.members:
         fault = "repeated member", f"{member.name[:200]} is there twice: pack the shard anew with one of them"
     sample.fault = sample.fault or fault
     sample.members.setdefault(suffix, Member(member.name, member.offset_data, member.size))
 
 
-def split_name(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """("folder/0001", "seg.png") of "folder/0001.seg.png"."""
     folder, slash, last = name.rpartition("/")
     stem, _, suffix = last.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
+def _member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
     """Why a member must not be read."""
     name = member.name[:200]
     parts = PurePosixPath(member.name.replace("\\", "/"))
@@ -112,7 +113,7 @@ def member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a broken header in the middle for the end: samples would be lost without a reason."""
+    """Raise ReadError when the headers end before the file: tarfile takes a broken header for the end of the tar."""
     stream = tar.fileobj
     assert stream is not None
     stream.seek(tar.offset)

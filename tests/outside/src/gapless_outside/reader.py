@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gapless.core.errors import UsageError
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import Reader, ReaderOptions, Reading
-from gapless.manifest.rows import FileSource, RawRow, faulty_row
 
 
 @dataclass(frozen=True, kw_only=True)

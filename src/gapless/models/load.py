@@ -1,4 +1,4 @@
-"""Models that others trained, as a `GaplessModel` with identity heads, so that everything else sees one kind of model.
+"""Loads any model as a `GaplessModel`. Encoders of other libraries get identity heads, so that all code has one kind.
 
     load_model(["runs/x"])                                     a run or model directory of gapless
     load_model(["models/clip-vit-base"])                       a transformers CLIP or SigLIP directory
@@ -6,24 +6,19 @@
     load_model(["ViT-B-32@weights.safetensors"])               an open_clip architecture and a checkpoint
     load_model(["image=models/dinov2", "text=models/minilm"])  separate encoders, each in a space of its own
 
-A name that is no local path is asked of the hub.
+A name that is no local path is looked up on the hub.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
-
-import torch
-from torch import Tensor
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_json, read_object
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 from gapless.models.encoders import load_open_clip, open_clip_parts, open_clip_tower
 from gapless.models.image_processors import image_input_of, image_processor_config
-from gapless.models.loading import loading, network_or_usage, saved_tokenizer
+from gapless.models.safe_loading import loading, network_or_usage, saved_tokenizer
 from gapless.models.spec import Pooling
 from gapless.models.tokenizers import OpenClipTokenizer
 
@@ -43,23 +38,27 @@ Modality = dict[str, Any]
 
 
 def load_model(sources: Sequence[str | Path]) -> GaplessModel:
-    """The model that a command's MODEL names; its encoders are frozen unless it is one of ours.
+    """Load the model that the argument MODEL of a command names.
 
     Args:
-        sources: one model, or several `MODALITY=DIRECTORY`, each with `@POOLING` after it where the usual one is wrong.
+        sources: one model, or several `MODALITY=DIRECTORY`. `@POOLING` after a directory replaces its usual pooling.
+
+    Returns:
+        The model, in evaluation mode on the CPU. Encoders of other libraries are frozen.
 
     Raises:
-        UsageError: nothing that can be read is there. NeedsNetwork: a name that only the hub knows.
-        DataRefused: a partial directory.
+        UsageError: no such model, or one of a kind that is not read. NeedsNetwork: a name that only the hub knows.
+        DataRefused: a directory that lacks a part, or a damaged file.
     """
     names = [str(source) for source in sources]
     with loading(" ".join(names)):
-        return model_named(names)
+        return _model_named(names)
 
 
-def model_named(names: list[str]) -> GaplessModel:
+def _model_named(names: list[str]) -> GaplessModel:
+    """The model of these names, by what lies at each: a run, a directory of some library, or nothing."""
     if all("=" in name and not Path(name).exists() for name in names):
-        return load_pair(dict(name.split("=", 1) for name in names))
+        return _load_pair(dict(name.split("=", 1) for name in names))
     if len(names) != 1:
         raise UsageError(f"one model, or several MODALITY=DIRECTORY, got {' '.join(names)}")
     name = names[0]
@@ -69,26 +68,27 @@ def model_named(names: list[str]) -> GaplessModel:
     if (path / "open_clip_config.json").exists() and not (path / "config.json").exists():
         name = f"local-dir:{name}"
     if name.startswith(("local-dir:", "hf-hub:")) or ("@" in name and not path.exists()):
-        return load_open_clip_model(name)
+        return _load_open_clip_model(name)
     if path.exists() and not (path / "config.json").exists():
         raise DataRefused(f"{path} is not a model: it lacks config.json")
-    if not path.exists() and name in open_clip_names():
+    if not path.exists() and name in _open_clip_names():
         raise UsageError(f"{name} is an architecture without weights; give {name}@CHECKPOINT")
     if not path.exists() and (path.is_absolute() or name.startswith(".") or len(path.parts) > 2):
         raise UsageError(f"{name} does not exist")  # a name on the hub is one word, or two with a slash
-    model_type = config_of(name).model_type
+    model_type = _config_of(name).model_type
     if model_type == GaplessConfig.model_type:
         return GaplessModel.from_pretrained(name)
     if model_type not in TOWERS:
-        known = ", ".join([GaplessConfig.model_type, *TOWERS])
+        loadable_types = ", ".join([GaplessConfig.model_type, *TOWERS])
         raise UsageError(
-            f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({known} do); "
+            f"{name} is a model of type {model_type!r}, which holds no pair of encoders ({loadable_types} do); "
             "give separate encoders as image=DIR text=DIR"
         )
-    return load_pair(dict.fromkeys(TOWERS[model_type], name))
+    return _load_pair(dict.fromkeys(TOWERS[model_type], name))
 
 
-def open_clip_names() -> list[str]:
+def _open_clip_names() -> list[str]:
+    """The architectures that open_clip builds; none where it is not installed."""
     try:
         import open_clip
     except ImportError:
@@ -97,7 +97,7 @@ def open_clip_names() -> list[str]:
     return names
 
 
-def config_of(source: str) -> Any:
+def _config_of(source: str) -> Any:
     """The transformers configuration of a directory or hub name."""
     from transformers import AutoConfig
 
@@ -112,35 +112,35 @@ def config_of(source: str) -> Any:
         raise network_or_usage(source, error) from None
 
 
-def load_pair(sources: dict[str, str]) -> GaplessModel:
+def _load_pair(sources: dict[str, str]) -> GaplessModel:
     """A model of one transformers encoder per modality, with identity heads."""
     modalities, tokenizers = {}, {}
     for name, source in sources.items():
         directory, _, pooling = source.partition("@")
         if pooling and pooling not in get_args(Pooling):
             raise unknown_name("pooling", pooling, get_args(Pooling))
-        modalities[name], tokenizer = transformers_modality(directory, name, pooling)
+        modalities[name], tokenizer = _transformers_modality(directory, name, pooling)
         if tokenizer is not None:
             tokenizers[name] = tokenizer
-    return with_identity_heads(modalities, tokenizers)
+    return _with_identity_heads(modalities, tokenizers)
 
 
-def with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
-    """Assemble; the encoders share a space where their sizes are one, as those of a CLIP do."""
+def _with_identity_heads(modalities: dict[str, Modality], tokenizers: dict[str, Any]) -> GaplessModel:
+    """A model of these modalities; encoders of one output size share a space, as those of a CLIP model do."""
     model = assemble(GaplessConfig(modalities, embedding_dim=None), tokenizers)
     sizes = {cast(int, encoder.output_size) for encoder in model.encoders.values()}
     if len(sizes) == 1:
         loss = {"anchor": "text" if "text" in modalities else list(modalities)[-1]}
         shared = GaplessConfig(model.config.modalities, embedding_dim=sizes.pop(), loss=loss)
-        known = model.tokenizers
+        own_tokenizers = model.tokenizers
         model = GaplessModel(shared, dict(model.encoders.items()))
-        model.tokenizers = known
+        model.tokenizers = own_tokenizers
     return model.train(False)
 
 
-def transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
-    """A modality's description from a directory or hub name, and its tokenizer when it takes text."""
-    config = config_of(source)
+def _transformers_modality(source: str, modality: str, pooling: str = "") -> tuple[Modality, Any]:
+    """The description of a modality with the encoder of a directory or hub name; its tokenizer, None for images."""
+    config = _config_of(source)
     encoder: dict[str, Any] = {"kind": "transformers", "pretrained": source, "trainable": False}
     towers = TOWERS.get(config.model_type)
     if towers is not None and modality not in towers:
@@ -151,7 +151,7 @@ def transformers_modality(source: str, modality: str, pooling: str = "") -> tupl
     elif is_image:
         usual = "cls" if config.model_type in POOLED_BY_CLASS_TOKEN else "pooler"
     else:
-        usual = sentence_pooling(Path(source))
+        usual = _sentence_pooling(Path(source))
     encoder["pooling"] = pooling or usual
     if is_image:
         return {"input": image_input_of(source), "encoder": encoder, "head": []}, None
@@ -161,50 +161,51 @@ def transformers_modality(source: str, modality: str, pooling: str = "") -> tupl
         raise network_or_usage(source, error) from None
     text = config.text_config if towers else config
     length = min(getattr(text, "max_position_embeddings", 512), tokenizer.model_max_length)
-    taken: dict[str, Any] = {"kind": "text", "max_length": int(length)}
+    text_input: dict[str, Any] = {"kind": "text", "max_length": int(length)}
     if config.model_type == "siglip":
-        taken["padding"] = "max_length"  # it was trained so, and has no mask
-    return {"input": taken, "encoder": encoder, "head": []}, tokenizer
+        text_input["padding"] = "max_length"  # SigLIP was trained on padded texts, and takes no attention mask
+    return {"input": text_input, "encoder": encoder, "head": []}, tokenizer
 
 
-def sentence_pooling(directory: Path) -> str:
+def _sentence_pooling(directory: Path) -> str:
     """How a sentence-transformers directory pools; the mean for any other text encoder."""
-    listed = directory / "modules.json"
-    if not listed.exists():
+    module_list = directory / "modules.json"
+    if not module_list.exists():
         return "mean"
-    modules = read_json(listed)
+    modules = read_json(module_list)
     kinds = {str(module["type"]).rsplit(".", 1)[-1] for module in modules}
     if not kinds <= SENTENCE_MODULES:
         unknown = ", ".join(sorted(kinds - SENTENCE_MODULES))
         raise UsageError(f"{directory} ends in modules that cannot be taken over ({unknown}); use one without them")
     pooling = next((module["path"] for module in modules if str(module["type"]).endswith("Pooling")), None)
     config = read_json(directory / pooling / "config.json") if pooling else {}
-    named = config.get("pooling_mode")
-    found = [named] if named else [name for key, name in SENTENCE_POOLINGS.items() if config.get(key)]
-    if len(found) != 1 or found[0] not in SENTENCE_POOLINGS.values():
+    pooling_mode = config.get("pooling_mode")
+    poolings = [pooling_mode] if pooling_mode else [name for key, name in SENTENCE_POOLINGS.items() if config.get(key)]
+    if len(poolings) != 1 or poolings[0] not in SENTENCE_POOLINGS.values():
         raise UsageError(f"{directory} pools in another way than by mean or cls; name one with @mean or @cls")
-    return str(found[0])
+    return str(poolings[0])
 
 
-def load_open_clip_model(source: str) -> GaplessModel:
+def _load_open_clip_model(source: str) -> GaplessModel:
     """Both towers of an open_clip model, with its preprocessing and tokenizer."""
     model, config = load_open_clip(source)
     import open_clip
 
-    text, tokenizer = open_clip_text_input(open_clip_parts(source)[0], config["text_cfg"])
-    inputs = {"image": open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
+    text, tokenizer = _open_clip_text_input(open_clip_parts(source)[0], config["text_cfg"])
+    inputs = {"image": _open_clip_image_input(open_clip.get_model_preprocess_cfg(model)), "text": text}
     modalities, encoders = {}, {}
     for name, tower in {"image": "visual", "text": "text"}.items():
-        asked = {"kind": "open_clip", "tower": tower, "trainable": False}
-        described, encoders[name] = open_clip_tower(asked, model, config)
-        modalities[name] = {"input": inputs[name], "encoder": described, "head": []}
+        tower_spec = {"kind": "open_clip", "tower": tower, "trainable": False}
+        encoder_description, encoders[name] = open_clip_tower(tower_spec, model, config)
+        modalities[name] = {"input": inputs[name], "encoder": encoder_description, "head": []}
     shared = GaplessConfig(modalities, int(config["embed_dim"]), loss={"anchor": "text"})
-    ours = GaplessModel(shared, encoders)
-    ours.tokenizers["text"] = OpenClipTokenizer(text["max_length"]) if tokenizer is None else tokenizer
-    return ours.train(False)
+    aligner = GaplessModel(shared, encoders)
+    aligner.tokenizers["text"] = OpenClipTokenizer(text["max_length"]) if tokenizer is None else tokenizer
+    return aligner.train(False)
 
 
-def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
+def _open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
+    """The `input` of a model that stands for open_clip's preprocessing configuration."""
     size = config["size"]
     if isinstance(size, (list, tuple)):
         size = size[0]
@@ -221,8 +222,8 @@ def open_clip_image_input(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """open_clip's own tokenizer needs no file; one of transformers is saved with the model."""
+def _open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The `input` for texts, and the tokenizer; None for open_clip's own, which needs no file in the model."""
     from open_clip import get_tokenizer
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -239,19 +240,3 @@ def open_clip_text_input(name: str, config: dict[str, Any]) -> tuple[dict[str, A
     if not isinstance(tokenizer, HFTokenizer):
         raise UsageError(f"{name} has a tokenizer that cannot be saved; use its transformers directory")
     return {"kind": "text", "max_length": length, "padding": "max_length"}, tokenizer.tokenizer
-
-
-@torch.no_grad()
-def fingerprint_of(model: GaplessModel) -> str:
-    """sha256 of what decides the embeddings: the description of the modalities and every weight but the loss's."""
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("loss.")}
-    return weights_digest(model.config.modalities, weights)
-
-
-def weights_digest(description: Any, weights: Mapping[str, Tensor]) -> str:
-    """sha256 of a description and of weights, whatever their order."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=list).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

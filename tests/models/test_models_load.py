@@ -13,8 +13,9 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.geometry import unit_norm
 from gapless.modalities.image import ImageInput, ImageModality
 from gapless.models.aligner import GaplessModel
-from gapless.models.foreign import fingerprint_of, load_model
+from gapless.models.fingerprint import fingerprint_of
 from gapless.models.image_processors import image_input_of
+from gapless.models.load import load_model
 from gapless.models.spec import input_spec
 from gapless.models.tokenizers import train_tokenizer
 

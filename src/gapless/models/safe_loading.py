@@ -1,4 +1,4 @@
-"""How a saved model is read: nothing of it runs, nothing of it is unpickled, and what breaks is one sentence."""
+"""Reads saved models safely: none of their code runs, nothing is unpickled, and every failure is one sentence."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,16 @@ T = TypeVar("T", bound=torch.nn.Module)
 
 @contextmanager
 def loading(source: str | PathLike[Any]) -> Iterator[None]:
-    """What the libraries raise while they read a model, of every kind on damaged or hostile files, as one sentence."""
+    """Turn the exceptions of the block, which loads a model, into errors of gapless.
+
+    On damaged or hostile files the libraries raise exceptions of every kind.
+
+    Args:
+        source: the directory or name, for the message.
+
+    Raises:
+        DataRefused: the block failed on a file. UsageError, NeedsNetwork: there is no such directory.
+    """
     try:
         yield
     except GaplessError:
@@ -29,41 +38,48 @@ def loading(source: str | PathLike[Any]) -> Iterator[None]:
 
 
 def whole_weights(load: Callable[..., Any], source: str | PathLike[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """What transformers' `from_pretrained` loads, and its loading info.
+    """Call transformers' `from_pretrained`, and refuse a file whose weights are not those of the model.
+
+    Returns:
+        The model, and the loading information of transformers.
 
     Raises:
-        DataRefused: weights that the model has and the file lacks, which transformers leaves as chance made them; or
-            weights that the file has and the model does not know.
+        DataRefused: the file lacks weights of the model, which transformers would leave at random values, or it holds
+            weights that the model does not have.
     """
     model, info = load(source, *args, **{**kwargs, "output_loading_info": True})
-    for kind, said in (("missing_keys", "lacks"), ("unexpected_keys", "holds unknown")):
+    for kind, complaint in (("missing_keys", "lacks"), ("unexpected_keys", "holds unknown")):
         names = sorted(info[kind])
         if names:
-            raise DataRefused(f"{source} is a damaged model: it {said} weights ({len(names)}: {listed(names, 3)})")
+            raise DataRefused(f"{source} is a damaged model: it {complaint} weights ({len(names)}: {listed(names, 3)})")
     return model, info
 
 
 def on_accelerator(model: T) -> T:
-    """The same model, on the GPU where there is one."""
+    """Move a model to the GPU, if there is one, and return it."""
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return model
 
 
 def as_asked(model: M, info: Any, options: Mapping[str, Any]) -> M:
-    """The model; with `output_loading_info=True`, the model and that information, as transformers does."""
-    found: Any = (model, info) if options.get("output_loading_info") else model
-    return cast(M, found)
+    """What `from_pretrained` returns: the model, or (model, info) with `output_loading_info=True`."""
+    result: Any = (model, info) if options.get("output_loading_info") else model
+    return cast(M, result)
 
 
 def saved_tokenizer(source: str | PathLike[Any], **where: Any) -> Any:
-    """The tokenizer of a directory or hub name; one that would run its author's code is refused unasked."""
+    """The transformers tokenizer of a directory or hub name; one that needs code of its author is not loaded.
+
+    Args:
+        where: further arguments of `AutoTokenizer.from_pretrained`, such as `subfolder`.
+    """
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
 
 
 def network_or_usage(source: str, error: Exception) -> Exception:
-    """Which of the two a failed load is: a broken local directory, or a name that only the hub knows."""
+    """The error for a load that failed: UsageError for a local directory, NeedsNetwork for a name on the hub."""
     first_line = str(error).strip().splitlines()[0]
     if Path(source.removeprefix("local-dir:")).exists():
         return UsageError(f"{source} holds no model that can be read ({first_line})")

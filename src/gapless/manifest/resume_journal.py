@@ -1,9 +1,9 @@
 """Records the verified images of a build, so that an interrupted build continues.
 
 `.<name>.resume/` holds `journal.jsonl` and the copied images; it is removed when the manifest is written or refused.
-A line of the journal holds the name of the row's copy, which is unique, the key of its image (made of its bytes, or of
-its file with its times), and the result. Refusals are not recorded: an image that was missing or could not be decoded
-is tried again.
+A line of the journal holds the name of the row's copy, which is unique, the key of its image (from its bytes, or from
+its file and times), and the result. Refusals are not recorded, so that an image that was missing or damaged is read
+again.
 """
 
 import json
@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from gapless.core import files
+from gapless.core.errors import listed
+from gapless.core.plan import differences
 from gapless.images.limits import MAX_PIXELS
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.rows import ImageSource
+from gapless.manifest.raw_rows import ImageSource
 
 JOURNAL_FILE = "journal.jsonl"
 VERSION = 2
@@ -31,7 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Results by the name of their row's copy; appended to a file as they come."""
+    """Results of verified images by the name of their row's copy, appended to `journal.jsonl` as they come.
+
+    Args:
+        directory: holds the journal and the copies of images.
+        header: what decides the results, as JSON holds it; a journal with another header is dropped with a warning.
+    """
 
     def __init__(self, directory: Path, header: Mapping[str, Any]) -> None:
         self.directory = directory
@@ -45,13 +52,14 @@ class Journal:
 
     @classmethod
     def beside(cls, out: Path, options: ImageOptions) -> "Journal":
+        """The journal of a build of `out` with these options by the installed decoders."""
         header = {
             "version": VERSION,
             "image_root": None if options.root is None else str(options.root.resolve()),
             "max_pixels": MAX_PIXELS,
             "frame": options.frame,
             "find_text": options.find_text,
-            "decoders": {name: found for name in DECODERS if (found := _version_of(name))},
+            "decoders": {name: number for name in DECODERS if (number := _version_of(name))},
         }
         return cls(directory_beside(out), header)
 
@@ -62,7 +70,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        # Only an interruption is worth continuing: after an error there is something to change first.
+        # The journal is kept after an interruption only: after an error the user must change something first.
         if kind is not None and issubclass(kind, Exception):
             self.discard()
 
@@ -71,14 +79,14 @@ class Journal:
             first, *lines = (self.directory / JOURNAL_FILE).read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError):
             return {}
-        if _parsed(first) != header:
+        if differing := differences(_parsed(first), dict(header)):
             if any(lines):
                 logger.warning(
                     f"{self.directory} holds the work of an interrupted run of another version or with other options: "
-                    "it is dropped, and every image is verified again"
+                    f"it is dropped, and every image is verified again; differing: {listed(differing)}"
                 )
             return {}
-        results = [_parsed(line) for line in lines]  # the line that was being written is not whole
+        results = [_parsed(line) for line in lines]  # {} for a last line that the interruption cut short
         return {result["name"]: result for result in results if result.keys() >= ENTRIES}
 
     def _rewrite(self, header: Mapping[str, Any]) -> None:
@@ -87,7 +95,7 @@ class Journal:
         files.write_text(self.directory / JOURNAL_FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
     def find(self, name: str, source: ImageSource) -> Mapping[str, Any] | None:
-        """The result of a row whose image was verified before the interruption and has not changed since.
+        """The recorded result of a row whose image has not changed since; None without one.
 
         Args:
             name: of the row's copy.
@@ -97,6 +105,7 @@ class Journal:
         return result if result is not None and result["key"] == source.key() else None
 
     def add(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Record the results that are no refusals."""
         self._stream.writelines(json.dumps(result) + "\n" for result in results if "reason" not in result)
         self._stream.flush()
 
@@ -106,9 +115,10 @@ class Journal:
             self.images.rename(directory / self.images.name)
 
     def discard(self) -> None:
+        """Remove the journal and the copies that it still has."""
         shutil.rmtree(self.images, ignore_errors=True)
         (self.directory / JOURNAL_FILE).unlink(missing_ok=True)
-        with suppress(OSError):  # the lock of this run is still in it; who holds it removes both
+        with suppress(OSError):  # not empty while this run's lock is in it, which `only_writer` removes with it
             self.directory.rmdir()
 
 

@@ -1,6 +1,6 @@
 """Raw rows, which readers yield, and the sources of their images.
 
-A reader is a generator of `RawRow`; everything after it (verification, counting, writing) is shared, in `build.py`.
+A reader is a generator of `RawRow`; `build.py` verifies, counts and writes the rows of all readers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ MAX_NAME_LENGTH = 1024
 
 
 class ImageSource(Protocol):
-    """Where one image's bytes are; small and picklable, because worker processes do the reading."""
+    """Where the bytes of an image are. It is small and picklable, because worker processes read them."""
 
     def read(self) -> bytes:
         """The encoded image. Raises ImageRefused when it is missing or must not be read."""
@@ -86,13 +86,20 @@ def file_identity(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as a reader found it, not verified.
+    """One row of a source, not verified.
 
     Args:
-        origin: where it stands in the source (`train.jsonl:17`), for messages.
+        origin: its place in the source (`train.jsonl:17`), for messages.
+        id: a unique name.
+        image: where its image is; None where the source names none.
+        image_name: the image's name below the image root.
+        captions: one or more texts.
         split: any usual spelling ("dev", "val", ...); None is train, an empty text a cell that names no split.
         group: name of the article, patient or case; None groups the row with the rows of the same image only.
-        fault: (reason, detail) when the reader already knows that the row is unusable.
+        labels: label column -> value, None where missing.
+        licence: of the image, when known.
+        signals: column of a further modality -> numbers.
+        fault: (reason, detail) when the reader finds that the row cannot be used.
         expected: True when the user asked to leave such rows out (a licence that is not selected).
     """
 
@@ -135,9 +142,12 @@ def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawR
 
 
 def contained_path(root: Path, name: str) -> Path:
-    """`root / name`, refused when it leads out of the root by its name or through a link.
+    """The path `root / name` of a file that lies in the root, links resolved.
 
-    `root` itself may be a link: it is the user's choice; the names are the data's.
+    `root` itself may be a link, because the user chooses it; the names come from the data.
+
+    Raises:
+        ImageRefused: a name that leads out of the root, by `..` or through a link; no such file; not a plain file.
     """
     if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
         raise ImageRefused("bad image name", repr(name[:80]))
