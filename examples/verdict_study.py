@@ -364,6 +364,12 @@ def plot(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], metho
             axes.plot(*zip(*points, strict=True), ".", color=colours[method], label=method, markersize=4, alpha=0.7)
         low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color="#bbbbbb", linewidth=0.8, zorder=0)
+        if key == "retrieval/mean/R@10":  # most changes are small, and a rotation that is undone is a change of 1
+            ticks = [-0.5, -0.05, 0, 0.05, 0.5]
+            for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+                scale("symlog", linthresh=0.05)
+                axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+                axis.set_ticks([], minor=True)
         rank = summary["rank correlation"][key]["predict"]
         axes.set_title(f"{label}\nrank {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]", fontsize=9)
         axes.set_xlabel("foretold change", fontsize=8)

@@ -184,3 +184,15 @@ def test_the_whole_study_runs_and_goes_on(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("gapless-published") >= 4
     assert "gapless-published" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_verdict_study_sets_what_is_foretold_beside_what_is_obtained(tmp_path: Path) -> None:
+    import json
+
+    out, plot = tmp_path / "verdict.json", tmp_path / "verdict.png"
+    run("verdict_study.py", "--limit", "4", "--methods", "center", "--out", str(out), "--plot", str(plot))
+    study = json.loads(out.read_text())
+    assert [one["verdict"]["kind"] for one in study["sets"]] == ["closed", "shift", "shift", "shift"]
+    gap = study["summary"]["rank correlation"]["gap/centroid_distance_unbiased"]
+    assert gap["predict"]["value"] > 0.9
+    assert plot.stat().st_size > 1000
