@@ -6,7 +6,7 @@ cohort of speaker verification (T-norm; Matejka et al., Interspeech 2017). What 
 offset, which is chosen so that the bank's own rows, asked as queries, find each modality as often as the collection
 holds it. The ranking inside one modality does not change, unless hubs are corrected.
 
-Hub correction takes from each row what the bank's queries score with it (Chowdhury et al., arXiv 2410.24114). All in NumPy.
+Hub correction takes from each row what the bank's queries score with it (Chowdhury et al., arXiv 2410.24114).
 """
 
 from collections.abc import Mapping
