@@ -124,8 +124,8 @@ def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
         words: str | None = None,
         balanced: Mapping[str, float] | None = None,
     ) -> Sequence[int]:
-        options = {"modality": modality, "words": words, "balanced": balanced}
-        return numbers_of(collection.search(query, k=K, exact=True, **options), half)
+        hits = collection.search(query, k=K, modality=modality, words=words, exact=True, balanced=balanced)
+        return numbers_of(hits, half)
 
     def engine_alone(query: np.ndarray) -> Sequence[int]:
         table = collection.snapshot().table

@@ -6,7 +6,7 @@ cohort of speaker verification (T-norm; Matejka et al., Interspeech 2017). What 
 offset, which is chosen so that the bank's own rows, asked as queries, find each modality as often as the collection
 holds it. The ranking inside one modality does not change, unless hubs are corrected.
 
-Hub correction takes from each row what the bank's queries score with it (Wang et al., arXiv 2410.24114). All in NumPy.
+Hub correction takes from each row what the bank's queries score with it (Chowdhury et al., arXiv 2410.24114).
 """
 
 from collections.abc import Mapping
@@ -96,11 +96,11 @@ class Balance:
         for asked in weights:
             if (asked, held) not in self._hubs:
                 self._hubs[asked, held] = self.hubs_of(self.held[held].vectors, asked)
-        return np.sum([weight * self._hubs[asked, held] for asked, weight in weights.items()], axis=0)
+        return np.asarray(np.sum([weight * self._hubs[asked, held] for asked, weight in weights.items()], axis=0))
 
     def hubs_of(self, vectors: np.ndarray, asked: str) -> np.ndarray:
         """[row] what is taken from the cosines of these rows where a query of modality `asked` is given."""
-        return self.hub_correction * nearest_mean(vectors @ self.asked[asked].vectors.T, HUB_NEIGHBOURS)
+        return np.asarray(self.hub_correction * nearest_mean(vectors @ self.asked[asked].vectors.T, HUB_NEIGHBOURS))
 
 
 def nearest_mean(scores: np.ndarray, neighbours: int) -> np.ndarray:

@@ -423,7 +423,7 @@ def indexed(
         lift: makes of the cosines what is ranked.
         apart: modalities that are asked for one by one, because under a gap the nearest rows are all of one.
     """
-    conditions = [f"modality = {literal(name)}" for name in apart] or [None]
+    conditions: list[str | None] = [f"modality = {literal(name)}" for name in apart] or [None]
 
     def places(condition: str | None) -> np.ndarray:
         asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)

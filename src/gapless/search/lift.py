@@ -29,7 +29,7 @@ class RowHubs:
         if places is not None:
             known = self._all.get(asked)
             if known is not None:
-                return known[places]
+                return np.asarray(known[places])
             return self.balance.hubs_of(self.snapshot.vectors(places), asked).astype(np.float32)
         with self._lock:  # threads that come together wait for one pass
             if asked not in self._all:
