@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from gapless.core.errors import unknown_name
