@@ -14,10 +14,16 @@ DEFAULT_LOSS = "gapless"
 HEADLINES = (
     "gap/centroid_distance_unbiased",
     "gap/true_pair_cosine",
+    "gap/margin",
+    "gap/margin_centred",
+    "gap/d_prime",
+    "gap/d_prime_centred",
     "gap/mixing@10",
     "retrieval/mean/R@1",
     "retrieval/mean/R@10",
+    "retrieval/mean/MRR",
     "mixed/R@10",
+    "grouping/v_measure",
 )
 
 
@@ -141,8 +147,9 @@ def before_and_after(results: Mapping[str, Any]) -> str:
 
     lines = [f"{results['n']:,} held-back pairs{'':<18}before    after"]
     for key in HEADLINES:
-        before = figure_text((results["before"] or {}).get(key))
-        lines.append(f"{key:<34}{before:>8} {figure_text(results['figures'][key]):>8}")
+        if key in results["figures"]:
+            before = figure_text((results["before"] or {}).get(key))
+            lines.append(f"{key:<34}{before:>8} {figure_text(results['figures'][key]):>8}")
     return "\n".join(lines)
 
 
