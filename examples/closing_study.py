@@ -1,4 +1,4 @@
-"""What closing brings beyond the strongest simple thing: closing methods on frozen pairs, fitted on one file, judged on another.
+"""What closing brings beyond the strongest simple thing: methods fitted on one folder of pairs, judged on another.
 
     python examples/closing_study.py --train DIR --held DIR [--seeds 0,1,2,3,4] [--arms clip,cca,...] --out study.json
 
@@ -50,6 +50,7 @@ KEYS = (
     "gap/mixing@10",
     "mixed/R@10",
 )
+SHOWN = ("retrieval/mean/R@10", "retrieval/mean/MRR", "gap/margin")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
@@ -94,10 +95,7 @@ def main() -> None:
     }
     args.out.write_text(json.dumps({"figures": figures, "chosen": facts, "differences": differences}, indent=1))
     for name, values in differences.items():
-        shown = (
-            f"{key} {values[key]['value']:+.3f} [{values[key]['low']:+.3f}, {values[key]['high']:+.3f}]"
-            for key in ("retrieval/mean/R@10", "retrieval/mean/MRR", "gap/margin")
-        )
+        shown = [f"{key} {v['value']:+.3f} [{v['low']:+.3f}, {v['high']:+.3f}]" for key in SHOWN for v in [values[key]]]
         print(f"{name:<44}{'; '.join(shown)}")
 
 
