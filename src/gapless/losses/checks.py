@@ -46,9 +46,9 @@ def check_batch(
     for name, numbers in positives.items() if isinstance(positives, Mapping) else [("", positives)]:
         _check_known(name or next(iter(shapes)), shapes, "positives")
         _check_positives(numbers, shape[0], f"positives[{name!r}]" if name else "positives")
-    for name, mask in (present or {}).items():
+    for name, has in (present or {}).items():
         _check_known(name, shapes, "present")
-        _check_mask(name, mask, shape[0])
+        _check_mask(name, has, shape[0])
     if can_read_values(*embeddings.values()):
         for name, rows in embeddings.items():
             mask = None if present is None else present.get(name)

@@ -92,6 +92,17 @@ def names_in(weights: Mapping[str, float]) -> set[str]:
     return {name for key in weights for name in key.split(PAIR_SIGN)}
 
 
+def check_settings_names(settings: Any, modalities: Sequence[str]) -> None:
+    """Raise UsageError where the settings of a loss name a modality that the model has not."""
+    pairs = getattr(settings, "pairs", ANCHOR)
+    named = {"pairs": {name for pair in pairs for name in pair} if not isinstance(pairs, str) else set()}
+    for key in ("modality_weights", "alignment_modality_weights"):
+        named[key] = names_in(getattr(settings, key, None) or {})
+    for key, names in named.items():
+        if unknown := sorted(names - set(modalities)):
+            raise UsageError(f"loss.{key} names {unknown[0]!r}, and the modalities are {', '.join(modalities)}")
+
+
 def are_equal(pairs: Sequence[Pair], *weights: Mapping[str, float]) -> bool:
     """Whether these pairs have one weight above 0, under each of the weights."""
     return all(
