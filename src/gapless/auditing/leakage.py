@@ -1,7 +1,10 @@
 """Leakage: the share of held-out rows whose group or image is also in train; used by the audit and by results."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
+
+from gapless.manifest.manifest import VERSION, Manifest
+from gapless.manifest.split import copied_contents
 
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
 
@@ -40,6 +43,58 @@ def leakage(
             share = len(affected) / len(rows_of[held_out])
             report[f"{held_out} in {other}"] = {**counts, "rows": len(affected), "share": share}
     return report
+
+
+def content_leakage(
+    groups: Sequence[Hashable], splits: Sequence[str], contents: Mapping[str, Sequence[Sequence[Hashable] | None]]
+) -> dict[str, dict[str, Any]]:
+    """As `leakage`, of rows that have several items: a row leaks when any of them is also in the other split.
+
+    Args:
+        groups: one per row.
+        splits: one per row.
+        contents: modality -> for each row the checksums of its items, or None where it has none.
+
+    Returns:
+        As `leakage`; beside `groups` the shared items of each modality.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, split in enumerate(splits):
+        rows_of.setdefault(split, []).append(row)
+    report = {}
+    for held_out, other in PAIRS:
+        if held_out in rows_of and other in rows_of:
+            report[f"{held_out} in {other}"] = _shared(groups, contents, rows_of[held_out], rows_of[other])
+    return report
+
+
+def _shared(
+    groups: Sequence[Hashable],
+    contents: Mapping[str, Sequence[Sequence[Hashable] | None]],
+    held_out: Sequence[int],
+    other: Sequence[int],
+) -> dict[str, Any]:
+    other_groups = {groups[row] for row in other}
+    shared_groups = {groups[row] for row in held_out} & other_groups
+    affected = {row for row in held_out if groups[row] in other_groups}
+    # An item that stands in two modalities (a frontal and a lateral view, say) is the same item.
+    there = {item for of_rows in contents.values() for row in other for item in of_rows[row] or ()}
+    counts = {"groups": len(shared_groups)}
+    for name, of_rows in contents.items():
+        shared = {item for row in held_out for item in of_rows[row] or () if item in there}
+        affected |= {row for row in held_out if any(item in shared for item in of_rows[row] or ())}
+        counts[name] = len(shared)
+    return {**counts, "rows": len(affected), "share": len(affected) / len(held_out)}
+
+
+def manifest_leakage(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Leakage of groups and of copied items of a manifest of either version."""
+    groups, splits = manifest.table["group"].to_pylist(), manifest.table["split"].to_pylist()
+    contents = copied_contents(manifest)
+    if manifest.version == VERSION:
+        images = [None if digests is None else digests[0] for digests in contents.get("image", [None] * len(groups))]
+        return leakage(groups, splits, images)
+    return content_leakage(groups, splits, contents)
 
 
 def share_in_train(

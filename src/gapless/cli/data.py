@@ -39,7 +39,7 @@ def reader_verb(name: str, summary: str) -> Verb:
         for field_name, option in several.items():
             given = getattr(args, option.name)
             if given is not None:
-                options[field_name] = names_given(option.name, given)
+                options[field_name] = names_given(option.name, given, option.is_divided)
         return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
 
     return Verb(summary, add_arguments, run)
@@ -70,9 +70,11 @@ class NameOrNames:
         return "name"
 
 
-def names_given(option: str, given: str | list[str]) -> list[str]:
-    """The names of an option, each once, in the order in which they were given."""
+def names_given(option: str, given: str | list[str], is_divided: bool = True) -> list[str]:
+    """The names of an option, each once, in the order in which they were given; with commas between them or not."""
     words = [given] if isinstance(given, str) else given
+    if not is_divided:
+        return [word.strip() for word in words]
     names = [part.strip() for word in words for part in word.split(",")]
     if not all(names):
         raise UsageError(f"--{option.replace('_', '-')} has an empty name among {', '.join(map(repr, names))}")

@@ -115,6 +115,8 @@ class Manifest:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The names of the modalities; of version 1 `image`, `text` and then further columns of numbers."""
+        if self.version == MODALITIES_VERSION:
+            return tuple(spec.name for spec in self.specs)
         return tuple(self.info["modalities"])
 
     @property

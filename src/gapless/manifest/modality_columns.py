@@ -127,7 +127,7 @@ def facts_of(table: pa.Table, name: str) -> list[list[dict[str, Any]] | None]:
 
 
 def specs_in(info: Mapping[str, Any], table: pa.Table, path: Any) -> tuple[ModalitySpec, ...]:
-    """The modalities of a `manifest.json` of version 2.
+    """The modalities of a `manifest.json` of version 2, in the order of their columns.
 
     Raises:
         DataRefused: an entry that is none, or a modality whose column the table lacks.
@@ -139,4 +139,4 @@ def specs_in(info: Mapping[str, Any], table: pa.Table, path: Any) -> tuple[Modal
     for spec in specs:
         if spec.name not in table.column_names or table.schema.field(spec.name).type != _type_of(spec):
             raise DataRefused(f"{path} is damaged: its table has no column {spec.name!r}; build the manifest again")
-    return specs
+    return tuple(sorted(specs, key=lambda spec: table.schema.get_field_index(spec.name)))
