@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from gapless.manifest.manifest import VERSION, Manifest
+from gapless.manifest.manifest import Manifest
 from gapless.manifest.split import copied_contents
 
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
@@ -27,22 +27,8 @@ def leakage(
         splits), `rows` (of the first split that are affected), `share` of its rows, in [0, 1]; 0 is a clean split.
         Only pairs of splits that have rows.
     """
-    kinds = {"groups": groups, **({} if images is None else {"images": images})}
-    rows_of: dict[str, list[int]] = {}
-    for row, split in enumerate(splits):
-        rows_of.setdefault(split, []).append(row)
-    report = {}
-    for held_out, other in PAIRS:
-        if held_out in rows_of and other in rows_of:
-            affected: set[int] = set()
-            counts = {}
-            for kind, keys in kinds.items():
-                shared = {keys[row] for row in rows_of[held_out]} & {keys[row] for row in rows_of[other]} - {None}
-                affected |= {row for row in rows_of[held_out] if keys[row] in shared}
-                counts[kind] = len(shared)
-            share = len(affected) / len(rows_of[held_out])
-            report[f"{held_out} in {other}"] = {**counts, "rows": len(affected), "share": share}
-    return report
+    items = {} if images is None else {"images": [None if image is None else [image] for image in images]}
+    return content_leakage(groups, splits, items)
 
 
 def content_leakage(
@@ -74,7 +60,7 @@ def _shared(
     held_out: Sequence[int],
     other: Sequence[int],
 ) -> dict[str, Any]:
-    other_groups = {groups[row] for row in other}
+    other_groups = {groups[row] for row in other} - {None}
     shared_groups = {groups[row] for row in held_out} & other_groups
     affected = {row for row in held_out if groups[row] in other_groups}
     # An item that stands in two modalities (a frontal and a lateral view, say) is the same item.
@@ -87,16 +73,6 @@ def _shared(
     return {**counts, "rows": len(affected), "share": len(affected) / len(held_out)}
 
 
-def manifest_leakage(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Leakage of groups and of copied items of a manifest of either version."""
-    groups, splits = manifest.table["group"].to_pylist(), manifest.table["split"].to_pylist()
-    contents = copied_contents(manifest)
-    if manifest.version == VERSION:
-        images = [None if digests is None else digests[0] for digests in contents.get("image", [None] * len(groups))]
-        return leakage(groups, splits, images)
-    return content_leakage(groups, splits, contents)
-
-
 def share_in_train(
     groups: Sequence[str], splits: Sequence[str], images: Sequence[str | None], split: str
 ) -> float | None:
@@ -104,4 +80,18 @@ def share_in_train(
     if split == "train":
         return 1.0
     entry = leakage(groups, splits, images).get(f"{split} in train")
+    return None if entry is None else float(entry["share"])
+
+
+def manifest_share_in_train(manifest: Manifest, split: str) -> float | None:
+    """As `share_in_train`, of a manifest of any version: rows leak by their group, or by a copy of any of their items.
+
+    Args:
+        manifest: all its rows, not one split of them.
+        split: whose rows are counted.
+    """
+    if split == "train":
+        return 1.0
+    groups, splits = manifest.table["group"].to_pylist(), manifest.table["split"].to_pylist()
+    entry = content_leakage(groups, splits, copied_contents(manifest)).get(f"{split} in train")
     return None if entry is None else float(entry["share"])
