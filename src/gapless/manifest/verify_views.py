@@ -86,7 +86,10 @@ def _check_view(spec: ModalitySpec, view: Any, name: str, options: ImageOptions,
         reason = MISSING if error.reason == "missing image" and spec.kind != "image" else error.reason
         return {"reason": reason, "detail": error.detail}
     except DataRefused as error:
-        return {"reason": f"refused by the kind {spec.kind}", "detail": f"{_shown(view)}{one_line(error)}"}
+        # The exceptions of the kinds that read files have a reason to count by.
+        reason = getattr(error, "reason", f"no {spec.kind}")
+        detail = getattr(error, "detail", one_line(error))
+        return {"reason": str(reason), "detail": f"{_shown(view)}{detail}"}
     except MemoryError:
         return {"reason": "too large", "detail": f"{_shown(view)}not enough memory to read it"}
     except Exception as error:  # a library's own; its words may quote a header, so that only its name is passed on
@@ -129,13 +132,10 @@ def _check_file(
     else:
         assert store is not None, "content that lies in no file of its own is copied"
         stored = name + "".join(PurePosixPath(view.name).suffixes[-1:])
+        content = view.source.read()
+        facts = kind.check(content, spec.params)
         path, identity = store / stored, ""
-        store_bytes(path, view.source.read())
-        try:
-            facts = kind.check(path, spec.params)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        store_bytes(path, content)
     place = path if store is None or stored is None else store / stored
     return {
         "file": named,
