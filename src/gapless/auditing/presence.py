@@ -146,4 +146,4 @@ def _most_frequent(units: Codes, values: Codes) -> Codes:
     owner, value = pairs // width, pairs % width
     order = np.lexsort((value, -counts, owner))
     _, first = np.unique(owner[order], return_index=True)
-    return value[order][first]
+    return np.asarray(value[order][first], dtype=np.int64)

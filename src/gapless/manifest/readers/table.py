@@ -202,7 +202,7 @@ def _read(sources: Sequence[str | Path], options: TableOptions) -> Reading:
     files = [column for spec in specs if spec.form == FILES for column in spec.columns]
     with_bytes = files if specs else [options.image_column()]
     store = options.store_images or any(holds_bytes(table.path, column) for table in tables for column in with_bytes)
-    specs = surveyed(specs, lambda: _all_cells(tables))
+    specs = surveyed(specs, lambda: all_cells(tables))
     counts = [LineCount(table.path.name) for table in tables]
     build = BuildOptions(
         source=", ".join(starmap(posixpath.join, zip(folders.tables, (t.path.name for t in tables), strict=True))),
@@ -241,7 +241,8 @@ def check_modality_columns(table: TableFile, specs: Sequence[ModalitySpec], keys
                 )
 
 
-def _all_cells(tables: Sequence[TableFile]) -> Iterator[Cells]:
+def all_cells(tables: Sequence[TableFile]) -> Iterator[Cells]:
+    """The cells of every row that can be parsed."""
     for table in tables:
         for _, cells, _ in read_lines(table.path, table.text):
             if cells is not None:
@@ -314,8 +315,8 @@ def _row_of_views(
         return _file_in(cell, origin, root, below)
 
     views = {spec.name: found for spec in specs if (found := views_of(spec, cells, find_file))}
-    first = next((found[0].name for spec in specs if spec.form == FILES and (found := views.get(spec.name))), origin)
-    id = _id_of(cells, keys, first, uses)
+    files = [views[spec.name][0].name for spec in specs if spec.form == FILES and spec.name in views]
+    id = _id_of(cells, keys, files[0] if files else origin, uses)
     if not id:
         return faulty_row(origin, "empty id", f"column {keys.id_key!r} is empty")
     return RawRow(origin=origin, id=id, views=views, **_named_cells(cells, keys, split))
