@@ -109,7 +109,9 @@ def check_present(table: pa.Table, image_root: Path, specs: Sequence[ModalitySpe
 def _check(
     directory: Path, image_root: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]
 ) -> set[str]:
-    columns = ["id", "image", "sha256"] if not specs else ["id", *file_columns(specs), CONTENT]
+    if specs and not file_columns(specs):
+        return set()
+    columns = ["id", *file_columns(specs), CONTENT] if specs else ["id", "image", "sha256"]
     return _judge(pq.read_table(directory / TABLE_FILE, columns=columns), image_root, holds, specs)
 
 

@@ -141,7 +141,7 @@ class DicomOptions(ReaderOptions):
             if spec.form == FILES:
                 raise UsageError(
                     f"'gapless data dicom' takes images from DICOM files, and {spec.name!r} is of the kind "
-                    f"{spec.kind}, whose files could hold names and dates: name them in a table for 'gapless data table'"
+                    f"{spec.kind}, whose files may hold names and dates: list them for 'gapless data table'"
                 )
         return specs
 
