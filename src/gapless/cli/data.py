@@ -89,7 +89,11 @@ def manifest_outcome(manifest: Any) -> Outcome:
     reasons = "".join(f"\n  skipped {count}: {reason}" for reason, count in info["skipped"].items())
     reasons += "".join(f"\n  passed over {count}: {what}" for what, count in info.get("passed_over", {}).items())
     counted = f"read {counts['read']}, kept {counts['kept']}, skipped {counts['skipped']}"
-    return Outcome({"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}\n{manifest.path}")
+    present = info["presence"]["present"] if "presence" in info else {}
+    presence = "\npresent: " + ", ".join(f"{name} {present[name]}" for name in manifest.modalities) if present else ""
+    return Outcome(
+        {"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}{presence}\n{manifest.path}"
+    )
 
 
 def audit_arguments(parser: Parser) -> None:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
@@ -102,7 +102,7 @@ class DicomOptions(ReaderOptions):
     image_key: str = "image"
     caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
     modality: Annotated[Names, Option("modality", MODALITY_HELP, is_divided=False)] = ()
-    missing: Literal["keep", "drop"] | None = None
+    missing: str | None = None
     min_present: int | None = None
     match: str = BY_PATH
     group_key: str | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from gapless.core.errors import UsageError, listed
 from gapless.core.values import name_of, text_of
@@ -79,7 +79,7 @@ class ShardOptions(ReaderOptions):
     ] = ()
     caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
     modality: Annotated[Names, Option("modality", MODALITY_HELP, is_divided=False)] = ()
-    missing: Literal["keep", "drop"] | None = None
+    missing: str | None = None
     min_present: int | None = None
     group_key: str | None = None
     label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()

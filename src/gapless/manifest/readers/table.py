@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from gapless.core.errors import UsageError
 from gapless.core.values import name_of, text_of
@@ -127,7 +127,7 @@ class TableOptions(ReaderOptions):
     image_key: str | None = None
     caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
     modality: Annotated[Names, Option("modality", MODALITY_HELP, is_divided=False)] = ()
-    missing: Literal["keep", "drop"] | None = None
+    missing: str | None = None
     min_present: int | None = None
     group_key: str | None = None
     label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()
