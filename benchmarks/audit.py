@@ -91,7 +91,7 @@ def placeholder_manifest(out: Path, count: int) -> Path:
     """A manifest whose rows show five images; its table is written directly, since building is not what is timed."""
     from PIL import Image
 
-    from gapless.manifest.manifest import ManifestWriter
+    from gapless.manifest.writer import ManifestWriter
 
     out.mkdir(parents=True)
     for number in range(5):

@@ -9,7 +9,8 @@ import pytest
 from data_samples import noise_image, shared
 from PIL import Image
 
-from gapless.auditing.audit import audit, estimate_tokens, names_a_side
+from gapless.auditing.audit import audit
+from gapless.auditing.figures import estimate_tokens, names_a_side
 from gapless.auditing.leakage import leakage
 from gapless.core.errors import DataRefused, UsageError
 from gapless.images.duplicates import hash_file

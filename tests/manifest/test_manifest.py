@@ -7,9 +7,10 @@ import pytest
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.manifest.build import build_manifest
-from gapless.manifest.manifest import Manifest, ManifestWriter, manifest_schema
+from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
 from gapless.manifest.readers.table import read_table
+from gapless.manifest.writer import ManifestWriter, manifest_schema
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_label_may_not_take_the_name_of_a_fixed_column():
 
 
 def test_rows_are_written_a_few_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("gapless.manifest.manifest.ROWS_PER_WRITE", 10)
+    monkeypatch.setattr("gapless.manifest.writer.ROWS_PER_WRITE", 10)
     row = {"group": "g", "split": "train", "image": "x", "captions": ["c"], "width": 1, "height": 1, "sha256": "0"}
     with ManifestWriter(tmp_path) as writer:
         writer.keep_all({**row, "id": str(number)} for number in range(25))

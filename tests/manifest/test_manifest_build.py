@@ -15,7 +15,8 @@ from data_samples import noise_image
 from gapless.core import pool
 from gapless.core.errors import DataRefused, UsageError
 from gapless.images.pixels import ImageRefused, load_image
-from gapless.manifest.build import build_manifest, clean_text, stored_name
+from gapless.manifest.build import build_manifest, stored_name
+from gapless.manifest.clean_text import clean_text
 from gapless.manifest.options import BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, contained_path, faulty_row, select_licences
 from gapless.manifest.readers.table import read_table

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from data_samples import noise_image, write_jsonl
 
-from gapless.manifest.build import clean_captions, clean_text
+from gapless.manifest.clean_text import clean_captions, clean_text
 from gapless.manifest.readers.table import read_table
 
 CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]

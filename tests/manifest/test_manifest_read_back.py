@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def finish_after(act, monkeypatch):
     """Let something happen between the last verified row and the end."""
-    from gapless.manifest.manifest import ManifestWriter
+    from gapless.manifest.writer import ManifestWriter
 
     finish = ManifestWriter.finish
     monkeypatch.setattr(ManifestWriter, "finish", lambda *args, **more: (finish(*args, **more), act())[0])

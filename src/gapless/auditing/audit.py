@@ -5,38 +5,24 @@ report.leakage["group or image"]["test in train"]["share"]
 report.refuse(("leakage",))                                # raises DataRefused where test rows leak
 """
 
-import math
-import re
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from gapless.auditing.figures import estimate_tokens, near_figures, size_figures, text_figures
 from gapless.auditing.leakage import leakage
+from gapless.auditing.modality_audit import audit_modalities
 from gapless.auditing.notes import copy_notes, group_notes, split_notes
 from gapless.auditing.report import AuditReport
 from gapless.auditing.row_sets import NO_SET, Codes, set_figures
 from gapless.auditing.text import LEAKAGE
-from gapless.core.captions import normalised_caption
 from gapless.core.errors import DataRefused
-from gapless.images.duplicates import perceptual_hashes
-from gapless.images.near_copies import near_sets
-from gapless.manifest.manifest import INFO_FILE, Manifest
+from gapless.manifest.manifest import INFO_FILE, VERSION, Manifest
 from gapless.manifest.readers.roco import roco_articles, roco_coverage
 from gapless.manifest.split import assign_splits
-
-TOKEN_LIMITS = (77, 128)
-SMALL_SIDE = 224
-# The estimate of tokens is within 3 % of CLIP's tokenizer over 3,000 ROCO captions (the 2 end marks are added).
-LETTERS_PER_TOKEN = 6
-
-_WORDS = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
-_SIDES = re.compile(r"\b(left|right|lt|rt|bilateral|left-sided|right-sided)\b", re.IGNORECASE)
-_ABBREVIATED_SIDES = re.compile(r"\b(?:[LR](?:UL|LL|ML|UQ|LQ|MCA|CA|AD|CX)|RIGHT|LEFT)\b")
 
 
 def audit(
@@ -70,13 +56,17 @@ def audit(
     if len(paths) == 1 and not (paths[0] / INFO_FILE).exists() and paths[0].is_dir() and _is_roco(paths[0]):
         return _audit_roco(paths[0])
     manifests = [Manifest.read(path) for path in paths]
+    if any(manifest.version != VERSION for manifest in manifests):
+        return audit_modalities(manifests, near_duplicates, count_tokens or estimate_tokens)
     columns = _Columns(manifests)
     if not len(columns.splits):
         raise DataRefused(f"{paths[0]} has no rows, so there is nothing to look at; build the manifest again")
     groups, images = columns.groups.tolist(), [None if code == NO_SET else code for code in columns.images.tolist()]
     rows = _counted(columns.splits)
     duplicates = set_figures(columns.images, columns.splits, columns.groups, columns.id_of)
-    near = _near_duplicates(columns) if near_duplicates else None
+    near = None
+    if near_duplicates:
+        near = near_figures(columns.images, columns.image_path, columns.splits, columns.groups, columns.id_of)
     has_text_marks = any("burned_in_text" in manifest.labels for manifest in manifests)
     return AuditReport(
         sources=[str(path) for path in paths],
@@ -88,9 +78,9 @@ def audit(
             "group": leakage(groups, columns.splits),
             LEAKAGE: leakage(groups, columns.splits, images),
         },
-        images=_sizes(columns),
+        images=size_figures(*(columns.column(name).to_numpy() for name in ("width", "height"))),
         duplicates=duplicates,
-        captions=_captions(columns, count_tokens or estimate_tokens),
+        captions=text_figures(columns.captions(), columns.splits, columns.groups, count_tokens or estimate_tokens),
         licences=columns.licences(),
         near_duplicates=near,
         burned_in_text=_counted(columns.column("burned_in_text").to_pylist()) if has_text_marks else None,
@@ -150,6 +140,11 @@ class _Columns:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.manifests[number], row - int(self._starts[number])
 
+    def captions(self) -> Iterator[list[str]]:
+        """The captions of each row."""
+        for batch in self.column("captions").chunks:
+            yield from batch.to_pylist()
+
     def licences(self) -> dict[str, int]:
         """Rows under each licence: that of the image, or of the whole manifest."""
         total: Counter[str] = Counter()
@@ -171,81 +166,6 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for count in counts:
         total.update(count)
     return dict(total)
-
-
-def _sizes(columns: _Columns) -> dict[str, Any]:
-    width, height = (columns.column(name).to_numpy() for name in ("width", "height"))
-    short_side = np.minimum(width, height)
-    return {
-        "short_side": {
-            "min": int(short_side.min()),
-            "median": float(np.median(short_side)),
-            "max": int(short_side.max()),
-        },
-        "largest": f"{int(width.max())} x {int(height.max())}",
-        f"share_below_{SMALL_SIDE}": float((short_side < SMALL_SIDE).mean()),
-    }
-
-
-def _near_duplicates(columns: _Columns) -> dict[str, Any]:
-    """Sets of rows whose images look the same but differ in their bytes; each image is read once."""
-    alone = columns.images == NO_SET
-    codes = np.where(alone, columns.images.max() + 1 + np.arange(len(alone)), columns.images)
-    _, first, image = np.unique(codes, return_index=True, return_inverse=True)
-    hashes = perceptual_hashes([columns.image_path(row) for row in first])
-    sets = np.full(len(first), NO_SET)
-    sets[hashes.usable] = near_sets(hashes.words[hashes.usable])
-    lonely = np.bincount(sets[hashes.usable], minlength=1)[sets] < 2
-    sets[lonely] = NO_SET
-    return {
-        **set_figures(sets[image], columns.splits, columns.groups, columns.id_of),
-        "not_compared": {"plain": int(hashes.plain[image].sum()), "unreadable": int(hashes.unreadable[image].sum())},
-    }
-
-
-def _captions(columns: _Columns, count_tokens: Callable[[str], int]) -> dict[str, Any]:
-    lengths, tokens, owners, keys = array("l"), array("l"), array("l"), array("q")
-    numbers: dict[str, int] = {}
-    num_with_side, row = 0, 0
-    for batch in columns.column("captions").chunks:
-        for captions in batch.to_pylist():
-            for text in captions:
-                lengths.append(len(text))
-                tokens.append(count_tokens(text))
-                owners.append(row)
-                key = normalised_caption(text)
-                keys.append(numbers.setdefault(key, len(numbers)) if key else NO_SET)
-                num_with_side += names_a_side(text)
-            row += 1
-    repeated = set_figures(
-        np.array(keys), [columns.splits[owner] for owner in owners], columns.groups[np.array(owners)], str
-    )
-    return {
-        "captions": len(lengths),
-        "length": {
-            "median": float(np.median(lengths)),
-            "p95": float(np.percentile(lengths, 95)),
-            "max": max(lengths),
-        },
-        "share_cut_at_tokens": {str(limit): float((np.array(tokens) > limit).mean()) for limit in TOKEN_LIMITS},
-        "tokens_are_estimated": count_tokens is estimate_tokens,
-        "duplicates": {
-            "share": repeated["rows"] / len(lengths),
-            "sets": repeated["sets"],
-            "sets_across_splits": repeated["sets_across_splits"],
-        },
-        "share_with_side": num_with_side / len(lengths),
-    }
-
-
-def names_a_side(text: str) -> bool:
-    """Whether a horizontal flip of the image could make the caption false."""
-    return bool(_SIDES.search(text) or _ABBREVIATED_SIDES.search(text))
-
-
-def estimate_tokens(text: str) -> int:
-    """About how many tokens a sub-word tokenizer makes of a caption, its 2 end marks included."""
-    return 2 + sum(math.ceil(len(word) / LETTERS_PER_TOKEN) for word in _WORDS.findall(text))
 
 
 # ---- ROCO, from its text files --------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """Leakage: the share of held-out rows whose group or image is also in train; used by the audit and by results."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
+
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.split import copied_contents
 
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
 
@@ -24,22 +27,50 @@ def leakage(
         splits), `rows` (of the first split that are affected), `share` of its rows, in [0, 1]; 0 is a clean split.
         Only pairs of splits that have rows.
     """
-    kinds = {"groups": groups, **({} if images is None else {"images": images})}
+    items = {} if images is None else {"images": [None if image is None else [image] for image in images]}
+    return content_leakage(groups, splits, items)
+
+
+def content_leakage(
+    groups: Sequence[Hashable], splits: Sequence[str], contents: Mapping[str, Sequence[Sequence[Hashable] | None]]
+) -> dict[str, dict[str, Any]]:
+    """As `leakage`, of rows that have several items: a row leaks when any of them is also in the other split.
+
+    Args:
+        groups: one per row.
+        splits: one per row.
+        contents: modality -> for each row the checksums of its items, or None where it has none.
+
+    Returns:
+        As `leakage`; beside `groups` the shared items of each modality.
+    """
     rows_of: dict[str, list[int]] = {}
     for row, split in enumerate(splits):
         rows_of.setdefault(split, []).append(row)
     report = {}
     for held_out, other in PAIRS:
         if held_out in rows_of and other in rows_of:
-            affected: set[int] = set()
-            counts = {}
-            for kind, keys in kinds.items():
-                shared = {keys[row] for row in rows_of[held_out]} & {keys[row] for row in rows_of[other]} - {None}
-                affected |= {row for row in rows_of[held_out] if keys[row] in shared}
-                counts[kind] = len(shared)
-            share = len(affected) / len(rows_of[held_out])
-            report[f"{held_out} in {other}"] = {**counts, "rows": len(affected), "share": share}
+            report[f"{held_out} in {other}"] = _shared(groups, contents, rows_of[held_out], rows_of[other])
     return report
+
+
+def _shared(
+    groups: Sequence[Hashable],
+    contents: Mapping[str, Sequence[Sequence[Hashable] | None]],
+    held_out: Sequence[int],
+    other: Sequence[int],
+) -> dict[str, Any]:
+    other_groups = {groups[row] for row in other} - {None}
+    shared_groups = {groups[row] for row in held_out} & other_groups
+    affected = {row for row in held_out if groups[row] in other_groups}
+    # An item that stands in two modalities (a frontal and a lateral view, say) is the same item.
+    there = {item for of_rows in contents.values() for row in other for item in of_rows[row] or ()}
+    counts = {"groups": len(shared_groups)}
+    for name, of_rows in contents.items():
+        shared = {item for row in held_out for item in of_rows[row] or () if item in there}
+        affected |= {row for row in held_out if any(item in shared for item in of_rows[row] or ())}
+        counts[name] = len(shared)
+    return {**counts, "rows": len(affected), "share": len(affected) / len(held_out)}
 
 
 def share_in_train(
@@ -49,4 +80,18 @@ def share_in_train(
     if split == "train":
         return 1.0
     entry = leakage(groups, splits, images).get(f"{split} in train")
+    return None if entry is None else float(entry["share"])
+
+
+def manifest_share_in_train(manifest: Manifest, split: str) -> float | None:
+    """As `share_in_train`, of a manifest of any version: rows leak by their group, or by a copy of any of their items.
+
+    Args:
+        manifest: all its rows, not one split of them.
+        split: whose rows are counted.
+    """
+    if split == "train":
+        return 1.0
+    groups, splits = manifest.table["group"].to_pylist(), manifest.table["split"].to_pylist()
+    entry = content_leakage(groups, splits, copied_contents(manifest)).get(f"{split} in train")
     return None if entry is None else float(entry["share"])

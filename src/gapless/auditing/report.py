@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gapless.auditing.text import LEAKAGE, NEW_SPLIT, format_audit
+from gapless.auditing.text import ITEM_LEAKAGE, LEAKAGE, NEW_SPLIT, format_audit
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.results import Result
 
+LEAKED = {LEAKAGE: "its group or its image", ITEM_LEAKAGE: "its group or one of its items"}
 FAIL_ON = ("leakage", "duplicates", "near-duplicates")
 
 
@@ -22,6 +23,10 @@ class AuditReport(Result):
         leakage: kind of group -> "A in B" -> rows of split A whose group (or image) is in split B, and their share.
         counts, skipped: of the builds of the manifests; None for a ROCO tree.
         coverage: of a ROCO tree, how many of the named images exist. All fields after it are None for such a tree.
+        presence: of manifests with modalities, rows by modality and by pattern, in all and in each split; what presence
+            tells of each label, and how it differs between splits.
+        copies: of such manifests, modality -> sets of rows with one item, byte for byte; in place of `duplicates`.
+        texts: of such manifests, modality -> the same figures as `captions`.
         images: short sides, the largest image, the share below 224 pixels.
         duplicates: sets of rows with one image, byte for byte.
         captions: how many, lengths, tokens, repeated ones, how many name a side.
@@ -38,6 +43,9 @@ class AuditReport(Result):
     counts: Mapping[str, int] | None = None
     skipped: Mapping[str, int] | None = None
     coverage: Mapping[str, Any] | None = None
+    presence: Mapping[str, Any] | None = None
+    copies: Mapping[str, Mapping[str, Any]] | None = None
+    texts: Mapping[str, Mapping[str, Any]] | None = None
     images: Mapping[str, Any] | None = None
     duplicates: Mapping[str, Any] | None = None
     captions: Mapping[str, Any] | None = None
@@ -73,7 +81,14 @@ class AuditReport(Result):
             raise UsageError("--fail-on near-duplicates needs a manifest, and --near_duplicates true")
         problems_by_name = {
             "leakage": self._leaks(),
-            "duplicates": _straddling(self.duplicates, "identical images", NEW_SPLIT),
+            "duplicates": [
+                *_straddling(self.duplicates, "identical images", NEW_SPLIT),
+                *(
+                    problem
+                    for name, figures in (self.copies or {}).items()
+                    for problem in _straddling(figures, f"identical items of {name}", NEW_SPLIT)
+                ),
+            ],
             "near-duplicates": _straddling(
                 self.near_duplicates, "nearly identical images", "leave rows out or give them one group"
             ),
@@ -83,8 +98,8 @@ class AuditReport(Result):
             raise DataRefused(f"the audit found {'; '.join(problems)}")
 
     def _leaks(self) -> list[str]:
-        kind = LEAKAGE if LEAKAGE in self.leakage else next(iter(self.leakage))
-        what = "its group or its image" if kind == LEAKAGE else "its group"
+        kind = next((kind for kind in LEAKED if kind in self.leakage), next(iter(self.leakage)))
+        what = LEAKED.get(kind, "its group")
         leaking = {pair.partition(" in "): figures for pair, figures in self.leakage[kind].items() if figures["rows"]}
         return [
             f"{figures['share']:.1%} of {held_out} has {what} in {other} ({NEW_SPLIT})"

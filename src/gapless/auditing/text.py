@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LEAKAGE = "group or image"
+ITEM_LEAKAGE = "group or item"  # of manifests with modalities: a file, or a long vector
 NEW_SPLIT = "'gapless data split' makes a split without"
 
 
@@ -25,6 +26,8 @@ def _lines(value: Mapping[str, Any], indent: str, in_shares: bool = False) -> It
             yield f"{title}: {', '.join(map(str, entry)) or 'none'}"
         elif isinstance(entry, bool):
             yield f"{title}: {'yes' if entry else 'no'}"
+        elif name == "p_value":
+            yield f"{title}: {entry:.3f}"
         elif isinstance(entry, float):
             yield f"{title}: {entry:.1%}" if is_share else f"{title}: {entry:,.0f}"
         elif not isinstance(entry, list):

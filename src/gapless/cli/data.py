@@ -39,7 +39,7 @@ def reader_verb(name: str, summary: str) -> Verb:
         for field_name, option in several.items():
             given = getattr(args, option.name)
             if given is not None:
-                options[field_name] = names_given(option.name, given)
+                options[field_name] = names_given(option.name, given, option.is_divided)
         return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
 
     return Verb(summary, add_arguments, run)
@@ -70,9 +70,11 @@ class NameOrNames:
         return "name"
 
 
-def names_given(option: str, given: str | list[str]) -> list[str]:
-    """The names of an option, each once, in the order in which they were given."""
+def names_given(option: str, given: str | list[str], is_divided: bool = True) -> list[str]:
+    """The names of an option, each once, in the order in which they were given; with commas between them or not."""
     words = [given] if isinstance(given, str) else given
+    if not is_divided:
+        return [word.strip() for word in words]
     names = [part.strip() for word in words for part in word.split(",")]
     if not all(names):
         raise UsageError(f"--{option.replace('_', '-')} has an empty name among {', '.join(map(repr, names))}")
@@ -87,7 +89,11 @@ def manifest_outcome(manifest: Any) -> Outcome:
     reasons = "".join(f"\n  skipped {count}: {reason}" for reason, count in info["skipped"].items())
     reasons += "".join(f"\n  passed over {count}: {what}" for what, count in info.get("passed_over", {}).items())
     counted = f"read {counts['read']}, kept {counts['kept']}, skipped {counts['skipped']}"
-    return Outcome({"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}\n{manifest.path}")
+    present = info["presence"]["present"] if "presence" in info else {}
+    presence = "\npresent: " + ", ".join(f"{name} {present[name]}" for name in manifest.modalities) if present else ""
+    return Outcome(
+        {"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}{presence}\n{manifest.path}"
+    )
 
 
 def audit_arguments(parser: Parser) -> None:

@@ -1,7 +1,7 @@
 """Builds a manifest from the raw rows of a reader; all readers use it.
 
-Every image is opened once and verified, on all cores. Every row is kept, or skipped with a reason. The manifest is
-complete or absent, and an interrupted build continues.
+Every image, and every item of another modality, is opened once and verified, on all cores. Every row is kept, or
+skipped with a reason. The manifest is complete or absent, and an interrupted build continues.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,23 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.values import is_missing, is_unicode, name_of
-from gapless.manifest.manifest import SKIPPED_FILE, Manifest, ManifestWriter, split_named
+from gapless.manifest.clean_text import clean_captions, clean_text
+from gapless.manifest.manifest import SKIPPED_FILE, Manifest, split_named
+from gapless.manifest.modality_cells import FileView
+from gapless.manifest.modality_columns import STORED, modality_cells
+from gapless.manifest.modality_spec import ModalitySpec, check_names
 from gapless.manifest.options import BuildOptions
 from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
 from gapless.manifest.resume_journal import Journal, directory_beside
 from gapless.manifest.split import one_group_sentence
-from gapless.manifest.verify import is_stored
+from gapless.manifest.verify import Source, is_stored
+from gapless.manifest.verify_views import RowViews
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
+from gapless.manifest.writer import ManifestWriter
 
 NUM_NAMED = 10
-STORED_IMAGES = "images"
 TEXT_LABEL = "burned_in_text"
-# Arabic, Syriac and Kaithi signs that enclose a number: Unicode has them in class Cf, but they are visible.
-_DRAWN_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 _SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # a name that is not the hash of another id
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
             `<out>.skipped.jsonl`.
     """
     out = Path(out)
+    check_names(options.images.modalities, options.labels)
     if not 0 <= options.max_bad <= 1:
         raise UsageError(f"--max-bad is a share between 0 and 1, got {options.max_bad}")
     if options.workers is not None and options.workers < 1:
@@ -78,10 +82,11 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
             files.write_bytes(refused_list, listed)
             raise DataRefused("; ".join((f"{problem}; all are listed in {refused_list}", *books.hints(options))))
         journal.move_images(partial)
+        specs = options.images.modalities
         if options.images.root is None:
-            check_copies(partial)
+            check_copies(partial, specs)
         else:
-            check_files(partial, options.images.root.resolve(), books.identities)
+            check_files(partial, options.images.root.resolve(), books.identities, specs)
         journal.discard()
     refused_list.unlink(missing_ok=True)
     if sentence := one_group_sentence(books.groups):
@@ -91,7 +96,11 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
 
 def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, journal: Journal) -> "_Books":
     with ManifestWriter(
-        directory, labels=options.labels, signals=options.signals, with_licence=options.with_licence
+        directory,
+        labels=options.labels,
+        signals=options.signals,
+        with_licence=options.with_licence,
+        modalities=options.images.modalities,
     ) as writer:
         books = _Books(writer, options.leaves_out_text)
         for row, result in _checked(rows, options, journal):
@@ -115,7 +124,7 @@ class _Books:
 
     def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
         if "reason" not in result:
-            finished = _finished_row(row, result)
+            finished = _finished_row(row, result, self.writer.modalities)
             flag = finished.get(TEXT_LABEL)
             if self.leaves_out_text and flag in ("declared", "suspected"):
                 self.writer.skip(row.origin, "burned-in text", str(flag))
@@ -128,7 +137,7 @@ class _Books:
             return
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
-        if row.expected:
+        if row.expected or result.get("expected"):
             self.expected += 1
             return
         self.bad[reason] += 1
@@ -156,46 +165,56 @@ class _Books:
         return [hint for reason, hint in (options.hints or {}).items() if self.bad[reason]]
 
 
-def _finished_row(row: RawRow, result: Mapping[str, Any]) -> dict[str, Any]:
+def _finished_row(row: RawRow, result: Mapping[str, Any], specs: Sequence[ModalitySpec]) -> dict[str, Any]:
+    if row.views is not None:
+        return _finished_views(row, row.views, result["views"], specs)
     # Pixels that look like text turn "unknown" into "suspected"; what a header declares stays.
     suspected = {TEXT_LABEL: "suspected"} if result.get("text") and row.labels[TEXT_LABEL] == "unknown" else {}
     return {
-        "id": row.id,
-        "group": f"image-{result['sha256'][:24]}" if row.group is None else _name(row.group),
-        "split": "train" if row.split is None else split_named(clean_text(row.split)),
-        "image": row.image_name if result["image"] is None else f"{STORED_IMAGES}/{result['image']}",
+        **_identity(row, f"image-{result['sha256'][:24]}"),
+        "image": row.image_name if result["image"] is None else f"{STORED}/{result['image']}",
         "captions": clean_captions(row.captions),
         "licence": row.licence,
         "width": result["width"],
         "height": result["height"],
         "sha256": result["sha256"],
-        **{label: _name(value or "") or None for label, value in row.labels.items()},
+        **_labels(row),
         **suspected,
         **{name: list(values) for name, values in row.signals.items()},
     }
 
 
-def clean_captions(captions: Iterable[str]) -> list[str]:
-    """Each caption as one clean line, without those that say that there is none ("nan", "None", "-", ...)."""
-    return [text for text in map(clean_text, captions) if not is_missing(text)]
+def _finished_views(
+    row: RawRow,
+    views: Mapping[str, Sequence[Any]],
+    checked: Mapping[str, Sequence[Mapping[str, Any]]],
+    specs: Sequence[ModalitySpec],
+) -> dict[str, Any]:
+    """The row of a manifest with modalities; without a group it shares one with the rows of the same first file."""
+    named = next((f"{name}-{of[0]['sha256'][:24]}" for name, of in checked.items() if "file" in of[0]), None)
+    alone = f"row-{hashlib.sha256(row.id.encode()).hexdigest()[:24]}"
+    suspected = any(view.get("text") for of in checked.values() for view in of)
+    is_unknown = suspected and row.labels.get(TEXT_LABEL) == "unknown"
+    return {
+        **_identity(row, named or alone),
+        **modality_cells(specs, views, checked),
+        "licence": row.licence,
+        **_labels(row),
+        **({TEXT_LABEL: "suspected"} if is_unknown else {}),
+    }
 
 
-def clean_text(text: str) -> str:
-    """A text as one line with single spaces and without invisible characters; words stay as they are.
-
-    Invisible characters are Unicode's class Cf but the few that are drawn: soft hyphens, zero-width spaces and joiners,
-    byte order marks. They are removed, so that no word is split. Spaces of every kind, line breaks and control
-    characters become one space.
-    """
-    if not text.isprintable():
-        text = "".join(map(_visible, text))
-    return " ".join(text.split())
+def _identity(row: RawRow, group: str) -> dict[str, Any]:
+    """Id, group and split; `group` where the data name none."""
+    return {
+        "id": row.id,
+        "group": group if row.group is None else _name(row.group),
+        "split": "train" if row.split is None else split_named(clean_text(row.split)),
+    }
 
 
-def _visible(character: str) -> str:
-    if character.isprintable() or character in _DRAWN_FORMATS:
-        return character
-    return "" if unicodedata.category(character) == "Cf" else " "
+def _labels(row: RawRow) -> dict[str, str | None]:
+    return {label: _name(value or "") or None for label, value in row.labels.items()}
 
 
 def _name(text: str) -> str:
@@ -209,7 +228,7 @@ def _find_fault(row: RawRow) -> tuple[str, str] | None:
         return row.fault
     if not _is_unicode(row):
         return "not UTF-8", ""
-    if not clean_captions(row.captions):
+    if row.views is None and not clean_captions(row.captions):
         return "empty caption", ""
     if row.split is not None and is_missing(clean_text(row.split)):
         return "empty split", "its cell names no split"
@@ -217,14 +236,43 @@ def _find_fault(row: RawRow) -> tuple[str, str] | None:
         return "unknown split", repr(row.split)
     if row.group is not None and not _name(row.group):
         return "empty group", "its cell does not say what it belongs to"
-    if row.image is None:
+    if row.views is None and row.image is None:
         return "missing image", "no image is named"
+    return None
+
+
+def _find_absence(row: RawRow, options: BuildOptions) -> tuple[str, str] | None:
+    """Why a row has too little, which is no fault of it."""
+    if row.views is None:
+        return None
+    absent = [spec.name for spec in options.images.modalities if spec.name not in row.views]
+    if len(row.views) < options.min_present:
+        return f"fewer than {options.min_present} modalities", f"it has {', '.join(row.views) or 'none'}"
+    if options.drops_incomplete and absent:
+        return "incomplete row", f"it lacks {', '.join(absent)}"
     return None
 
 
 def _is_unicode(row: RawRow) -> bool:
     texts = (row.id, row.image_name, row.group or "", row.licence or "", *row.captions, *map(str, row.labels.values()))
-    return is_unicode("".join(texts))
+    return is_unicode("".join((*texts, *_words_in(row.views or {}))))
+
+
+def _words_in(views: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Every text of a row's views: names of files, texts, the words of a table."""
+    for of in views.values():
+        for view in of:
+            if isinstance(view, str):
+                yield view
+            elif isinstance(view, FileView):
+                yield view.name
+            elif isinstance(view, Mapping):
+                yield from (value for value in view.values() if isinstance(value, str))
+
+
+def _source_of(row: RawRow, options: BuildOptions) -> Source | None:
+    """What a worker verifies: the row's image, or the views of its modalities."""
+    return row.image if row.views is None else RowViews(options.images.modalities, row.views)
 
 
 def _checked(
@@ -240,9 +288,9 @@ def _checked(
     waiting: deque[list[tuple[RawRow, Mapping[str, Any] | None]]] = deque()
 
     def work() -> Iterator[list[tuple[Any, str]]]:
-        for chunk in _judged(itertools.chain(head, rows), journal, store):
+        for chunk in _judged(itertools.chain(head, rows), journal, store, options):
             waiting.append(chunk)
-            yield [(row.image, stored_name(row.id)) for row, result in chunk if result is None]
+            yield [(_source_of(row, options), stored_name(row.id)) for row, result in chunk if result is None]
 
     with tqdm(desc="verifying images", unit="image", disable=None, mininterval=0.5) as progress:
         for results in check_in_order(work(), options.images, store, num_workers):
@@ -255,7 +303,7 @@ def _checked(
 
 
 def _judged(
-    rows: Iterable[RawRow], journal: Journal, store: Path | None
+    rows: Iterable[RawRow], journal: Journal, store: Path | None, options: BuildOptions
 ) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
     """Chunks of rows with their results as far as no image must be opened: a fault, or that of an interrupted run."""
     seen: set[str] = set()
@@ -268,8 +316,10 @@ def _judged(
                 result = {"reason": fault[0], "detail": fault[1]}
             elif row.id in seen:
                 result = {"reason": "duplicate id", "detail": row.id}
-            elif row.image is not None:
-                earlier_result = journal.find(stored_name(row.id), row.image)
+            elif absence := _find_absence(row, options):
+                result = {"reason": absence[0], "detail": absence[1], "expected": True}
+            elif (source := _source_of(row, options)) is not None:
+                earlier_result = journal.find(stored_name(row.id), source)
                 result = earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
             if not (result and "reason" in result):
                 seen.add(row.id)

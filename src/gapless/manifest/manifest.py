@@ -1,27 +1,29 @@
-"""Reads and writes manifests, the table of pairs that every command reads.
+"""Reads manifests, the table of rows that every command reads; `writer` writes them.
 
-A directory with `manifest.parquet` (one row per pair), `manifest.json` (where it comes from, what was counted) and
-`skipped.jsonl` (every row that was left out, with the reason).
+A directory with `manifest.parquet` (one row per sample), `manifest.json` (where it comes from, what was counted) and
+`skipped.jsonl` (every row that was left out, with the reason). Version 1 holds an image and captions in every row;
+version 2 holds any modalities, any of them absent.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gapless.core import files
-from gapless.core.errors import DataRefused, UsageError, one_line
+from gapless.core.errors import DataRefused, UsageError, listed, one_line, unknown_name
+from gapless.manifest.modality_columns import contents_of, presence_of, specs_in, views_in
+from gapless.manifest.modality_spec import FILES, TEXTS, ModalitySpec
 
 SPLITS = ("train", "validation", "test")
 # Common names of the three splits, in any case; "training set" and "test_split" are recognised too.
@@ -33,12 +35,11 @@ _SPLIT_OF = {
 }
 _SET = re.compile(r"[\s_-]*(set|split)$")
 FORMAT = "gapless-manifest"
-VERSION = 1
+VERSION = 1  # an image and captions in every row
+MODALITIES_VERSION = 2  # any modalities, any of them absent
 TABLE_FILE = "manifest.parquet"
 INFO_FILE = "manifest.json"
 SKIPPED_FILE = "skipped.jsonl"
-FIXED_COLUMNS = ("id", "group", "split", "image", "captions", "width", "height", "sha256", "licence")
-ROWS_PER_WRITE = 2048
 
 
 def split_named(text: str) -> str | None:
@@ -81,8 +82,11 @@ class Manifest:
         info = files.read_json(path / INFO_FILE)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise UsageError(f"{path / INFO_FILE} does not describe a manifest; build one with 'gapless data ...'")
-        if info.get("version") != VERSION:
-            raise UsageError(f"{path} is a manifest of version {info.get('version')!r}, this gapless reads {VERSION}")
+        if info.get("version") not in (VERSION, MODALITIES_VERSION):
+            raise UsageError(
+                f"{path} is a manifest of version {info.get('version')!r}, this gapless reads {VERSION} and "
+                f"{MODALITIES_VERSION}"
+            )
         table_file = path / TABLE_FILE
         if not table_file.is_file():
             raise DataRefused(f"{path} is damaged: {TABLE_FILE} is missing; build the manifest again")
@@ -110,26 +114,101 @@ class Manifest:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """`image`, `text`, then the names of further modalities, each a column."""
+        """The names of the modalities; of version 1 `image`, `text` and then further columns of numbers."""
+        if self.version == MODALITIES_VERSION:
+            return tuple(spec.name for spec in self.specs)
         return tuple(self.info["modalities"])
+
+    @property
+    def version(self) -> int:
+        """1 (an image and captions in every row) or 2 (any modalities, any of them absent)."""
+        return int(self.info["version"])
+
+    @cached_property
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """What the manifest says of each modality: name, kind, columns of the source, params."""
+        if self.version == MODALITIES_VERSION:
+            return specs_in(self.info, self.table, self.path / INFO_FILE)
+        first = (ModalitySpec("image", "image", ("image",)), ModalitySpec("text", "text", ("captions",)))
+        return (*first, *(ModalitySpec(name, "vector", (name,)) for name in self.modalities[2:]))
+
+    def spec(self, name: str) -> ModalitySpec:
+        """What the manifest says of one modality.
+
+        Raises:
+            UsageError: it has none of this name.
+        """
+        for spec in self.specs:
+            if spec.name == name:
+                return spec
+        raise unknown_name("modality", name, self.modalities)
+
+    def presence(self) -> dict[str, NDArray[np.bool_]]:
+        """Modality -> [row] whether a row of this table has it, in the order of `modalities`."""
+        if self.version == MODALITIES_VERSION:
+            return presence_of(self.table, self.specs)
+        return {name: np.ones(len(self), dtype=bool) for name in self.modalities}
+
+    def rows_with(self, name: str) -> NDArray[np.int64]:
+        """The numbers of the rows that have a modality. Raises UsageError: there is none of this name."""
+        self.spec(name)
+        return np.flatnonzero(self.presence()[name])
+
+    def cells(self, name: str) -> list[list[Any] | None]:
+        """The views of a modality in each row of this table; None where it is absent.
+
+        Returns:
+            Paths of files, texts, lists of numbers, or one mapping of a table's fields (None where a field is missing).
+
+        Raises:
+            UsageError: there is no modality of this name. DataRefused: a name that leads out of the image root.
+        """
+        spec = self.spec(name)
+        if self.version == VERSION:
+            if name == "image":
+                return [[self.image_path(row)] for row in range(len(self))]
+            column = self.table["captions" if name == "text" else name].to_pylist()
+            return column if name == "text" else [[numbers] for numbers in column]
+        cells = [views_in(cell, spec) for cell in self.table[name].to_pylist()]
+        if spec.form == FILES:
+            return [None if views is None else [self._path_of(file) for file in views] for views in cells]
+        return cells
+
+    def contents(self) -> dict[str, list[list[str] | None]]:
+        """Modality of files or numbers -> the sha256 of each view, row by row; None where it is absent.
+
+        Rows that share one are copies. Of version 1 it is that of the image.
+        """
+        if self.version == MODALITIES_VERSION:
+            return contents_of(self.table, self.specs)
+        if "sha256" not in self.table.column_names:
+            return {}
+        return {"image": [None if digest is None else [digest] for digest in self.table["sha256"].to_pylist()]}
 
     @cached_property
     def image_root(self) -> Path:
-        """Where the names in the column `image` start; inside the manifest when it holds its own images."""
+        """Where the names of images and of other files start; inside the manifest when it holds its own."""
         return self.path / str(self.info["image_root"])
 
     @cached_property
-    def _image_names(self) -> list[str]:
-        names: list[str] = self.table["image"].to_pylist()
-        return names
+    def _image_names(self) -> list[str | None]:
+        if "image" not in self.modalities:
+            raise UsageError(f"{self.path} has no modality 'image', only {listed(self.modalities)}")
+        names: list[Any] = self.table["image"].to_pylist()
+        return names if self.version == VERSION else [None if views is None else views[0] for views in names]
 
     def image_path(self, row: int) -> Path:
-        """The image file of a row of this table.
+        """The image file of a row of this table; the first one where it has several.
 
         Raises:
-            DataRefused: a name that leads out of the image root.
+            DataRefused: the row has none, or a name that leads out of the image root.
         """
         name = self._image_names[row]
+        if name is None:
+            raise DataRefused(f"{self.path}: the row {self.table['id'][row].as_py()!r} has no image")
+        return self._path_of(name)
+
+    def _path_of(self, name: str) -> Path:
         path = os.path.normpath(self.image_root / name)
         if "\0" in name or not (
             _is_below(path, os.path.normpath(self.image_root))
@@ -140,8 +219,20 @@ class Manifest:
 
     @property
     def first_captions(self) -> list[str]:
-        """The first caption of each row, which is the one that is embedded and measured."""
-        return [captions[0] for captions in self.table["captions"].to_pylist()]
+        """The first caption of each row, which is the one that is embedded and measured; "" where a row has none.
+
+        Of version 2 it is the first text of the modality `text`, else `caption`, else the first one of texts.
+
+        Raises:
+            UsageError: no modality is of texts.
+        """
+        if self.version == VERSION:
+            return [captions[0] for captions in self.table["captions"].to_pylist()]
+        texts = [spec.name for spec in self.specs if spec.form == TEXTS]
+        if not texts:
+            raise UsageError(f"{self.path} has no texts, only {listed(self.modalities)}")
+        name = next((name for name in ("text", "caption") if name in texts), texts[0])
+        return ["" if views is None else views[0] for views in self.table[name].to_pylist()]
 
     def rows_per_split(self) -> dict[str, int]:
         """How many rows each split has, in the usual order."""
@@ -168,118 +259,18 @@ def _is_below(path: str, root: str) -> bool:
 
 def _check_description(path: Path, info: Mapping[str, Any], table: pa.Table) -> None:
     """Raise DataRefused for a description that names columns which the table lacks."""
-    lists = [info.get("labels"), info.get("modalities")]
+    modalities = info.get("modalities")
+    is_mapping = info.get("version") == MODALITIES_VERSION and isinstance(modalities, Mapping)
+    lists = [info.get("labels"), list(modalities or ()) if is_mapping else modalities]
     named = [name for names in lists if isinstance(names, list) for name in names]
     is_plain = all(isinstance(names, list) for names in lists) and all(isinstance(name, str) for name in named)
     if not is_plain or not all(isinstance(info.get(key), str) for key in ("image_root", "fingerprint")):
         raise DataRefused(f"{path / INFO_FILE} is damaged: it does not describe its table; build the manifest again")
-    needed = {"id", "group", "split", "image", "captions", *named} - {"text"}
+    if info.get("version") == MODALITIES_VERSION:
+        specs_in(info, table, path / INFO_FILE)
+        needed = {"id", "group", "split", *named}
+    else:
+        needed = {"id", "group", "split", "image", "captions", *named} - {"text"}
     missing = sorted(needed - set(table.column_names))
     if missing:
         raise DataRefused(f"{path} is damaged: {TABLE_FILE} has no column {missing[0]!r}; build the manifest again")
-
-
-def manifest_schema(labels: Sequence[str], signals: Sequence[str], with_licence: bool) -> pa.Schema:
-    """The columns of a manifest, in the order they are written."""
-    clash = sorted({*labels, *signals} & set(FIXED_COLUMNS))
-    if clash:
-        raise UsageError(f"the column name {clash[0]!r} is taken by the manifest itself; rename that column")
-    columns = Counter([*labels, *signals, *(["licence"] if with_licence else [])])
-    if twice := [name for name, count in columns.items() if count > 1]:
-        raise UsageError(f"a manifest cannot have the column {twice[0]!r} twice; name it once, or rename that column")
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in ("id", "group", "split", "image")),
-            ("captions", pa.list_(pa.string())),
-            *((name, pa.string()) for name in labels),
-            *((name, pa.list_(pa.float32())) for name in signals),
-            *([("licence", pa.string())] if with_licence else []),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("sha256", pa.string()),
-        ]
-    )
-
-
-class ManifestWriter:
-    """Fills a directory with a manifest, a few rows in memory at a time.
-
-    Use as a context inside `files.new_directory`, then call `finish`.
-    """
-
-    def __init__(
-        self, directory: Path, *, labels: Sequence[str] = (), signals: Sequence[str] = (), with_licence: bool = False
-    ) -> None:
-        self.directory = directory
-        self.labels = tuple(labels)
-        self.signals = tuple(signals)
-        self.schema = manifest_schema(labels, signals, with_licence)
-        self.kept = 0
-        self.skipped: Counter[str] = Counter()
-        self._pending: list[Mapping[str, Any]] = []
-        self._digest = hashlib.sha256(json.dumps(self.schema.names).encode())
-        self._parquet = pq.ParquetWriter(directory / TABLE_FILE, self.schema, compression="zstd")
-        self._skipped_file = (directory / SKIPPED_FILE).open("w", encoding="utf-8", errors="backslashreplace")
-
-    def __enter__(self) -> "ManifestWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._parquet.close()
-        self._skipped_file.close()
-
-    def keep(self, row: Mapping[str, Any]) -> None:
-        """Add a row: column -> value, for every column of the schema."""
-        self.kept += 1
-        # The path of the image is left out, so that the fingerprint stays the same when images are moved.
-        content = [row[name] for name in self.schema.names if name != "image"]
-        self._digest.update(json.dumps(content).encode())
-        self._pending.append(row)
-        if len(self._pending) >= ROWS_PER_WRITE:
-            self._write_pending()
-
-    def skip(self, origin: str, reason: str, detail: str = "") -> None:
-        """Count a row that is left out, and write it to `skipped.jsonl`."""
-        self.skipped[reason] += 1
-        line = {"row": origin, "reason": reason, "detail": detail}
-        self._skipped_file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def keep_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows, as `keep` does."""
-        for row in rows:
-            self.keep(row)
-
-    def _write_pending(self) -> None:
-        if self._pending:
-            self._parquet.write_table(pa.Table.from_pylist(self._pending, schema=self.schema))
-            self._pending = []
-
-    def finish(self, *, source: str, image_root: str, licence: str | None, **more: Any) -> None:
-        """Write what is pending and `manifest.json`.
-
-        Args:
-            source: what the rows were read from, for people.
-            image_root: where the names in `image` start; "." when the manifest holds its images.
-            licence: of the whole data set, when one is known.
-            more: further entries of `manifest.json`.
-        """
-        self._write_pending()
-        self._parquet.close()
-        num_skipped = sum(self.skipped.values())
-        info = {
-            **more,
-            "format": FORMAT,
-            "version": VERSION,
-            "source": source,
-            "licence": licence,
-            "image_root": image_root,
-            "labels": list(self.labels),
-            "modalities": ["image", "text", *self.signals],
-            "counts": {"read": self.kept + num_skipped, "kept": self.kept, "skipped": num_skipped},
-            "skipped": dict(sorted(self.skipped.items())),
-            "fingerprint": self._digest.hexdigest(),
-            "table_sha256": files.sha256_of(self.directory / TABLE_FILE),
-        }
-        files.write_json(self.directory / INFO_FILE, info)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapless.manifest.modality_spec import ModalitySpec
+
 MAX_BAD = 0.01
 
 
@@ -18,11 +20,13 @@ class ImageOptions:
         root: where image names start; None copies the images into the manifest (DICOM as PNG).
         frame: which frame of a multi-frame DICOM file, as in `load_image`.
         find_text: look for burned-in text in DICOM images; their results then say `text`.
+        modalities: those of a manifest of version 2; none makes a manifest of version 1.
     """
 
     root: Path | None = None
     frame: int = 0
     find_text: bool = False
+    modalities: tuple[ModalitySpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class BuildOptions:
         leaves_out_text: rows whose image has burned-in text are skipped, and are not bad; otherwise the label
             `burned_in_text` says so.
         details: further entries of `manifest.json`; they may be filled while the rows are read.
+        min_present: rows with fewer modalities are skipped, and are not bad.
+        drops_incomplete: rows that lack a modality are skipped, and are not bad.
         hints: reason of a bad row -> what to do about it, for the message when too many rows are bad.
     """
 
@@ -53,5 +59,7 @@ class BuildOptions:
     max_bad: float = MAX_BAD
     workers: int | None = None
     leaves_out_text: bool = False
+    min_present: int = 1
+    drops_incomplete: bool = False
     details: Mapping[str, Any] | None = None
     hints: Mapping[str, str] | None = None

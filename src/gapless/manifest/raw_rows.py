@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from gapless.images.pixels import ImageRefused, read_file
 from gapless.manifest.image_paths import hint_for
@@ -99,6 +99,8 @@ class RawRow:
         labels: label column -> value, None where missing.
         licence: of the image, when known.
         signals: column of a further modality -> numbers.
+        views: of a manifest with modalities, modality -> its views (`modality_cells.views_of`), without those that the
+            row lacks; `image`, `captions` and `signals` are then not used.
         fault: (reason, detail) when the reader finds that the row cannot be used.
         expected: True when the user asked to leave such rows out (a licence that is not selected).
     """
@@ -113,6 +115,7 @@ class RawRow:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     licence: str | None = None
     signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    views: Mapping[str, Sequence[Any]] | None = None
     fault: tuple[str, str] | None = None
     expected: bool = False
 
@@ -141,8 +144,8 @@ def faulty_row(origin: str, reason: str, detail: str = "", id: str = "") -> RawR
     return RawRow(origin=origin, id=id, fault=(reason, detail))
 
 
-def contained_path(root: Path, name: str) -> Path:
-    """The path `root / name` of a file that lies in the root, links resolved.
+def contained_path(root: Path, name: str, folders: bool = False) -> Path:
+    """The path `root / name` of a file (or, where `folders` are taken, a folder) that lies in the root, links resolved.
 
     `root` itself may be a link, because the user chooses it; the names come from the data.
 
@@ -166,8 +169,8 @@ def contained_path(root: Path, name: str) -> Path:
         raise ImageRefused("missing image", f"{name}: {hint}" if hint else name) from None
     if not path.startswith(real_root.rstrip(os.sep) + os.sep):
         raise ImageRefused("path outside the image root", name)
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageRefused("not a file", name)
+    if not (stat.S_ISREG(status.st_mode) or (folders and stat.S_ISDIR(status.st_mode))):
+        raise ImageRefused("not a file", f"{name} is a folder" if stat.S_ISDIR(status.st_mode) else name)
     return Path(path)
 
 

@@ -21,13 +21,15 @@ from gapless.core.errors import listed
 from gapless.core.plan import differences
 from gapless.images.limits import MAX_PIXELS
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.raw_rows import ImageSource
+from gapless.manifest.verify import Source
 
 JOURNAL_FILE = "journal.jsonl"
 VERSION = 2
 ENTRIES = frozenset({"name", "key", "image", "bytes", "width", "height", "sha256"})
+ROW_ENTRIES = frozenset({"name", "key", "views"})  # of a row with modalities
 # Results are valid for these versions only: another version may decode an image differently.
 DECODERS = ("gapless", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls")
+READERS_OF_KINDS = ("wfdb", "edfio", "nibabel", "soundfile")
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Journal:
     @classmethod
     def beside(cls, out: Path, options: ImageOptions) -> "Journal":
         """The journal of a build of `out` with these options by the installed decoders."""
-        header = {
+        header: dict[str, Any] = {
             "version": VERSION,
             "image_root": None if options.root is None else str(options.root.resolve()),
             "max_pixels": MAX_PIXELS,
@@ -61,6 +63,10 @@ class Journal:
             "find_text": options.find_text,
             "decoders": {name: number for name in DECODERS if (number := _version_of(name))},
         }
+        if options.modalities:
+            header["modalities"] = {spec.name: spec.as_json() for spec in options.modalities}
+            readers = {name: number for name in READERS_OF_KINDS if (number := _version_of(name))}
+            header["decoders"] |= readers
         return cls(directory_beside(out), header)
 
     def __enter__(self) -> "Journal":
@@ -87,19 +93,20 @@ class Journal:
                 )
             return {}
         results = [_parsed(line) for line in lines]  # {} for a last line that the interruption cut short
-        return {result["name"]: result for result in results if result.keys() >= ENTRIES}
+        whole = [result for result in results if result.keys() >= ENTRIES or result.keys() >= ROW_ENTRIES]
+        return {result["name"]: result for result in whole}
 
     def _rewrite(self, header: Mapping[str, Any]) -> None:
         """Write the file without a truncated last line; otherwise the next one would be appended to it."""
         lines = [header, *self._known.values()]
         files.write_text(self.directory / JOURNAL_FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def find(self, name: str, source: ImageSource) -> Mapping[str, Any] | None:
+    def find(self, name: str, source: Source) -> Mapping[str, Any] | None:
         """The recorded result of a row whose image has not changed since; None without one.
 
         Args:
             name: of the row's copy.
-            source: its image.
+            source: its image, or its views.
         """
         result = self._known.get(name)
         return result if result is not None and result["key"] == source.key() else None

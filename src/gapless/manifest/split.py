@@ -12,13 +12,17 @@ from typing import Any
 
 from gapless.core import files
 from gapless.core.errors import UsageError, listed, unknown_name
-from gapless.manifest.manifest import SPLITS, Manifest, ManifestWriter
+from gapless.manifest.manifest import MODALITIES_VERSION, SPLITS, Manifest
+from gapless.manifest.modality_spec import NUMBERS
 from gapless.manifest.read_back import check_present
+from gapless.manifest.writer import ManifestWriter
 
 FRACTIONS = (0.8, 0.1, 0.1)
 # A group with more than this share of the rows is reported, unless there are only a few rows.
 CROWD_SHARE = 0.5
 MIN_CROWD = 10
+# Shorter vectors may be equal by chance, as an age and a weight are.
+MIN_NUMBERS_OF_A_COPY = 16
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,8 @@ def split_manifest(
 ) -> Manifest:
     """Write the same rows with a new split; the images stay where they are.
 
-    Groups that share an identical image count as one, since they would leak as much.
+    Groups that share an identical image, or another identical item (see `copied_contents`), count as one, since they
+    would leak as much.
 
     Args:
         manifest: the rows.
@@ -48,17 +53,22 @@ def split_manifest(
     if stratify is not None and stratify not in source.labels:
         raise unknown_name("label", stratify, source.labels)
     table = source.table
-    groups = join_groups(table["group"].to_pylist(), table["sha256"].to_pylist())
+    groups = joined_groups(source)
     strata = table[stratify].to_pylist() if stratify else None
     assigned = assign_splits(groups, fractions, strata, seed)
-    check_present(table, source.image_root)
+    specs = source.specs if source.version == MODALITIES_VERSION else ()
+    check_present(table, source.image_root, specs)
     info = source.info
-    signals = [name for name in source.modalities if name not in ("image", "text")]
+    signals = [] if specs else [name for name in source.modalities if name not in ("image", "text")]
     image_root = source.image_root.resolve()
     with (
         files.new_directory(Path(out)) as partial,
         ManifestWriter(
-            partial, labels=source.labels, signals=signals, with_licence="licence" in table.column_names
+            partial,
+            labels=source.labels,
+            signals=signals,
+            with_licence="licence" in table.column_names,
+            modalities=specs,
         ) as writer,
     ):
         for row, group in zip(_rows(source), groups, strict=True):
@@ -72,6 +82,32 @@ def split_manifest(
     made = Manifest.read(out)
     _warn_of_empty_splits(made, fractions, groups)
     return made
+
+
+def copied_contents(manifest: Manifest) -> dict[str, list[list[str] | None]]:
+    """Modality -> for each row the checksums of its views, of the modalities of which an equal item is a copy.
+
+    These are files and long vectors. Equal texts and tables are not: many patients share "no finding", or age and sex.
+    """
+    short = {
+        spec.name
+        for spec in manifest.specs
+        if spec.form == NUMBERS and int(spec.params.get("size", 0)) < MIN_NUMBERS_OF_A_COPY
+    }
+    return {name: contents for name, contents in manifest.contents().items() if name not in short}
+
+
+def joined_groups(manifest: Manifest) -> list[str]:
+    """The group of each row, where groups that share a copy of an item have one name."""
+    groups: list[str] = manifest.table["group"].to_pylist()
+    owners = list(groups)
+    keys = [f"\0{row}" for row in range(len(groups))]  # every row takes part, also one without any item
+    for contents in copied_contents(manifest).values():
+        for row, digests in enumerate(contents):
+            for digest in digests or ():
+                owners.append(groups[row])
+                keys.append(digest)
+    return join_groups(owners, keys)[: len(groups)]
 
 
 def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -14,6 +14,22 @@ from gapless.images.pixels import ImageRefused, Pixels, is_dicom, load_image
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.raw_rows import BytesSource, ImageSource
 from gapless.modalities.image import ImageModality
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """The sources of all modalities of a row, which check themselves (`verify_views.RowViews`)."""
+
+    def key(self) -> str:
+        """As `ImageSource.key`."""
+        ...
+
+    def check(self, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
+        """`views` of the row, or `reason` and `detail` of a refusal."""
+        ...
+
+
+Source = ImageSource | RowSource
 
 _SUFFIXES = {
     b"\xff\xd8": ".jpg",
@@ -29,7 +45,7 @@ _SUFFIXES = {
 }
 
 
-def _check_image(source: ImageSource, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
+def check_image(source: ImageSource, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
     """Verify one image.
 
     Args:
@@ -53,7 +69,7 @@ def _check_image(source: ImageSource, name: str, options: ImageOptions, store: P
         stored = None
         if store is not None:
             stored = name + _suffix(content)
-            _store(store / stored, content)
+            store_bytes(store / stored, content)
     except ImageRefused as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -66,22 +82,36 @@ def _check_image(source: ImageSource, name: str, options: ImageOptions, store: P
     return {"image": stored, "bytes": length, **facts, "sha256": digest, **text_suspicion}
 
 
-def check_images(
-    work: Sequence[tuple[ImageSource, str]], options: ImageOptions, store: Path | None
-) -> list[dict[str, Any]]:
+def check_images(work: Sequence[tuple[Source, str]], options: ImageOptions, store: Path | None) -> list[dict[str, Any]]:
     """Verify a chunk; each result also has the `name` and `key` by which an interrupted build finds it.
 
     The key is computed before the image is read, so that a file which changes in between is verified again.
     """
-    return [{"name": name, "key": source.key(), **_check_image(source, name, options, store)} for source, name in work]
+    return [{"name": name, "key": source.key(), **_checked(source, name, options, store)} for source, name in work]
+
+
+def _checked(source: Source, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
+    if isinstance(source, RowSource):
+        return source.check(name, options, store)
+    return check_image(source, name, options, store)
 
 
 def is_stored(result: Mapping[str, Any], store: Path | None) -> bool:
     """Whether the copy of a result, if it has one, still exists with the same length."""
     if store is None or "reason" in result:
         return True
+    if "views" in result:
+        return all(_is_copy(store, view) for views in result["views"].values() for view in views if "file" in view)
     try:
         return (store / str(result["image"])).stat().st_size == int(result["bytes"])
+    except OSError:
+        return False
+
+
+def _is_copy(store: Path, view: Mapping[str, Any]) -> bool:
+    """Whether the copy of a view exists with the same length; of a folder, whether it exists."""
+    try:
+        return (store / str(view["stored"])).stat().st_size == int(view["bytes"] or 0) or view["bytes"] is None
     except OSError:
         return False
 
@@ -97,7 +127,8 @@ def _suffix(content: bytes) -> str:
     return next((suffix for magic, suffix in _SUFFIXES.items() if content.startswith(magic)), ".img")
 
 
-def _store(path: Path, content: bytes) -> None:
+def store_bytes(path: Path, content: bytes) -> None:
+    """Write a copy, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Renaming keeps a killed run from leaving a partial copy; new_directory syncs the files at the end.
     partial = path.with_name(path.name + ".partial")

@@ -9,12 +9,11 @@ from typing import Any
 
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER, new_executor
 from gapless.manifest.options import ImageOptions
-from gapless.manifest.raw_rows import ImageSource
-from gapless.manifest.verify import check_images
+from gapless.manifest.verify import Source, check_images
 
 ROWS_PER_CHUNK = 32
 
-Work = Sequence[tuple[ImageSource, str]]
+Work = Sequence[tuple[Source, str]]
 
 
 def check_in_order(

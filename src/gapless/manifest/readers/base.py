@@ -42,10 +42,12 @@ class Option(NamedTuple):
     Args:
         name: `--label_key` for a field `label_keys`; in a configuration file and in Python a name or a list of names.
         text: its help.
+        is_divided: whether a comma stands between two names; False where a comma is part of one.
     """
 
     name: str
     text: str
+    is_divided: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

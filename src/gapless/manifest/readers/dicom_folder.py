@@ -21,6 +21,8 @@ from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, r
 from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
+from gapless.manifest.modality_cells import CellRefused, FileView, views_of
+from gapless.manifest.modality_spec import FILES, ModalitySpec
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
@@ -34,8 +36,10 @@ from gapless.manifest.readers.base import (
     Reading,
 )
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
+from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.readers.passed_over import PassedOver, leftover
-from gapless.manifest.readers.table import TableFile
+from gapless.manifest.readers.table import TableFile, all_cells, check_modality_columns
+from gapless.manifest.survey import surveyed
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 
@@ -43,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 LABELS = (*ALLOWED_HEADER, TEXT_LABEL)
 BY_PATH = "path"
+DEFAULT_REPORT = "report"
+IMAGE = ModalitySpec("image", "image", ("file",))  # the DICOM file itself
 _INDEX = "DICOMDIR"
 
 
@@ -71,7 +77,12 @@ class DicomOptions(ReaderOptions):
     Args:
         reports: a table (CSV, TSV, JSONL, Parquet), or `SPLIT=FILE`.
         image_key: its column that tells the file: the path below `source`, or the value named by `match`.
-        caption_key: its column, or columns, with the report.
+        caption_key: its column, or columns, with the report; by default "report". Beside `modality` it stands for
+            text=text:COLUMN.
+        modality: further modalities of its columns, each NAME=KIND:COLUMN[,COLUMN...][,param=value...] of texts,
+            numbers or fields, any of them absent; the file itself is the modality "image".
+        missing: "keep" files that lack a modality (the default with `modality`), or "drop" them.
+        min_present: files with fewer modalities are skipped and counted; by default 2.
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
         group_key: its column of what must not be split, by default what `group_by` says; the manifest holds a name that
             reveals nothing in place of the value.
@@ -89,7 +100,10 @@ class DicomOptions(ReaderOptions):
 
     reports: str | Path
     image_key: str = "image"
-    caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ("report",)
+    caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
+    modality: Annotated[Names, Option("modality", MODALITY_HELP, is_divided=False)] = ()
+    missing: str | None = None
+    min_present: int | None = None
     match: str = BY_PATH
     group_key: str | None = None
     group_by: str = BY_PATIENT
@@ -102,10 +116,34 @@ class DicomOptions(ReaderOptions):
     max_bad: float = MAX_BAD
     workers: int | None = None
 
-    def columns(self) -> list[str]:
-        """Every column that the table of reports must have."""
+    def caption_columns(self) -> Names:
+        """The columns of reports of a folder without further modalities."""
+        return self.caption_key or (DEFAULT_REPORT,)
+
+    def key_columns(self) -> list[str]:
+        """Every column that the table of reports must have and that holds no modality."""
         one_each = (self.image_key, self.group_key, self.split_key)
-        return [*(key for key in one_each if key is not None), *self.caption_key, *self.label_keys]
+        return [*(key for key in one_each if key is not None), *self.label_keys]
+
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """The modalities of the table's columns, none for images and reports.
+
+        Raises:
+            UsageError: a wrong word, or a kind that is read from files.
+        """
+        is_asked = self.missing == KEEP
+        is_text = self.caption_key or (is_asked and not self.modality)
+        shorthands = [ModalitySpec("text", "text", self.caption_columns())] if is_text else []
+        specs = given_modalities(self.modality, shorthands, (*LABELS, *self.label_keys), is_asked)
+        for spec in specs:
+            if spec.name == IMAGE.name:
+                raise UsageError("the DICOM files are the modality 'image' already; give this one another name")
+            if spec.form == FILES:
+                raise UsageError(
+                    f"'gapless data dicom' takes images from DICOM files, and {spec.name!r} is of the kind "
+                    f"{spec.kind}, whose files may hold names and dates: list them for 'gapless data table'"
+                )
+        return specs
 
 
 def read_dicom(source: str | Path, out: str | Path, reports: str | Path, **options: Any) -> Manifest:
@@ -122,22 +160,31 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
         raise unknown_name("match", options.match, (BY_PATH, *JOIN_ELEMENTS))
     if options.group_by not in GROUPINGS:
         raise unknown_name("group_by", options.group_by, GROUPINGS)
-    check_columns(table.path, options.columns(), table.text)
+    specs = options.specs()
+    presence = presence_options((IMAGE, *specs) if specs else (), options.missing, options.min_present)
+    if specs:
+        check_modality_columns(table, specs, options.key_columns())
+    else:
+        check_columns(table.path, [*options.key_columns(), *options.caption_columns()], table.text)
+    specs = surveyed(specs, lambda: all_cells([table]))
     passed_over = PassedOver("files")
     build = BuildOptions(
         source="DICOM files",
         labels=(*LABELS, *options.label_keys),
-        images=ImageOptions(frame=-1, find_text=True),
+        images=ImageOptions(frame=-1, find_text=True, modalities=(IMAGE, *specs) if specs else ()),
+        **presence,
         licence=options.licence,
         max_bad=options.max_bad,
         workers=options.workers,
         leaves_out_text=not options.allow_burned_in_text,
         details={"passed_over": passed_over.counts},
     )
-    return Reading(_rows(root, table, options, passed_over), build)
+    return Reading(_rows(root, table, options, passed_over, specs), build)
 
 
-def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver) -> Iterator[RawRow]:
+def _rows(
+    root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver, specs: Sequence[ModalitySpec]
+) -> Iterator[RawRow]:
     reports, odd = _reports(table, keys)
     yield from odd
     names = _sorted_names(root, table.path, passed_over)
@@ -154,6 +201,8 @@ def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedO
             continue
         key = _path_key(file.name) if keys.match == BY_PATH else identifier(file.header.keys[keys.match])
         report = reports.get(key)
+        if report is None and specs:
+            report = _Report(file.name, {})  # a file that has its image alone
         if report is None:
             yield faulty_row(file.name, "no report", _no_report(file.name, key, keys.match), id)
             continue
@@ -162,7 +211,9 @@ def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedO
         try:
             if keys.group_key is not None:
                 group = _column_group(name_of(report.cells.get(keys.group_key)), file.digest, by_column)
-            yield _row(root, file.name, file.header, report, keys, table, id, group)
+            yield _row(root, file.name, file.header, report, keys, table, id, group, specs)
+        except CellRefused as error:
+            yield faulty_row(file.name, error.reason, error.detail, id)
         except ValueError as error:
             yield faulty_row(file.name, "malformed row", str(error)[:200], id)
     for key, report in reports.items():
@@ -173,15 +224,29 @@ def _rows(root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedO
 
 
 def _row(
-    root: Path, name: str, header: Header, report: _Report, keys: DicomOptions, table: TableFile, id: str, group: str
+    root: Path,
+    name: str,
+    header: Header,
+    report: _Report,
+    keys: DicomOptions,
+    table: TableFile,
+    id: str,
+    group: str,
+    specs: Sequence[ModalitySpec],
 ) -> RawRow:
-    """Raises ValueError for a cell that is no text."""
+    """Raises CellRefused, or ValueError for a cell that is no text."""
+    image = FileSource(root, name)
+    content: dict[str, Any]
+    if specs:
+        views = {spec.name: of for spec in specs if (of := views_of(spec, report.cells, lambda cell: None))}
+        content = {"views": {IMAGE.name: (FileView(image, id),), **views}}
+    else:
+        captions = [text for key in keys.caption_columns() for text in texts_of(report.cells.get(key))]
+        content = {"image": image, "image_name": id, "captions": captions}
     return RawRow(
         origin=name,
         id=id,
-        image=FileSource(root, name),
-        image_name=id,
-        captions=[text for key in keys.caption_key for text in texts_of(report.cells.get(key))],
+        **content,
         split=text_of(report.cells.get(keys.split_key)) if keys.split_key else table.split,
         group=group,
         labels={

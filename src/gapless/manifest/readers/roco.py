@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from gapless.core.errors import DataRefused, UsageError, unknown_name
-from gapless.manifest.build import clean_text
+from gapless.manifest.clean_text import clean_text
 from gapless.manifest.manifest import SPLITS, Manifest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row, select_licences

@@ -5,7 +5,6 @@ Members that share a name up to the first dot of its last part are one sample: `
 no link, no name that climbs.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +13,11 @@ from typing import Annotated, Any
 
 from gapless.core.errors import UsageError, listed
 from gapless.core.values import name_of, text_of
-from gapless.images.pixels import ImageRefused
 from gapless.manifest.manifest import Manifest
-from gapless.manifest.options import MAX_BAD, BuildOptions
-from gapless.manifest.raw_rows import RawRow, faulty_row, file_identity
+from gapless.manifest.modality_cells import CellRefused
+from gapless.manifest.modality_spec import ModalitySpec
+from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
+from gapless.manifest.raw_rows import RawRow, faulty_row
 from gapless.manifest.readers.base import (
     CAPTION_HELP,
     LABEL_HELP,
@@ -29,41 +29,26 @@ from gapless.manifest.readers.base import (
     ReaderOptions,
     Reading,
 )
+from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.readers.passed_over import PassedOver
 from gapless.manifest.readers.shard_files import Shard, find_shards
-from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Member, Sample, read_samples
+from gapless.manifest.readers.shard_members import (
+    CAPTION_SUFFIXES,
+    BadSample,
+    MemberSource,
+    cells_of_sample,
+    text_member,
+    text_of_member,
+)
+from gapless.manifest.readers.shard_views import check_members, json_rows, members_named, views_of_sample
+from gapless.manifest.readers.tar_samples import IMAGE_SUFFIXES, Sample, read_samples
+from gapless.manifest.survey import surveyed
 from gapless.tables.tables import texts_of
 
-CAPTION_SUFFIXES = ("txt", "text", "caption")
 CAPTION_KEY = "caption"
 IMAGE_HELP = "suffix of the member to read as the image, where a sample has several: png"
 # How many samples of each shard are looked at for a key that the JSON members may not all have.
 SHARD_HEAD = 1000
-
-
-@dataclass(frozen=True)
-class MemberSource:
-    """A stretch of a tar file, read where it lies by whichever process needs it."""
-
-    path: Path
-    name: str
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            content = stream.read(self.size)
-        if len(content) != self.size:
-            raise ImageRefused("unreadable image", f"{self.name}: the shard ends inside it")
-        return content
-
-    def key(self) -> str:
-        return f"{self.path.absolute()}|{file_identity(self.path)}|{self.name}|{self.offset}|{self.size}"
-
-
-class _BadSample(Exception):
-    """A sample that cannot be a row; its arguments are (reason, detail)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +60,11 @@ class ShardOptions(ReaderOptions):
             one; by default the only picture of a sample.
         caption_key: key of the caption in a sample's JSON, or the suffix of a text member, or several of them; by
             default the `.txt` member, and `caption` of the JSON where a sample has no text.
+        modality: the modalities of a sample, each NAME=KIND:MEMBER[,param=value...], any of them absent; MEMBER is the
+            suffix of a member (ecg.npy, report.txt) or, of texts, numbers and tables, a key of the JSON. `image_keys`
+            and `caption_key` then stand for image=image:SUFFIX and text=text:KEY.
+        missing: "keep" samples that lack a modality (the default with `modality`), or "drop" them.
+        min_present: samples with fewer modalities are skipped and counted; by default 2.
         group_key: key in a sample's JSON of what must not be split; by default each image is its own group.
         label_keys: keys to keep as labels.
         split_key: key with train / validation / test; by default the source's split, else train.
@@ -88,6 +78,9 @@ class ShardOptions(ReaderOptions):
         Names, Option("image_key", "suffix of the member to read as the image, where a sample has several: png")
     ] = ()
     caption_key: Annotated[Names, Option("caption_key", CAPTION_HELP)] = ()
+    modality: Annotated[Names, Option("modality", MODALITY_HELP, is_divided=False)] = ()
+    missing: str | None = None
+    min_present: int | None = None
     group_key: str | None = None
     label_keys: Annotated[Names, Option("label_key", LABEL_HELP)] = ()
     split_key: str | None = None
@@ -100,6 +93,17 @@ class ShardOptions(ReaderOptions):
         super().__post_init__()
         object.__setattr__(self, "image_keys", tuple(map(_image_suffix, self.image_keys)))
         object.__setattr__(self, "caption_key", tuple(key.removeprefix(".") for key in self.caption_key))
+
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """The modalities, none for samples of an image and captions. Raises UsageError."""
+        shorthands = []
+        if self.image_keys:
+            shorthands.append(ModalitySpec("image", "image", self.image_keys))
+        if self.caption_key:
+            shorthands.append(ModalitySpec("text", "text", self.caption_key))
+        if self.missing == KEEP and not self.modality and len(shorthands) < 2:
+            raise UsageError("--missing keep needs the members by name: --modality, or --image-key and --caption-key")
+        return given_modalities(self.modality, shorthands, self.label_keys, self.missing == KEEP)
 
     def named(self) -> list[str]:
         """The keys that some JSON member must have."""
@@ -124,18 +128,24 @@ def read_shards(sources: str | Path | Sequence[str | Path], out: str | Path, **o
 
 def _read(sources: Sequence[str | Path], options: ShardOptions) -> Reading:
     shards = find_shards(sources)
-    _check_keys(shards, options)
+    specs = options.specs()
+    presence = presence_options(specs, options.missing, options.min_present)
+    _check_keys(shards, options, has_modalities=bool(specs))
+    check_members(specs, shards, SHARD_HEAD)
+    specs = surveyed(specs, lambda: json_rows(shards, specs))
     passed_over = PassedOver("members")
     build = BuildOptions(
         source=", ".join(shard.path.name for shard in shards),
         labels=options.label_keys,
+        images=ImageOptions(modalities=specs),
+        **presence,
         licence=options.licence,
         with_licence=options.licence_key is not None,
         max_bad=options.max_bad,
         workers=options.workers,
         details={"passed_over": passed_over.counts},
     )
-    return Reading(_rows(shards, options, passed_over), build)
+    return Reading(_rows(shards, options, passed_over, specs), build)
 
 
 def _image_suffix(key: str) -> str:
@@ -145,9 +155,9 @@ def _image_suffix(key: str) -> str:
     return suffix
 
 
-def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
+def _check_keys(shards: Sequence[Shard], keys: ShardOptions, has_modalities: bool) -> None:
     """Refuse a key that no sample has, before any image is read; most often the first sample has them all."""
-    missing = {*keys.named(), *keys.caption_key}
+    missing = {*keys.named(), *(() if has_modalities else keys.caption_key)}
     keys_there: dict[str, None] = {}
     for shard in shards:
         if not missing:
@@ -155,11 +165,11 @@ def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
         with shard.path.open("rb") as stream:
             for sample in islice(read_samples(shard.path, PassedOver("members")), SHARD_HEAD):
                 try:
-                    cells = _cells(sample, stream)
-                except _BadSample:
+                    cells = cells_of_sample(sample, stream)
+                except BadSample:
                     continue
                 keys_there.update(dict.fromkeys(cells))
-                texts = {key for key in keys.caption_key if _text_member(sample, key) is not None}
+                texts = {key for key in keys.caption_key if text_member(sample, key) is not None}
                 missing -= cells.keys() | texts
                 if not missing:
                     return
@@ -172,10 +182,12 @@ def _check_keys(shards: Sequence[Shard], keys: ShardOptions) -> None:
         raise UsageError(f"no sample has the key {sorted(missing)[0]!r} in its JSON member; {has}")
 
 
-def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) -> Iterator[RawRow]:
+def _rows(
+    shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver, specs: Sequence[ModalitySpec]
+) -> Iterator[RawRow]:
     last: Sample | None = None
     for shard in shards:
-        samples = read_samples(shard.path, passed_over)
+        samples = read_samples(shard.path, passed_over, members_named(specs))
         if not samples:
             passed_over.add("empty, a shard without a sample", shard.path.name)
         with shard.path.open("rb") as stream:
@@ -183,8 +195,10 @@ def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) 
                 origin = f"{shard.name}{shard.path.suffix}:{sample.number} ({sample.prefix[:80]})"
                 id = f"{shard.name}/{sample.prefix}"
                 try:
-                    yield _row(sample, shard, keys, stream, origin, id, passed_over)
-                except _BadSample as fault:
+                    yield _row(sample, shard, keys, stream, origin, id, passed_over, specs)
+                except CellRefused as fault:
+                    yield faulty_row(origin, fault.reason, fault.detail, id)
+                except BadSample as fault:
                     reason, detail = fault.args
                     if sample is samples[0] and last is not None and last.prefix == sample.prefix:
                         detail += "; the shard before ends with the same name: a sample must lie in one shard"
@@ -194,31 +208,44 @@ def _rows(shards: Sequence[Shard], keys: ShardOptions, passed_over: PassedOver) 
 
 
 def _row(
-    sample: Sample, shard: Shard, keys: ShardOptions, stream: Any, origin: str, id: str, passed_over: PassedOver
+    sample: Sample,
+    shard: Shard,
+    keys: ShardOptions,
+    stream: Any,
+    origin: str,
+    id: str,
+    passed_over: PassedOver,
+    specs: Sequence[ModalitySpec],
 ) -> RawRow:
-    """The row of a sample. Raises _BadSample for one that cannot be used."""
+    """The row of a sample. Raises BadSample or CellRefused for one that cannot be used."""
     if sample.fault is not None:
-        raise _BadSample(*sample.fault)
-    image_suffix = _image_of(sample, keys.image_keys)
-    image = sample.members[image_suffix]
-    cells = _cells(sample, stream)
-    captions, text_suffixes = _captions(sample, cells, keys.caption_key, stream)
-    for suffix in sample.members.keys() - {image_suffix, "json", *text_suffixes}:
+        raise BadSample(*sample.fault)
+    cells = cells_of_sample(sample, stream)
+    content: dict[str, Any]
+    if specs:
+        views, used = views_of_sample(specs, sample, cells, shard, stream, id)
+        content = {"views": views}
+    else:
+        suffix = _image_of(sample, keys.image_keys)
+        image = sample.members[suffix]
+        captions, text_suffixes = _captions(sample, cells, keys.caption_key, stream)
+        used = {suffix, *text_suffixes}
+        source = MemberSource(shard.path, image.name, image.offset, image.size)
+        content = {"image": source, "image_name": id, "captions": captions}
+    for suffix in sample.members.keys() - {"json", *used}:
         passed_over.add(f"not used, .{suffix}", f"{shard.path.name}: {sample.members[suffix].name}")
     try:
         return RawRow(
             origin=origin,
             id=id,
-            image=MemberSource(shard.path, image.name, image.offset, image.size),
-            image_name=id,
-            captions=captions,
+            **content,
             split=text_of(cells.get(keys.split_key)) if keys.split_key else shard.split,
             group=name_of(cells.get(keys.group_key)) if keys.group_key else None,
             labels={key: name_of(cells.get(key)) or None for key in keys.label_keys},
             licence=(text_of(cells.get(keys.licence_key)) or None) if keys.licence_key else None,
         )
     except ValueError as error:
-        raise _BadSample("malformed row", str(error)[:200]) from None
+        raise BadSample("malformed row", str(error)[:200]) from None
 
 
 def _image_of(sample: Sample, wanted: Sequence[str]) -> str:
@@ -228,9 +255,9 @@ def _image_of(sample: Sample, wanted: Sequence[str]) -> str:
         return pictures[0]
     if not pictures:
         suffixes = f"no member {' or '.join(f'.{suffix}' for suffix in wanted)}" if wanted else "no image"
-        raise _BadSample("missing image", f"{suffixes} among {sample.listed()}")
+        raise BadSample("missing image", f"{suffixes} among {sample.listed()}")
     both = " and ".join(f".{suffix}" for suffix in pictures)
-    raise _BadSample("two images", f"{both}: name the one to read, as in --image-key {pictures[0]}")
+    raise BadSample("two images", f"{both}: name the one to read, as in --image-key {pictures[0]}")
 
 
 def _captions(
@@ -242,57 +269,18 @@ def _captions(
     try:
         if not keys:
             suffixes = [suffix for suffix in sample.members if suffix in CAPTION_SUFFIXES]
-            texts = [_text(sample.members[suffix], stream) for suffix in suffixes]
+            texts = [text_of_member(sample.members[suffix], stream) for suffix in suffixes]
             return (texts if any(map(str.strip, texts)) else texts_of(cells.get(CAPTION_KEY))), suffixes
         for key in keys:
-            suffix = _text_member(sample, key)
+            suffix = text_member(sample, key)
             if key in cells:
                 texts += texts_of(cells[key])
             elif suffix is not None:
-                texts.append(_text(sample.members[suffix], stream))
+                texts.append(text_of_member(sample.members[suffix], stream))
                 suffixes.append(suffix)
     except ValueError as error:
-        raise _BadSample("malformed row", str(error)[:200]) from None
+        raise BadSample("malformed row", str(error)[:200]) from None
     return texts, suffixes
-
-
-def _text_member(sample: Sample, key: str) -> str | None:
-    """The suffix of the text member that a caption key names: "txt", or "report" for `0001.report.txt`."""
-    named = (suffix for suffix in (key.lower(), f"{key.lower()}.txt") if suffix in sample.members)
-    return next((suffix for suffix in named if suffix.rpartition(".")[2] in CAPTION_SUFFIXES), None)
-
-
-def _cells(sample: Sample, stream: Any) -> Mapping[str, Any]:
-    """The object of a sample's JSON member; empty without one. Raises _BadSample."""
-    member = sample.members.get("json")
-    if member is None or sample.fault is not None:
-        return {}
-    text = _text(member, stream)
-    try:
-        cells = json.loads(text, object_pairs_hook=_unique)
-        if not isinstance(cells, dict):
-            raise ValueError(f"expected a JSON object, got {type(cells).__name__}")
-    except (ValueError, RecursionError) as error:
-        raise _BadSample("malformed row", f"{member.name[:80]}: {error}"[:200]) from None
-    return cells
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of pairs. Raises ValueError for a repeated key, of which Python would keep the last value."""
-    cells = dict(pairs)
-    if len(cells) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return cells
-
-
-def _text(member: Member, stream: Any) -> str:
-    stream.seek(member.offset)
-    content = stream.read(member.size)
-    try:
-        return str(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise _BadSample("malformed row", f"{member.name[:80]}: not UTF-8 ({error.reason})") from None
 
 
 READER = READERS.add(

@@ -16,6 +16,7 @@ from gapless.manifest.readers.passed_over import PassedOver, leftover
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "jp2", "dcm")
 PICKLE_SUFFIXES = ("pyd", "pkl", "pickle", "pth", "pt", "npy", "npz", "joblib")
 TEXT_SUFFIXES = ("txt", "text", "caption", "json")
+NUMPY_SUFFIX = "npy"  # read without unpickling, where a modality names the member
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 1 << 30
 BLOCK = 512
@@ -44,8 +45,13 @@ class Sample:
         return ", ".join(f".{suffix}" for suffix in self.members)
 
 
-def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
+def read_samples(path: Path, passed_over: PassedOver, named: frozenset[str] = frozenset()) -> list[Sample]:
     """Every sample of a shard, in the order of their first members; only headers are read.
+
+    Args:
+        path: the tar file.
+        passed_over: counts members that are in no sample.
+        named: suffixes of members that a modality reads as files.
 
     Raises:
         DataRefused: the shard ends or breaks in the middle; what is lost could not be counted.
@@ -56,7 +62,7 @@ def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                 if not member.isdir():
-                    _add(samples, member, passed_over, path)
+                    _add(samples, member, passed_over, path, named)
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataRefused(
@@ -65,7 +71,9 @@ def read_samples(path: Path, passed_over: PassedOver) -> list[Sample]:
     return list(samples.values())
 
 
-def _add(samples: dict[str, Sample], member: tarfile.TarInfo, passed_over: PassedOver, path: Path) -> None:
+def _add(
+    samples: dict[str, Sample], member: tarfile.TarInfo, passed_over: PassedOver, path: Path, named: frozenset[str]
+) -> None:
     # One spelling of a name: `./a.png` and `a.png`, Windows' backslashes, the decomposed letters of macOS.
     name = unicodedata.normalize("NFC", str(PurePosixPath(member.name.replace("\\", "/"))))
     prefix, suffix = _split_name(name)
@@ -74,7 +82,7 @@ def _add(samples: dict[str, Sample], member: tarfile.TarInfo, passed_over: Passe
         passed_over.add(reason, f"{path.name}: {member.name}")
         return
     sample = samples.setdefault(prefix, Sample(prefix, len(samples) + 1))
-    fault = _member_fault(member, suffix)
+    fault = _member_fault(member, suffix, suffix in named)
     if fault is None and suffix in sample.members:
         fault = "repeated member", f"{member.name[:200]} is there twice: pack the shard anew with one of them"
     sample.fault = sample.fault or fault
@@ -88,7 +96,7 @@ def _split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def _member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
+def _member_fault(member: tarfile.TarInfo, suffix: str, is_named: bool) -> tuple[str, str] | None:
     """Why a member must not be read."""
     name = member.name[:200]
     parts = PurePosixPath(member.name.replace("\\", "/"))
@@ -104,10 +112,11 @@ def _member_fault(member: tarfile.TarInfo, suffix: str) -> tuple[str, str] | Non
     if member.issparse():
         return "unsafe tar member", f"{name} is a sparse file: pack without --sparse"
     kind = suffix.rsplit(".", 1)[-1]
-    if kind in PICKLE_SUFFIXES:
+    if kind in PICKLE_SUFFIXES and not (is_named and kind == NUMPY_SUFFIX):
         return "unsafe tar member", f"{name} may hold code"
-    limit = MAX_IMAGE_BYTES if kind in IMAGE_SUFFIXES else MAX_TEXT_BYTES
-    if kind in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES) and member.size > limit:
+    is_file = is_named or kind in IMAGE_SUFFIXES
+    limit = MAX_IMAGE_BYTES if is_file else MAX_TEXT_BYTES
+    if (is_file or kind in TEXT_SUFFIXES) and member.size > limit:
         return "unsafe tar member", f"{name} has {member.size} bytes"
     return None
 
