@@ -102,7 +102,7 @@ def _check_header(record: Any) -> None:
 
 def _sample_files(header: Path, record: Any) -> list[Path]:
     """The files of samples, each a plain file in the header's own folder that holds what the header declares."""
-    folder = header.resolve().parent
+    folder = Path(os.path.abspath(header)).parent  # where the library looks, also where the header is a link
     files = []
     for name in dict.fromkeys(record.file_name):
         # Neither the name nor its target is shown: a header may hold anything.
@@ -113,7 +113,7 @@ def _sample_files(header: Path, record: Any) -> list[Path]:
             status = file.lstat()
         except (OSError, ValueError):
             raise FileRefused("missing file", "WFDB: a file of samples that the header names is not there") from None
-        if stat.S_ISLNK(status.st_mode) and file.resolve().parent != folder:
+        if stat.S_ISLNK(status.st_mode) and file.resolve().parent != folder.resolve():
             raise FileRefused("file outside its folder", "WFDB: a file of samples is a link to another folder")
         if not file.is_file():
             raise FileRefused("not a file", "WFDB: a name of samples in the header is no plain file")
