@@ -76,19 +76,19 @@ def test_a_pipe_or_a_folder_as_samples_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lie", [{"declared": 10**9}, {"declared": 721}, {"channels": 10**6}, {"channels": 3}, {"rate": 0}, {"rate": "1e99"}]
+    "lie", [{"declared": 10**9}, {"declared": 721}, {"channels": 10**6}, {"channels": 3}, {"rate": 0}, {"rate": 10**11}]
 )
 def test_a_header_that_declares_more_than_there_is_is_refused_before_it_is_read(tmp_path, lie, monkeypatch):
     import wfdb
 
     def never(*args, **kwargs):
-        raise AssertionError("samples were read")
+        raise MemoryError("samples were read")  # what no reader turns into a refusal
 
     header = wfdb_record(tmp_path, ecg(), **lie)
     monkeypatch.setattr(wfdb, "rdrecord", never)
     with pytest.raises(FileRefused):
         read_waveform(header)
-    with pytest.raises(AssertionError):
+    with pytest.raises(MemoryError):
         read_waveform(wfdb_record(tmp_path, ecg(), name="control"))
 
 

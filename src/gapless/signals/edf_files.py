@@ -57,6 +57,9 @@ def _signal(recording: Any, channels: Sequence[str], missing: Literal["refuse", 
     if not read or not 0 < min(rates) <= MAX_RATE:
         raise FileRefused("empty signal", "EDF: no channel that is read has samples")
     check_counts(len(read), recording.num_data_records * read[0].samples_per_data_record)
+    for one in read:  # without a usable range edfio gives the stored integers, as if they were physical values
+        if one.digital_min == one.digital_max or not 0 < abs(one.physical_max - one.physical_min) < np.inf:
+            raise FileRefused("unreadable file", "EDF: a channel has no range of physical values")
     values = np.stack(
         [np.asarray(one.data, dtype=np.float32) * to_millivolt(str(one.physical_dimension)) for one in read]
     )

@@ -68,14 +68,17 @@ def read_wfdb(header: Path, channels: Sequence[str] = (), missing: Literal["refu
 
 def _read_header(header: Path) -> Any:
     """wfdb's record of a header, whose numbers are within the limits."""
-    lines = content_of(header, MAX_HEADER_BYTES).splitlines()
+    lines = [line.split() for line in content_of(header, MAX_HEADER_BYTES).decode("latin-1").splitlines()]
+    lines = [words for words in lines if words and not words[0].startswith("#")]
+    if len(lines) > MAX_CHANNELS + 1:
+        raise FileRefused("signal too large", f"WFDB: its header has more than {MAX_CHANNELS} lines of channels")
+    for words in lines[1:]:
+        _check_name(words[0])
     with parsing("WFDB"):
         try:
             import wfdb
         except ImportError:
             raise missing_extra("wfdb", "waveform") from None
-        if sum(not line.lstrip().startswith(b"#") for line in lines) > MAX_CHANNELS + 1:
-            raise FileRefused("signal too large", f"WFDB: its header has more than {MAX_CHANNELS} lines of channels")
         record = wfdb.rdheader(os.path.abspath(header)[: -len(SUFFIX)])
         if not isinstance(record, wfdb.Record):
             raise FileRefused("unreadable file", "WFDB: records of several segments are not read; join them first")
@@ -100,14 +103,21 @@ def _check_header(record: Any) -> None:
         raise FileRefused("unreadable file", "WFDB: its samples per frame, skew or byte offset is not plausible")
 
 
+def _check_name(name: str) -> None:
+    """Raise FileRefused for a name of samples that is no plain name of a file beside the header.
+
+    Neither the name nor its target is shown: a header may hold anything.
+    """
+    if not name or name.startswith("~") or name in ("-", ".", "..") or not set(name).isdisjoint("/\\:\0"):
+        raise FileRefused("file outside its folder", "WFDB: the header names a file that is not beside it")
+
+
 def _sample_files(header: Path, record: Any) -> list[Path]:
     """The files of samples, each a plain file in the header's own folder that holds what the header declares."""
     folder = Path(os.path.abspath(header)).parent  # where the library looks, also where the header is a link
     files = []
     for name in dict.fromkeys(record.file_name):
-        # Neither the name nor its target is shown: a header may hold anything.
-        if not name or name in ("~", "-") or Path(name).name != name or "\\" in name or ":" in name:
-            raise FileRefused("file outside its folder", "WFDB: the header names a file that is not beside it")
+        _check_name(name or "")
         file = folder / name
         try:
             status = file.lstat()
