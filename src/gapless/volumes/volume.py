@@ -48,49 +48,57 @@ def check_volume(volume: Volume) -> Volume:
 
 
 def on_grid(volume: Volume, shape: tuple[int, int, int], spacing: Sequence[float] | None) -> NDArray[np.float32]:
-    """The volume on a grid of this shape, NaN outside of it.
+    """The volume on a grid of this shape, NaN outside of it and where no voxel is a number.
 
     Args:
         shape: slices, rows and columns of the grid.
         spacing: millimetres between its voxels: the grid lies on the middle of the volume, which is cropped or padded.
             None stretches the volume over the grid, axis by axis.
 
-    Voxels are averaged in whole blocks where the grid is coarser by 2 or more, and then interpolated linearly: so no
-    fine structure turns into a false coarse one.
+    Along each axis a coarser grid takes the mean of what its voxel covers, so that no fine structure turns into a false
+    coarse one, and a finer one is interpolated linearly. Voxels that are no number have no weight.
     """
-    from scipy.ndimage import affine_transform
-
     if int(np.prod(shape)) > MAX_PREPARED:
         raise FileRefused("volume too large", f"a grid of {shape} is above {MAX_PREPARED} voxels")
-    voxels = volume.voxels
-    extent = [size * step for size, step in zip(voxels.shape, volume.spacing, strict=True)]
-    target = spacing or [length / size for length, size in zip(extent, shape, strict=True)]
-    blocks = [
-        max(1, min(size, int(new / old + 1e-9)))
-        for size, new, old in zip(voxels.shape, target, volume.spacing, strict=True)
-    ]
-    voxels = _block_means(voxels, blocks)
-    steps = np.array([new / (old * block) for new, old, block in zip(target, volume.spacing, blocks, strict=True)])
-    # The middle of the grid is the middle of the original, from which the blocks cut a rest off at the end.
-    middle = np.array([size / 2 / block - 0.5 for size, block in zip(volume.voxels.shape, blocks, strict=True)])
-    offset = middle - steps * (np.array(shape) - 1) / 2
-    places = [offset[axis] + steps[axis] * np.arange(shape[axis]) for axis in range(3)]
-    drawn = affine_transform(voxels, steps, offset=offset, output_shape=shape, order=1, mode="nearest")
-    for axis, (place, size) in enumerate(zip(places, voxels.shape, strict=True)):
-        outside = (place < -0.5 - 1e-6) | (place > size - 0.5 + 1e-6)
-        np.moveaxis(drawn, axis, 0)[outside] = np.nan
-    return np.asarray(drawn)
+    there = np.isfinite(volume.voxels)
+    values = np.where(there, volume.voxels, np.float32(0.0))
+    # Where all are numbers, what is covered is the product of the axes, and needs no pass over the voxels.
+    covered = None if there.all() else there.astype(np.float32)
+    outside = np.zeros(shape, dtype=bool)
+    for axis, (old, size) in enumerate(zip(volume.spacing, volume.voxels.shape, strict=True)):
+        step = spacing[axis] / old if spacing else size / shape[axis]
+        weights = _weights(size, shape[axis], step)
+        values = _along(weights, values, axis)
+        covered = None if covered is None else _along(weights, covered, axis)
+        np.moveaxis(outside, axis, 0)[weights.sum(axis=1) == 0] = True
+    if covered is not None:
+        values = values / np.where(covered > 1e-6, covered, np.float32(np.nan))
+    values[outside] = np.nan
+    return values
 
 
-def _block_means(voxels: NDArray[np.float32], blocks: Sequence[int]) -> NDArray[np.float32]:
-    """The means of whole blocks; a rest at the end of an axis is left out."""
-    for axis, block in enumerate(blocks):
-        if block > 1:
-            moved = np.moveaxis(voxels, axis, 0)
-            count = len(moved) // block
-            means = moved[: count * block].reshape(count, block, *moved.shape[1:]).mean(axis=1, dtype=np.float32)
-            voxels = np.moveaxis(means, 0, axis)
-    return voxels
+def _weights(size: int, count: int, step: float) -> NDArray[np.float32]:
+    """How much each of `size` old voxels counts for each of `count` new ones, [new, old]; rows sum to 1, or to 0
+    outside.
+
+    Args:
+        step: distance between new voxels in old ones; the middles of both axes are one place.
+    """
+    centres = size / 2 + step * (np.arange(count) - (count - 1) / 2)  # old voxel i reaches from i to i + 1
+    old = np.arange(size)
+    if step >= 1:
+        low, high = centres[:, None] - step / 2, centres[:, None] + step / 2
+        weights = np.clip(np.minimum(high, old + 1) - np.maximum(low, old), 0.0, None)
+    else:
+        places = np.clip(centres, 0.5, size - 0.5)[:, None]
+        weights = np.clip(1 - np.abs(old + 0.5 - places), 0.0, None)
+    weights[(centres < -1e-6) | (centres > size + 1e-6)] = 0.0
+    sums = weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / np.where(sums > 0, sums, 1.0), dtype=np.float32)
+
+
+def _along(weights: NDArray[np.float32], values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    return np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
 
 
 def to_8_bits(voxels: NDArray[np.float32], window: Sequence[float] | None) -> NDArray[np.uint8]:
