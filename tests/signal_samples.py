@@ -34,7 +34,9 @@ def edf_bytes(values, *, rate=100, names=None, unit="uV", records=None, per_reco
 
     main = fields(["0"], 8) + fields([SECRET, SECRET], 80) + fields(["01.02.50", "03.04.05"], 8)
     main += fields([256 * (count + 1)], 8) + fields([""], 44)
-    main += fields([seconds if records is None else records, 1], 8) + fields([count if channels is None else channels], 4)
+    main += fields([seconds if records is None else records, 1], 8) + fields(
+        [count if channels is None else channels], 4
+    )
     rows = fields(names, 16) + fields([""] * count, 80) + fields([unit] * count, 8)
     rows += fields([-1000] * count, 8) + fields([1000] * count, 8) + fields([-32768] * count, 8)
     rows += fields([32767] * count, 8) + fields([""] * count, 80)

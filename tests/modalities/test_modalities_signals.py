@@ -209,7 +209,15 @@ def test_numbers_of_a_manifest_and_their_layouts():
         "flat": 12,
         "clipped": 0,
     }
-    for bad in ([[1.0], [2.0, 3.0]], [], ["a"], [None, 1.0], [1.0, float("inf")], [float("nan")] * 3, np.ones((1, 2, 3))):
+    for bad in (
+        [[1.0], [2.0, 3.0]],
+        [],
+        ["a"],
+        [None, 1.0],
+        [1.0, float("inf")],
+        [float("nan")] * 3,
+        np.ones((1, 2, 3)),
+    ):
         with pytest.raises(DataRefused):
             WaveformModality.check(bad, {})
     for settings in ({"rate": 0.0}, {"seconds": 0.0}, {"channels": ("a", "a")}, {"missing": "mask"}):

@@ -79,7 +79,9 @@ def test_rare_categories_are_grouped_and_never_stored():
     cells = ["icu"] * 9 + ["ward"] * 7 + ["anna mueller", "b", "b"]
     field = fit_field("place", cells, min_rows=3)
     assert field["categories"] == ["icu", "ward"]
-    assert encode("place", "anna mueller", field).tolist() == encode("place", "never seen", field).tolist() == [0, 0, 1, 1]
+    assert (
+        encode("place", "anna mueller", field).tolist() == encode("place", "never seen", field).tolist() == [0, 0, 1, 1]
+    )
     assert fit_field("place", cells, min_rows=1, max_categories=1)["categories"] == ["icu"]
     assert "anna mueller" in fit_field("place", cells, min_rows=1)["categories"]  # the control
 

@@ -23,7 +23,9 @@ def test_values_are_millivolts_and_channels_are_found_by_their_electrode():
 
 
 def test_a_file_of_edfio_is_read_back(tmp_path):
-    signals = [edfio.EdfSignal(row, 100, label=f"C{place}", physical_dimension="mV") for place, row in enumerate(VALUES)]
+    signals = [
+        edfio.EdfSignal(row, 100, label=f"C{place}", physical_dimension="mV") for place, row in enumerate(VALUES)
+    ]
     edfio.Edf(signals, annotations=[edfio.EdfAnnotation(1, 1, SECRET)]).write(tmp_path / "x.edf")
     np.testing.assert_allclose(read_waveform(tmp_path / "x.edf").values, VALUES, atol=0.05)
 
@@ -80,7 +82,9 @@ def test_a_recording_with_gaps_is_refused():
         read_waveform(content.replace(b"+1\x14\x14", b"+9\x14\x14", 1))
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"32767   ", b"-32768  "), (b"1000    ", b"-1000   "), (b"1000    ", b"nan     ")])
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"32767   ", b"-32768  "), (b"1000    ", b"-1000   "), (b"1000    ", b"nan     ")]
+)
 def test_a_range_that_is_none_is_refused_rather_than_read_as_stored_integers(old, new):
     content = edf_bytes(VALUES)
     start = content.index(old, 256)

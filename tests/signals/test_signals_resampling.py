@@ -16,7 +16,9 @@ def tone(rate, seconds=4.0, hertz=5.0):
     return np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)[None].astype(np.float32)
 
 
-@pytest.mark.parametrize(("old", "new"), [(360, 500), (500, 360), (1000, 250), (128, 500), (44100, 16000), (250, 249.5)])
+@pytest.mark.parametrize(
+    ("old", "new"), [(360, 500), (500, 360), (1000, 250), (128, 500), (44100, 16000), (250, 249.5)]
+)
 def test_a_tone_stays_that_tone_without_delay(old, new):
     changed = resampled(tone(old), old, new)
     expected = tone(new)
@@ -82,7 +84,9 @@ def test_flat_clipped_and_empty_channels():
         check_values(Signal(values, 1.0))
 
 
-@pytest.mark.parametrize("values", [tone(360), np.zeros((3, 5)), np.full((2, 900), np.nan), np.ones((40, 1)), tone(9, 9)])
+@pytest.mark.parametrize(
+    "values", [tone(360), np.zeros((3, 5)), np.full((2, 900), np.nan), np.ones((40, 1)), tone(9, 9)]
+)
 def test_curves_are_drawn_without_metadata(values):
     picture = Image.open(io.BytesIO(draw_curves(values.astype(np.float32))))
     assert picture.size == (WIDTH, HEIGHT)

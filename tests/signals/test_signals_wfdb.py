@@ -45,7 +45,9 @@ def test_channels_that_are_not_there_are_named_and_those_of_the_file_are_not(tmp
 # ---- attacks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../{0}/rec.dat", "{1}/rec.dat", "./rec.dat", "s3://bucket/x", "..", "sub\\rec.dat", "~"])
+@pytest.mark.parametrize(
+    "name", ["../{0}/rec.dat", "{1}/rec.dat", "./rec.dat", "s3://bucket/x", "..", "sub\\rec.dat", "~"]
+)
 def test_a_header_that_names_a_file_elsewhere_is_refused(tmp_path, name):
     elsewhere = tmp_path / "elsewhere"
     wfdb_record(elsewhere, ecg())
@@ -102,7 +104,9 @@ def test_headers_that_are_long_or_of_several_segments_are_refused(tmp_path):
             read_waveform(tmp_path / f"{name}.hea")
 
 
-@pytest.mark.parametrize("content", ["", "#", "rec", "rec x y z", "rec 1 360\n", "rec 1 360 10\nrec.dat 99 200\n", "\0\0", SECRET])
+@pytest.mark.parametrize(
+    "content", ["", "#", "rec", "rec x y z", "rec 1 360\n", "rec 1 360 10\nrec.dat 99 200\n", "\0\0", SECRET]
+)
 def test_damaged_headers_are_refused_by_their_class_alone(tmp_path, content):
     wfdb_record(tmp_path, ecg())
     (tmp_path / "rec.hea").write_text(content)

@@ -38,11 +38,7 @@ def stored_as(codes, kind=None):
     return image.to_bytes()
 
 
-ALL_CODES = [
-    codes
-    for axes in itertools.permutations(("LR", "PA", "SI"))
-    for codes in itertools.product(*axes)
-]
+ALL_CODES = [codes for axes in itertools.permutations(("LR", "PA", "SI")) for codes in itertools.product(*axes)]
 
 
 @pytest.mark.parametrize("codes", ALL_CODES, ids="".join)

@@ -14,7 +14,9 @@ SECRET = "Mustermann"
 AXIAL, CORONAL, SAGITTAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
 
 
-def write_slice(path, pixels, position, cosines=AXIAL, *, spacing=(2.0, 1.5), series="1.2.3", slope=1, intercept=-1024, frames=None):
+def write_slice(
+    path, pixels, position, cosines=AXIAL, *, spacing=(2.0, 1.5), series="1.2.3", slope=1, intercept=-1024, frames=None
+):
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 

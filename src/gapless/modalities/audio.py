@@ -88,7 +88,9 @@ class AudioModality(Modality[AudioInput]):
         """[length] fp32, the mean of the channels; NaN after the end of the sound. Raises DataRefused: as `check`."""
         settings = self.settings
         signal = piece(self.read(raw), settings.seconds, settings.crop)
-        signal = at_rate(replace(signal, values=signal.values.mean(axis=0, keepdims=True)), settings.rate, settings.resample)
+        signal = at_rate(
+            replace(signal, values=signal.values.mean(axis=0, keepdims=True)), settings.rate, settings.resample
+        )
         samples = of_length(signal.values, settings.length, settings.crop)[0]
         if not settings.normalise:
             return samples

@@ -31,7 +31,9 @@ def settings_of(kind: type[Settings], params: Mapping[str, Any]) -> Settings:
     for name in params:
         if name not in names:
             raise unknown_name(f"parameter of the kind {what}", name, names)
-    return kind(**{name: _converted(value, hints[name], f"{name} of the kind {what}") for name, value in params.items()})
+    return kind(
+        **{name: _converted(value, hints[name], f"{name} of the kind {what}") for name, value in params.items()}
+    )
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:

@@ -142,9 +142,7 @@ class TableModality(Modality[TableInput]):
         return row
 
     def sample(self, count: int, random: np.random.Generator) -> list[Any]:
-        return [
-            {name: self._sample_cell(name, row, random) for name in self.settings.columns} for row in range(count)
-        ]
+        return [{name: self._sample_cell(name, row, random) for name in self.settings.columns} for row in range(count)]
 
     def _sample_cell(self, name: str, row: int, random: np.random.Generator) -> Cell:
         field = (self.settings.fields or {}).get(name, {"kind": "number", "quantiles": [0.0, 1.0]})

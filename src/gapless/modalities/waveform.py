@@ -188,7 +188,9 @@ class WaveformModality(Modality[WaveformInput]):
         from gapless.signals.drawing import draw_curves
 
         signal = self.read(raw)
-        return draw_curves(signal.values if signal.rate is None else piece(signal, self.settings.seconds, "start").values)
+        return draw_curves(
+            signal.values if signal.rate is None else piece(signal, self.settings.seconds, "start").values
+        )
 
     def parse_query(self, value: Any) -> Any:
         """A path, the bytes of a file (not of WFDB, whose records are several files), or an array of numbers."""

@@ -53,7 +53,9 @@ def _signal(recording: Any, channels: Sequence[str], missing: Literal["refuse", 
     read = [signals[place] for place in places if place is not None]
     rates = {float(signal.sampling_frequency) for signal in read}
     if len(rates) > 1:
-        raise FileRefused("several rates", f"EDF: its channels have {len(rates)} rates; name those of one with channels")
+        raise FileRefused(
+            "several rates", f"EDF: its channels have {len(rates)} rates; name those of one with channels"
+        )
     if not read or not 0 < min(rates) <= MAX_RATE:
         raise FileRefused("empty signal", "EDF: no channel that is read has samples")
     check_counts(len(read), recording.num_data_records * read[0].samples_per_data_record)

@@ -33,6 +33,8 @@ def read_npy(content: bytes) -> NDArray[Any]:
             raise FileRefused("signal too large", f"npy: {count} values are above {MAX_VALUES}")
         held = len(content) - stream.tell()
         if count < 1 or held < count * dtype.itemsize:
-            raise FileRefused("truncated file", f"npy: its header needs {count * dtype.itemsize} bytes, it holds {held}")
+            raise FileRefused(
+                "truncated file", f"npy: its header needs {count * dtype.itemsize} bytes, it holds {held}"
+            )
         flat = np.frombuffer(content, dtype, count, stream.tell())
         return flat.reshape(shape, order="F" if is_fortran else "C")

@@ -29,7 +29,9 @@ def at_rate(signal: Signal, rate: float, is_allowed: bool) -> Signal:
     if abs(signal.rate - rate) <= 1e-6 * rate:
         return replace(signal, rate=rate)
     if not is_allowed:
-        raise FileRefused("wrong rate", f"the file says {signal.rate:g} and {rate:g} is asked for; resample=true allows it")
+        raise FileRefused(
+            "wrong rate", f"the file says {signal.rate:g} and {rate:g} is asked for; resample=true allows it"
+        )
     return replace(signal, values=resampled(signal.values, signal.rate, rate), rate=rate)
 
 
@@ -76,7 +78,9 @@ def piece(signal: Signal, seconds: float, crop: Literal["start", "centre"]) -> S
 def of_length(values: NDArray[np.float32], length: int, crop: Literal["start", "centre"]) -> NDArray[np.float32]:
     """[channel, length]: cropped, or padded with NaN at its end."""
     if len(values) * length > MAX_PREPARED:
-        raise FileRefused("signal too large", f"{len(values)} channels of {length} samples; shorten seconds or lower rate")
+        raise FileRefused(
+            "signal too large", f"{len(values)} channels of {length} samples; shorten seconds or lower rate"
+        )
     first = 0 if crop == "start" else max(0, (values.shape[1] - length) // 2)
     kept = values[:, first : first + length]
     return np.pad(kept, ((0, 0), (0, length - kept.shape[1])), constant_values=np.nan)

@@ -47,9 +47,7 @@ def series_files(folder: Path) -> list[Path]:
         FileRefused: no file, or more than `MAX_FILES`.
     """
     try:
-        files = sorted(
-            file for file in folder.iterdir() if not file.name.startswith(".") and file.name not in _SKIPPED
-        )
+        files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.name not in _SKIPPED)
     except OSError as error:
         raise FileRefused("missing file", f"{folder.name}: {error.strerror}") from None
     if not 1 <= len(files) <= MAX_FILES:
@@ -91,7 +89,13 @@ def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
         frames = integer(dataset, "NumberOfFrames") or 1
     if frames > 1:
         raise FileRefused("unreadable file", "DICOM: a file of several frames is no slice; convert it to NIfTI")
-    if [len(position), len(cosines), len(spacing)] != [3, 6, 2] or None in (*position, *cosines, *spacing, height, width):
+    if [len(position), len(cosines), len(spacing)] != [3, 6, 2] or None in (
+        *position,
+        *cosines,
+        *spacing,
+        height,
+        width,
+    ):
         raise FileRefused("unreadable file", f"DICOM: file {number} of the folder says no place in the patient")
     columns, rows = np.array(cosines[:3], dtype=np.float64), np.array(cosines[3:], dtype=np.float64)
     lengths = np.abs([np.linalg.norm(columns) - 1, np.linalg.norm(rows) - 1, columns @ rows])
@@ -107,7 +111,9 @@ def _check_alike(slices: list[_Slice]) -> None:
     first = slices[0]
     count = len({one.series for one in slices})
     if count > 1:
-        raise FileRefused("several volumes", f"DICOM: the folder holds {count} series; put each into a folder of its own")
+        raise FileRefused(
+            "several volumes", f"DICOM: the folder holds {count} series; put each into a folder of its own"
+        )
     for number, one in enumerate(slices, 1):
         angles = np.abs([one.rows - first.rows, one.columns - first.columns]).max()
         if one.shape != first.shape or angles > _SAME_ANGLE or not np.allclose(one.spacing, first.spacing, rtol=1e-3):
@@ -128,7 +134,9 @@ def _step(places: list[float]) -> float:
         raise FileRefused("several volumes", "DICOM: two slices lie at one place; the folder holds several volumes")
     if np.abs(steps - usual).max() > _SAME_STEP * usual:
         where = int(np.abs(steps - usual).argmax()) + 1
-        raise FileRefused("missing slice", f"DICOM: the distance after slice {where} of {len(places)} is not the usual one")
+        raise FileRefused(
+            "missing slice", f"DICOM: the distance after slice {where} of {len(places)} is not the usual one"
+        )
     return usual
 
 

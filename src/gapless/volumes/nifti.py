@@ -61,7 +61,9 @@ def _version(head: bytes) -> int | None:
     """1 or 2 for a NIfTI file of one part; None for anything else, also for a header that names another file."""
     if len(head) < 348:
         return None
-    version = _HEADER_BYTES.get(int.from_bytes(head[:4], "little")) or _HEADER_BYTES.get(int.from_bytes(head[:4], "big"))
+    version = _HEADER_BYTES.get(int.from_bytes(head[:4], "little")) or _HEADER_BYTES.get(
+        int.from_bytes(head[:4], "big")
+    )
     magic = head[344:348] if version == 1 else head[4:8]
     return version if magic in (b"n+1\0", b"n+2\0") else None
 
