@@ -1,0 +1,1 @@
+"""Volumes: NIfTI files, DICOM series and .npy arrays, in one orientation and on one grid."""
