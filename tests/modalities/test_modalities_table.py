@@ -140,7 +140,7 @@ def test_a_row_without_a_field_and_other_shapes_are_refused():
     for row in ({"hb": None, "crp": ""}, [1, 2], "hb", None, {"hb": [1, 2]}, {"hb": {"a": 1}}):
         with pytest.raises(DataRefused):
             TableModality.check(row, {})
-    with pytest.raises(DataRefused, match="no field 'hbb'|no field hbb"):
+    with pytest.raises(DataRefused, match="no field hbb"):
         TableModality.check({"hbb": 1.0}, {"columns": "hb/crp"})
 
 

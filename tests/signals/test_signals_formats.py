@@ -124,10 +124,9 @@ def test_sounds_that_lie_are_refused():
     lies += [whole[:length] for length in (11, 20, 40, 44, 200)]
     lies += [whole[:22] + bytes([0, 0]) + whole[24:], whole[:22] + bytes([255, 255]) + whole[24:]]
     lies += [wav_bytes(TONE, extra=b"LIST\xff\xff\xff\xffINFO"), wav_bytes(TONE, rate=0)]
-    for number, lie in enumerate(lies):
+    for lie in lies:
         with pytest.raises(FileRefused):
             read_audio(lie)
-            pytest.fail(f"lie {number} was read")
 
 
 def test_truncated_flac_and_other_formats_are_refused():

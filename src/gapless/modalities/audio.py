@@ -91,11 +91,11 @@ class AudioModality(Modality[AudioInput]):
         signal = at_rate(
             replace(signal, values=signal.values.mean(axis=0, keepdims=True)), settings.rate, settings.resample
         )
-        samples = of_length(signal.values, settings.length, settings.crop)[0]
+        samples: NDArray[np.float32] = of_length(signal.values, settings.length, settings.crop)[0]
         if not settings.normalise:
             return samples
         there = samples[~np.isnan(samples)].astype(np.float64)
-        return ((samples - there.mean()) / np.sqrt(there.var() + 1e-7)).astype(np.float32)
+        return np.asarray((samples - there.mean()) / np.sqrt(there.var() + 1e-7), dtype=np.float32)
 
     def collate(self, prepared: Sequence[NDArray[np.float32]]) -> "dict[str, Tensor]":
         """`input_values` [row, length] with 0 on padding, and its `attention_mask`."""

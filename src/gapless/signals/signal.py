@@ -91,8 +91,8 @@ def chosen(signal: Signal, asked: Sequence[str], missing: Literal["refuse", "mas
 def check_values(signal: Signal) -> Signal:
     """The signal itself. Raises FileRefused: no finite value in it, or an infinity."""
     check_counts(*signal.values.shape)
-    infinite = np.isinf(signal.values).any(axis=1)
-    if infinite.any():
+    infinite = np.asarray(np.isinf(signal.values).any(axis=1))
+    if bool(infinite.any()):
         raise FileRefused("infinite values", f"in channel {int(infinite.argmax()) + 1} of {len(infinite)}")
     if np.isnan(signal.values).all():
         raise FileRefused("empty signal", "no sample of it is a number")
@@ -107,7 +107,7 @@ def is_flat(values: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def is_clipped(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[channel]: whether a channel that is not flat stays at its largest or smallest value for `CLIPPED_RUN` samples."""
+    """[channel]: whether a channel that is not flat stays at its largest or smallest value for `CLIPPED_RUN`."""
     clipped = np.zeros(len(values), dtype=bool)
     for row in np.flatnonzero(~is_flat(values)):
         channel = values[row]

@@ -98,8 +98,8 @@ def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
     ):
         raise FileRefused("unreadable file", f"DICOM: file {number} of the folder says no place in the patient")
     columns, rows = np.array(cosines[:3], dtype=np.float64), np.array(cosines[3:], dtype=np.float64)
-    lengths = np.abs([np.linalg.norm(columns) - 1, np.linalg.norm(rows) - 1, columns @ rows])
-    if lengths.max() > 0.01:
+    faults = (np.linalg.norm(columns) - 1, np.linalg.norm(rows) - 1, columns @ rows)
+    if max(abs(float(fault)) for fault in faults) > 0.01:
         raise FileRefused("unreadable file", f"DICOM: the orientation of file {number} is not plausible")
     place = np.array(position, dtype=np.float64)
     size = (float(spacing[0] or 0), float(spacing[1] or 0))
