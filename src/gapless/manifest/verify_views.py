@@ -127,6 +127,7 @@ def _check_file(
         path, suffix = _contained(view.source, spec.kind)
         named += suffix
         identity = identity_of(spec.kind, path)
+        _check_inside(files_of(spec.kind, path), view.source.root, view.name)
         facts = kind.check(path, spec.params)
         stored = None if store is None else _copied(files_of(spec.kind, path), path, store, name)
     else:
@@ -159,11 +160,20 @@ def _contained(source: FileSource, kind: str) -> tuple[Path, str]:
         raise
 
 
+def _check_inside(items: Sequence[Path], root: Path, name: str) -> None:
+    """Refuse an item of which a file lies outside the root, by a link or because a header names it."""
+    real_root = root.resolve()
+    if not all(file.is_relative_to(real_root) for file in items):
+        raise ImageRefused("path outside the image root", f"{name}: a file of it leads out of the root")
+
+
 def files_of(kind: str, path: Path) -> list[Path]:
-    """The files of an item, in a fixed order; those of a folder are all files in it."""
+    """The files of an item, links resolved, in a fixed order; those of a folder are those that its kind lists."""
+    path = path.resolve()
     listed = getattr(MODALITIES[kind], "files", None) if kind in MODALITIES else None
     named = listed(path) if listed is not None else [path]
-    return [file for item in named for file in (sorted(files.entries_below(item)) if item.is_dir() else [item])]
+    below = [file for item in named for file in (sorted(files.entries_below(item)) if item.is_dir() else [item])]
+    return [file.resolve() for file in below]
 
 
 def identity_of(kind: str, path: Path) -> str:
@@ -176,6 +186,7 @@ def identity_of(kind: str, path: Path) -> str:
 
 def digest_of(kind: str, path: Path) -> str:
     """sha256 of an item: of its file, or of the names and checksums of its files."""
+    path = path.resolve()
     items = [file for file in files_of(kind, path) if not file.is_dir()]
     if items == [path]:
         return files.sha256_of(path)
@@ -191,6 +202,7 @@ def digest_of_numbers(numbers: Sequence[float]) -> str:
 
 def _copied(items: Sequence[Path], path: Path, store: Path, name: str) -> str:
     """Copy an item into the store; several files go into a folder of their own. Returns the copy's name."""
+    path = path.resolve()
     if list(items) == [path]:
         stored = name + path.suffix
         (store / stored).parent.mkdir(parents=True, exist_ok=True)
