@@ -17,6 +17,7 @@ from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.inference.pairs import PairDataset, Sample
+from gapless.inference.presence import missing_in, presence
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 from gapless.modalities.vector import VectorInput
@@ -91,6 +92,17 @@ def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
     missing = [name for name in modalities if name not in manifest.modalities]
     if missing:
         raise UsageError(f"the model takes {', '.join(modalities)}, but {manifest.path} has no {', '.join(missing)}")
+
+
+def _check_complete(model: GaplessModel, manifest: Manifest) -> None:
+    """Refuse rows that lack a modality of the model: embeddings and collections have a row of every modality."""
+    lacking = missing_in(presence(manifest, model.modalities))
+    if lacking:
+        listed = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
+        raise DataRefused(
+            f"of {len(manifest)} rows of {manifest.path} {listed}; embeddings and collections take rows with every "
+            "modality of the model: build the manifest with --missing drop, or train on modalities that all rows have"
+        )
 
 
 def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
@@ -213,7 +225,13 @@ class Source:
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
-        """The rows of a manifest; of several captions the first one is embedded."""
+        """The rows of a manifest; of several captions the first one is embedded.
+
+        Raises:
+            UsageError: the manifest lacks a modality of the model. DataRefused: rows lack one.
+        """
+        check_modalities(model, manifest)
+        _check_complete(model, manifest)
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
         columns["captions"] = manifest.first_captions
