@@ -24,6 +24,12 @@ def array_arguments(parser: Parser) -> None:
         help="what each row shows, such as its image where an image has several captions: a file of one line per row, "
         "or a column; rows of one item count as right for each other in lenient_R@K",
     )
+    group.add_argument(
+        "--missing",
+        choices=["keep", "drop"],
+        default=None,
+        help="rows that lack a modality (NaN, a null, an id that one file lacks): keep them, drop them; default: refuse",
+    )
 
 
 def further_modalities(parser: Parser, words: Sequence[str]) -> None:
@@ -59,5 +65,5 @@ def given_source(args: Arguments, sources: Sequence[Path]) -> Any:
 
 
 def given_beside(args: Arguments) -> dict[str, Any]:
-    """The files of one value per row."""
-    return {"labels": args.labels, "groups": args.groups, "positives": args.positives}
+    """The files of one value per row, and what to do with rows that lack a modality."""
+    return {"labels": args.labels, "groups": args.groups, "positives": args.positives, "missing": args.missing}

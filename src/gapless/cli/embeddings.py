@@ -5,6 +5,7 @@ from typing import Any
 
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source, modality_files
 from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only
+from gapless.core.errors import UsageError
 
 
 def embed_arguments(parser: Parser) -> None:
@@ -53,8 +54,10 @@ def rows_to_embed(args: Arguments) -> Any:
     from gapless.embeddings.sources import is_embeddings_directory, read_rows
 
     if args.data is not None and not modality_files(args) and not is_embeddings_directory(args.data):
+        if args.missing is not None:
+            raise UsageError("--missing is for embeddings; a manifest says itself which rows lack a modality")
         return args.data
-    return read_rows(given_source(args, [args.data] if args.data else []), **given_beside(args))
+    return read_rows(given_source(args, [args.data] if args.data else []), **given_beside(args), least=1)
 
 
 def measure_arguments(parser: Parser) -> None:
@@ -66,6 +69,12 @@ def measure_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--predict", action="store_true", help="also fit quick closing methods on folds: what closing would bring"
     )
+    parser.add_argument(
+        "--joint",
+        action="append",
+        default=None,
+        help="a query of several modalities, image+history:text or with weights image=2+history:text (again for more)",
+    )
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals, or 0")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap, the folds and k-means")
     parser.add_argument("--html", type=Path, default=None, help="also write an interactive map")
@@ -76,7 +85,7 @@ def measure_arguments(parser: Parser) -> None:
 
 def measure(args: Arguments) -> Outcome:
     from gapless.study.measured import measure_embeddings
-    from gapless.study.renderings import figures_to_terminal, verdict_to_terminal
+    from gapless.study.renderings import counts_to_terminal, figures_to_terminal, verdict_to_terminal
 
     measurement = measure_embeddings(
         given_source(args, args.source),
@@ -89,9 +98,10 @@ def measure(args: Arguments) -> Outcome:
         html=args.html,
         data=args.data,
         predict=args.predict,
+        joint=args.joint or (),
     )
     written = "".join(f"\n{path}" for path in (args.html, args.out) if path)
-    head = f"{measurement.n:,} pairs, gallery {measurement.gallery_size:,}, split {measurement.split}"
+    head = counts_to_terminal(measurement.as_json())
     text = f"{head}\n\n{figures_to_terminal(measurement.figures, ascii_only())}"
     text += f"\n\n{verdict_to_terminal(measurement.verdict, ascii_only())}{written}"
     return Outcome(measurement.as_json(), text, notes=measurement.notes)

@@ -19,6 +19,7 @@ def close(
     labels: PathName | None = None,
     groups: PathName | None = None,
     positives: PathName | None = None,
+    missing: str | None = None,
 ) -> ClosedGap:
     """Close the gap of frozen embeddings, and measure on rows that were held back what that did.
 
@@ -42,6 +43,7 @@ def close(
         settings: of the method, of the type that it names; by default that type's defaults.
         seed: of the weights, the order and the split.
         labels, groups, positives: files of one value per row.
+        missing: "keep" or "drop" rows that lack a modality; see `gapless.embeddings.read_rows`.
 
     Returns:
         The model and its figures. It takes raw inputs where the model that made the embeddings is named by them and
@@ -53,5 +55,5 @@ def close(
         ValueError: settings of another method.
     """
     check_new_directory(Path(out))
-    rows = read_rows(source, labels=labels, groups=groups, positives=positives)
+    rows = read_rows(source, labels=labels, groups=groups, positives=positives, missing=missing)
     return replace(close_set(rows, settings, method, seed, out=Path(out)), notes=rows.notes)

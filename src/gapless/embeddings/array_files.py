@@ -28,10 +28,14 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The content of one file: matrices by name, and columns of one cell per row (ids, groups, labels) by name."""
+    """The content of one file: matrices by name, and columns of one cell per row (ids, groups, labels) by name.
+
+    `present` has a [row] bool for each matrix that lacks rows; those rows are NaN in it.
+    """
 
     matrices: dict[str, np.ndarray]
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    present: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_array_file(path: Path) -> ArrayFile:
@@ -81,10 +85,10 @@ def read_matrix(path: Path, modality: str) -> ArrayFile:
         UsageError, DataRefused: as `read_array_file`; DataRefused also for several matrices of other names.
     """
     array_file = read_array_file(path)
-    if len(array_file.matrices) == 1:
-        return ArrayFile({modality: next(iter(array_file.matrices.values()))}, array_file.columns)
-    if modality in array_file.matrices:
-        return ArrayFile({modality: array_file.matrices[modality]}, array_file.columns)
+    only = next(iter(array_file.matrices)) if len(array_file.matrices) == 1 else modality
+    if only in array_file.matrices:
+        present = {modality: array_file.present[only]} if only in array_file.present else {}
+        return ArrayFile({modality: array_file.matrices[only]}, array_file.columns, present)
     names = ", ".join(array_file.matrices) or "none"
     raise DataRefused(f"{path}: expected one [row, dim] matrix or one named {modality!r}, found {names}")
 
@@ -162,6 +166,8 @@ def _read_parquet(path: Path) -> ArrayFile:
         kind = column.type
         if _is_list_of(kind, pa.types.is_floating):
             array_file.matrices[name] = _matrix_of(path, name, column)
+            if column.null_count:
+                array_file.present[name] = np.asarray(column.is_valid())
         else:
             array_file.columns[name] = column.to_pylist()
     integer_lists = [name for name in array_file.columns if _is_list_of(table[name].type, pa.types.is_integer)]
@@ -179,28 +185,37 @@ def _is_list_of(kind: Any, is_of: Callable[[Any], bool]) -> bool:
 
 
 def _matrix_of(path: Path, name: str, column: Any) -> np.ndarray:
-    """A list column as a matrix; every row must hold the same number of values, none missing."""
-    if column.null_count:
-        first = next(row for row, value in enumerate(column.is_null().to_pylist()) if value)
-        raise DataRefused(f"{path}: {name} has {column.null_count} rows without a value (first row {first})")
+    """A list column as a matrix, a null as a row of NaN; all other rows must hold the same number of values."""
     parts = []
     dim = None
     start = 0
     for chunk in column.chunks:
-        lengths = pa.compute.list_value_length(chunk).to_numpy(zero_copy_only=False)
+        valid = np.asarray(chunk.is_valid())
+        rows = chunk.drop_null()
+        lengths = pa.compute.list_value_length(rows).to_numpy(zero_copy_only=False)
         if dim is None and len(lengths):
             dim = int(lengths[0])
         uneven = np.flatnonzero(lengths != dim)
         if len(uneven):
-            row = start + int(uneven[0])
+            row = start + int(np.flatnonzero(valid)[uneven[0]])
             raise DataRefused(
                 f"{path}: {name} has rows of different lengths (row {row}: {lengths[uneven[0]]}, not {dim})"
             )
-        values = chunk.flatten()
+        values = rows.flatten()
         if values.null_count:
             raise DataRefused(f"{path}: {name} has {values.null_count} missing numbers inside its rows")
-        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), -1))
+        parts.append((valid, values.to_numpy(zero_copy_only=False)))
         start += len(chunk)
-    if not parts or dim == 0:
+    if not dim:
         raise DataRefused(f"{path}: {name} holds no values")
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    matrices = [_with_empty_rows(valid, values.reshape(-1, dim)) for valid, values in parts]
+    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+
+
+def _with_empty_rows(valid: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The rows at their places, and NaN in the others; without a copy where there are no others."""
+    if valid.all():
+        return values
+    matrix = np.full((len(valid), values.shape[1]), np.nan, dtype=values.dtype)
+    matrix[valid] = values
+    return matrix

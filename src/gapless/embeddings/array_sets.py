@@ -9,8 +9,9 @@ from typing import Any
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.values import names_of, refuse_missing, text_of
 from gapless.embeddings.array_files import ArrayFile, read_array_file, read_matrix
-from gapless.embeddings.combined import check_same_ids, side_by_side
-from gapless.embeddings.embedding_set import EmbeddingSet, check_rows
+from gapless.embeddings.combined import check_same_ids, join_any, side_by_side
+from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.missing import MIN_MODALITIES, settled
 from gapless.embeddings.row_values import read_row_values
 
 ID_NAMES = ("id", "ids")
@@ -25,8 +26,15 @@ def read_arrays(
     labels: str | Path | None = None,
     groups: str | Path | None = None,
     positives: str | Path | None = None,
+    missing: str | None = None,
+    least: int = MIN_MODALITIES,
 ) -> EmbeddingSet:
     """One file per modality (`--image A.npy --text B.npy`), rows aligned; the rest as in `with_files`.
+
+    Args:
+        missing: keep or drop rows that lack a modality: rows of NaN, nulls of Parquet, and ids that one file lacks,
+            where every file has ids. None refuses them.
+        least: modalities that a row must have to be kept.
 
     Raises:
         UsageError: a missing file, an unknown format.
@@ -34,20 +42,20 @@ def read_arrays(
             zeros, integers, objects.
     """
     array_files = {name: read_matrix(Path(path), name) for name, path in modalities.items()}
-    counts = {name: len(one.matrices[name]) for name, one in array_files.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count} ({modalities[name]})" for name, count in counts.items())
-        raise DataRefused(f"row counts differ: {listed}; row i of every file must be one pair")
     parts = [set_of(one, Path(modalities[name])) for name, one in array_files.items()]
-    named = [part for part in parts if part.has_ids]
-    for part in named[1:]:
-        check_same_ids(named[0].ids, part.ids)
-    whole = replace(
-        reduce(side_by_side, parts), info={"source": {name: str(path) for name, path in modalities.items()}}
-    )
-    whole = with_files(whole, labels=labels, groups=groups, positives=positives)
-    check_rows(whole)
-    return whole
+    if missing is not None and all(part.has_ids for part in parts):
+        whole = reduce(join_any, parts)
+    else:
+        counts = {name: len(one.matrices[name]) for name, one in array_files.items()}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} {count} ({modalities[name]})" for name, count in counts.items())
+            raise DataRefused(f"row counts differ: {listed}; row i of every file must be one pair")
+        named = [part for part in parts if part.has_ids]
+        for part in named[1:]:
+            check_same_ids(named[0].ids, part.ids)
+        whole = reduce(side_by_side, parts)
+    whole = replace(whole, info={"source": {name: str(path) for name, path in modalities.items()}})
+    return settled(with_files(whole, labels=labels, groups=groups, positives=positives), missing, least)
 
 
 def with_files(
@@ -138,6 +146,7 @@ def set_of(array_file: ArrayFile, path: Path) -> EmbeddingSet:
         info={"source": str(path)},
         has_ids=ids is not None,
         origin=str(path),
+        present=array_file.present or None,
     )
 
 

@@ -63,6 +63,9 @@ def end_to_end(parts: list[EmbeddingSet]) -> EmbeddingSet:
         has_ids=has_ids,
         origin=" and ".join(part.origin for part in parts),
         notes=tuple(notes),
+        present=None
+        if all(part.present is None for part in parts)
+        else {name: np.concatenate([part.presence[name] for part in parts]) for name in names},
     )
 
 
@@ -85,11 +88,47 @@ def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
             f"{having.origin} has ids and {lacking.origin} has none, so their rows cannot be matched; where row i of "
             "both is one pair, give them as --image A --text B"
         )
-    check_same_ids(sorted(first.ids), sorted(second.ids))
+    check_same_ids(sorted(first.ids), sorted(second.ids), "; --missing keep|drop takes the ones without a pair as absent")
     if first.ids != second.ids:
         row_of = {name: row for row, name in enumerate(second.ids)}
         second = second.take([row_of[name] for name in first.ids])
     return side_by_side(first, second)
+
+
+def join_any(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
+    """As `join`, but a row whose id only one of the sets has is absent in the modalities of the other.
+
+    Raises:
+        UsageError, DataRefused: as `join`, but for ids that do not match; ids that repeat.
+    """
+    if set(first.modalities) & set(second.modalities) or not (first.has_ids and second.has_ids):
+        return join(first, second)
+    for part in (first, second):
+        if len(set(part.ids)) < len(part):
+            raise DataRefused(f"{part.origin} has ids that occur more than once; ids name one row each")
+    ids = list(dict.fromkeys([*first.ids, *second.ids]))
+    return side_by_side(_spread(first, ids), _spread(second, ids))
+
+
+def _spread(part: EmbeddingSet, ids: list[str]) -> EmbeddingSet:
+    """The set with a row for each of these ids; those that it does not have are absent, and missing in its columns."""
+    if part.ids == ids:
+        return part
+    row_of = {name: row for row, name in enumerate(part.ids)}
+    rows = [row_of.get(name) for name in ids]
+    is_there = np.array([row is not None for row in rows])
+    taken = part.take([row or 0 for row in rows])
+
+    def without(values: list[Any] | None, fill: Any) -> list[Any] | None:
+        return None if values is None else [v if there else fill for v, there in zip(values, is_there, strict=True)]
+
+    return replace(
+        taken,
+        ids=ids,
+        **{kind: without(getattr(taken, kind), "") for kind in (*NAMES, "captions")},
+        labels={name: without(values, None) or [] for name, values in taken.labels.items()},
+        present={name: mask & is_there for name, mask in taken.presence.items()},
+    )
 
 
 def side_by_side(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
@@ -116,6 +155,7 @@ def side_by_side(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
         has_ids=first.has_ids or second.has_ids,
         origin=" and ".join(origins),
         notes=(*first.notes, *second.notes),
+        present=None if first.present is None and second.present is None else {**first.presence, **second.presence},
     )
 
 
@@ -149,15 +189,15 @@ def _agree(first: Any, second: Any) -> bool:
         return bool(first == second)
 
 
-def check_same_ids(first: list[str], second: list[str]) -> None:
-    """Raise DataRefused unless both have the same ids in the same order."""
+def check_same_ids(first: list[str], second: list[str], advice: str = "") -> None:
+    """Raise DataRefused unless both have the same ids in the same order; `advice` ends the message on other ids."""
     if first == second:
         return
     only_first, only_second = sorted(set(first) - set(second)), sorted(set(second) - set(first))
     if only_first or only_second:
         raise DataRefused(
             f"ids do not match: {len(only_first)} only in the first ({listed_names(only_first) or 'none'}), "
-            f"{len(only_second)} only in the second ({listed_names(only_second) or 'none'})"
+            f"{len(only_second)} only in the second ({listed_names(only_second) or 'none'}){advice}"
         )
     row = next((row for row, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
     raise DataRefused(f"ids stand in another order or repeat: row {row} differs; row i of every file must be one pair")

@@ -1,6 +1,6 @@
 """Paired embeddings in memory, with their ids, groups, labels and captions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.values import refuse_missing
-
-ROWS_AT_ONCE = 8192
+from gapless.embeddings.row_states import RowStates
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class EmbeddingSet:
         has_ids: False when the ids are only row numbers.
         origin: the file or directory, for messages.
         notes: sentences on columns that are not used.
+        present: modality -> [pair] bool, whether a row has it; a modality that is not named is in every row, and None
+            means that nothing is missing. What a matrix holds in an absent row is never used.
     """
 
     ids: list[str]
@@ -42,6 +43,7 @@ class EmbeddingSet:
     has_ids: bool = True
     origin: str = "the embeddings"
     notes: tuple[str, ...] = ()
+    present: Mapping[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,6 +52,29 @@ class EmbeddingSet:
     def modalities(self) -> tuple[str, ...]:
         """The names of the matrices."""
         return tuple(self.embeddings)
+
+    @property
+    def presence(self) -> dict[str, np.ndarray]:
+        """Modality -> [pair] bool for every modality.
+
+        Raises:
+            ValueError: `present` names an unknown modality, or is not one bool a row.
+        """
+        masks = dict.fromkeys(self.embeddings, np.ones(len(self), dtype=bool))
+        for name, given in (self.present or {}).items():
+            mask = np.asarray(given)
+            if name not in masks or mask.dtype != bool or mask.shape != (len(self),):
+                raise ValueError(
+                    f"present is one bool a row for each of {', '.join(masks)}; got {name} with {mask.dtype} "
+                    f"{mask.shape} for {len(self)} rows"
+                )
+            masks[name] = mask
+        return masks
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has every modality."""
+        return self.present is None or all(mask.all() for mask in self.presence.values())
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "EmbeddingSet":
         """These rows, in this order."""
@@ -63,6 +88,7 @@ class EmbeddingSet:
             splits=None if self.splits is None else _pick(self.splits, rows),
             captions=None if self.captions is None else _pick(self.captions, rows),
             positives=None if self.positives is None else _pick(self.positives, rows),
+            present=None if self.present is None else {name: mask[rows] for name, mask in self.presence.items()},
         )
 
     def select(self, split: str) -> "EmbeddingSet":
@@ -82,8 +108,27 @@ def _pick(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
     return [values[row] for row in rows.tolist()]
 
 
-def check_rows(embeddings: EmbeddingSet) -> None:
-    """Raise DataRefused for rows that are zero or not finite or lack an id or a group, and for repeated ids."""
+def check_rows(embeddings: EmbeddingSet, advice: str = "") -> None:
+    """Raise DataRefused for rows that are zero or not finite or lack an id or a group, and for repeated ids.
+
+    Args:
+        advice: what to do about rows of nothing but NaN, for the message.
+    """
+    check_columns(embeddings)
+    for name, matrix in embeddings.embeddings.items():
+        states = RowStates.of(matrix)
+        refuse_rows(
+            name,
+            "hold NaN or infinite values",
+            states.broken,
+            embeddings.ids,
+            advice if states.empty.any() else "",
+        )
+        refuse_rows(name, "are all zeros and have no direction", states.zero, embeddings.ids)
+
+
+def check_columns(embeddings: EmbeddingSet) -> None:
+    """Raise DataRefused for rows that lack an id or a group, for repeated ids, and for another number of rows."""
     refuse_missing(embeddings.origin, "id", embeddings.ids)
     refuse_missing(embeddings.origin, "group", embeddings.groups or [])
     seen: set[str] = set()
@@ -95,20 +140,14 @@ def check_rows(embeddings: EmbeddingSet) -> None:
     for name, matrix in embeddings.embeddings.items():
         if len(matrix) != len(embeddings):
             raise DataRefused(f"{name} has {len(matrix)} rows, but there are {len(embeddings)} ids")
-        broken, zero = np.zeros(len(matrix), dtype=bool), np.zeros(len(matrix), dtype=bool)
-        for start in range(0, len(matrix), ROWS_AT_ONCE):
-            rows = np.asarray(matrix[start : start + ROWS_AT_ONCE])
-            broken[start : start + len(rows)] = ~np.isfinite(rows).all(axis=1)
-            zero[start : start + len(rows)] = ~rows.any(axis=1)
-        refuse_rows(name, "hold NaN or infinite values", broken, embeddings.ids)
-        refuse_rows(name, "are all zeros and have no direction", zero, embeddings.ids)
 
 
-def refuse_rows(name: str, what: str, bad: np.ndarray, ids: Sequence[Any]) -> None:
+def refuse_rows(name: str, what: str, bad: np.ndarray, ids: Sequence[Any], advice: str = "") -> None:
     """Raise DataRefused that counts the marked rows and names the first ten, when there are any."""
     marked = np.flatnonzero(bad)
     if len(marked):
-        raise DataRefused(f"{name}: {len(marked)} of {len(bad)} rows {what} ({listed_names(_pick(ids, marked))})")
+        first = listed_names(_pick(ids, marked))
+        raise DataRefused(f"{name}: {len(marked)} of {len(bad)} rows {what} ({first}){advice and f'; {advice}'}")
 
 
 def listed_names(names: Sequence[Any]) -> str:

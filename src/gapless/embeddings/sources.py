@@ -7,6 +7,7 @@ from gapless.core.errors import UsageError
 from gapless.core.plan import PLAN
 from gapless.embeddings.array_sets import read_arrays
 from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.missing import KEEP, MIN_MODALITIES, settled
 from gapless.embeddings.store import read_embeddings
 
 PathName = str | Path
@@ -19,6 +20,8 @@ def read_rows(
     labels: PathName | None = None,
     groups: PathName | None = None,
     positives: PathName | None = None,
+    missing: str | None = None,
+    least: int = MIN_MODALITIES,
 ) -> EmbeddingSet:
     """The embeddings of a source.
 
@@ -26,6 +29,9 @@ def read_rows(
         source: a directory that `gapless.embed` wrote or a file with a matrix per modality; several, read as one; one
             array file per modality (`{"image": "a.npy", "text": "b.npy"}`); or an `EmbeddingSet`, as it is.
         labels, groups, positives: files of one value per row, `positives` also the name of a column; see `with_files`.
+        missing: "keep" or "drop" rows that lack a modality (a row of NaN, a null of Parquet, an id that one file lacks,
+            a row that a directory marks); None refuses them, but takes an `EmbeddingSet` as it is.
+        least: modalities that a row must have to be kept.
 
     Raises:
         UsageError: no such file, or files beside an `EmbeddingSet`. DataRefused: rows that cannot be paired or used.
@@ -34,10 +40,11 @@ def read_rows(
     if isinstance(source, EmbeddingSet):
         if any(value is not None for value in beside.values()):
             raise UsageError("files of labels, groups or positives go with paths; an EmbeddingSet has its own")
-        return source
+        return source if missing is None and source.present is None else settled(source, missing or KEEP, least)
     if isinstance(source, Mapping):
-        return read_arrays(source, **beside)
-    return read_embeddings(*([source] if isinstance(source, str | Path) else source), **beside)
+        return read_arrays(source, **beside, missing=missing, least=least)
+    paths = [source] if isinstance(source, str | Path) else source
+    return read_embeddings(*paths, **beside, missing=missing, least=least)
 
 
 def is_embeddings_directory(path: PathName) -> bool:

@@ -28,14 +28,17 @@ from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.core.plan import PLAN, check_same
 from gapless.embeddings.array_files import DAMAGE, ArrayFile
 from gapless.embeddings.array_sets import set_of, set_of_file, with_files
-from gapless.embeddings.combined import end_to_end, join
-from gapless.embeddings.embedding_set import EmbeddingSet, check_rows, refuse_rows
+from gapless.embeddings.combined import end_to_end, join, join_any
+from gapless.embeddings.embedding_set import EmbeddingSet, refuse_rows
+from gapless.embeddings.missing import MIN_MODALITIES, settled
 
 FORMAT = "gapless-embeddings"
 VERSION = 1
+MASKED_VERSION = 2  # of directories that say which rows are absent; whoever reads only version 1 refuses them
 INDEX_FILE = "embeddings.json"
 SHARD_SIZE = 8192
 DTYPES = ("float16", "float32")
+PRESENT = "present/"  # before the name of a modality: the mask of its rows, in the file of its matrix
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class EmbeddingsWriter:
             `source` beside a fingerprint may be spelt in another way.
         dtype: float32, or float16 for half the disk.
         shard_size: rows of a shard.
+        has_masks: whether every shard is written with `present`, which rows have a modality.
 
     Raises:
         UsageError: the directory holds something else, or embeddings of another model, data or precision.
@@ -80,6 +84,7 @@ class EmbeddingsWriter:
         info: Mapping[str, Any],
         dtype: str = "float32",
         shard_size: int = SHARD_SIZE,
+        has_masks: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise UsageError(f"embeddings are stored as {' or '.join(DTYPES)}, not {dtype}")
@@ -87,13 +92,14 @@ class EmbeddingsWriter:
             raise UsageError(f"expected at least 1 row and 1 row per shard, got {num_rows} and {shard_size}")
         self.path = path
         self.dtype = np.dtype(dtype)
+        self.has_masks = has_masks
         self.shards = [
             Shard(index, start, min(start + shard_size, num_rows))
             for index, start in enumerate(range(0, num_rows, shard_size))
         ]
         plan = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": MASKED_VERSION if has_masks else VERSION,
             "num_rows": num_rows,
             "dtype": dtype,
             "shard_size": shard_size,
@@ -120,23 +126,38 @@ class EmbeddingsWriter:
             if shard.index % num_parts == part and not shard.file(self.path, "json").exists()
         ]
 
-    def write(self, shard: Shard, embeddings: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Any]]) -> None:
+    def write(
+        self,
+        shard: Shard,
+        embeddings: Mapping[str, np.ndarray],
+        rows: Mapping[str, Sequence[Any]],
+        present: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Write one shard: matrices, columns, and last the checksums, without which a shard is written again.
 
         Args:
-            embeddings: modality -> [row, dim] finite floats.
+            embeddings: modality -> [row, dim] finite floats; rows that are absent may hold anything, and are stored as
+                zeros.
             rows: `id` and any of `group`, `split`, `captions`, label columns; one value per row.
+            present: modality -> [row] bool, for a writer that has masks; a modality that is not named is in every row.
 
         Raises:
             DataRefused: NaN or infinite values, or values beyond the range of the stored precision.
-            ValueError: another number of rows than the shard has, or no ids.
+            ValueError: another number of rows than the shard has, or no ids; `present` without `has_masks`.
         """
+        if present is not None and not self.has_masks:
+            raise ValueError("present is for a writer that was made with has_masks")
         count = shard.stop - shard.start
+        masks = {name: np.ones(count, dtype=bool) for name in embeddings} if self.has_masks else {}
+        masks |= {name: np.asarray(mask, dtype=bool) for name, mask in (present or {}).items()}
         lengths = {name: len(values) for name, values in {**embeddings, **rows}.items()}
+        lengths |= {f"present {name}": len(mask) for name, mask in masks.items()}
         if set(lengths.values()) != {count} or "id" not in rows:
             raise ValueError(f"shard {shard.index} takes {count} rows of every matrix and an id column, got {lengths}")
         stored = {}
         for name, matrix in embeddings.items():
+            if name in masks and not masks[name].all():
+                matrix = np.where(masks[name][:, None], matrix, 0)
             with np.errstate(over="ignore"):
                 stored[name] = np.ascontiguousarray(matrix, dtype=self.dtype)
             bad = ~np.isfinite(stored[name]).all(axis=1)
@@ -144,11 +165,13 @@ class EmbeddingsWriter:
         table = pa.table({name: pa.array(list(values)) for name, values in rows.items()})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        files.write_bytes(shard.file(self.path, "safetensors"), save(stored))
+        tensors = stored | {f"{PRESENT}{name}": mask for name, mask in masks.items()}
+        files.write_bytes(shard.file(self.path, "safetensors"), save(tensors))
         files.write_bytes(shard.file(self.path, "parquet"), sink.getvalue().to_pybytes())
         summary = {
             "rows": count,
             "dims": {name: int(matrix.shape[1]) for name, matrix in stored.items()},
+            **({"present": {name: int(mask.sum()) for name, mask in masks.items()}} if self.has_masks else {}),
             "sha256": {suffix: files.sha256_of(shard.file(self.path, suffix)) for suffix in ("safetensors", "parquet")},
         }
         files.write_json(shard.file(self.path, "json"), summary)
@@ -166,7 +189,9 @@ class EmbeddingsWriter:
         return True
 
 
-def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> EmbeddingSet:
+def read_embeddings(
+    *paths: str | Path, missing: str | None = None, least: int = MIN_MODALITIES, **beside: str | Path | None
+) -> EmbeddingSet:
     """Embeddings directories and files (.npz, .safetensors, .parquet with a matrix per modality), read as one.
 
     Sets of the same modalities are put end to end; sets of other modalities are joined by id, whatever their order.
@@ -174,6 +199,8 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
 
     Args:
         paths: directories that `EmbeddingsWriter` wrote, or files.
+        missing: keep or drop rows that lack a modality; None refuses them. See `missing.settled`.
+        least: modalities that a row must have to be kept.
         beside: `labels`, `groups`, `positives` of `with_files`.
 
     Raises:
@@ -187,9 +214,8 @@ def read_embeddings(*paths: str | Path, **beside: str | Path | None) -> Embeddin
     for path in map(Path, paths):
         embeddings = _read_directory(path) if path.is_dir() else set_of_file(path)
         by_modalities.setdefault(tuple(sorted(embeddings.modalities)), []).append(embeddings)
-    whole = with_files(reduce(join, [end_to_end(parts) for parts in by_modalities.values()]), **beside)
-    check_rows(whole)
-    return whole
+    matched = reduce(join if missing is None else join_any, [end_to_end(parts) for parts in by_modalities.values()])
+    return settled(with_files(matched, **beside), missing, least)
 
 
 def _read_directory(path: Path) -> EmbeddingSet:
@@ -201,7 +227,7 @@ def _read_directory(path: Path) -> EmbeddingSet:
         done = len(list(path.glob("shard-*.json")))
         raise UsageError(f"{path} is unfinished ({done} of {num_shards} shards); run the same 'gapless embed' again")
     index = files.read_object(path / INDEX_FILE)
-    if index.get("format") != FORMAT or index.get("version") != VERSION:
+    if index.get("format") != FORMAT or index.get("version") not in (VERSION, MASKED_VERSION):
         raise UsageError(f"{path} is no embeddings directory that this gapless reads ({index.get('version')!r})")
     try:
         _check_index(path, index)
@@ -233,6 +259,8 @@ def _check_index(path: Path, index: Mapping[str, Any]) -> None:
 def _read_shards(path: Path, index: Mapping[str, Any]) -> EmbeddingSet:
     num_rows = index["num_rows"]
     matrices = {name: np.empty((num_rows, dim), dtype=index["dtype"]) for name, dim in index["dims"].items()}
+    has_masks = index["version"] == MASKED_VERSION
+    present = {name: np.empty(num_rows, dtype=bool) for name in matrices} if has_masks else {}
     tables = []
     start = 0
     for number, summary in enumerate(index["shards"]):
@@ -246,8 +274,12 @@ def _read_shards(path: Path, index: Mapping[str, Any]) -> EmbeddingSet:
         with safe_open(shard.file(path, "safetensors"), framework="np") as archive:
             for name, matrix in matrices.items():
                 matrix[shard.start : shard.stop] = archive.get_tensor(name)
+            for name, mask in present.items():
+                mask[shard.start : shard.stop] = archive.get_tensor(f"{PRESENT}{name}")
+                if int(mask[shard.start : shard.stop].sum()) != summary["present"][name]:
+                    raise DataRefused(f"{path} is damaged: {name} has other rows than its index says; embed again")
         tables.append(pq.read_table(shard.file(path, "parquet")))
         start = shard.stop
     table = pa.concat_tables(tables, promote_options="default")
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    return replace(set_of(ArrayFile(matrices, columns), path), info=index["info"])
+    return replace(set_of(ArrayFile(matrices, columns, present), path), info=index["info"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -216,12 +217,14 @@ class Source:
         columns: name -> one value per row, stored beside the embeddings; `id` is among them.
         data: facts on the data: source, fingerprint.
         notes: sentences on columns that are not used.
+        present: modality -> [row] bool, which rows have it; None where nothing is missing.
     """
 
     dataset: Dataset[Any]
     columns: Mapping[str, Sequence[Any]]
     data: Mapping[str, Any]
     notes: Sequence[str] = ()
+    present: Mapping[str, np.ndarray] | None = None
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
@@ -259,8 +262,17 @@ class Source:
             if size != found:
                 raise DataRefused(f"{name}: the model takes vectors of {size}, the embeddings have {found}")
         matrices = {name: embeddings.embeddings[name] for name in model.modalities}
+        present = None
+        if not embeddings.is_complete:
+            present = {name: embeddings.presence[name] for name in model.modalities}
+            # An absent row may hold NaN; the model is given zeros there, and what it makes of them is not stored.
+            matrices = {name: np.where(present[name][:, None], rows, 0) for name, rows in matrices.items()}
         return cls(
-            VectorPairs(matrices, embeddings.ids), columns_of(embeddings), dict(embeddings.info), embeddings.notes
+            VectorPairs(matrices, embeddings.ids),
+            columns_of(embeddings),
+            dict(embeddings.info),
+            embeddings.notes,
+            present,
         )
 
 
@@ -315,7 +327,14 @@ def planned_writer(
 ) -> EmbeddingsWriter:
     """Open the directory for the embeddings of these rows by this model; arguments as in `write_embeddings`."""
     info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
-    return EmbeddingsWriter(out, num_rows=len(source.columns["id"]), info=info, dtype=dtype, shard_size=shard_size)
+    return EmbeddingsWriter(
+        out,
+        num_rows=len(source.columns["id"]),
+        info=info,
+        dtype=dtype,
+        shard_size=shard_size,
+        has_masks=source.present is not None,
+    )
 
 
 def write_shards(
@@ -342,4 +361,5 @@ def write_shards(
         parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
         embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
         own = slice(shard.start, shard.stop)
-        writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()})
+        present = None if source.present is None else {name: mask[own] for name, mask in source.present.items()}
+        writer.write(shard, embeddings, {name: values[own] for name, values in source.columns.items()}, present)

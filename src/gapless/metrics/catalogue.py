@@ -38,6 +38,8 @@ GAP_HEADLINES = (
     "gap/separability_auc",
     "gap/mixing@10",
 )
+# After the key of a figure of the rows that have every modality, where others lack some.
+COMPLETE = "@complete"
 ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
@@ -139,10 +141,11 @@ def further_figures() -> tuple[FigureEntry, ...]:
 def entry_of(key: str) -> FigureEntry | None:
     """The entry of a key as files hold it (`gap/centroid_distance/image-text`); None where the catalogue has none.
 
-    >>> entry = entry_of("gap/centroid_distance/image-text")
+    >>> entry = entry_of("gap/centroid_distance/image-text@complete")
     >>> entry.key, entry.better
     ('gap/centroid_distance', 'lower')
     """
+    key = key.removesuffix(COMPLETE)
     for entry in FIGURES.values():
         if entry.key == key:
             return entry
@@ -161,17 +164,21 @@ def label_of(key: str) -> str:
 
     >>> label_of("retrieval/image_to_text/R@10")
     'R@10, image to text'
+    >>> label_of("retrieval/image+history_to_text/R@10@complete")
+    'R@10, image+history to text (complete rows)'
     """
     entry = entry_of(key)
     if entry is None:
         return key
     varying: dict[str, Any] = {}
-    if (match := entry.pattern.fullmatch(key)) is not None:
+    bare = key.removesuffix(COMPLETE)
+    if (match := entry.pattern.fullmatch(bare)) is not None:
         varying = {name: text for name, text in match.groupdict().items() if text}
     label = entry.label
     for name in ("modality", "direction", "k"):
         label = label.replace(f"<{name}>", varying.get(name, "").replace("_to_", " to "))
     extra = [varying[name] for name in ("label", "pair") if name in varying]
+    extra += ["complete rows"] * (bare != key)
     return f"{label} ({', '.join(extra)})" if extra else label
 
 

@@ -47,7 +47,14 @@ def sample_rows(groups: GroupSums, usable: Tensor, maximum: int, seed: int) -> T
 
 
 def grouping(
-    modalities: Mapping[str, Tensor], codes: Tensor, groups: GroupSums, *, prototype: str, maximum: int, seed: int = 0
+    modalities: Mapping[str, Tensor],
+    codes: Tensor,
+    groups: GroupSums,
+    *,
+    prototype: str,
+    maximum: int,
+    seed: int = 0,
+    present: Mapping[str, Tensor] | None = None,
 ) -> GroupingFigures:
     """All figures of `grouping/*` for one set of labels.
 
@@ -57,12 +64,15 @@ def grouping(
         groups: rows of one group are in one fold.
         prototype: the modality whose class means classify the others (zero-shot), usually the text.
         maximum: pairs used at most; more are sampled by whole groups, and `num_pairs` says how many were used.
+        present: modality -> [pair] bool, the rows that a modality is stacked with; None for all.
     """
     rows = sample_rows(groups, codes >= 0, maximum, seed)
     labels = torch.unique(codes[rows], return_inverse=True)[1]
     names = list(modalities)
-    stacked = torch.cat([modalities[name][rows] for name in names])
-    all_labels = labels.repeat(len(names))
+    own = {name: slice(None) if present is None else present[name][rows] for name in names}
+    parts = {name: modalities[name][rows][own[name]] for name in names}
+    stacked = torch.cat(list(parts.values()))
+    all_labels = torch.cat([labels[own[name]] for name in names])
     num_labels = int(labels.max()) + 1 if len(labels) else 0
     if num_labels < 2:
         raise DataRefused(
@@ -70,21 +80,19 @@ def grouping(
         )
     over_seeds = cluster_agreement(stacked, all_labels, num_labels, seed)
     used_groups = GroupSums(*_renumber(groups.index[rows]))
-    original = groups.index[rows].repeat(len(names))
+    original = torch.cat([groups.index[rows][own[name]] for name in names])
     folds = group_folds(used_groups, seed)[used_groups.index]
-    all_folds = folds.repeat(len(names))
+    all_folds = torch.cat([folds[own[name]] for name in names])
     stacked_groups = GroupSums(original, groups.num_groups)
     figures = {
         "knn_accuracy": mean_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
         "linear_probe": mean_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
     }
     queries = [name for name in names if name != prototype]
-    correct = [
-        _zero_shot_correct(modalities[name][rows], modalities[prototype][rows], labels, folds) for name in queries
-    ]
-    figures["zero_shot_accuracy"] = mean_figure(
-        torch.cat(correct), GroupSums(groups.index[rows].repeat(len(queries)), groups.num_groups)
-    )
+    known = parts[prototype], labels[own[prototype]], folds[own[prototype]]
+    correct = [_zero_shot_correct(parts[name], labels[own[name]], folds[own[name]], *known) for name in queries]
+    asked = torch.cat([groups.index[rows][own[name]] for name in queries])
+    figures["zero_shot_accuracy"] = mean_figure(torch.cat(correct), GroupSums(asked, groups.num_groups))
     majority = (all_labels == all_labels.bincount().argmax()).double()
     figures["majority_accuracy"] = mean_figure(majority, stacked_groups)
     return GroupingFigures(over_seeds, figures, {"num_pairs": len(rows), "num_labels": num_labels})
@@ -126,7 +134,12 @@ def _clusterings(stacked: Tensor, num_clusters: int, seed: int) -> Iterator[np.n
 
 
 def v_measure_under_draws(
-    modalities: Mapping[str, Tensor], codes: Tensor, groups: GroupSums, draws: Tensor, seed: int = 0
+    modalities: Mapping[str, Tensor],
+    codes: Tensor,
+    groups: GroupSums,
+    draws: Tensor,
+    seed: int = 0,
+    present: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """`grouping/v_measure` and its value under draws of groups; the rows are resampled, the clusters stay.
 
@@ -138,6 +151,7 @@ def v_measure_under_draws(
         modalities: name -> [pair, dim] unit-norm rows, stacked for the clusters.
         codes: [pair] label codes, -1 = missing.
         draws: [replicate, group] how often each group is drawn.
+        present: modality -> [pair] bool, the rows that a modality is stacked with; None for all.
 
     Returns:
         [1 + replicate] float64 in [0, 1]; NaN where fewer than two labels are there.
@@ -148,10 +162,11 @@ def v_measure_under_draws(
     labels, num_labels = _renumber(codes[usable])
     if num_labels < 2:
         return torch.full((1 + len(draws),), torch.nan, dtype=torch.float64)
-    stacked = torch.cat([rows[usable] for rows in modalities.values()])
+    own = {name: slice(None) if present is None else present[name][usable] for name in modalities}
+    stacked = torch.cat([rows[usable][own[name]] for name, rows in modalities.items()])
     weights = torch.cat([torch.ones(1, groups.num_groups, dtype=torch.float64), draws])[:, groups.index[usable]]
-    weights = weights.repeat(1, len(modalities))
-    label_of_row = labels.repeat(len(modalities))
+    weights = torch.cat([weights[:, own[name]] for name in modalities], dim=1)
+    label_of_row = torch.cat([labels[own[name]] for name in modalities])
     values = []
     for clusters in _clusterings(stacked, num_labels, seed):
         cell = label_of_row * num_labels + torch.from_numpy(clusters).long()
@@ -204,15 +219,17 @@ def _probe_correct(rows: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     return torch.from_numpy(correct)
 
 
-def _zero_shot_correct(queries: Tensor, prototypes: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+def _zero_shot_correct(
+    queries: Tensor, labels: Tensor, folds: Tensor, prototypes: Tensor, known_labels: Tensor, known_folds: Tensor
+) -> Tensor:
     """1 where the nearest class mean of the prototype modality, over the other folds, is the query's own class."""
     correct = torch.zeros(len(queries), dtype=torch.float64)
-    num_labels = int(labels.max()) + 1
-    for fold in range(int(folds.max()) + 1):
-        is_test = folds == fold
+    num_labels = int(torch.cat([labels, known_labels]).max()) + 1
+    for fold in folds.unique().tolist():
+        is_test, is_known = folds == fold, known_folds != fold
         means = prototypes.new_zeros(num_labels, prototypes.shape[1])
-        means.index_add_(0, labels[~is_test], prototypes[~is_test])
-        absent = torch.bincount(labels[~is_test], minlength=num_labels) == 0
+        means.index_add_(0, known_labels[is_known], prototypes[is_known])
+        absent = torch.bincount(known_labels[is_known], minlength=num_labels) == 0
         scores = (queries[is_test] @ unit_norm(means).T).masked_fill(absent, -torch.inf)
         correct[is_test] = (scores.argmax(dim=1) == labels[is_test]).double()
     return correct

@@ -19,7 +19,9 @@ MIN_ROWS = 2  # figures compare rows, so one row has none
 FLOAT64_BYTES = 8
 
 
-def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[str, Tensor]:
+def check_embeddings(
+    embeddings: Mapping[str, Any], minimum: int = 2, present: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Unit-norm [pair, dim] rows of each modality on the CPU, all in one precision.
 
     fp16 and bf16 are raised to fp32; where one modality is float64 (or wider), all are float64.
@@ -28,6 +30,7 @@ def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[st
         embeddings: modality name -> [pair, dim] tensor, array or memory map of floats, rows aligned. Arrays may have
             any byte order, order in memory or strides; a masked value counts as NaN.
         minimum: modalities needed.
+        present: modality -> [pair] bool, from `check_present`: rows that are absent are not looked at, and are zeros.
 
     Raises:
         ValueError: too few modalities, integers, other than two dimensions, shapes that differ, fewer than 2 rows.
@@ -53,7 +56,35 @@ def check_embeddings(embeddings: Mapping[str, Any], minimum: int = 2) -> dict[st
         raise ValueError(f"expected rows of at least 1 number, got shape {(num_rows, dim)}")
     is_wide = any(value.dtype.itemsize >= FLOAT64_BYTES for value in rows.values())
     dtype = torch.float64 if is_wide else torch.float32
-    return {name: _unit_rows(name, value, dtype) for name, value in rows.items()}
+    masks = present or {}
+    return {name: _unit_rows(name, value, dtype, masks.get(name)) for name, value in rows.items()}
+
+
+def check_present(present: Mapping[str, Any] | None, embeddings: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """Modality -> [pair] bool for every modality; None where nothing is missing.
+
+    Raises:
+        ValueError: a mask of an unknown modality, or one that is not one bool a row.
+        DataRefused: a modality that no row has.
+
+    >>> check_present({"text": [True, False]}, {"image": np.eye(2), "text": np.eye(2)})
+    {'image': tensor([True, True]), 'text': tensor([ True, False])}
+    """
+    if present is None:
+        return None
+    masks = {name: torch.ones(len(matrix), dtype=torch.bool) for name, matrix in embeddings.items()}
+    for name, given in present.items():
+        if name not in masks:
+            raise ValueError(f"present names {name!r}, and the modalities are {', '.join(masks)}")
+        mask = torch.as_tensor(given).cpu()
+        if mask.dtype != torch.bool or mask.shape != masks[name].shape:
+            raise ValueError(
+                f"present[{name!r}] is {len(masks[name])} bools, one for each row, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if not mask.any():
+            raise DataRefused(f"no row has {name}; leave {name} out")
+        masks[name] = mask
+    return None if all(mask.all() for mask in masks.values()) else masks
 
 
 def _as_rows(name: str, value: Any) -> np.ndarray | Tensor:
@@ -81,15 +112,17 @@ def _block(value: np.ndarray | Tensor, part: slice) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(rows, dtype=dtype))
 
 
-def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
+def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype, present: Tensor | None) -> Tensor:
     """Rows scaled to norm 1, block by block: a memory-mapped half-precision file is not copied as a whole."""
     result = torch.empty(tuple(value.shape), dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
         rows = _block(value, part).to(dtype)
+        if present is not None:
+            rows = torch.where(present[part, None], rows, torch.zeros_like(rows))
         largest = rows.abs().amax(dim=1, keepdim=True)
         broken.append(~torch.isfinite(largest.squeeze(1)))
-        zero.append(largest.squeeze(1) == 0)
+        zero.append((largest.squeeze(1) == 0) & (True if present is None else present[part]))
         result[part] = unit_norm(rows / torch.where(largest == 0, torch.ones_like(largest), largest))
     refuse_rows(name, "hold NaN or infinite values", torch.cat(broken))
     refuse_rows(name, "are all zeros and have no direction", torch.cat(zero))

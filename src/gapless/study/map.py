@@ -43,6 +43,7 @@ def write_map(
     manifest: Manifest | None = None,
     title: str = "embeddings",
     max_pairs: int = MAX_PAIRS,
+    num_left_out: int = 0,
 ) -> None:
     """Write the map of paired embeddings.
 
@@ -56,6 +57,7 @@ def write_map(
         labels: name -> [pair], to colour by; the manifest's labels by default.
         manifest: where captions, labels and thumbnails come from.
         max_pairs: the largest number of pairs to draw; of more pairs a fixed random choice is drawn, as the page says.
+        num_left_out: rows that are not among the embeddings because they lack a modality, for a sentence on the page.
 
     Raises:
         UsageError: plotly is not installed.
@@ -75,7 +77,7 @@ def write_map(
             pair["caption"] = str(captions[row])
         if labels is not None:
             pair["labels"] = {name: _label_text(values[row]) for name, values in labels.items()}
-    write_text(out, _render(script, drawn, pairs, results, title))
+    write_text(out, _render(script, drawn, pairs, results, title, num_left_out))
 
 
 def _shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
@@ -142,7 +144,12 @@ def _script_hash(script: str) -> str:
 
 
 def _render(
-    plotly: str, drawn: Mapping[str, np.ndarray], pairs: list[dict[str, Any]], results: Mapping[str, Any], title: str
+    plotly: str,
+    drawn: Mapping[str, np.ndarray],
+    pairs: list[dict[str, Any]],
+    results: Mapping[str, Any],
+    title: str,
+    num_left_out: int,
 ) -> str:
     points, shares = principal_plane(drawn)
     modalities = [
@@ -160,7 +167,7 @@ def _render(
         "gapless.study",
         "map.html",
         title=title,
-        facts=_facts_of(results, len(pairs)),
+        facts=_facts_of(results, len(pairs), num_left_out),
         headlines=[(headline_of(key), figure_text(figures[key])) for key in GAP_HEADLINES if has(figures, key)],
         figures=[(key, figure_text(figures[key])) for key in sorted(figures) if has(figures, key)],
         modalities=modalities,
@@ -181,9 +188,10 @@ def has(figures: Mapping[str, Any], key: str) -> bool:
     return number_of(figures.get(key)) is not None
 
 
-def _facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
+def _facts_of(results: Mapping[str, Any], num_drawn: int, num_left_out: int) -> list[str]:
     """The split, the gallery size and the share of pairs that is drawn, as text."""
-    num_pairs = results.get("n", num_drawn)
+    num_pairs = results.get("n", num_drawn) - num_left_out
+    lacking = f"{num_left_out:,} rows that lack a modality are not drawn; the figures are of all"
     drawn = f"all {num_pairs:,} pairs drawn"
     if num_drawn < num_pairs:
         drawn = f"{num_drawn:,} of {num_pairs:,} pairs drawn, a fixed random choice; the figures are of all"
@@ -191,4 +199,5 @@ def _facts_of(results: Mapping[str, Any], num_drawn: int) -> list[str]:
         *([f"split {results['split']}"] if results.get("split") else []),
         *([f"gallery {results['gallery_size']:,}"] if results.get("gallery_size") else []),
         drawn,
+        *([lacking] if num_left_out else []),
     ]

@@ -6,15 +6,15 @@ writes the files that the report and the map show.
 
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from gapless.core.errors import DataRefused, GaplessError, unknown_name
+from gapless.core.errors import DataRefused, GaplessError, UsageError, unknown_name
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_json
 from gapless.core.results import Result
 from gapless.core.values import names_of
@@ -22,14 +22,16 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import label_columns, main_label
 from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
 from gapless.manifest.manifest import Manifest
+from gapless.metrics.catalogue import COMPLETE
 from gapless.metrics.labels import described_label, label_codes
 from gapless.metrics.measure import measure
-from gapless.metrics.verdict import verdict_of
+from gapless.metrics.verdict import Verdict, verdict_of
 from gapless.study.map import write_map
 from gapless.study.prediction import predict as predicted
 from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
 
 ALL_ROWS = "all"
+COUNTED = ("present", "pairs", "complete", "joint")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Measurement(Result):
     """Every figure of embeddings, in the form of `results.json`.
 
     Args:
-        n: pairs. gallery_size: rows that each query is ranked among.
+        n: pairs; where rows lack modalities, the rows that have two or more.
+        gallery_size: rows that each query is ranked among; None where the pairs of modalities have different ones.
         figures: key of docs/figures.md -> number, or `{"value", "low", "high"}` with its 95 % interval.
         split: which rows.
         seed: of the bootstrap, the folds and k-means.
@@ -46,10 +49,14 @@ class Measurement(Result):
         verdict: what kind of gap this is, what closing it helps and the command, with the figures that each sentence
             rests on (`gapless.metrics.verdict`); `prediction` in it where that was asked for.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
+        present: modality -> the rows that have it; empty where nothing is missing, as are the next two.
+        pairs: `image-text` -> n and gallery_size of that pair, and why it is left out.
+        complete: n and gallery_size of the rows that have every modality, whose keys end in `@complete`.
+        joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
     """
 
     n: int
-    gallery_size: int
+    gallery_size: int | None
     figures: Mapping[str, Any]
     split: str
     seed: int
@@ -57,6 +64,15 @@ class Measurement(Result):
     data: Mapping[str, Any]
     verdict: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    present: Mapping[str, int] = field(default_factory=dict)
+    pairs: Mapping[str, Any] = field(default_factory=dict)
+    complete: Mapping[str, int] = field(default_factory=dict)
+    joint: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """`results.json`; without what it has only where rows lack modalities, or with joint queries."""
+        values = super().as_json()
+        return {name: value for name, value in values.items() if name not in COUNTED or value}
 
 
 def measure_embeddings(
@@ -73,6 +89,8 @@ def measure_embeddings(
     html: PathName | None = None,
     data: PathName | Manifest | None = None,
     predict: bool = False,
+    missing: str | None = None,
+    joint: Sequence[str] = (),
 ) -> Measurement:
     """Measure embeddings of files or of rows in memory: every figure.
 
@@ -99,6 +117,8 @@ def measure_embeddings(
         html: also write an interactive map.
         data: manifest, for the map's captions and thumbnails; by default the one that the embeddings were made from.
         predict: also fit quick closing methods on folds of groups, for what closing would bring; some seconds.
+        missing: "keep" or "drop" rows that lack a modality; see `gapless.embeddings.read_rows`.
+        joint: joint queries such as "image+history->text", for their figures beside those of single modalities.
 
     Raises:
         UsageError: no such file, an unknown split or label, an output in use.
@@ -108,24 +128,25 @@ def measure_embeddings(
         check_new_directory(Path(out))
     if html is not None:
         check_file(Path(html))
-    whole = read_rows(source, labels=labels, groups=groups, positives=positives)
+    whole = read_rows(source, labels=labels, groups=groups, positives=positives, missing=missing)
     split = split or ("test" if whole.splits and "test" in whole.splits else ALL_ROWS)
     rows = whole if split == ALL_ROWS else whole.select(split)
     label = label or ("label" if labels is not None else None)  # a file of one class is refused, not passed over
-    measured = _measured(rows, label, num_bootstrap, seed)
-    verdict = verdict_of(
-        measured["figures"],
-        measured["n"],
-        source=command_words(source, labels=labels, groups=groups, positives=positives),
-        modalities=tuple(rows.embeddings),
-        num_groups=measured["data"]["groups"],
-    )
+    measured = _measured(rows, label, num_bootstrap, seed, joint)
+    words = command_words(source, labels=labels, groups=groups, positives=positives, missing=missing)
+    verdict, verdict_note = _verdict(rows, measured, words)
     prediction = {"prediction": predicted(rows, seed=seed)} if predict else {}
     measurement = Measurement(
         **measured,
         verdict={**verdict.as_json(), **prediction},
         split=split,
-        notes=(*whole.notes, *_notes_on_rows(whole, rows, split), *_notes_on_label(rows, label)),
+        notes=(
+            *whole.notes,
+            *_notes_on_rows(whole, rows, split),
+            *_notes_on_label(rows, label),
+            *_notes_on_pairs(measured),
+            *verdict_note,
+        ),
     )
     if out is not None:
         _write_directory(Path(out), rows, measurement.as_json())
@@ -134,7 +155,9 @@ def measure_embeddings(
     return measurement
 
 
-def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def _measured(
+    rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int, joint: Sequence[str]
+) -> dict[str, Any]:
     """The fields of a `Measurement` but split and notes."""
     if label is not None and label not in rows.labels:
         raise unknown_name("label", label, rows.labels)
@@ -154,6 +177,8 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
             positives=rows.positives,
             num_bootstrap=num_bootstrap,
             seed=seed,
+            present=rows.present,
+            joint=joint,
         )
     except GaplessError:
         raise
@@ -162,6 +187,7 @@ def _measured(rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: i
     return {
         "n": figures.pop("n"),
         "gallery_size": figures.pop("gallery_size"),
+        **{name: figures.pop(name) for name in COUNTED if name in figures},
         "figures": figures,
         "seed": seed,
         "versions": versions(),
@@ -183,6 +209,32 @@ def _notes_on_rows(whole: EmbeddingSet, rows: EmbeddingSet, split: str) -> list[
     if rows.groups and len(set(rows.groups)) == 1:
         notes.append(f"every row is of the group {rows.groups[0]!r}: there are no intervals, and no probe")
     return notes
+
+
+def _verdict(rows: EmbeddingSet, measured: Mapping[str, Any], words: str) -> tuple[Verdict, list[str]]:
+    """The verdict, and a sentence where it is not of all rows.
+
+    Its rules compare modalities with each other, so that of several it is about the rows that have all of them.
+    """
+    figures, num_rows, groups = measured["figures"], measured["n"], rows.groups
+    notes = []
+    if measured.get("complete"):
+        figures = {key.removesuffix(COMPLETE): value for key, value in figures.items() if key.endswith(COMPLETE)}
+        is_complete = np.logical_and.reduce(list(rows.presence.values()))
+        groups = None if groups is None else [name for name, has in zip(groups, is_complete, strict=True) if has]
+        notes = [f"the verdict is of the {measured['complete']['n']:,} of {num_rows:,} rows that have every modality"]
+        num_rows = measured["complete"]["n"]
+    num_groups = None if groups is None else len(set(groups))
+    verdict = verdict_of(figures, num_rows, source=words, modalities=tuple(rows.embeddings), num_groups=num_groups)
+    return verdict, notes
+
+
+def _notes_on_pairs(measured: Mapping[str, Any]) -> list[str]:
+    """The pairs of modalities, the joint queries and the complete rows that have no figures."""
+    named = {**measured.get("pairs", {}), **measured.get("joint", {})}
+    if measured.get("complete"):
+        named["complete rows"] = measured["complete"]
+    return [f"{name} is left out: {one['left_out']} ({one['n']})" for name, one in named.items() if "left_out" in one]
 
 
 def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
@@ -215,6 +267,11 @@ def _title_of(source: EmbeddingsSource) -> str:
 def _write_map(
     html: Path, rows: EmbeddingSet, results: Mapping[str, Any], data: PathName | Manifest | None, title: str
 ) -> None:
+    is_complete = np.logical_and.reduce(list(rows.presence.values()))
+    if not is_complete.any():
+        raise UsageError("a map draws rows that have every modality, and no row has; leave --html away")
+    left_out = int((~is_complete).sum())
+    rows = rows.take(np.flatnonzero(is_complete)) if left_out else rows
     recorded = (rows.info.get("data") or {}).get("manifest")
     manifest_source = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
     write_map(
@@ -226,6 +283,7 @@ def _write_map(
         labels=_drawn_labels(rows) or None,
         manifest=Manifest.of(manifest_source) if manifest_source else None,
         title=title,
+        num_left_out=left_out,
     )
 
 
@@ -241,9 +299,11 @@ def _drawn_labels(rows: EmbeddingSet) -> dict[str, Any]:
 
 
 def _write_directory(out: Path, rows: EmbeddingSet, results: Mapping[str, Any]) -> None:
-    """Write `results.json`, and the first pairs, which the report draws."""
-    some = {name: np.asarray(matrix[:MAX_LATENT_PAIRS], dtype=np.float32) for name, matrix in rows.embeddings.items()}
+    """Write `results.json`, and the first pairs that have every modality, which the report draws."""
+    first = np.flatnonzero(np.logical_and.reduce(list(rows.presence.values())))[:MAX_LATENT_PAIRS]
+    some = {name: np.asarray(matrix[first], dtype=np.float32) for name, matrix in rows.embeddings.items()}
     with new_directory(out) as partial:
         write_json(partial / "results.json", results)
-        ids = json.dumps(rows.ids[:MAX_LATENT_PAIRS])
-        write_bytes(partial / "latent.safetensors", save(some, metadata={"ids": ids}))
+        ids = json.dumps([rows.ids[row] for row in first])
+        if len(first) > 1:
+            write_bytes(partial / "latent.safetensors", save(some, metadata={"ids": ids}))

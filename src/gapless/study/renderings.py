@@ -87,6 +87,22 @@ def _aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
     return texts
 
 
+def counts_to_terminal(results: Mapping[str, Any]) -> str:
+    """How many pairs the figures are of; where rows lack modalities, how many have each, and those of every pair."""
+    split = f"split {results['split']}"
+    lines = [f"{results['n']:,} pairs, gallery {results['gallery_size']:,}, {split}"] if not results.get("pairs") else []
+    if not lines:
+        present = ", ".join(f"{name} {count:,}" for name, count in results["present"].items())
+        lines = [f"{results['n']:,} rows with two modalities or more, {split} ({present})"]
+    named = {**results.get("pairs", {}), **({"complete rows": results["complete"]} if results.get("complete") else {})}
+    named |= results.get("joint", {})
+    width = max(map(len, named), default=0)
+    for name, one in named.items():
+        left_out = f": left out, {one['left_out']}" if "left_out" in one else f", gallery {one['gallery_size']:,}"
+        lines.append(f"  {name:<{width}}  {one['n']:,}{left_out}")
+    return "\n".join(lines)
+
+
 def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) -> str:
     """Every figure of one model on its own line with which way is better, families apart, intervals beside."""
     say = _to_ascii if ascii_only else str
