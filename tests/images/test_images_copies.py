@@ -8,7 +8,7 @@ import pytest
 from data_samples import noise_image
 from PIL import Image
 
-from gapless.auditing import audit as audit_module
+from gapless.auditing import figures as figures_module
 from gapless.auditing.audit import audit
 from gapless.auditing.leakage import leakage, share_in_train
 from gapless.core.errors import DataRefused, UsageError
@@ -59,8 +59,8 @@ def test_hundreds_of_rows_of_few_placeholders(tmp_path, monkeypatch):
     images = [placeholders[n % 3] for n in range(300)] + [jpeg(picture(0), 70), png(picture(50))]
     source = manifest_of(tmp_path / "m", images)
     paths = []
-    hashing = audit_module.perceptual_hashes
-    monkeypatch.setattr(audit_module, "perceptual_hashes", lambda given: paths.extend(given) or hashing(given))
+    hashing = figures_module.perceptual_hashes
+    monkeypatch.setattr(figures_module, "perceptual_hashes", lambda given: paths.extend(given) or hashing(given))
     report = audit(source.path)
     assert len(paths) == 5
     duplicates, near = report.duplicates, report.near_duplicates

@@ -290,9 +290,9 @@ MUTANTS = (
     Mutant(
         "an evaluation draws one of several captions",
         "inference/pairs.py",
-        "PairDataset.caption",
-        "if self.training_seed is None or len(captions) == 1:",
-        "if len(captions) == 1:",
+        "PairDataset.drawn",
+        "if isinstance(texts, str) or self.training_seed is None or len(texts) == 1:",
+        "if isinstance(texts, str) or len(texts) == 1:",
         BATCHES,
     ),
     # --- several processes: the slow ones ---------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class Manifest:
     @property
     def version(self) -> int:
         """1 (an image and captions in every row) or 2 (any modalities, any of them absent)."""
-        return int(self.info["version"])
+        return int(self.info.get("version", 1))
 
     @cached_property
     def specs(self) -> tuple[ModalitySpec, ...]:

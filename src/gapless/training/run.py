@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -232,7 +232,6 @@ def train_run(
     """
     seed, evaluator = run.seed, evaluator or GapAndRetrieval()
     settings, train_rows = trainable_rows(run.settings, manifest.select(TRAIN))
-    run = replace(run, settings=settings)  # with its anchor
     validation = _evaluated_rows(manifest, settings)
     has_evaluation = validation is not None
     arguments = training_arguments(settings, out, seed, has_evaluation, evaluator.primary)
