@@ -88,7 +88,9 @@ def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
             f"{having.origin} has ids and {lacking.origin} has none, so their rows cannot be matched; where row i of "
             "both is one pair, give them as --image A --text B"
         )
-    check_same_ids(sorted(first.ids), sorted(second.ids), "; --missing keep|drop takes the ones without a pair as absent")
+    check_same_ids(
+        sorted(first.ids), sorted(second.ids), "; --missing keep|drop takes the ones without a pair as absent"
+    )
     if first.ids != second.ids:
         row_of = {name: row for row, name in enumerate(second.ids)}
         second = second.take([row_of[name] for name in first.ids])
