@@ -141,9 +141,9 @@ def test_what_an_absent_row_holds_changes_nothing(fill):
     found = measure(holed, **columns, present=masks, joint=["image+ecg->text"])
     assert found.keys() == expected.keys()
     assert all(same(found[key], value) for key, value in expected.items() if "/" in key)
-    with pytest.raises((DataRefused, AssertionError)):  # the control: the same rows, and no mask
-        control = measure(holed, **columns)
-        assert all(same(control.get(key, math.nan), value) for key, value in expected.items() if "/" in key)
+    if fill != 1e30:  # the control: the same rows without a mask are refused
+        with pytest.raises(DataRefused):
+            measure(holed, **columns)
 
 
 def test_the_order_of_the_rows_does_not_matter():
@@ -230,7 +230,7 @@ def test_masks_that_cannot_be_measured_are_refused_by_name():
         measure({name: rows[name] for name in ("image", "text")}, present={"image": half, "text": ~half})
     single = {name: np.arange(NUM_ROWS) % 3 != number for number, name in enumerate(NAMES)}
     few = {name: mask & (np.arange(NUM_ROWS) < 3) for name, mask in single.items()}
-    with pytest.raises(DataRefused, match="no pair of modalities has 2 rows in common .*image-text 1"):
+    with pytest.raises(DataRefused, match=r"no pair of modalities has 2 rows in common .*image-text 1"):
         measure(rows, present=few)
     with pytest.raises(ValueError, match="present names 'audio'"):
         measure(rows, present={"audio": nobody})

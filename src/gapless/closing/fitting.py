@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, FittedMethod, check_fitted, takes_absent
 from gapless.closing.layers import affine_layer, layers_of, unit_norm_layer, vector_model
+from gapless.core.errors import UsageError
 from gapless.core.geometry import blocks
 from gapless.models.aligner import GaplessModel
 
@@ -32,7 +33,8 @@ def fit_method(
     """
     if pairs.present is not None and not takes_absent(method):
         raise UsageError(
-            f"{method.name} takes rows that have every modality, and some lack one; use --missing drop, or another method"
+            f"{method.name} takes rows that have every modality, and some lack one; use --missing drop or another "
+            "method"
         )
     key = (method.name, repr(replace(settings, remove_mean=False)), seed)
     if key not in pairs.fits:

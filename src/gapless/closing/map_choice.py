@@ -59,8 +59,8 @@ def retrieval_of(maps: Mapping[str, AffineMap], pairs: ClosingPairs, held: np.nd
     for name in maps:
         rows = pairs.common(held, name, pairs.anchor)
         if name != pairs.anchor and len(rows) >= MIN_ROWS:
-            mapped = [apply_map(maps[one], pairs.embeddings[one][rows]) for one in (name, pairs.anchor)]
-            scores.append(mean_reciprocal_rank(*mapped, torch.from_numpy(pairs.positives[rows])))
+            own, anchor = (apply_map(maps[one], pairs.embeddings[one][rows]) for one in (name, pairs.anchor))
+            scores.append(mean_reciprocal_rank(own, anchor, torch.from_numpy(pairs.positives[rows])))
     return float(np.mean(scores)) if scores else 0.0
 
 

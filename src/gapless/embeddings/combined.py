@@ -124,10 +124,11 @@ def _spread(part: EmbeddingSet, ids: list[str]) -> EmbeddingSet:
     def without(values: list[Any] | None, fill: Any) -> list[Any] | None:
         return None if values is None else [v if there else fill for v, there in zip(values, is_there, strict=True)]
 
+    columns: dict[str, Any] = {kind: without(getattr(taken, kind), "") for kind in (*NAMES, "captions")}
     return replace(
         taken,
         ids=ids,
-        **{kind: without(getattr(taken, kind), "") for kind in (*NAMES, "captions")},
+        **columns,
         labels={name: without(values, None) or [] for name, values in taken.labels.items()},
         present={name: mask & is_there for name, mask in taken.presence.items()},
     )
