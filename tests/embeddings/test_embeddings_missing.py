@@ -1,4 +1,4 @@
-"""Rows that lack a modality: rows of NaN, nulls, ids that one file lacks, directories with masks; kept, dropped, refused."""
+"""Rows that lack a modality: rows of NaN, nulls, ids that one file lacks, masks; kept, dropped or refused."""
 
 import json
 import re
@@ -215,7 +215,7 @@ def test_a_modality_that_no_row_has_is_refused_by_name(tmp_path):
     arrays["ecg"][:] = np.nan
     files = stored(tmp_path, arrays)
     for missing in ("keep", "drop"):
-        with pytest.raises(DataRefused, match="no row of .* has ecg; leave ecg out"):
+        with pytest.raises(DataRefused, match=r"no row of .* has ecg; leave ecg out"):
             read_rows(files, missing=missing)
 
 

@@ -28,7 +28,7 @@ def array_arguments(parser: Parser) -> None:
         "--missing",
         choices=["keep", "drop"],
         default=None,
-        help="rows that lack a modality (NaN, a null, an id that one file lacks): keep them, drop them; default: refuse",
+        help="rows that lack a modality (NaN, a null, an id that one file lacks): keep or drop them; default: refuse",
     )
 
 

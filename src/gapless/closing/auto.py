@@ -69,6 +69,7 @@ class Auto:
     source = "nested cross-validation: Varma and Simon, BMC Bioinformatics 7 (2006)"
     settings = AutoSettings
     chooses = True
+    takes_absent = True  # a candidate that does not is a row of the table that says so
 
     def fit(self, pairs: ClosingPairs, settings: AutoSettings, seed: int, *, folder: Path) -> FittedMethod:
         """The best candidate, fitted on all rows of `pairs.train`; `pairs.validation` chooses nothing.
@@ -133,7 +134,8 @@ def _digest(pairs: ClosingPairs) -> str:
     """sha256 of everything that a fit and its figures depend on."""
     digest = hashlib.sha256()
     labels = () if pairs.labels is None else (pairs.labels,)
-    for array in (pairs.train, pairs.validation, pairs.positives, pairs.groups, *labels):
+    masks = () if pairs.present is None else pairs.present.values()
+    for array in (pairs.train, pairs.validation, pairs.positives, pairs.groups, *labels, *masks):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, matrix in pairs.embeddings.items():
         digest.update(f"{name} {tuple(matrix.shape)}".encode())

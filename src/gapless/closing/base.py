@@ -20,6 +20,7 @@ from torch import Tensor
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
+from gapless.metrics.inputs import MIN_ROWS
 from gapless.models.aligner import GaplessModel
 from gapless.models.spec import VectorEncoderSpec
 
@@ -39,6 +40,8 @@ class ClosingPairs:
         labels: [pair] integers of classes, -1 where missing, for the V-measure; None without labels.
         work: a directory that outlives an interruption, where a long fit notes what it has finished; None: nowhere.
         fits: what was fitted on these rows, for `fitting.fit_method`.
+        present: modality -> [pair] bool, for rows that lack modalities, each with two or more; None where nothing is
+            missing. What `embeddings` holds in an absent row is finite and means nothing.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -51,6 +54,7 @@ class ClosingPairs:
     labels: np.ndarray | None = None
     work: Path | None = None
     fits: dict[tuple[str, str, int], "FittedMethod"] = field(default_factory=dict, compare=False, repr=False)
+    present: Mapping[str, np.ndarray] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -63,13 +67,29 @@ class ClosingPairs:
         return ", ".join(f"{name} {size}" for name, size in self.sizes.items())
 
     def part(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Some of the rows, by modality."""
+        """Some of the rows, by modality, aligned."""
         return {name: matrix[rows] for name, matrix in self.embeddings.items()}
 
     @property
     def training(self) -> dict[str, Tensor]:
-        """The rows to fit on: modality -> [row, dim]."""
+        """The rows to fit on, aligned: modality -> [row, dim]; with absent rows, `own_training` and `common`."""
         return self.part(self.train)
+
+    def common(self, rows: np.ndarray, *names: str) -> np.ndarray:
+        """Those of some rows that have all of these modalities."""
+        for name in names:
+            if self.present is not None:
+                rows = rows[self.present[name][rows]]
+        return rows
+
+    @property
+    def own_training(self) -> dict[str, Tensor]:
+        """Of each modality the rows to fit on that have it; the modalities are not aligned where rows lack some."""
+        return {name: matrix[self.common(self.train, name)] for name, matrix in self.embeddings.items()}
+
+    def masks(self, rows: np.ndarray) -> dict[str, np.ndarray] | None:
+        """What `measure` takes as `present` for some rows."""
+        return None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
 
     def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
         """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives."""
@@ -122,6 +142,8 @@ class ClosingMethod(Protocol[Settings]):
         candidates: a tuple of settings that `auto` tries; by default the defaults alone.
         trains: True where a fit takes long; `auto` tries such methods after all others.
         chooses: True for a method that tries others itself, which is no candidate.
+        takes_absent: True for a method that fits on rows which lack modalities (`ClosingPairs.present`); any other is
+            refused there.
     """
 
     name: str
@@ -173,6 +195,11 @@ def chooses(method: ClosingMethod[Any]) -> bool:
     return bool(getattr(method, "chooses", False))
 
 
+def takes_absent(method: ClosingMethod[Any]) -> bool:
+    """Whether the method fits on rows that lack modalities."""
+    return bool(getattr(method, "takes_absent", False))
+
+
 def method_of(name: str | None, settings: ClosingSettings | None) -> ClosingMethod[Any]:
     """The named method; without a name that of the settings, and without either, or with those of all, the default.
 
@@ -202,13 +229,16 @@ def one_dim(pairs: ClosingPairs, method: str) -> int:
 
 
 def check_varied(pairs: ClosingPairs) -> None:
-    """Refuse a modality whose training rows are all the same: no method has anything to learn from it.
+    """Refuse a modality whose training rows are all the same, or too few: no method has anything to learn from it.
 
     Raises:
         DataRefused: it is named.
     """
-    for name, rows in pairs.embeddings.items():
-        training = rows[pairs.train]
+    for name, training in pairs.own_training.items():
+        if len(training) < MIN_ROWS:
+            raise DataRefused(
+                f"{len(training)} of {len(pairs.train)} training rows have {name}; leave {name} out, or give more rows"
+            )
         if float((training.amax(dim=0) - training.amin(dim=0)).max()) <= SAME_ROW:
             raise DataRefused(
                 f"all {len(training)} training rows of {name} are the same (equal captions?), so that there is nothing "

@@ -17,17 +17,18 @@ class Center:
     summary = "subtract each modality's mean; nothing is trained, one dim for all"
     source = "Liang et al., Mind the Gap, arXiv 2203.02053 (the translation, there only measured)"
     settings = ClosingSettings
+    takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path) -> FittedMethod:
         one_dim(pairs, self.name)
-        return FittedMethod(affine_model(pairs, fit_center(pairs.training)))
+        return FittedMethod(affine_model(pairs, fit_center(pairs.own_training)))
 
 
 def fit_center(embeddings: Mapping[str, Tensor]) -> dict[str, AffineMap]:
     """Subtract each modality's mean: the centroid distance before normalisation becomes 0, nothing else moves.
 
     Args:
-        embeddings: modality -> [pair, dim] unit-norm rows.
+        embeddings: modality -> [row, dim] unit-norm rows, each modality's own.
 
     Reference: Liang et al., "Mind the Gap", arXiv 2203.02053 (the translation, there only measured).
     """

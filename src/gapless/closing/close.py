@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gapless.closing.base import (
@@ -35,7 +36,7 @@ from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import main_label
 from gapless.inference.embed import embed_dataset
-from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
+from gapless.metrics.inputs import MIN_ROWS, check_embeddings, check_present, group_index, item_classes
 from gapless.metrics.labels import label_codes, telling_label
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessModel
@@ -116,6 +117,7 @@ def close_set(
         frozen=frozen,
         data=rows.info.get("data") or {"source": rows.info.get("source")},
         note=note,
+        present=rows.present,
     )
 
 
@@ -135,6 +137,7 @@ def close_gap(
     frozen: GaplessModel | None = None,
     data: Mapping[str, Any] | None = None,
     note: str = "",
+    present: Mapping[str, np.ndarray] | None = None,
 ) -> ClosedGap:
     """Fit a closing method on cached embeddings, measure it on groups that were held back, and write the model.
 
@@ -157,16 +160,22 @@ def close_gap(
         frozen: the model that made the embeddings; its encoders and heads go into the result.
         data: what `results.json` says about the data.
         note: a sentence on the model inside, for the result.
+        present: modality -> [pair] bool, whether a row has it, as in `measure`; rows that have fewer than two are left
+            out.
 
     Raises:
-        UsageError: an unknown method, setting or modality, an output directory in use.
+        UsageError: an unknown method, setting or modality, an output directory in use, a method that takes complete
+            rows only.
         DataRefused: row counts that differ, rows of NaN or zeros, too few groups.
         ValueError: settings of another method.
     """
     chosen = method_of(method, settings)
     settings = settings_for(chosen, settings)
     check_new_directory(out)
-    pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives)
+    embeddings, present, (groups, ids, splits, captions, positives, labels) = paired_rows(
+        embeddings, present, (groups, ids, splits, captions, positives, labels)
+    )
+    pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives, present)
     work = out.parent / f".{out.name}.resume"
     classes = None if labels is None else label_codes("labels", labels, len(index)).numpy()
     pairs = replace(pairs, work=work, labels=classes)
@@ -216,6 +225,27 @@ def settings_for(method: ClosingMethod[Any], settings: ClosingSettings | None) -
     return settings
 
 
+def paired_rows(
+    embeddings: Mapping[str, Any], present: Mapping[str, Any] | None, columns: Sequence[Any]
+) -> tuple[Mapping[str, Any], dict[str, np.ndarray] | None, list[Any]]:
+    """The rows that have two modalities or more, with their columns; `present` is None where nothing is missing then.
+
+    Raises:
+        ValueError: masks that do not fit. DataRefused: a modality that no row has, no row with two modalities.
+    """
+    checked = check_present(present, embeddings)
+    if checked is None:
+        return embeddings, None, list(columns)
+    masks = {name: mask.numpy() for name, mask in checked.items()}
+    kept = np.flatnonzero(np.sum(list(masks.values()), axis=0) >= 2)
+    if not len(kept):
+        raise DataRefused(f"no row has two of {', '.join(masks)}, so that there are no pairs")
+    taken = {name: mask[kept] for name, mask in masks.items()}
+    rows = {name: matrix[kept] for name, matrix in embeddings.items()}
+    cells = [values if values is None else [values[row] for row in kept] for values in columns]
+    return rows, None if all(mask.all() for mask in taken.values()) else taken, cells
+
+
 def pairs_of(
     embeddings: Mapping[str, Any],
     groups: Any,
@@ -225,13 +255,18 @@ def pairs_of(
     splits: Sequence[str] | None,
     captions: Sequence[str] | None,
     positives: Any,
+    present: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[ClosingPairs, np.ndarray]:
     """What a method fits on, and the groups of all rows as integers. The rows are checked here and nowhere after.
+
+    Args:
+        embeddings, groups, settings, seed, ids, splits, captions, positives: as in `close_gap`.
+        present: of `paired_rows`.
 
     Raises:
         UsageError: an unknown anchor, fewer than two modalities. DataRefused: rows or groups that cannot be used.
     """
-    rows = unit_rows(embeddings)
+    rows = unit_rows(embeddings, present)
     anchor = settings.anchor or ("text" if "text" in rows else list(rows)[-1])
     if anchor not in rows:
         raise unknown_name("anchor modality", anchor, rows)
@@ -240,16 +275,19 @@ def pairs_of(
     train, validation = split_rows(index, splits, settings.validation_share, seed)
     if positives is None:
         items = positives_of(captions if captions is not None else rows[anchor])
+        if captions is None and present is not None:  # rows without the anchor are not the same item
+            absent = np.flatnonzero(~present[anchor])
+            items[absent] = items.max() + 1 + np.arange(len(absent))
     else:
         items = item_classes(positives, num_rows).numpy()
     names = [f"row {row}" for row in range(num_rows)] if ids is None else list(ids)
-    pairs = ClosingPairs(rows, anchor, names, train, validation, items, index)
+    pairs = ClosingPairs(rows, anchor, names, train, validation, items, index, present=present)
     check_varied(pairs)
     return pairs, index
 
 
-def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Unit-norm fp32 rows of every modality; dims may differ.
+def unit_rows(embeddings: Mapping[str, Any], present: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
+    """Unit-norm fp32 rows of every modality, zeros where a row is absent; dims may differ.
 
     Raises:
         UsageError: fewer than two modalities. DataRefused: rows that cannot be paired or used.
@@ -265,8 +303,10 @@ def unit_rows(embeddings: Mapping[str, Any]) -> dict[str, Tensor]:
     (num_rows,) = set(counts.values())
     if num_rows < MIN_ROWS:
         raise DataRefused(f"{num_rows} row(s) cannot be split; at least {MIN_GROUPS} groups are needed")
+    masks = None if present is None else {name: torch.from_numpy(mask) for name, mask in present.items()}
     return {
-        name: check_embeddings({name: matrix}, minimum=1)[name].float().cpu() for name, matrix in embeddings.items()
+        name: check_embeddings({name: matrix}, minimum=1, present=masks)[name].float().cpu()
+        for name, matrix in embeddings.items()
     }
 
 
@@ -285,6 +325,7 @@ def figures_of(pairs: ClosingPairs, model: GaplessModel, positives: np.ndarray |
     """The figures of the validation part: `before` where the dims allow it, `figures` after."""
     held = pairs.part(pairs.validation)
     options: dict[str, Any] = {"include": FIGURES, "positives": positives, "groups": pairs.groups[pairs.validation]}
+    options["present"] = pairs.masks(pairs.validation)
     if pairs.labels is not None:
         classes = {"label": [None if code < 0 else str(code) for code in pairs.labels[pairs.validation].tolist()]}
         if telling_label(classes) is not None:
@@ -294,6 +335,7 @@ def figures_of(pairs: ClosingPairs, model: GaplessModel, positives: np.ndarray |
     return {
         "n": after.pop("n"),
         "gallery_size": after.pop("gallery_size"),
+        **{name: after.pop(name) for name in ("present", "pairs", "complete") if name in after},
         "split": VALIDATION,
         "before": {k: value for k, value in measure(held, **options).items() if "/" in k} if comparable else None,
         "figures": after,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, FittedMethod, check_fitted
+from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, FittedMethod, check_fitted, takes_absent
 from gapless.closing.layers import affine_layer, layers_of, unit_norm_layer, vector_model
+from gapless.core.errors import UsageError
 from gapless.core.geometry import blocks
 from gapless.models.aligner import GaplessModel
 
@@ -26,9 +27,15 @@ def fit_method(
         method, pairs, settings, seed, folder: as in `ClosingMethod.fit`.
 
     Raises:
-        UsageError, DataRefused: of the method, or weights that are not finite.
+        UsageError: of the method, or rows that lack modalities, which it does not take.
+        DataRefused: of the method, or weights that are not finite.
         ValueError: a model for other rows.
     """
+    if pairs.present is not None and not takes_absent(method):
+        raise UsageError(
+            f"{method.name} takes rows that have every modality, and some lack one; use --missing drop or another "
+            "method"
+        )
     key = (method.name, repr(replace(settings, remove_mean=False)), seed)
     if key not in pairs.fits:
         made = method.fit(pairs, settings, seed, folder=folder)
@@ -46,7 +53,7 @@ def without_means(model: GaplessModel, pairs: ClosingPairs) -> GaplessModel:
     """
     heads = {}
     for name in pairs.sizes:
-        mean = mapped_rows(model, name, pairs.embeddings[name], pairs.train).double().mean(dim=0)
+        mean = mapped_rows(model, name, pairs.embeddings[name], pairs.common(pairs.train, name)).double().mean(dim=0)
         heads[name] = [*layers_of(model, name), unit_norm_layer(), affine_layer(mean, torch.eye(len(mean)))]
     return vector_model(pairs, heads, loss_of=model)
 

@@ -205,16 +205,19 @@ def figures_in(fold: HeldOutPart, model: GaplessModel | None) -> dict[str, np.nd
         rows,
         fold.draws,
         pairs.groups[fold.judged],
+        present=pairs.masks(fold.judged),
         positives=pairs.positives[fold.judged],
         include=("gap", "retrieval", "mixed", "further"),
         seed=fold.seed,
     )
     values = {key: figures[key].numpy() for key in KEYS if key in figures}
     if pairs.labels is not None:
+        masks = pairs.masks(fold.judged)
+        present = None if masks is None else {name: torch.from_numpy(mask) for name, mask in masks.items()}
         index, num_groups = np.unique(pairs.groups[fold.judged], return_inverse=True)[1], fold.draws.shape[1]
         groups = GroupSums(torch.from_numpy(index), num_groups)
         codes = torch.from_numpy(pairs.labels[fold.judged])
-        values[V_MEASURE] = v_measure_under_draws(rows, codes, groups, fold.draws, fold.seed).numpy()
+        values[V_MEASURE] = v_measure_under_draws(rows, codes, groups, fold.draws, fold.seed, present).numpy()
     return values
 
 

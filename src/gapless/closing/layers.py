@@ -37,10 +37,11 @@ class FittedLayer:
 
 
 class AffineMap(NamedTuple):
-    """`(x - offset) @ rotation`: [size] and [size, output_size]."""
+    """`(x - offset) @ rotation + shift`: [size], [size, output_size] and [output_size]; no shift is one of 0."""
 
     offset: Tensor
     rotation: Tensor
+    shift: Tensor | None = None
 
 
 def unit_norm_layer() -> FittedLayer:
@@ -128,7 +129,15 @@ def vector_model(
 
 def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> GaplessModel:
     """The model that applies one affine map to the unit-norm rows of each modality."""
-    return vector_model(pairs, {name: [unit_norm_layer(), affine_layer(*fitted)] for name, fitted in maps.items()})
+    return vector_model(pairs, {name: [unit_norm_layer(), _layer_of(fitted)] for name, fitted in maps.items()})
+
+
+def _layer_of(fitted: AffineMap) -> FittedLayer:
+    """A map without a shift subtracts its offset first, which keeps digits that `x @ rotation + bias` would lose."""
+    if fitted.shift is None:
+        return affine_layer(fitted.offset, fitted.rotation)
+    matrix = fitted.rotation.double()
+    return linear_layer(matrix, fitted.shift.double() - fitted.offset.double() @ matrix)
 
 
 def described_layer(spec: LayerSpec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gapless.closing.base import ClosingPairs
 from gapless.closing.folds import NUM_FOLDS, group_folds, mean_reciprocal_rank, scored_rows
 from gapless.closing.layers import AffineMap
+from gapless.metrics.inputs import MIN_ROWS
 
 MAX_FITTED_ROWS = 20_000  # of a fold: with more, the choice is the same and the time is not
 
@@ -50,13 +51,20 @@ def best_option(
 
 
 def retrieval_of(maps: Mapping[str, AffineMap], pairs: ClosingPairs, held: np.ndarray) -> float:
-    """MRR between the anchor and each other modality that has a map, of some rows after the maps; their mean."""
-    positives = torch.from_numpy(pairs.positives[held])
-    mapped = {name: apply_map(fitted, pairs.embeddings[name][held]) for name, fitted in maps.items()}
-    anchor = mapped.pop(pairs.anchor)
-    return float(np.mean([mean_reciprocal_rank(rows, anchor, positives) for rows in mapped.values()]))
+    """MRR between the anchor and each other modality that has a map, of some rows after the maps; their mean.
+
+    Each on the rows that have both; 0 where no modality has two rows in common with the anchor.
+    """
+    scores = []
+    for name in maps:
+        rows = pairs.common(held, name, pairs.anchor)
+        if name != pairs.anchor and len(rows) >= MIN_ROWS:
+            own, anchor = (apply_map(maps[one], pairs.embeddings[one][rows]) for one in (name, pairs.anchor))
+            scores.append(mean_reciprocal_rank(own, anchor, torch.from_numpy(pairs.positives[rows])))
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def apply_map(fitted: AffineMap, rows: Tensor) -> Tensor:
-    """`(rows - offset) @ rotation` in fp32, as the model computes it."""
-    return (rows.float() - fitted.offset.float()) @ fitted.rotation.float()
+    """`(rows - offset) @ rotation + shift` in fp32, as the model computes it."""
+    mapped = (rows.float() - fitted.offset.float()) @ fitted.rotation.float()
+    return mapped if fitted.shift is None else mapped + fitted.shift.float()

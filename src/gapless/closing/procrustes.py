@@ -13,7 +13,8 @@ from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings,
 from gapless.closing.layers import AffineMap, affine_model
 from gapless.closing.map_choice import best_option
 from gapless.closing.moments import Moments, mean_of, moments_of
-from gapless.core.errors import UsageError, unknown_name
+from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.metrics.inputs import MIN_ROWS
 
 MAPS = ("orthogonal", "shrunk", "ridge")
 ALPHAS = (1.0, 10.0, 0.1, 100.0, 0.01)
@@ -50,10 +51,12 @@ class Procrustes:
     summary = "subtract the means, then map each modality onto the anchor by the best orthogonal matrix"
     source = "Schoenemann, Psychometrika 31 (1966); ridge, Hoerl and Kennard, Technometrics 12 (1970)"
     settings = ProcrustesSettings
+    takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: ProcrustesSettings, seed: int, *, folder: Path) -> FittedMethod:
+        _check_common(pairs)
         if settings.map == "orthogonal":
-            return FittedMethod(affine_model(pairs, fit_procrustes(pairs.training, pairs.anchor)))
+            return FittedMethod(affine_model(pairs, _orthogonal_maps(pairs)))
         maps: dict[str, AffineMap] = {}
         chosen: dict[str, Any] = {}
         for name in pairs.sizes:
@@ -82,12 +85,48 @@ def shrunk_maps(
 
     def maps_of(rows: np.ndarray) -> Callable[[float], dict[str, AffineMap]]:
         matrices = pairs.embeddings[name], pairs.embeddings[pairs.anchor]
-        means = mean_of(matrices[0], rows), mean_of(matrices[1], rows)
-        solve = shrunk_map(moments_of(*matrices, means, rows), kind)
-        anchor = AffineMap(means[1], torch.eye(len(means[1]), dtype=torch.float64))
-        return lambda alpha: {name: AffineMap(means[0], solve(alpha)), pairs.anchor: anchor}
+        common, own = pairs.common(rows, name, pairs.anchor), pairs.common(rows, pairs.anchor)
+        means = mean_of(matrices[0], common), mean_of(matrices[1], common)
+        solve = shrunk_map(moments_of(*matrices, means, common), kind)
+        middle = means[1] if len(common) == len(own) else mean_of(matrices[1], own)
+        shift = None if middle is means[1] else means[1] - middle
+        anchor = AffineMap(middle, torch.eye(len(middle), dtype=torch.float64))
+        return lambda alpha: {name: AffineMap(means[0], solve(alpha), shift), pairs.anchor: anchor}
 
     return maps_of
+
+
+def _check_common(pairs: ClosingPairs) -> None:
+    """Raise DataRefused for a modality that has fewer than two training rows in common with the anchor."""
+    for name in pairs.sizes:
+        count = len(pairs.common(pairs.train, name, pairs.anchor))
+        if count < MIN_ROWS:
+            raise DataRefused(
+                f"{count} training rows have both {name} and the anchor {pairs.anchor}; a map needs {MIN_ROWS}: choose "
+                f"another anchor, or leave {name} out"
+            )
+
+
+def _orthogonal_maps(pairs: ClosingPairs) -> dict[str, AffineMap]:
+    """`fit_procrustes` of each modality on the rows that it has in common with the anchor.
+
+    The anchor is centred by the mean of all its rows. A modality is centred by its mean over the common rows, and then
+    moved to where the anchor's common rows lie: where the rows that have it are special ones, as those with an ECG are,
+    their pairs still meet.
+    """
+    if pairs.present is None:
+        return fit_procrustes(pairs.training, pairs.anchor)
+    anchor = pairs.embeddings[pairs.anchor]
+    middle = anchor[pairs.common(pairs.train, pairs.anchor)].mean(dim=0)
+    maps = {}
+    for name, matrix in pairs.embeddings.items():
+        if name == pairs.anchor:
+            maps[name] = AffineMap(middle, torch.eye(anchor.shape[1]))
+            continue
+        common = pairs.common(pairs.train, name, pairs.anchor)
+        both = fit_procrustes({name: matrix[common], pairs.anchor: anchor[common]}, pairs.anchor)
+        maps[name] = both[name]._replace(shift=both[pairs.anchor].offset - middle)
+    return maps
 
 
 def shrunk_map(moments: Moments, kind: str) -> Callable[[float], Tensor]:

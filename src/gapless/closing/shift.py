@@ -46,6 +46,7 @@ class Shift:
     summary = "move each modality some of the way along the gap, or take out that direction; one dim for all"
     source = "Liang et al., Mind the Gap, arXiv 2203.02053 (the shift, train_clip.py)"
     settings = ShiftSettings
+    takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: ShiftSettings, seed: int, *, folder: Path) -> FittedMethod:
         one_dim(pairs, self.name)
@@ -62,7 +63,7 @@ class Shift:
 
 def gap_offsets(pairs: ClosingPairs, rows: np.ndarray) -> dict[str, torch.Tensor]:
     """Modality -> [dim] mean of some rows less the mean of all means: of two, plus and minus half the gap."""
-    means = {name: mean_of(matrix, rows) for name, matrix in pairs.embeddings.items()}
+    means = {name: mean_of(matrix, pairs.common(rows, name)) for name, matrix in pairs.embeddings.items()}
     middle = torch.stack(list(means.values())).mean(dim=0)
     return {name: mean - middle for name, mean in means.items()}
 

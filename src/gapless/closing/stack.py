@@ -91,6 +91,7 @@ class Stack:
     source = "concatenated similarities are their weighted mean; measured in docs/close.md"
     settings = StackSettings
     trains = True
+    takes_absent = True  # where its parts do, each of which is asked
 
     def fit(self, pairs: ClosingPairs, settings: StackSettings, seed: int, *, folder: Path) -> FittedMethod:
         parts = [(part_method(name), part_settings(settings, name, pairs.anchor)) for name in settings.names]

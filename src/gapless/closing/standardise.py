@@ -35,10 +35,11 @@ class Standardise:
     summary = "subtract each modality's mean and divide each number by its standard deviation; one dim for all"
     source = "z-scoring by modality; I0T, arXiv 2412.14384, describes it, and its published code centres only"
     settings = StandardiseSettings
+    takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: StandardiseSettings, seed: int, *, folder: Path) -> FittedMethod:
         one_dim(pairs, self.name)
-        return FittedMethod(affine_model(pairs, fit_standardise(pairs.training, settings.floor)))
+        return FittedMethod(affine_model(pairs, fit_standardise(pairs.own_training, settings.floor)))
 
 
 def fit_standardise(embeddings: Mapping[str, Tensor], floor: float) -> dict[str, AffineMap]:
@@ -48,7 +49,7 @@ def fit_standardise(embeddings: Mapping[str, Tensor], floor: float) -> dict[str,
     other stays. When all numbers of a modality spread alike, its cosines are those of centring.
 
     Args:
-        embeddings: modality -> [pair, dim] rows.
+        embeddings: modality -> [row, dim] rows, each modality's own.
         floor: above 0.
     """
     maps = {}

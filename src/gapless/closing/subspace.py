@@ -47,6 +47,7 @@ class Subspace:
     summary = "subtract the means, keep the main common directions or drop the numbers of the gap; one dim for all"
     source = "principal components (Pearson 1901); dropping: Schrodi et al., arXiv 2404.07983 (there an ablation)"
     settings = SubspaceSettings
+    takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: SubspaceSettings, seed: int, *, folder: Path) -> FittedMethod:
         size = one_dim(pairs, self.name)
@@ -55,7 +56,7 @@ class Subspace:
             raise UsageError(f"num_directions is {number}, and rows have {size} numbers; one at least must stay")
 
         def maps_of(rows: np.ndarray) -> Callable[[int], dict[str, AffineMap]]:
-            means = {name: mean_of(matrix, rows) for name, matrix in pairs.embeddings.items()}
+            means = {name: mean_of(matrix, pairs.common(rows, name)) for name, matrix in pairs.embeddings.items()}
             if settings.how == "drop":
                 directions = by_gap(means)
                 return lambda count: {name: AffineMap(mean, directions[:, count:]) for name, mean in means.items()}
@@ -71,7 +72,7 @@ class Subspace:
 
 def by_variance(pairs: ClosingPairs, means: dict[str, Tensor], rows: np.ndarray) -> Tensor:
     """[dim, dim] principal directions of some centred rows of all modalities stacked, the widest first."""
-    parts = [covariance_of(matrix, means[name], rows) for name, matrix in pairs.embeddings.items()]
+    parts = [covariance_of(matrix, means[name], pairs.common(rows, name)) for name, matrix in pairs.embeddings.items()]
     directions: Tensor = torch.linalg.eigh(torch.stack(parts).mean(dim=0)).eigenvectors.flip(1)
     return directions
 

@@ -88,7 +88,9 @@ def join(first: EmbeddingSet, second: EmbeddingSet) -> EmbeddingSet:
             f"{having.origin} has ids and {lacking.origin} has none, so their rows cannot be matched; where row i of "
             "both is one pair, give them as --image A --text B"
         )
-    check_same_ids(sorted(first.ids), sorted(second.ids), "; --missing keep|drop takes the ones without a pair as absent")
+    check_same_ids(
+        sorted(first.ids), sorted(second.ids), "; --missing keep|drop takes the ones without a pair as absent"
+    )
     if first.ids != second.ids:
         row_of = {name: row for row, name in enumerate(second.ids)}
         second = second.take([row_of[name] for name in first.ids])
@@ -122,10 +124,11 @@ def _spread(part: EmbeddingSet, ids: list[str]) -> EmbeddingSet:
     def without(values: list[Any] | None, fill: Any) -> list[Any] | None:
         return None if values is None else [v if there else fill for v, there in zip(values, is_there, strict=True)]
 
+    columns: dict[str, Any] = {kind: without(getattr(taken, kind), "") for kind in (*NAMES, "captions")}
     return replace(
         taken,
         ids=ids,
-        **{kind: without(getattr(taken, kind), "") for kind in (*NAMES, "captions")},
+        **columns,
         labels={name: without(values, None) or [] for name, values in taken.labels.items()},
         present={name: mask & is_there for name, mask in taken.presence.items()},
     )

@@ -1,6 +1,6 @@
 """Joint queries: several modalities of a row together look for another one of it.
 
-    measure(embeddings, joint=["image+history->text"])["retrieval/image+history_to_text/R@10"]
+measure(embeddings, joint=["image+history->text"])["retrieval/image+history_to_text/R@10"]
 """
 
 import math

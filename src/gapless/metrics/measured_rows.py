@@ -82,4 +82,5 @@ class MeasuredRows:
 
 
 def _renumbered(codes: Tensor) -> Tensor:
-    return torch.unique(codes, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(codes, return_inverse=True)[1]
+    return numbers

@@ -14,7 +14,7 @@ import numpy as np
 
 from gapless.closing.base import ClosingSettings, closing_method
 from gapless.closing.candidates import Candidate
-from gapless.closing.close import pairs_of
+from gapless.closing.close import paired_rows, pairs_of
 from gapless.closing.judging import Judge, folds_of
 from gapless.closing.purposes import Judged
 from gapless.core.errors import GaplessError
@@ -51,9 +51,10 @@ def predict(
         `reason`. Empty where there are too few groups to hold any out.
     """
     try:
-        pairs, _ = pairs_of(
-            rows.embeddings, rows.groups, ClosingSettings(), seed, rows.ids, None, rows.captions, rows.positives
+        embeddings, present, (groups, ids, captions, positives) = paired_rows(
+            rows.embeddings, rows.present, (rows.groups, rows.ids, rows.captions, rows.positives)
         )
+        pairs, _ = pairs_of(embeddings, groups, ClosingSettings(), seed, ids, None, captions, positives, present)
         everything = np.sort(np.concatenate([pairs.train, pairs.validation]))
         whole = replace(pairs, train=everything)
         folds = folds_of(whole, num_folds, 1, ClosingSettings().validation_share, NUM_BOOTSTRAP, seed)

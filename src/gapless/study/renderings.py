@@ -90,7 +90,9 @@ def _aligned(cells: Sequence[Cell], say: Callable[[str], str]) -> list[str]:
 def counts_to_terminal(results: Mapping[str, Any]) -> str:
     """How many pairs the figures are of; where rows lack modalities, how many have each, and those of every pair."""
     split = f"split {results['split']}"
-    lines = [f"{results['n']:,} pairs, gallery {results['gallery_size']:,}, {split}"] if not results.get("pairs") else []
+    lines = (
+        [f"{results['n']:,} pairs, gallery {results['gallery_size']:,}, {split}"] if not results.get("pairs") else []
+    )
     if not lines:
         present = ", ".join(f"{name} {count:,}" for name, count in results["present"].items())
         lines = [f"{results['n']:,} rows with two modalities or more, {split} ({present})"]

@@ -210,10 +210,19 @@ def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Data fingerprint": data.get("fingerprint"),
         "Split": comparison.get("split"),
         "Gallery": comparison.get("gallery_size"),
+        "Rows that have each modality": comparison.get("present"),
+        "Pairs of modalities": _sizes_text(comparison.get("pairs")),
+        "Rows that have every modality": (comparison.get("complete") or {}).get("n"),
+        "Joint queries": _sizes_text(comparison.get("joint")),
         "Command": comparison.get("command"),
         "Versions": comparison.get("versions"),
     }
     return [(name, plain(value)) for name, value in named.items() if value not in (None, "", [], {})]
+
+
+def _sizes_text(sizes: Mapping[str, Any] | None) -> str:
+    """Pairs of modalities, or joint queries, with the rows that each stands on, which are its gallery too."""
+    return ", ".join(f"{name} {one['n']:,} rows" for name, one in (sizes or {}).items())
 
 
 def plain(value: Any) -> str:

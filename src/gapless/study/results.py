@@ -16,7 +16,21 @@ LATENT = "latent.safetensors"
 LATENT_UNTRAINED = "latent_untrained.safetensors"
 RESULT_FILES = ("results.json", "measure.json")
 NUMBERS = ("value", "mean", "low", "high", "sd")
-SHARED_BY_RUNS = ("n", "gallery_size", "split", "recipe", "versions", "data", "command", "budget", "seconds")
+SHARED_BY_RUNS = (
+    "n",
+    "gallery_size",
+    "present",
+    "pairs",
+    "complete",
+    "joint",
+    "split",
+    "recipe",
+    "versions",
+    "data",
+    "command",
+    "budget",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
     gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
     gap += [Column(key, "without the means") for key in CENTRED_COLUMNS if key in keys]
     parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
-    directions_present = sorted({part[1] for part in parts if "_to_" in part[1]}) or ["image_to_text"]
+    directions_present = sorted({part[1] for part in parts if "_to_" in part[1] and "+" not in part[1]}) or [
+        "image_to_text"
+    ]
     first = "image_to_text" if "image_to_text" in directions_present else directions_present[0]
     a, _, b = first.partition("_to_")
     directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
@@ -200,13 +202,19 @@ def difference_text_of(column: Column, difference: Mapping[str, Any] | None) -> 
     return f"{signed} [{low}, {high}]".replace("-", "−")
 
 
+def _gallery_text(comparison: Mapping[str, Any]) -> str:
+    if comparison.get("gallery_size"):
+        return f"gallery {comparison['gallery_size']:,}"
+    return "each pair of modalities its own gallery" if comparison.get("pairs") else "gallery size unknown"
+
+
 def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Notes below the table: gallery, split, seeds, groups, significance, versions."""
     data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
     facts = [
         f"split {comparison['split']}" if comparison.get("split") else "",
         f"{comparison['n']:,} pairs" if comparison.get("n") else "",
-        f"gallery {comparison['gallery_size']:,}" if comparison.get("gallery_size") else "gallery size unknown",
+        _gallery_text(comparison),
         f"{data['groups']:,} groups" if isinstance(data.get("groups"), int) else "",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})" if seeds else "",
     ]
