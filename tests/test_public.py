@@ -47,7 +47,8 @@ ROOMS = {
         FIGURES FigureEntry PairInputs entry_of measure_difference
     """,
     "modalities": """
-        MODALITIES ImageInput Modality TextInput VectorInput build_modality
+        MODALITIES AudioInput ImageInput Modality TableInput TextInput VectorInput VolumeInput WaveformInput
+        build_modality
     """,
     "models": """
         Exported GaplessConfig GaplessModel fingerprint_of load_model
@@ -64,6 +65,9 @@ ROOMS = {
     "server": """
         Served create_app
     """,
+    "signals": """
+        FileRefused Signal read_audio read_waveform
+    """,
     "study": """
         Comparison Demo Measurement Report measure_embeddings write_map write_report
     """,
@@ -72,6 +76,9 @@ ROOMS = {
     """,
     "training": """
         Evaluation RECIPES Recipe Run TrainedRun train_run
+    """,
+    "volumes": """
+        Volume read_volume
     """,
 }
 LIGHT = ("GapClosingLoss", "GaplessModel", "measure")

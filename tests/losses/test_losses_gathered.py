@@ -7,13 +7,13 @@ import pytest
 import torch
 
 
-def run_ranks(num_ranks, directory, cases):
+def run_ranks(num_ranks, directory, cases, work=loss_ranks.work):
     """What each rank returned, in the order of the ranks. The fork server imports torch once for all of them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch.nn.parallel", "gapless.losses.gap_closing"])
     outs = [directory / f"{num_ranks}-{rank}.pt" for rank in range(num_ranks)]
     processes = [
-        context.Process(target=loss_ranks.work, args=(rank, num_ranks, cases, directory / f"{num_ranks}.init", out))
+        context.Process(target=work, args=(rank, num_ranks, cases, directory / f"{num_ranks}.init", out))
         for rank, out in enumerate(outs)
     ]
     for process in processes:

@@ -69,7 +69,8 @@ def opened_with(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
 def rows_of(path: Path) -> Any:
     """The rows of a collection, vectors to the bit."""
     table = Collection.open(path).table.to_arrow().sort_by("row")
-    assert all(entry.name == "rows.lance" for entry in path.iterdir() if entry.name != "staging")
+    tables = {entry.name for entry in path.iterdir() if entry.name != "staging"}
+    assert tables == {"rows.lance", "balance.lance"}
     return table
 
 

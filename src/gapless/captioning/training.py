@@ -207,6 +207,11 @@ def train_caption_run(
         DataRefused: fewer rows than a batch.
     """
     settings, seed = run.settings, run.seed
+    if "text" not in manifest.modalities:
+        raise UsageError(
+            f"{manifest.path} has no modality named text, whose captions a captioner learns "
+            f"(it has {', '.join(manifest.modalities)}); build it with --modality text=text:COLUMN"
+        )
     train_rows, validation_rows = divided(manifest, settings.held_back)
     arguments = _arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)

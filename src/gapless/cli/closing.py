@@ -14,10 +14,16 @@ DEFAULT_LOSS = "gapless"
 HEADLINES = (
     "gap/centroid_distance_unbiased",
     "gap/true_pair_cosine",
+    "gap/margin",
+    "gap/margin_centred",
+    "gap/d_prime",
+    "gap/d_prime_centred",
     "gap/mixing@10",
     "retrieval/mean/R@1",
     "retrieval/mean/R@10",
+    "retrieval/mean/MRR",
     "mixed/R@10",
+    "grouping/v_measure",
 )
 
 
@@ -39,9 +45,10 @@ def close_arguments(parser: Parser) -> None:
 
 def method_arguments(parser: Parser, words: Sequence[str]) -> None:
     """The fields of the chosen method's settings as options `--NAME.field`; then the further modalities."""
-    from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD, closing_method
+    from gapless.closing.base import CLOSING_METHODS, closing_method
 
-    chosen = closing_method(value_of("method", words, DEFAULT_METHOD))
+    chosen = closing_method(named_method(words))
+    parser.set_defaults({"method": chosen.name})
     prefix = option_prefix(chosen.name)
     prefixes = {option_prefix(name): name for name in CLOSING_METHODS}
     for word in words:
@@ -61,6 +68,20 @@ def method_arguments(parser: Parser, words: Sequence[str]) -> None:
         parser.add_argument("--loss", default=DEFAULT_LOSS, help=f"of the adapter: one of {', '.join(METHODS)}")
         add_loss_arguments(parser, [value_of("loss", words, DEFAULT_LOSS)], f"{prefix}.loss")
     further_modalities(parser, words)
+
+
+def named_method(words: Sequence[str]) -> str:
+    """The method that the command line names, with --method or by an option of one method; else the default."""
+    from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD
+    from gapless.closing.trained_heads import TrainedHeads
+
+    owners = {option_prefix(name): name for name in CLOSING_METHODS}
+    options = [word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")]
+    dotted = [option.partition(".")[0] for option in options if "." in option]
+    by_option = [owners[prefix] for prefix in dotted if prefix in owners]
+    if "loss" in options:
+        by_option.append(TrainedHeads.name)
+    return value_of("method", words, by_option[0] if by_option else DEFAULT_METHOD)
 
 
 def option_prefix(method: str) -> str:
@@ -141,8 +162,9 @@ def before_and_after(results: Mapping[str, Any]) -> str:
 
     lines = [f"{results['n']:,} held-back pairs{'':<18}before    after"]
     for key in HEADLINES:
-        before = figure_text((results["before"] or {}).get(key))
-        lines.append(f"{key:<34}{before:>8} {figure_text(results['figures'][key]):>8}")
+        if key in results["figures"]:
+            before = figure_text((results["before"] or {}).get(key))
+            lines.append(f"{key:<34}{before:>8} {figure_text(results['figures'][key]):>8}")
     return "\n".join(lines)
 
 

@@ -92,17 +92,21 @@ class CcaRows:
 
 
 class FoldView:
-    """One fold with what all its settings share: the spectra without it, and its rows along their directions."""
+    """One fold with what all its settings share: the spectra without it, and its rows along their directions.
+
+    In fp32, which is exact enough to compare settings and takes half the time; the setting that is taken is fitted in
+    float64.
+    """
 
     def __init__(self, rows: CcaRows, fit: Moments, scored: np.ndarray, positives: np.ndarray) -> None:
         self.spectra = (
-            spectrum_of(fit.covariance(0), rows.dims[0]),
-            spectrum_of(fit.covariance(1), rows.dims[1]),
+            spectrum_of(fit.covariance(0).float(), rows.dims[0]),
+            spectrum_of(fit.covariance(1).float(), rows.dims[1]),
         )
         first, second = (spectrum.vectors for spectrum in self.spectra)
-        self.across = (first.T @ fit.cross_covariance() @ second).float()
+        self.across = first.T @ fit.cross_covariance().float() @ second
         self.held = tuple(
-            ((matrix[rows.chosen[scored]].double() - origin - mean) @ spectrum.vectors).float()
+            (matrix[rows.chosen[scored]].double() - origin - mean).float() @ spectrum.vectors
             for matrix, origin, mean, spectrum in zip(rows.rows, rows.origins, fit.means, self.spectra, strict=True)
         )
         self.positives = torch.from_numpy(positives[scored])

@@ -36,13 +36,13 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import main_label
 from gapless.inference.embed import embed_dataset
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, group_index, item_classes
-from gapless.metrics.labels import label_codes
+from gapless.metrics.labels import label_codes, telling_label
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import versions
 from gapless.training.run import TRAIN, VALIDATION, plain
 
-FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed")
+FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed", "further")
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,11 @@ def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
 def figures_of(pairs: ClosingPairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:
     """The figures of the validation part: `before` where the dims allow it, `figures` after."""
     held = pairs.part(pairs.validation)
-    options: dict[str, Any] = {"include": FIGURES, "positives": positives}
+    options: dict[str, Any] = {"include": FIGURES, "positives": positives, "groups": pairs.groups[pairs.validation]}
+    if pairs.labels is not None:
+        classes = {"label": [None if code < 0 else str(code) for code in pairs.labels[pairs.validation].tolist()]}
+        if telling_label(classes) is not None:
+            options |= {"include": (*FIGURES, "grouping"), "labels": classes["label"]}
     after = measure(embed_dataset(model, pairs.dataset(pairs.validation), batch_size=4096), **options)
     comparable = len(set(pairs.sizes.values())) == 1
     return {

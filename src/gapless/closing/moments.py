@@ -134,7 +134,8 @@ def spectrum_of(covariance: Tensor, dim: int) -> Spectrum:
         dim: what the mean of the eigenvalues is over.
     """
     values, vectors = torch.linalg.eigh(covariance)
-    varies = values > max(ROUNDING * float(values[-1]), torch.finfo(values.dtype).tiny)
+    limits = torch.finfo(values.dtype)
+    varies = values > max(max(ROUNDING, 10 * limits.eps) * float(values[-1]), limits.tiny)
     return Spectrum(values[varies], vectors[:, varies], float(values.sum().clamp_min(0)) / dim)
 
 

@@ -17,7 +17,7 @@ from gapless.images.dicom_tables import first_table, palette_to_uint8
 from gapless.images.grey import Pixels, bits_held, quantised, stretch_to_uint8
 from gapless.images.limits import ImageRefused
 
-_PIXEL_TAGS = (
+PIXEL_TAGS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "NumberOfFrames",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit", "DoubleFloatPixelPaddingValue",
@@ -47,7 +47,7 @@ def load_dicom(content: bytes, *, frame: int = 0) -> Pixels:
     pydicom = import_pydicom()
     try:
         with silenced():
-            dataset = parse_dicom(pydicom, content, _PIXEL_TAGS)
+            dataset = parse_dicom(pydicom, content, PIXEL_TAGS)
             stored, index = read_frame(dataset, frame)
             return _to_uint8(stored, dataset, index)
     except (DataRefused, MemoryError):
@@ -55,6 +55,26 @@ def load_dicom(content: bytes, *, frame: int = 0) -> Pixels:
     except Exception as error:  # pydicom raises every kind of exception, with header values in the message
         detail = f"DICOM: the file is damaged, or breaks the standard in an unknown way: {type(error).__name__}"
         raise ImageRefused("unreadable image", detail) from None
+
+
+def values_of(dataset: Any) -> NDArray[np.float32]:
+    """The pixels of a data set of one grey frame in the units of its modality (such as Hounsfield), without a window.
+
+    Args:
+        dataset: from `parse_dicom`, with the elements of `PIXEL_TAGS`.
+
+    Returns:
+        [row, column] fp32; NaN on padding.
+
+    Raises:
+        ImageRefused: colours, or as `load_dicom`.
+    """
+    stored, index = read_frame(dataset, 0)
+    if not stored.photometric.startswith("MONOCHROME"):
+        raise ImageRefused("unreadable image", "DICOM: a slice of a volume is grey, and this one is coloured")
+    values = _modality_values(stored.values, dataset, _display_items(dataset, index)).astype(np.float32)
+    padding = _padding(stored, dataset)
+    return values if padding is None else np.where(padding, np.float32(np.nan), values)
 
 
 def _to_uint8(stored: StoredFrame, dataset: Any, index: int) -> Pixels:

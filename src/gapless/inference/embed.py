@@ -1,6 +1,6 @@
 """Embeds the rows of a manifest with a model, or precomputed embeddings where its encoders take vectors."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from gapless.core.captions import caption_number
-from gapless.core.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.inference.pairs import PairDataset, Sample
+from gapless.inference.presence import missing_in, presence
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 from gapless.modalities.vector import VectorInput
@@ -27,29 +28,53 @@ from gapless.models.fingerprint import fingerprint_of
 class Collator:
     """Collates samples into the keyword arguments of a model, and `ids`, which messages name.
 
+    A sample whose input of a modality is None lacks it: the batch then holds the inputs of the others, and `present`,
+    modality -> [row] bool. A modality that no sample has is not in the batch at all.
+
     Args:
         preprocessors: modality -> what collates its prepared inputs.
-        mask_duplicates: also give `positives`, [pair] integers that are equal where the captions are the same.
+        mask_duplicates: also give `positives`, [pair] integers that are equal where the captions are the same; where
+            samples have several texts, modality -> such integers.
+        with_presence: give `present` for complete batches too, so that all ranks of a training give it or none does.
 
     A batch that is collated already, as `VectorPairs` gives it, is returned as it is.
     """
 
-    def __init__(self, preprocessors: Mapping[str, Modality[Any]], mask_duplicates: bool = False) -> None:
+    def __init__(
+        self,
+        preprocessors: Mapping[str, Modality[Any]],
+        mask_duplicates: bool = False,
+        with_presence: bool = False,
+    ) -> None:
         self.preprocessors = dict(preprocessors)
         self.mask_duplicates = mask_duplicates
+        self.with_presence = with_presence
 
     def __call__(self, samples: Sequence[Sample] | dict[str, Any]) -> dict[str, Any]:
         if isinstance(samples, dict):
             return samples
-        batch = {
-            name: preprocessor.collate([sample[name] for sample in samples])
-            for name, preprocessor in self.preprocessors.items()
-        }
+        batch, present = {}, {}
+        for name, preprocessor in self.preprocessors.items():
+            prepared = [sample[name] for sample in samples if sample[name] is not None]
+            present[name] = torch.tensor([sample[name] is not None for sample in samples])
+            if prepared:
+                batch[name] = preprocessor.collate(prepared)
         inputs: dict[str, Any] = {"batch": batch, "ids": [sample["id"] for sample in samples]}
+        if self.with_presence or not all(mask.all() for mask in present.values()):
+            inputs["present"] = present
         if self.mask_duplicates:
-            numbers = [caption_number(sample["caption"], sample["id"]) for sample in samples]
-            inputs["positives"] = torch.tensor(numbers)
+            inputs["positives"] = _positives(samples)
         return inputs
+
+
+def _positives(samples: Sequence[Sample]) -> Tensor | dict[str, Tensor]:
+    """[row] numbers of the captions; of samples with several texts, such numbers by modality."""
+    if "texts" not in samples[0]:
+        return torch.tensor([caption_number(sample["caption"], sample["id"]) for sample in samples])
+    return {
+        name: torch.tensor([caption_number(sample["texts"][name], sample["id"]) for sample in samples])
+        for name in samples[0]["texts"]
+    }
 
 
 def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
@@ -59,10 +84,24 @@ def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
 
 def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
     """Raise UsageError for a manifest that lacks a modality of the model."""
-    missing = [name for name in model.modalities if name not in manifest.modalities]
+    check_names(model.modalities, manifest)
+
+
+def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
+    """Raise UsageError for a manifest that lacks one of the modalities that a model takes."""
+    missing = [name for name in modalities if name not in manifest.modalities]
     if missing:
-        raise UsageError(
-            f"the model takes {', '.join(model.modalities)}, but {manifest.path} has no {', '.join(missing)}"
+        raise UsageError(f"the model takes {', '.join(modalities)}, but {manifest.path} has no {', '.join(missing)}")
+
+
+def _check_complete(model: GaplessModel, manifest: Manifest) -> None:
+    """Refuse rows that lack a modality of the model: embeddings and collections have a row of every modality."""
+    lacking = missing_in(presence(manifest, model.modalities))
+    if lacking:
+        listed = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
+        raise DataRefused(
+            f"of {len(manifest)} rows of {manifest.path} {listed}; embeddings and collections take rows with every "
+            "modality of the model: build the manifest with --missing drop, or train on modalities that all rows have"
         )
 
 
@@ -125,8 +164,16 @@ def model_batches(
 def prepared_batches(
     model: PreTrainedModel, dataset: Dataset[Any], preprocessors: Mapping[str, Modality[Any]], **options: Any
 ) -> Iterator[tuple[list[str], dict[str, dict[str, Tensor]]]]:
-    """Ids and the encoders' inputs, batch by batch; options as in `model_batches`."""
+    """Ids and the encoders' inputs, batch by batch; options as in `model_batches`.
+
+    Raises:
+        DataRefused: a row lacks one of the modalities; the message names it.
+    """
     for inputs in model_batches(model, dataset, Collator(preprocessors), **options):
+        for name, mask in inputs.get("present", {}).items():
+            if not mask.all():
+                lacks = [row for row, has in zip(inputs["ids"], mask.tolist(), strict=True) if not has]
+                raise DataRefused(f"rows without {name!r} cannot be used here, such as {listed(lacks)}; leave them out")
         yield inputs["ids"], inputs["batch"]
 
 
@@ -136,17 +183,26 @@ def _embedding_batches(
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; options as in `model_batches`.
 
+    A row is NaN in a modality that it lacks, so that nothing can take it for an embedding.
+
     Args:
         modalities: which ones the dataset has and are embedded; by default all of the model.
     """
     preprocessors = {name: model.preprocessor(name) for name in modalities or model.modalities}
-    for ids, batch in prepared_batches(model, dataset, preprocessors, **options):
-        embeddings = model(batch=batch, return_loss=False).embeddings
-        yield ids, {name: rows.float().cpu() for name, rows in embeddings.items()}
+    for inputs in model_batches(model, dataset, Collator(preprocessors), **options):
+        present = inputs.get("present")
+        embeddings = model(batch=inputs["batch"], present=present, return_loss=False).embeddings
+        rows = {name: one.float().cpu() for name, one in embeddings.items()}
+        for name, mask in (present or {}).items():
+            rows[name][~mask.cpu()] = torch.nan
+        yield inputs["ids"], rows
 
 
 def embed_dataset(model: GaplessModel, dataset: Dataset[Any], **options: Any) -> dict[str, Tensor]:
-    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `_embedding_batches`."""
+    """All embeddings of a dataset that fits in memory: modality -> [pair, embedding_dim]; see `_embedding_batches`.
+
+    Absent rows are NaN.
+    """
     parts = [embeddings for _, embeddings in _embedding_batches(model, dataset, **options)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -169,7 +225,13 @@ class Source:
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
-        """The rows of a manifest; of several captions the first one is embedded."""
+        """The rows of a manifest; of several captions the first one is embedded.
+
+        Raises:
+            UsageError: the manifest lacks a modality of the model. DataRefused: rows lack one.
+        """
+        check_modalities(model, manifest)
+        _check_complete(model, manifest)
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
         columns["captions"] = manifest.first_captions

@@ -13,6 +13,7 @@ from torch import Generator, randperm
 from torch.utils.data import Dataset, Sampler
 
 from gapless.core.errors import DataRefused
+from gapless.inference.presence import hidden_modalities, missing_in, presence
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 
@@ -30,13 +31,14 @@ def caption_of(captions: Sequence[str], seed: int, epoch: int, sample_id: str) -
 class PairDataset(Dataset[Sample]):
     """A dataset whose item i is row i of a manifest: `{"id", "caption", <modality>: prepared input}`.
 
-    A key `(epoch, i)` gives the row as that epoch of training sees it.
+    A key `(epoch, i)` gives the row as that epoch of training sees it. A modality that the row lacks or hides is None.
 
     Args:
         manifest: the rows to read.
         modalities: modality -> its kind, with the settings of the model that takes it.
         training_seed: with a seed, a caption of each row is drawn; without, the first one is used.
         augment_images: with a seed, change inputs by the `Modality.augment` of their kind, which keeps captions true.
+        modality_dropout: with a seed, modality -> the share of its rows that hide it in an epoch; a row keeps two.
 
     Raises (from `[]`):
         DataRefused: an input that cannot be read any more; the message names the row.
@@ -48,16 +50,26 @@ class PairDataset(Dataset[Sample]):
         modalities: Mapping[str, Modality[Any]],
         training_seed: int | None = None,
         augment_images: bool = False,
+        modality_dropout: Mapping[str, float] | None = None,
     ) -> None:
         self.manifest = manifest
         self.modalities = dict(modalities)
         self.training_seed = training_seed
         self.augment_images = augment_images
         self.ids: list[str] = manifest.table["id"].to_pylist()
+        self.modality_dropout = dict(modality_dropout or {}) if training_seed is not None else {}
+        self.present = presence(manifest, self.modalities)
         self.columns = {name: manifest.table[name] for name in self.modalities if name not in ("image", "text")}
+        # The other modalities of texts; a cell of several has one drawn, like the captions.
+        self.texts = [name for name in self.columns if self.modalities[name].takes_tokenizer]
         self.captions = manifest.table["captions"] if "captions" in manifest.table.column_names else None
         self.cache: dict[tuple[str, int], np.ndarray] = {}
         self.cached_bytes = 0
+
+    @property
+    def lacks_modalities(self) -> bool:
+        """Whether a row lacks a modality, or may hide one."""
+        return bool(missing_in(self.present)) or any(self.modality_dropout.values())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,20 +79,40 @@ class PairDataset(Dataset[Sample]):
         sample: Sample = {"id": self.ids[row]}
         if self.captions is not None:
             sample["caption"] = self.caption(row, epoch)
+        if self.texts:
+            own = {"text": sample["caption"]} if "text" in self.modalities else {}
+            drawn = {name: self.drawn(self.columns[name][row].as_py(), row, epoch) for name in self.texts}
+            sample["texts"] = {**own, **drawn}
+        shown = self.shown(row, epoch)
         for name, kind in self.modalities.items():
+            if name not in shown:
+                sample[name] = None
+                continue
             prepared = self.prepared(name, kind, row, sample)
             if self.training_seed is not None and self.augment_images:
                 prepared = kind.augment(prepared, self.training_seed, epoch, self.ids[row])
             sample[name] = prepared
         return sample
 
-    def caption(self, row: int, epoch: int) -> str:
-        """The caption of a row: drawn for the epoch when training, else the first."""
+    def shown(self, row: int, epoch: int) -> set[str]:
+        """The modalities that a row has and does not hide in this epoch."""
+        has = [name for name, mask in self.present.items() if mask[row]]
+        if self.training_seed is None or not self.modality_dropout:
+            return set(has)
+        return set(has) - hidden_modalities(has, self.modality_dropout, self.training_seed, epoch, self.ids[row])
+
+    def caption(self, row: int, epoch: int) -> str | None:
+        """The caption of a row: drawn for the epoch when training, else the first; None for a row without one."""
         assert self.captions is not None
-        captions = self.captions[row].as_py()
-        if self.training_seed is None or len(captions) == 1:
-            return str(captions[0])
-        return caption_of(captions, self.training_seed, epoch, self.ids[row])
+        return self.drawn(self.captions[row].as_py(), row, epoch)
+
+    def drawn(self, texts: Sequence[str] | str | None, row: int, epoch: int) -> str | None:
+        """One of the texts of a cell: drawn for the epoch when training, else the first; None of an empty cell."""
+        if not texts:
+            return None
+        if isinstance(texts, str) or self.training_seed is None or len(texts) == 1:
+            return texts if isinstance(texts, str) else str(texts[0])
+        return caption_of(texts, self.training_seed, epoch, self.ids[row])
 
     def prepared(self, name: str, kind: Modality[Any], row: int, sample: Sample) -> Any:
         """The prepared input of a row; inputs that are slow to prepare are cached, up to `CACHE_BYTES`."""
@@ -99,7 +131,9 @@ class PairDataset(Dataset[Sample]):
         """The raw input of a modality: the path of an image, a caption, or the cell of a column."""
         if name == "image":
             return self.manifest.image_path(row)
-        return sample["caption"] if name == "text" else self.columns[name][row].as_py()
+        if name == "text":
+            return sample["caption"]
+        return sample["texts"][name] if name in self.texts else self.columns[name][row].as_py()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -9,6 +9,7 @@ its `pyproject.toml` names in the entry-point group `gapless.losses`. `train --m
 `--loss.*`, `metrics.jsonl`, the curves and the saved model then know it.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -32,18 +33,28 @@ class Terms(Protocol):
 class Loss(Protocol):
     """The protocol that the trainer needs of a loss, which is also an `nn.Module`.
 
-    Three further members are used where a loss has them: `set_progress(progress)`, called before each step with the
-    share of the training that is done, in [0, 1]; `after_step()`, called after each optimizer step, to clamp what the
-    optimizer moved out of bounds; and `logit_scale`, the logarithm of the factor on the cosines, which is logged and
-    gets no weight decay.
+    A loss that takes complete rows only leaves `present` out of its signature; the trainer then refuses rows that lack
+    a modality. Three further members are used where a loss has them: `set_progress(progress)`, called before each step
+    with the share of the training that is done, in [0, 1]; `after_step()`, called after each optimizer step, to clamp
+    what the optimizer moved out of bounds; and `logit_scale`, the logarithm of the factor on the cosines, which is
+    logged and gets no weight decay.
     """
 
-    def __call__(self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None) -> Terms:
+    def __call__(
+        self,
+        embeddings: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor] | None = None,
+        positives: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> Terms:
         """The terms of one batch.
 
         Args:
             embeddings: modality -> [pair, dim] unit-norm rows, row i of each is pair i.
+            present: modality -> [pair] bool, whether a row has it. None: every row has everything. Absent rows may hold
+                anything.
             positives: [pair] integers; rows that share one count as the same. None: no row has another than its own.
+                For a model with several modalities of texts, modality -> such integers.
         """
         ...
 
@@ -117,6 +128,39 @@ def changes_of(settings: Any) -> dict[str, Any]:
     defaults = type(settings)()
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
+
+
+def takes_present(loss: nn.Module) -> bool:
+    """Whether a loss takes rows that lack a modality."""
+    parameters = inspect.signature(loss.forward).parameters
+    return "present" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def terms_of(
+    loss: nn.Module,
+    embeddings: Mapping[str, Tensor],
+    present: Mapping[str, Tensor] | None = None,
+    positives: Tensor | Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The terms of a loss by name, `total` among them; arguments as in `Loss.__call__`.
+
+    Raises:
+        UsageError: rows lack a modality, and the loss takes complete rows only.
+        TypeError: the loss returned something else than a NamedTuple with a `total`.
+    """
+    if present is None:
+        return named_terms(loss(embeddings, positives=positives))
+    check_takes_present(loss)
+    return named_terms(loss(embeddings, present=present, positives=positives))
+
+
+def check_takes_present(loss: nn.Module) -> None:
+    """Raise UsageError for a loss that takes complete rows only."""
+    if not takes_present(loss):
+        raise UsageError(
+            f"rows lack a modality, and the loss {type(loss).__name__} takes complete rows only (its forward has no "
+            "argument 'present'); leave those rows out, or train with another method"
+        )
 
 
 def masks_duplicates(settings: Any) -> bool:

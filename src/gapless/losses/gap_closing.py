@@ -5,6 +5,8 @@ terms = loss({"image": z, "text": w})       # unit-norm [pair, dim]
 terms.total.backward()
 ...                                         # optimizer.step()
 loss.clamp_logit_scale()
+
+Rows may lack modalities: `loss(embeddings, present=masks)` compares each pair of modalities on the rows that have both.
 """
 
 import math
@@ -26,8 +28,15 @@ from gapless.core.geometry import (
 from gapless.core.shapes import Embeddings, Positives, Scalar
 from gapless.losses.checks import check_batch, check_enough
 from gapless.losses.contrastive import symmetric_info_nce
-from gapless.losses.engine.gathered import Ranks, gathered_centroid_uniformity, gathered_symmetric_info_nce
+from gapless.losses.engine.gathered import (
+    Ranks,
+    gathered_centroid_uniformity,
+    gathered_symmetric_info_nce,
+)
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
+from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, masked_uniformity
+from gapless.losses.pairs import ANCHOR, Pair, Pairs, are_equal, checked_pairs, checked_weights, pairs_of
+from gapless.losses.present import GivenPositives, PresentBatch, masks_of_all
 from gapless.losses.schedules import Schedule, weight_at
 
 MAX_LOGIT_SCALE = 100.0
@@ -43,6 +52,23 @@ class GapLossTerms(NamedTuple):
     contrastive: Tensor
     alignment: Tensor
     uniformity: Tensor
+
+
+class MaskedGapLossTerms(NamedTuple):
+    """The terms of a batch that was given with `present`, and what was compared.
+
+    Args:
+        total, contrastive, alignment, uniformity: as in `GapLossTerms`.
+        skipped_pairs: how many pairs of modalities were left out, because fewer than two rows have both.
+        compared_rows: the rows of all other pairs, added up.
+    """
+
+    total: Tensor
+    contrastive: Tensor
+    alignment: Tensor
+    uniformity: Tensor
+    skipped_pairs: Tensor
+    compared_rows: Tensor
 
 
 def align_true_pairs(a: Embeddings, b: Embeddings) -> Scalar:
@@ -92,6 +118,12 @@ class GapClosingLoss(nn.Module):
     Contrastive (`symmetric_info_nce`) and L_ATP (`align_true_pairs`) are means over the pairs (modality, anchor);
     L_CU (`centroid_uniformity`) is over all modalities together.
 
+    Rows may lack modalities (`present`). Each pair of modalities is then compared on the rows that have both, and pairs
+    are combined by their number of rows times their weight; L_CU is over the rows with two modalities or more, whose
+    centroid is the mean of what they have. With every row complete and equal weights this is the loss above, to the
+    bit. Which rows have a modality is seldom random (who gets an ECG is ill at heart): a model can learn presence
+    itself, which no loss can tell from content.
+
     Args:
         anchor: the modality that every other one is compared with.
         temperature: the initial, or fixed, temperature.
@@ -100,6 +132,11 @@ class GapClosingLoss(nn.Module):
         alignment_weight: a number or a `Schedule`; 0 leaves the term out of the total and of the gradient.
         uniformity_weight: likewise.
         normalise_centroids: see `centroid_uniformity`.
+        pairs: the pairs of modalities that are compared: `"anchor"` is each modality with the anchor, `"all"` each with
+            each, or a list of two names each.
+        modality_weights: the weight of a modality ("ecg") or of a pair ("ecg+text"); a pair that is not named has the
+            product of the weights of its modalities, 1 by default. Only their ratios matter. L_CU has no weights.
+        alignment_modality_weights: likewise for L_ATP alone; None is `modality_weights`.
         gather: with `torch.distributed` running, whether the batch is that of all ranks together (exact gradients, see
             `losses.engine.gathered`) or of each rank alone.
 
@@ -118,6 +155,9 @@ class GapClosingLoss(nn.Module):
         uniformity_weight: float | Schedule = 1.0,
         normalise_centroids: bool = True,
         gather: bool = True,
+        pairs: Pairs = ANCHOR,
+        modality_weights: Mapping[str, float] | None = None,
+        alignment_modality_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         lowest = 1 / MAX_LOGIT_SCALE if learn_temperature else 0.0
@@ -128,6 +168,13 @@ class GapClosingLoss(nn.Module):
         self.uniformity_weight = uniformity_weight
         self.normalise_centroids = normalise_centroids
         self.gather = gather
+        self.pairs = checked_pairs(pairs)
+        self.modality_weights = checked_weights(modality_weights)
+        self.alignment_modality_weights = (
+            self.modality_weights
+            if alignment_modality_weights is None
+            else checked_weights(alignment_modality_weights, "alignment_modality_weights")
+        )
         log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
         if learn_temperature:
             self.logit_scale = nn.Parameter(log_scale)
@@ -152,42 +199,102 @@ class GapClosingLoss(nn.Module):
         self.clamp_logit_scale()
 
     def forward(
-        self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None, groups: Tensor | None = None
-    ) -> GapLossTerms:
+        self,
+        embeddings: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor] | None = None,
+        positives: GivenPositives = None,
+        groups: Tensor | None = None,
+    ) -> GapLossTerms | MaskedGapLossTerms:
         """The terms of one batch.
 
         Args:
             embeddings: at least two modalities by name, each a unit-norm [pair, dim] matrix, rows aligned. Precisions
-                may differ: the terms are in float64 where one modality is, otherwise in fp32.
+                may differ: the terms are in float64 where one modality is, otherwise in fp32. Absent rows may hold
+                anything.
+            present: modality -> [pair] bool, whether a row has it; a modality that is not named is in every row. None:
+                every row has everything. Of several ranks either all give masks or none does. Masks are read on the
+                host: best kept on the CPU.
             positives: [pair] integers; rows that share one (same caption, same image) are positives of each other and
-                are not pushed apart. None: no row has another positive than its own.
+                are not pushed apart. None: no row has another positive than its own. Or modality -> such integers:
+                rows that share one are positives in the pairs of that modality, and what its two modalities say is
+                joined, over any chain of equal rows; L_CU takes those of the anchor.
             groups: the former name of `positives`; it still works, and warns.
 
+        Returns:
+            `GapLossTerms`; with `present`, `MaskedGapLossTerms`.
+
         Raises:
-            ValueError: one modality, no anchor, shapes or devices that differ, no floating-point tensors, positives
-                that are not one integer a row, fewer than 2 rows; on the CPU also rows that are not finite or far from
-                norm 1 (rows of zeros pass), and rows that are all positives of each other. (On an accelerator those
-                three would wait for the device.)
+            ValueError: one modality, no anchor, shapes or devices that differ, no floating-point tensors, masks that
+                are not one bool a row, positives that are not one integer a row, fewer than 2 rows; on the CPU also
+                rows that are not finite or far from norm 1 (rows of zeros pass), and rows that are all positives of
+                each other. (On an accelerator those three would wait for the device.)
         """
         if groups is not None:
             positives = _renamed(positives, groups)
-        check_batch(embeddings, self.anchor, positives)
-        positives = None if positives is None else positives.long()  # torch cannot sort every kind of integer
+        check_batch(embeddings, self.anchor if self.pairs == ANCHOR else None, positives, present)
+        # torch cannot sort every kind of integer
+        if isinstance(positives, Mapping):
+            positives = {name: numbers.long() for name, numbers in positives.items()}
+        elif positives is not None:
+            positives = positives.long()
+        first = next(iter(embeddings.values()))
         ranks = Ranks.current() if self.gather else None
-        check_enough(embeddings[self.anchor], positives, ranks)
-        with torch.autocast(embeddings[self.anchor].device.type, enabled=False):
+        check_enough(first, positives, ranks, present is not None)
+        masks = None
+        if present is not None:
+            masks = masks_of_all(present, list(embeddings), len(first), first.device, ranks)
+        pairs = pairs_of(self.pairs, list(embeddings), self.anchor)
+        with torch.autocast(first.device.type, enabled=False):
             embeddings = dict(zip(embeddings, at_one_precision(*embeddings.values()), strict=True))
-            contrastive = self._contrastive(embeddings, positives, ranks)
-            with nullcontext() if self._alignment_weight != 0 else torch.no_grad():
-                alignment = self._alignment(embeddings, ranks)
-            with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
-                uniformity = self._uniformity(embeddings, positives, ranks)
-            # A term of weight 0 is reported without a gradient, at the cost of its forward pass.
-            total = contrastive
-            if self._alignment_weight != 0:
-                total = total + self._alignment_weight * alignment
-            if self._uniformity_weight != 0:
-                total = total + self._uniformity_weight * uniformity
+            if masks is None and not isinstance(positives, Mapping) and self._is_plain(pairs, embeddings):
+                terms = self._terms(
+                    lambda: self._contrastive(embeddings, positives, ranks),
+                    lambda: self._alignment(embeddings, ranks),
+                    lambda: self._uniformity(embeddings, positives, ranks),
+                )
+                num_rows = len(first) * (ranks.num_ranks if ranks else 1)
+                counts = dict.fromkeys(pairs, num_rows)
+            else:
+                batch = PresentBatch(embeddings, masks, positives, ranks)
+                chosen = {pair: batch.with_both(pair) for pair in pairs}
+                counts = {pair: len(rows.everyone) for pair, rows in chosen.items()}
+                alignment_weights = self.alignment_modality_weights
+                terms = self._terms(
+                    lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, _is_small),
+                    lambda: masked_alignment(batch, chosen, alignment_weights, self.logit_scale),
+                    lambda: masked_uniformity(
+                        batch, self.anchor, self.normalise_centroids, self.logit_scale, _is_small
+                    ),
+                )
+        if present is None:
+            return terms
+        skipped = sum(count < MIN_ROWS for count in counts.values())
+        compared = sum(count for count in counts.values() if count >= MIN_ROWS)
+        return MaskedGapLossTerms(*terms, *terms.total.new_tensor([skipped, compared]))
+
+    def _is_plain(self, pairs: Sequence[Pair], embeddings: Mapping[str, Tensor]) -> bool:
+        """Whether the settings are those of the plain mean over the pairs with the anchor."""
+        is_anchor = self.anchor in embeddings and {*pairs} == {*pairs_of(ANCHOR, list(embeddings), self.anchor)}
+        return is_anchor and are_equal(pairs, self.modality_weights, self.alignment_modality_weights)
+
+    def _terms(
+        self,
+        contrastive_of: Callable[[], Tensor],
+        alignment_of: Callable[[], Tensor],
+        uniformity_of: Callable[[], Tensor],
+    ) -> GapLossTerms:
+        """The terms by their functions; a term of weight 0 is reported without a gradient, for its forward pass."""
+        contrastive = contrastive_of()
+        with nullcontext() if self._alignment_weight != 0 else torch.no_grad():
+            alignment = alignment_of()
+        with nullcontext() if self._uniformity_weight != 0 else torch.no_grad():
+            uniformity = uniformity_of()
+        total = contrastive
+        if self._alignment_weight != 0:
+            total = total + self._alignment_weight * alignment
+        if self._uniformity_weight != 0:
+            total = total + self._uniformity_weight * uniformity
         return GapLossTerms(total, contrastive, alignment, uniformity)
 
     def _others(self, embeddings: Mapping[str, Tensor]) -> list[Tensor]:
@@ -224,7 +331,8 @@ class GapClosingLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"anchor={self.anchor!r}, alignment_weight={self.alignment_weight}, "
-            f"uniformity_weight={self.uniformity_weight}, normalise_centroids={self.normalise_centroids}"
+            f"uniformity_weight={self.uniformity_weight}, normalise_centroids={self.normalise_centroids}, "
+            f"pairs={self.pairs!r}, modality_weights={self.modality_weights}"
         )
 
 
@@ -233,7 +341,7 @@ def mean_of(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).mean()
 
 
-def _renamed(positives: Tensor | None, groups: Tensor) -> Tensor:
+def _renamed(positives: GivenPositives, groups: Tensor) -> Tensor:
     if positives is not None:
         raise TypeError("the loss was given positives= and groups=, which is the former name of positives=")
     warnings.warn(

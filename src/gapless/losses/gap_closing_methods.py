@@ -1,9 +1,11 @@
 """The methods that train with `GapClosingLoss`: they differ in settings alone, and an ablation is a weight of 0."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from gapless.losses.base import METHODS, Method
 from gapless.losses.gap_closing import GapClosingLoss
+from gapless.losses.pairs import ANCHOR, Pairs, checked_pairs, checked_weights
 from gapless.losses.schedules import as_weight
 
 PAPER = "Grassucci et al., arXiv 2602.20046"
@@ -22,6 +24,10 @@ class GapClosingSettings:
         uniformity_weight: weight of Centroid Uniformity; likewise.
         normalise_centroids: True is the authors' published code, False the paper's text.
         mask_duplicates: pairs whose captions are the same are not negatives of each other.
+        pairs: the pairs of modalities that are compared: anchor (each with the anchor), all (each with each), or a list
+            of two names each.
+        modality_weights: weight of a modality ("ecg") or of a pair ("ecg+text"), 1 by default; only ratios matter.
+        alignment_modality_weights: likewise for Align True Pairs alone; none is modality_weights.
     """
 
     temperature: float = 0.07
@@ -30,6 +36,14 @@ class GapClosingSettings:
     uniformity_weight: Weight = 1.0
     normalise_centroids: bool = True
     mask_duplicates: bool = False
+    pairs: Pairs = ANCHOR
+    modality_weights: Mapping[str, float] = field(default_factory=dict)
+    alignment_modality_weights: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", checked_pairs(self.pairs))  # tuples, because a list is a schedule elsewhere
+        checked_weights(self.modality_weights)
+        checked_weights(self.alignment_modality_weights, "alignment_modality_weights")
 
 
 def _gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLoss:
@@ -41,6 +55,9 @@ def _gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLo
         alignment_weight=as_weight(settings.alignment_weight),
         uniformity_weight=as_weight(settings.uniformity_weight),
         normalise_centroids=settings.normalise_centroids,
+        pairs=settings.pairs,
+        modality_weights=settings.modality_weights,
+        alignment_modality_weights=settings.alignment_modality_weights,
     )
 
 

@@ -27,7 +27,13 @@ class MissingLoss(nn.Module):
         self.package = package
         self.anchor = anchor
 
-    def forward(self, embeddings: Mapping[str, Tensor], *, positives: Tensor | None = None) -> Any:
+    def forward(
+        self,
+        embeddings: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor] | None = None,
+        positives: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> Any:
         """Refuse to train.
 
         Raises:

@@ -16,7 +16,7 @@ from gapless.metrics.catalogue import Computed, further_figures
 from gapless.metrics.grouping import GroupingFigures, grouping, mean_over_labels
 from gapless.metrics.inputs import caption_classes, check_counts, check_embeddings, group_index, item_classes
 from gapless.metrics.labels import label_codes
-from gapless.metrics.mixed import MIXED_RECALL_AT, NDCG_AT, NEIGHBOURS_AT, curve
+from gapless.metrics.mixed import CURVE_PERCENT, MIXED_RECALL_AT, NDCG_AT, NEIGHBOURS_AT, curve_ndcg
 from gapless.metrics.neighbours import num_other
 from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.positives import item_figures
@@ -38,7 +38,6 @@ from gapless.metrics.uncertainty import (
     combine,
     mean_figure,
     median_figure,
-    ratio_figure,
 )
 
 Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
@@ -331,7 +330,6 @@ def _pair_figures(
             figures |= _retrieval_figures(f"retrieval/{direction}", scan, side, groups)
     if "mixed" in include:
         result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
-        result |= _curve_figures(a, b, groups, seed)
     return result
 
 
@@ -406,6 +404,10 @@ def _mixed_figures(
         f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in MIXED_RECALL_AT
     }
     result["mixed/median_rank"] = combine([median_figure(expected_rank(one), groups) for one in counts])
+    for percent in CURVE_PERCENT:
+        shares_own = (percent / 100, 1 - percent / 100)  # of queries of the first modality, and of the second
+        values = [curve_ndcg(scan.cross[side], scan.within[side], shares_own[side]) for side in range(2)]
+        result[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine([mean_figure(one, groups) for one in values])
     num_rows = len(scan.cosine)
     expected_other = num_rows / (2 * num_rows - 1)
     others = {
@@ -427,22 +429,6 @@ def _mixed_figures(
     if num_modalities == 2:
         figures |= {f"mixed/modality_bias/{name}": one for name, one in zip((first, second), bias, strict=True)}
     return result
-
-
-def _curve_figures(a: Tensor, b: Tensor, groups: GroupSums, seed: int) -> dict[str, Figure]:
-    """NDCG of the drawn queries over galleries of several shares of the modalities."""
-    chosen, values = curve(a, b, seed)
-    is_drawn = torch.zeros(len(a), dtype=torch.float64)
-    is_drawn[chosen] = 1.0
-    figures = {}
-    for percent, sides in values.items():
-        parts = []
-        for side in sides:
-            spread = torch.zeros_like(is_drawn)
-            spread[chosen] = side
-            parts.append(ratio_figure(spread, is_drawn, groups))
-        figures[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine(parts)
-    return figures
 
 
 def _add_grouping(parts: Mapping[str, GroupingFigures], figures: dict[str, Figure], fixed: Figures) -> None:

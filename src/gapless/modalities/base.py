@@ -18,6 +18,7 @@ the processes that check a manifest's items need none.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -67,6 +68,15 @@ class Modality(ABC, Generic[Settings]):
         """
         return {}
 
+    @staticmethod
+    def files(source: Any) -> list[Path]:
+        """The files that a source consists of, in a fixed order, for digests and copies; none for cells and arrays.
+
+        Raises:
+            DataRefused: a file that names others which must not be read.
+        """
+        return [source] if isinstance(source, Path) else []
+
     def read(self, source: Any) -> Any:
         """The raw input that a source names. Raises DataRefused: it cannot be read."""
         return source
@@ -85,7 +95,14 @@ class Modality(ABC, Generic[Settings]):
 
     @classmethod
     def fit(cls, settings: Settings, rows: Sequence[Any]) -> Settings:
-        """Settings with the statistics of the training rows in them; by default they stay as they are."""
+        """Settings with the statistics of the training rows in them; by default they stay as they are.
+
+        Args:
+            rows: sources of the training rows that have the modality.
+
+        Raises:
+            DataRefused: rows that do not fit together.
+        """
         return settings
 
     @classmethod

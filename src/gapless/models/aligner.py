@@ -21,8 +21,8 @@ from transformers.utils.generic import ModelOutput
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
-from gapless.losses.base import named_terms
-from gapless.losses.engine.cached import cached_embeddings, split_batch
+from gapless.losses.base import terms_of
+from gapless.losses.engine.cached import cached_embeddings, split_batch, split_present
 from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
@@ -73,7 +73,7 @@ class GaplessOutput(ModelOutput):
     Args:
         loss: scalar; None without a loss.
         terms: name -> scalar, unweighted, detached; `total` is the loss.
-        embeddings: modality -> [pair, embedding_dim] unit-norm rows.
+        embeddings: modality -> [pair, embedding_dim] unit-norm rows; a row is zero where it lacks the modality.
     """
 
     loss: Tensor | None = None
@@ -166,27 +166,82 @@ class GaplessModel(PreTrainedModel):
         """`embed` of every modality of a batch."""
         return {name: self.embed(name, inputs) for name, inputs in batch.items()}
 
+    def embed_present(
+        self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """`embed` of rows that lack modalities: the encoders see the rows that have theirs, and no others.
+
+        Args:
+            batch: modality -> the inputs of its present rows; without the modalities that no row has.
+            present: modality -> [row] bool.
+
+        Returns:
+            modality -> [row, embedding_dim], zero where a row lacks it.
+        """
+        return {name: self._scattered(name, batch.get(name), mask) for name, mask in present.items()}
+
+    def _scattered(self, modality: str, inputs: Mapping[str, Tensor] | None, mask: Tensor) -> Tensor:
+        """The embeddings of the present rows, at their places among all rows of the batch."""
+        if inputs is None:
+            return self._untouched(modality).expand(len(mask), self.config.embedding_dim)
+        embedded = self.embed(modality, inputs)
+        places = mask.nonzero().flatten().to(embedded.device)
+        if len(embedded) != len(places):
+            raise ValueError(f"{modality}: {len(places)} rows are present, got inputs of {len(embedded)} rows")
+        return embedded.new_zeros(len(mask), embedded.shape[1]).index_copy(0, places, embedded)
+
+    def _untouched(self, modality: str) -> Tensor:
+        """A zero that depends on the weights of a modality that no row of the batch has.
+
+        Their gradient is then zero instead of missing. DistributedDataParallel waits for a gradient of every weight on
+        every rank; `find_unused_parameters` would search the graph for missing ones at every step, and cannot be
+        combined with every form of gradient checkpointing.
+        """
+        if not torch.is_grad_enabled():
+            return torch.zeros((), device=self.device)
+        modules = [self.heads[modality], *([self.encoders[modality]] if self.encoder_learns(modality) else [])]
+        weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+        return sum(
+            (weight.flatten()[:1].sum().float() * 0.0 for weight in weights), torch.zeros((), device=self.device)
+        )
+
     def forward(
-        self, batch: Mapping[str, Mapping[str, Tensor]], positives: Tensor | None = None, return_loss: bool = True
+        self,
+        batch: Mapping[str, Mapping[str, Tensor]],
+        positives: Tensor | Mapping[str, Tensor] | None = None,
+        return_loss: bool = True,
+        present: Mapping[str, Tensor] | None = None,
     ) -> GaplessOutput:
         """Embeddings of a batch of pairs and, with `return_loss`, the loss on them.
 
         Args:
-            batch: modality -> the encoder's inputs, rows aligned over the modalities.
-            positives: [pair] integers; rows that share one are positives of each other.
+            batch: modality -> the encoder's inputs, rows aligned over the modalities; with `present`, the inputs of the
+                rows that have the modality alone.
+            positives: [pair] integers; rows that share one are positives of each other. Or modality -> such integers.
+            present: modality -> [pair] bool, whether a row has it, for every modality of the batch. None: every row
+                has everything.
 
         Raises:
             ValueError: the loss refuses the batch, such as one of rows that are not finite.
+            UsageError: rows lack a modality, and the loss takes complete rows only.
         """
-        if self.training and self.micro_batch_size:
-            embeddings = cached_embeddings(self.embed_all, split_batch(batch, self.micro_batch_size))
-        else:
-            embeddings = self.embed_all(batch)
+        embeddings = self._embeddings(batch, present)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
-        terms = named_terms(self.loss(embeddings, positives=positives))
+        terms = terms_of(self.loss, embeddings, present, positives)
         named = {name: value.detach() for name, value in terms.items()}
         return GaplessOutput(loss=terms["total"], terms=named, embeddings=embeddings)
+
+    def _embeddings(
+        self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """The embeddings of a batch, a micro-batch of rows at a time where training asks for that."""
+        size = self.micro_batch_size if self.training else None
+        if present is None:
+            return cached_embeddings(self.embed_all, split_batch(batch, size)) if size else self.embed_all(batch)
+        if size:
+            return cached_embeddings(lambda part: self.embed_present(*part), split_present(batch, present, size))
+        return self.embed_present(batch, present)
 
     @torch.no_grad()
     def encode(self, modality: str, batch: Sequence[Any] | np.ndarray | Tensor, batch_size: int = 64) -> Tensor:

@@ -5,6 +5,7 @@ An encoder is described by a specification (`spec.EncoderSpec`), in the model's 
     {"kind": "transformers", "config": {"model_type": "bert", ...}, "pooling": "mean", "trainable": true}
     {"kind": "open_clip", "tower": "visual", "config": {...}, "trainable": false}
     {"kind": "vector", "size": 1280}
+    {"kind": "mlp", "size": 24, "hidden": 256, "output": 128}
 
 timm models are transformers models of type `timm_wrapper`. Weights come from `pretrained`, which is used once, when a
 new model is assembled; a saved model carries its weights itself.
@@ -25,6 +26,7 @@ from gapless.core.files import write_json
 from gapless.models.safe_loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,
+    MlpEncoderSpec,
     OpenClipEncoderSpec,
     TransformersEncoderSpec,
     VectorEncoderSpec,
@@ -71,12 +73,12 @@ class TransformersEncoder(Encoder):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Pooled features, [pair, output_size]."""
-        return _pool(self.model(**inputs), self.pooling, inputs.get("attention_mask"))
+        return _pool(self.model(**inputs), self.pooling, _mask_of(inputs))
 
     def pooled_and_tokens(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled features, and the token or patch features before pooling, [pair, token, size], from one pass."""
         output = self.model(**inputs)
-        return _pool(output, self.pooling, inputs.get("attention_mask")), _token_features(output)
+        return _pool(output, self.pooling, _mask_of(inputs)), _token_features(output, self.pooling)
 
 
 def _is_architecture(found: Any) -> bool:
@@ -145,10 +147,36 @@ class VectorEncoder(Encoder):
         return values
 
 
+class MlpEncoder(Encoder):
+    """Two linear layers with layer norm, GELU and dropout between them.
+
+    Raises:
+        UsageError: a specification without the size of the input, which the statistics of the training rows give.
+    """
+
+    def __init__(self, spec: MlpEncoderSpec) -> None:
+        super().__init__()
+        if spec.size is None:
+            raise UsageError("the size of an mlp encoder is unknown until its input is fitted to training rows")
+        self.layers = nn.Sequential(
+            nn.Linear(spec.size, spec.hidden),
+            nn.LayerNorm(spec.hidden),
+            nn.GELU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.hidden, spec.output),
+        )
+        self.output_size = spec.output
+
+    def forward(self, values: Tensor) -> Tensor:
+        features: Tensor = self.layers(values)
+        return features
+
+
 ENCODERS: dict[type[Any], Callable[[Any], Encoder]] = {
     TransformersEncoderSpec: TransformersEncoder,
     OpenClipEncoderSpec: OpenClipEncoder,
     VectorEncoderSpec: VectorEncoder,
+    MlpEncoderSpec: MlpEncoder,
 }
 
 
@@ -183,13 +211,18 @@ def _feature_size(config: Any, pooling: str) -> int:
     return int(config.hidden_size)
 
 
-def _pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+def _mask_of(inputs: dict[str, Tensor]) -> Tensor | None:
+    """What pooling leaves out: of tokens or samples [pair, position], of time series [pair, time, channel]."""
+    return inputs.get("attention_mask", inputs.get("past_observed_mask"))
+
+
+def _pool(output: Any, pooling: str, mask: Tensor | None = None) -> Tensor:
     """Pooled features, [pair, size], of the output of a transformers model.
 
     Args:
         output: has `last_hidden_state`, `pooler_output` or the projected embeddings, as `pooling` needs.
-        pooling: image_embeds, text_embeds, pooler, cls or mean.
-        attention_mask: [pair, token], 0 on padding, which the mean leaves out.
+        pooling: image_embeds, text_embeds, pooler, cls, mean or series.
+        mask: from `_mask_of`; the mean leaves out where it is 0.
     """
     if pooling in ("image_embeds", "text_embeds"):
         projected: Tensor = getattr(output, pooling)
@@ -197,18 +230,40 @@ def _pool(output: Any, pooling: str, attention_mask: Tensor | None = None) -> Te
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
-    tokens = _token_features(output)
+    tokens = _token_features(output, pooling)
     if pooling == "cls":
         return tokens[:, 0]
-    if attention_mask is None:
+    if mask is None:
         return tokens.mean(dim=1)
-    weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
-    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
+    if pooling == "series":  # [pair, time, channel] to [pair, channel x patch], as the tokens are ordered
+        shares = _shares(mask.to(tokens.dtype).transpose(1, 2), output.last_hidden_state.shape[2]).flatten(1)
+    else:
+        shares = _shares(mask.to(tokens.dtype), tokens.shape[1])
+    weights = shares.unsqueeze(-1)
+    # The floor is below the weight of one observed sample; it matters for a row that has none at all.
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-6)
 
 
-def _token_features(output: Any) -> Tensor:
-    """Features before pooling, [pair, token, size]; feature maps are flattened to tokens."""
+def _shares(mask: Tensor, num_tokens: int) -> Tensor:
+    """The share of each token's stretch that is observed: a mask [..., position] as [..., token].
+
+    The mask of texts has one position a token and stays as it is; encoders of signals make one token of many samples.
+    """
+    if mask.shape[-1] == num_tokens:
+        return mask
+    return nn.functional.adaptive_avg_pool1d(mask if mask.ndim == 3 else mask.unsqueeze(1), num_tokens).reshape(
+        *mask.shape[:-1], num_tokens
+    )
+
+
+def _token_features(output: Any, pooling: str) -> Tensor:
+    """Features before pooling, [pair, token, size].
+
+    Feature maps [pair, size, height, width] and series [pair, channel, patch, size] are flattened to tokens.
+    """
     features: Tensor = output.last_hidden_state
+    if pooling == "series":
+        return features.flatten(1, 2)
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
 
 

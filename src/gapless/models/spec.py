@@ -11,8 +11,9 @@ A configuration file, a recipe and the command line give mappings; here they bec
 nothing reads is refused with the nearest right one, so that no misspelt option is passed over in silence.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from gapless.core.errors import UsageError, unknown_name
 from gapless.modalities.base import MODALITIES
 
-Pooling = Literal["cls", "mean", "pooler", "image_embeds", "text_embeds"]
+Pooling = Literal["cls", "mean", "series", "pooler", "image_embeds", "text_embeds"]
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------
@@ -32,7 +33,8 @@ class TransformersEncoderSpec:
 
     Args:
         config: the keyword arguments of its configuration, `model_type` among them.
-        pooling: how token features become one row.
+        pooling: how token features become one row; "series" is the mean over channels and patches of a model of time
+            series, such as PatchTST, weighted by what was observed.
         architecture: the class; default `AutoModel`.
         pretrained: a local directory or hub name whose weights a new model starts from; a saved model has none.
         trainable: whether it learns; a frozen encoder stays in evaluation mode.
@@ -63,6 +65,25 @@ class VectorEncoderSpec:
 
     kind: ClassVar[str] = "vector"
     size: int
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class MlpEncoderSpec:
+    """Two linear layers with layer norm, GELU and dropout between them, from `size` numbers to `output` features.
+
+    Args:
+        size: numbers of a row; None where they depend on statistics that are not fitted yet, as those of a table.
+        hidden: width between the layers.
+        output: features of a row.
+        dropout: of the hidden features.
+    """
+
+    kind: ClassVar[str] = "mlp"
+    size: int | None = None
+    hidden: int = 256
+    output: int = 128
+    dropout: float = 0.0
     trainable: bool = True
 
 
@@ -158,7 +179,7 @@ class ParallelLayer:
             )
 
 
-EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec
+EncoderSpec = TransformersEncoderSpec | OpenClipEncoderSpec | VectorEncoderSpec | MlpEncoderSpec
 LayerSpec = (
     LinearLayer
     | MlpLayer
@@ -220,6 +241,19 @@ def with_encoder(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
         return dict(mapping)
     taken = input_spec(mapping["input"], f"the input of modality {name!r}")
     return {**mapping, "encoder": MODALITIES[taken.kind].default_encoder(taken)}
+
+
+def with_fitted_input(name: str, mapping: Mapping[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
+    """The mapping of a modality with the statistics of the training rows in its input; see `Modality.fit`.
+
+    Call it before `with_encoder`: the default encoder of a table depends on what is fitted.
+
+    Args:
+        rows: sources of the training rows that have the modality.
+    """
+    settings = input_spec(mapping["input"], f"the input of modality {name!r}")
+    fitted = MODALITIES[settings.kind].fit(settings, rows)
+    return {**mapping, "input": json.loads(json.dumps({"kind": settings.kind, **asdict(fitted)}))}
 
 
 def input_spec(mapping: Mapping[str, Any], where: str = "the input") -> Any:
@@ -334,19 +368,22 @@ def _as_type(value: Any, option: Any) -> tuple[bool, Any]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and value == value and abs(value) != float("inf"), float(value) if is_number else value
     if origin is tuple:
-        return _as_numbers(value) if get_args(option)[0] is float else (isinstance(value, tuple), value)
+        item = get_args(option)[0]
+        return _as_items(value, item) if item in (float, str) else (isinstance(value, tuple), value)
     return isinstance(value, origin or option), value
 
 
-def _as_numbers(value: Any) -> tuple[bool, Any]:
+def _as_items(value: Any, item: type) -> tuple[bool, Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False, value
-    parts = [_as_type(one, float) for one in value]
-    return all(fits for fits, _ in parts), tuple(number for _, number in parts)
+    parts = [_as_type(one, item) for one in value]
+    return all(fits for fits, _ in parts), tuple(part for _, part in parts)
 
 
 def _type_text(option: Any) -> str:
     if get_origin(option) is Literal:
         return " or ".join(map(repr, get_args(option)))
     names = {type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(option, "a list of numbers" if get_origin(option) is tuple else "a mapping")
+    if get_origin(option) is tuple:
+        return "a list of texts" if get_args(option)[0] is str else "a list of numbers"
+    return names.get(option, "a mapping")

@@ -39,6 +39,8 @@ class Samples:
         table = manifest.table
         kept = [name for name in table.column_names if name not in ("image", "width", "height", "licence")]
         contents = [digest(list(row.values())) for row in table.select(kept).to_pylist()]
+        if "image" not in table.column_names:
+            return cls(source, contents, str(manifest.info["source"]))
         names = table["image"].to_pylist()
         images = [manifest.image_path(row) if name else None for row, name in enumerate(names)]
         return cls(source, contents, str(manifest.info["source"]), images)

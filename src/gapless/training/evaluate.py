@@ -1,6 +1,7 @@
 """Evaluates a finished run: writes every figure of a split, and what it was measured on, to `results.json`."""
 
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from gapless.auditing.leakage import share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
-from gapless.inference.embed import embed_dataset, evaluation_dataset
+from gapless.inference.embed import check_modalities, embed_dataset, evaluation_dataset
+from gapless.inference.presence import complete_rows
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
@@ -126,7 +130,9 @@ def evaluate(
     place = directory if out is None else Path(out)
     refuse_other_figures(place, split, manifest.fingerprint)
     place.mkdir(parents=True, exist_ok=True)
-    embeddings = embed_split(GaplessModel.from_pretrained(directory / "model"), rows, f"embed {split}")
+    model = GaplessModel.from_pretrained(directory / "model")
+    rows = _complete_part(model, rows, split)
+    embeddings = embed_split(model, rows, f"embed {split}")
     figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
     evaluation = Evaluation(
         n=figures.pop("n"),
@@ -145,6 +151,22 @@ def evaluate(
     write_latent(place / "latent.safetensors", embeddings, rows)
     write_json(place / "results.json", evaluation.as_json())
     return evaluation
+
+
+def _complete_part(model: GaplessModel, rows: Manifest, split: str) -> Manifest:
+    """The rows that have every modality of the model, which figures compare; a warning counts the others.
+
+    Raises:
+        UsageError: the manifest lacks a modality of the model. DataRefused: fewer than two rows are complete.
+    """
+    check_modalities(model, rows)
+    complete = complete_rows(rows, model.modalities)
+    said = f"{len(rows) - len(complete)} of {len(rows)} rows of split {split!r} lack a modality"
+    if len(complete) < MIN_ROWS:
+        raise DataRefused(f"{rows.path}: {said}, and figures compare at least {MIN_ROWS} rows that have all of them")
+    if len(complete) < len(rows):
+        logger.warning(f"{said}; the figures are over the others")
+    return complete
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:

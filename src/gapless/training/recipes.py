@@ -3,13 +3,14 @@
 A recipe holds the settings of the loss of a method; `gapless.losses.base.METHODS` lists the methods.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, changes_of
 from gapless.losses.gap_closing_methods import GapClosingSettings
+from gapless.losses.pairs import check_settings_names
 from gapless.modalities.image import small_resnet
 from gapless.modalities.text import small_bert
 from gapless.models.modality_specs import modality_specs
@@ -21,21 +22,25 @@ class Recipe:
 
     Args:
         modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`.
-        anchor: the modality that every other one is contrasted with.
+        anchor: the modality that every other one is contrasted with; by default the one that most training rows share
+            with others, of equals text.
         embedding_dim: size of the shared space.
         vocab_size: of the tokenizer trained on the captions, where the text encoder brings none.
         augment_images: small shifts and intensity changes while training; never a flip.
         micro_batch_size: pairs encoded at a time, while the loss sees the whole batch (GradCache); None is off.
+        modality_dropout: modality -> the share of its training rows that hide it, drawn anew in each epoch; a row keeps
+            at least two modalities.
         loss: the settings of its loss, those of a method in `gapless.losses.base.METHODS`; default: the paper's loss.
         training: arguments of `transformers.TrainingArguments`, by their own names.
     """
 
     modalities: Mapping[str, Mapping[str, Any]]
-    anchor: str = "text"
+    anchor: str | None = None
     embedding_dim: int = 512
     vocab_size: int = 4096
     augment_images: bool = False
     micro_batch_size: int | None = None
+    modality_dropout: Mapping[str, float] = field(default_factory=dict)
     loss: Any = field(default_factory=GapClosingSettings)
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -43,6 +48,21 @@ class Recipe:
         modality_specs(self.modalities, self.anchor, self.embedding_dim)
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UsageError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
+        check_modality_dropout(self.modality_dropout, tuple(self.modalities))
+        check_settings_names(self.loss, tuple(self.modalities))
+
+
+def check_modality_dropout(shares: Mapping[str, float], modalities: Sequence[str]) -> None:
+    """Raise UsageError for a share of an unknown modality, outside of [0, 1), or where rows have two modalities."""
+    for name, share in shares.items():
+        if name not in modalities:
+            raise unknown_name("modality of modality_dropout", name, modalities)
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise UsageError(f"modality_dropout.{name} must be at least 0 and below 1, got {share!r}")
+    if len(modalities) < 3 and any(shares.values()):
+        raise UsageError(
+            f"modality_dropout needs three modalities, because a row keeps two, and the recipe has {len(modalities)}"
+        )
 
 
 def small_image_modality(image_size: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:

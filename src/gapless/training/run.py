@@ -4,10 +4,11 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 import yaml
 from transformers import PreTrainedModel, TrainingArguments, set_seed
@@ -16,8 +17,9 @@ from gapless.core.errors import DataRefused, GaplessError, Interrupted, UsageErr
 from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
 from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
-from gapless.inference.embed import check_modalities, evaluation_dataset, preprocessors_of
+from gapless.inference.embed import evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
+from gapless.inference.presence import column_of, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
 from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import Manifest
@@ -27,6 +29,7 @@ from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
+from gapless.training.presence import trainable_rows, usual_anchor
 from gapless.training.recipes import Recipe
 from gapless.training.trainer import AlignerTrainer, RunTrainer
 
@@ -161,7 +164,9 @@ def new_model(settings: Recipe, captions: list[str], method: str | None = None) 
     config = GaplessConfig(
         modalities=plain(settings.modalities),
         embedding_dim=settings.embedding_dim,
-        loss=describe_loss(method_of(settings.loss, method), settings.loss, settings.anchor),
+        loss=describe_loss(
+            method_of(settings.loss, method), settings.loss, settings.anchor or usual_anchor(settings.modalities)
+        ),
     )
     specs, tokenizers = config.specs(), {}
     for name in text_modalities(config):
@@ -189,10 +194,17 @@ def _pretrained_tokenizer(source: str) -> Any:
 
 
 def all_captions(manifest: Manifest) -> list[str]:
-    """Every caption of every row, in the order of the rows; none without the column."""
-    if "captions" not in manifest.table.column_names:
-        return []
-    return [caption for captions in manifest.table["captions"].to_pylist() for caption in captions]
+    """Every caption of every row, in the order of the rows, then the texts of other modalities."""
+    columns = {column_of(manifest, name): None for name in ("text", *manifest.modalities)}
+    named = [name for name in columns if name in manifest.table.column_names and name != "image"]
+    texts = [name for name in named if _holds_texts(manifest.table[name].type)]
+    cells = (cell for name in texts for cell in manifest.table[name].to_pylist() if cell)
+    return [text for cell in cells for text in ([cell] if isinstance(cell, str) else cell)]
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    """Whether the cells of a column are texts or lists of texts."""
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
 
 
 def train_run(
@@ -218,9 +230,11 @@ def train_run(
         DataRefused: fewer rows than a batch. Interrupted: stopped by SIGTERM, and saved.
         GaplessError: a loss that is not finite.
     """
-    settings, seed, evaluator = run.settings, run.seed, evaluator or GapAndRetrieval()
-    train_rows = manifest.select(TRAIN)
-    has_evaluation = manifest.rows_per_split().get(VALIDATION, 0) >= MIN_ROWS
+    seed, evaluator = run.seed, evaluator or GapAndRetrieval()
+    settings, train_rows = trainable_rows(run.settings, manifest.select(TRAIN))
+    run = replace(run, settings=settings)  # with its anchor
+    validation = _evaluated_rows(manifest, settings)
+    has_evaluation = validation is not None
     arguments = training_arguments(settings, out, seed, has_evaluation, evaluator.primary)
     check_enough(train_rows, arguments)
     with claimed(out, arguments, resume):
@@ -228,10 +242,9 @@ def train_run(
         set_seed(seed)
         model = new_model(settings, all_captions(train_rows), run.method)
         model.micro_batch_size = settings.micro_batch_size
-        check_modalities(model, train_rows)
         write_request(run, arguments, out)
         if arguments.process_index == 0:
-            _say_where_nothing_is_evaluated(manifest, settings)
+            _say_where_nothing_is_evaluated(manifest, settings, has_evaluation)
         trainer = AlignerTrainer(
             model,
             arguments,
@@ -240,10 +253,11 @@ def train_run(
                 preprocessors_of(model),
                 training_seed=seed,
                 augment_images=settings.augment_images,
+                modality_dropout=settings.modality_dropout,
             ),
             run=out,
             label=label or f"{run.method} seed {seed}",
-            evaluation=evaluation_dataset(model, manifest.select(VALIDATION)) if has_evaluation else None,
+            evaluation=None if validation is None else evaluation_dataset(model, validation),
             mask_duplicates=masks_duplicates(settings.loss),
             evaluator=evaluator,
         )
@@ -251,11 +265,20 @@ def train_run(
     return passed_over
 
 
-def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings) -> None:
+def _evaluated_rows(manifest: Manifest, settings: Recipe) -> Manifest | None:
+    """The validation rows that have every modality of the recipe; None where they are too few for figures."""
+    if VALIDATION not in manifest.rows_per_split():
+        return None
+    rows = complete_rows(manifest.select(VALIDATION), settings.modalities)
+    return rows if len(rows) >= MIN_ROWS else None
+
+
+def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings, has_evaluation: bool) -> None:
     """Log a warning when evaluations are asked for and the validation split has too few rows for one."""
     count = manifest.rows_per_split().get(VALIDATION, 0)
-    if count < MIN_ROWS and settings.training.get("eval_strategy", "no") not in ("no", False):
-        present = "one validation row" if count else "no validation rows"
+    if not has_evaluation and settings.training.get("eval_strategy", "no") not in ("no", False):
+        few = "one validation row" if count else "no validation rows"
+        present = few if count < MIN_ROWS else f"fewer than {MIN_ROWS} validation rows with every modality"
         logger.warning(
             f"nothing is evaluated during this training: {manifest.path} has {present}, "
             f"and figures compare at least {MIN_ROWS} rows with each other; 'gapless data split' makes a split"

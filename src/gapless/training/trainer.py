@@ -18,7 +18,7 @@ from gapless.core.errors import GaplessError, listed
 from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
-from gapless.losses.base import logit_scale_of
+from gapless.losses.base import check_takes_present, logit_scale_of
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
     EpochBeforeCheckpoint,
@@ -62,7 +62,8 @@ class RunTrainer(Trainer):
     Args:
         model: the model to train.
         args: as transformers takes them.
-        train_dataset: rows, by `(epoch, row)` keys.
+        train_dataset: rows, by `(epoch, row)` keys. Where its `lacks_modalities` is true, rows lack modalities and
+            each batch says which.
         run: the run's directory; checkpoints go to `run/checkpoints`, logs to `run/metrics.jsonl`.
         label: of the progress bar.
         collator: samples to the model's keyword arguments and `ids`.
@@ -286,9 +287,12 @@ class AlignerTrainer(RunTrainer):
         mask_duplicates: bool = False,
         evaluator: Evaluator | None = None,
     ) -> None:
-        collator = Collator(preprocessors_of(model), mask_duplicates)
-        super().__init__(model, args, train_dataset, run, label, collator, evaluation)
         assert model.loss is not None
+        lacks_modalities = bool(getattr(train_dataset, "lacks_modalities", False))
+        if lacks_modalities:
+            check_takes_present(model.loss)
+        collator = Collator(preprocessors_of(model), mask_duplicates, with_presence=lacks_modalities)
+        super().__init__(model, args, train_dataset, run, label, collator, evaluation)
         self.aligner, self.loss = model, model.loss
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))

@@ -55,6 +55,38 @@ def split_batch(batch: Any, micro_batch_size: int) -> list[Any]:
     return [_rows(batch, rows) for rows in blocks(sizes.pop(), micro_batch_size)]
 
 
+def split_present(
+    batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor], micro_batch_size: int
+) -> list[tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]]:
+    """`split_batch` of a batch that holds, for each modality, the inputs of the rows that have it alone.
+
+    Args:
+        batch: modality -> the inputs of its present rows; without the modalities that no row has.
+        present: modality -> [row] bool.
+        micro_batch_size: rows of the batch, present or not.
+
+    Returns:
+        (inputs, masks) of each micro-batch, in the form of `batch` and `present`.
+
+    Raises:
+        ValueError: masks of several lengths, or inputs of another number of rows than their mask has.
+    """
+    for name, inputs in batch.items():
+        sizes = set(_lengths(inputs))
+        if sizes != {int(present[name].sum())}:
+            raise ValueError(f"{name}: {int(present[name].sum())} rows are present, got inputs of {sorted(sizes)} rows")
+    parts = []
+    starts = dict.fromkeys(batch, 0)
+    for masks in split_batch(present, micro_batch_size):
+        inputs_of_part = {}
+        for name, inputs in batch.items():
+            start, starts[name] = starts[name], starts[name] + int(masks[name].sum())
+            if starts[name] > start:
+                inputs_of_part[name] = _rows(inputs, slice(start, starts[name]))
+        parts.append((inputs_of_part, masks))
+    return parts
+
+
 def _lengths(batch: Any) -> list[int]:
     if isinstance(batch, Mapping):
         return [length for value in batch.values() for length in _lengths(value)]

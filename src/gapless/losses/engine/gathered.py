@@ -10,7 +10,7 @@ exactly the gradient of one process on the whole batch. The gradient of `logit_s
 so that it is right inside DDP and outside of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,24 +60,33 @@ class Ranks:
         """Log-sum-exp over the ranks, without a gradient."""
         return torch.logsumexp(self.gather(x.detach()[None]), dim=0)
 
-    def check_batches(self, rows: Tensor, positives: Tensor | None) -> None:
+    def check_batches(
+        self, rows: Tensor, positives: Tensor | Mapping[str, Tensor] | None, has_masks: bool = False
+    ) -> None:
         """Refuse ranks that hold different numbers of rows, or together nothing but positives of each other.
+
+        Masks, and positives by modality, are given by all ranks or by none: otherwise the ranks would wait for
+        different exchanges.
 
         The check is a collective on the host, which does not wait for an accelerator: positives are read only when they
         are on the CPU, and a process group without a CPU backend ("nccl" alone) is not checked.
         """
         if torch.compiler.is_compiling() or "cpu" not in dist.get_backend_config():
             return
-        readable = positives is not None and positives.device.type == "cpu"
-        bounds = torch.stack(positives.aminmax()).long() if positives is not None and readable else torch.tensor([0, 1])
-        facts = torch.cat([torch.tensor([len(rows), positives is not None]), bounds])
+        bounds = torch.tensor([0, 1])
+        if isinstance(positives, Tensor) and positives.device.type == "cpu":
+            bounds = torch.stack(positives.aminmax()).long()
+        kind = 0 if positives is None else 1 if isinstance(positives, Tensor) else 2 + len(positives)
+        facts = torch.cat([torch.tensor([len(rows), kind, has_masks]), bounds])
         of_ranks = [torch.empty_like(facts) for _ in range(self.num_ranks)]
         dist.all_gather(of_ranks, facts)
-        sizes, have_positives, lowest, highest = torch.stack(of_ranks).T.tolist()
+        sizes, have_positives, have_masks, lowest, highest = torch.stack(of_ranks).T.tolist()
         if len(set(sizes)) > 1:
             raise ValueError(f"the ranks hold batches of different sizes {sizes}: drop the last, uneven batch")
         if len(set(have_positives)) > 1:
             raise ValueError("some ranks were given positives and others were not")
+        if len(set(have_masks)) > 1:
+            raise ValueError("some ranks were given present-masks and others were not: give them on all, or on none")
         if min(lowest) == max(highest):
             raise ValueError(f"all {sum(sizes)} rows are positives of each other ({lowest[0]}): nothing to tell apart")
 
@@ -113,6 +122,33 @@ def gathered_symmetric_info_nce(
     ]
 
 
+def chosen_symmetric_info_nce(
+    rows: Tensor, columns: Tensor, logit_scale: Tensor, positives: Tensor | None, own: slice, ranks: Ranks
+) -> Tensor:
+    """`contrastive.symmetric_info_nce` over rows that were chosen from those of all ranks.
+
+    Args:
+        rows: [n of this rank, dim], this rank's part of the first modality; may have no row.
+        columns: [n, dim], the second modality on all ranks.
+        logit_scale: 1 / temperature.
+        positives: [n] integers or None.
+        own: where this rank's rows are among the columns.
+        ranks: who shares the batch.
+    """
+    _refuse_transforms(rows, columns)
+    return info_nce_share(
+        rows,
+        columns,
+        logit_scale,
+        None if positives is None else positives[own],
+        positives,
+        first=own.start,
+        merge_logsumexp=ranks.merge_logsumexp,
+        add_up=ranks.add_up,
+        gradient_factor=ranks.num_ranks,
+    )
+
+
 def _refuse_transforms(*tensors: Tensor) -> None:
     if is_transformed(*tensors):
         raise ValueError(
@@ -126,11 +162,17 @@ def gathered_centroid_uniformity(
 ) -> Tensor:
     """`gap_closing.centroid_uniformity` over the global batch."""
     centroids = ranks.gather(pair_centroids([at_least_fp32(rows) for rows in embeddings], normalise_centroids))
+    return gathered_uniformity(centroids, None if positives is None else ranks.gather(positives), ranks)
+
+
+def gathered_uniformity(centroids: Tensor, positives: Tensor | None, ranks: Ranks) -> Tensor:
+    """`geometry.log_mean_gaussian_kernel` of centroids that every rank holds, each rank computing its share.
+
+    Args:
+        centroids: [pair, dim] of all ranks.
+        positives: [pair] integers of all ranks, or None.
+        ranks: who shares the batch.
+    """
     return gaussian_kernel_share(
-        centroids,
-        None if positives is None else ranks.gather(positives),
-        ranks.rank,
-        ranks.num_ranks,
-        add_up=ranks.add_up,
-        gradient_factor=ranks.num_ranks,
+        centroids, positives, ranks.rank, ranks.num_ranks, add_up=ranks.add_up, gradient_factor=ranks.num_ranks
     )

@@ -56,6 +56,8 @@ def _exp_needs_no_shift(queries: Tensor, keys: Tensor) -> bool:
     """Whether Cauchy-Schwarz bounds every logit so that exp(logit) is safe as it is (read on the CPU only)."""
     if queries.device.type != "cpu":
         return False
+    if not len(queries):  # a rank of which no row has the pair's modalities
+        return True
     largest = torch.linalg.vector_norm(queries, dim=1).max() * torch.linalg.vector_norm(keys, dim=1).max()
     return bool(largest <= EXP_NEEDS_NO_SHIFT[queries.dtype])
 

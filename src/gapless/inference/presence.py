@@ -1,0 +1,91 @@
+"""Which rows of a manifest have which modality, and the modalities that training hides on purpose.
+
+A null cell is an absent modality, and so are an empty text and an empty list.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gapless.manifest.manifest import Manifest
+
+MIN_MODALITIES = 2  # of a row from which a loss can learn: it compares modalities
+
+Presence = dict[str, NDArray[np.bool_]]
+
+
+def column_of(manifest: Manifest, modality: str) -> str:
+    """The column that holds a modality: its own name, or `captions` for the text of image-text manifests."""
+    return "captions" if modality == "text" and "text" not in manifest.table.column_names else modality
+
+
+def presence(manifest: Manifest, modalities: Iterable[str]) -> Presence:
+    """modality -> [row] bool, whether the row has it."""
+    return {name: _filled(manifest.table[column_of(manifest, name)]) for name in modalities}
+
+
+def _filled(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """[row] bool, False for null and for an empty text or list."""
+    kind = column.type
+    valid = pc.is_valid(column)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.list_value_length(column), 0), False))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.utf8_length(column), 0), False))
+    filled: NDArray[np.bool_] = np.asarray(valid.to_numpy(), dtype=bool)
+    return filled
+
+
+def how_many(present: Presence) -> NDArray[np.int64]:
+    """[row] how many of the modalities each row has."""
+    counts: NDArray[np.int64] = np.sum(list(present.values()), axis=0)
+    return counts
+
+
+def missing_in(present: Presence) -> dict[str, int]:
+    """modality -> how many rows lack it, of those that some row lacks."""
+    counts = {name: int((~mask).sum()) for name, mask in present.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def complete_rows(manifest: Manifest, modalities: Iterable[str]) -> Manifest:
+    """The rows that have all of these modalities."""
+    present = presence(manifest, modalities)
+    if not missing_in(present):
+        return manifest
+    mask = np.all(list(present.values()), axis=0)
+    return Manifest(manifest.path, manifest.info, manifest.table.filter(pa.array(mask)))
+
+
+def comparable_part(manifest: Manifest, modalities: Iterable[str]) -> Manifest:
+    """The rows that have two of these modalities or more; of a single modality, the rows that have it."""
+    present = presence(manifest, modalities)
+    mask = how_many(present) >= min(MIN_MODALITIES, len(present))
+    return manifest if mask.all() else Manifest(manifest.path, manifest.info, manifest.table.filter(pa.array(mask)))
+
+
+def hidden_modalities(
+    has: Sequence[str], shares: Mapping[str, float], seed: int, epoch: int, sample_id: str
+) -> frozenset[str]:
+    """The modalities that a row hides in an epoch, drawn from (seed, epoch, sample id); two of them always stay.
+
+    Args:
+        has: the modalities of the row.
+        shares: modality -> the share of its rows that hide it, in [0, 1).
+
+    Where fewer than two would stay, those stay whose draws were furthest from being hidden, so that fewer rows than
+    their share hide a modality where rows have few.
+    """
+    margins = {name: _draw(seed, epoch, sample_id, name) - shares.get(name, 0.0) for name in has}
+    by_margin = sorted(has, key=lambda name: margins[name], reverse=True)
+    return frozenset(name for name in by_margin[MIN_MODALITIES:] if margins[name] < 0)
+
+
+def _draw(seed: int, epoch: int, sample_id: str, modality: str) -> float:
+    """A number in [0, 1)."""
+    digest = hashlib.blake2b(f"hidden/{seed}/{epoch}/{modality}/{sample_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -1,0 +1,30 @@
+"""What the kinds that read files share: which query a user may give them."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gapless.core.errors import UsageError
+
+
+def file_query(value: Any, what: str) -> Any:
+    """A path, the bytes of a file or an array of numbers, as a source.
+
+    Args:
+        value: what the user gives.
+        what: the kind with its article, for messages.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str | PathLike):
+        if "\0" in str(value) or not str(value).strip():
+            raise UsageError(f"the path of {what} names no file: {str(value)!r:.60}")
+        return Path(value)
+    if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "fiu":
+        return value
+    raise UsageError(f"{what} is a path, the bytes of a file or an array of numbers, got {type(value).__name__}")
