@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.embeddings.store import read_embeddings
 
 RECIPE = """
 recipe: table-small
@@ -19,6 +21,9 @@ modalities:
       pooling: mean
       config: {model_type: bert, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32}
   history:
+    input: {kind: text, max_length: 16}
+    encoder: *tiny
+  exam:
     input: {kind: text, max_length: 16}
     encoder: *tiny
 anchor: note
@@ -40,31 +45,66 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": f"r{row}",
             "note": f"mass in lobe {row}",
             "history": None if row % 3 == 0 else f"cough {row}",
+            "exam": None if row % 4 == 1 else f"fever {row}",
             "split": part,
         }
         for row, part in enumerate(["train"] * 24 + ["validation"] * 6 + ["test"] * 6)
     ]
     (place / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (place / "own.yaml").write_text(RECIPE)
-    named = ("--modality", "note=text:note", "--modality", "history=text:history", "--split-key", "split")
+    named = (
+        "--modality",
+        "note=text:note",
+        "--modality",
+        "history=text:history",
+        "--modality",
+        "exam=text:exam",
+        "--split-key",
+        "split",
+    )
     for out, options in (("data", ("--min-present", "1")), ("complete", ("--missing", "drop"))):
         built = gapless("data", "table", "t.jsonl", *named, *options, "--out", out, place=place)
         assert built.returncode == 0, built.stderr
     trained = gapless("train", "--config", "own.yaml", "--data", "data", "--out", "run", place=place)
     assert trained.returncode == 0, trained.stderr
-    assert "left out: they have fewer than two of note, history" in trained.stderr
+    assert "left out: they have fewer than two of note, history, exam" in trained.stderr
     return place
 
 
-@pytest.mark.parametrize("verb", ["embed", "index"])
-def test_rows_that_lack_a_modality_are_refused_by_name(place: Path, verb: str) -> None:
-    refused = gapless(verb, "run", "--data", "data", "--out", f"{verb}-data", place=place)
+def test_rows_that_lack_a_modality_are_not_indexed(place: Path) -> None:
+    refused = gapless("index", "run", "--data", "data", "--out", "index-data", place=place)
     assert refused.returncode == DataRefused.exit_code
-    assert "of 36 rows of data 12 lack history" in refused.stderr
+    assert "of 36 rows of data 9 lack exam, 12 lack history" in refused.stderr
     assert "--missing drop" in refused.stderr
-    assert not (place / f"{verb}-data").exists()
-    done = gapless(verb, "run", "--data", "complete", "--out", f"{verb}-complete", place=place)
+    assert not (place / "index-data").exists()
+    done = gapless("index", "run", "--data", "complete", "--out", "index-complete", place=place)
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_that_lack_a_modality_are_embedded_with_a_mask(place: Path) -> None:
+    for name in ("data", "complete"):
+        done = gapless("embed", "run", "--data", name, "--out", f"embed-{name}", place=place)
+        assert done.returncode == 0, done.stderr
+    masked = read_embeddings(place / "embed-data", missing="keep")
+    complete = read_embeddings(place / "embed-complete")
+    rows = [row for row in range(36) if row % 12 != 9]  # the others have one modality, which pairs with nothing
+    assert masked.ids == [f"r{row}" for row in rows]
+    assert masked.presence["history"].tolist() == [row % 3 != 0 for row in rows]
+    assert masked.presence["exam"].tolist() == [row % 4 != 1 for row in rows]
+    has_all = np.all(list(masked.presence.values()), axis=0)
+    for name in ("note", "history", "exam"):  # the texts of a batch are padded alike: rows agree to rounding
+        np.testing.assert_allclose(masked.embeddings[name][has_all], complete.embeddings[name], atol=1e-5)
+    measured = gapless("measure", "embed-data", "--missing", "keep", "--split", "all", "--json", place=place)
+    assert measured.returncode == 0, measured.stderr
+    alone = gapless("measure", "embed-complete", "--split", "all", "--json", place=place)
+    results, expected = (json.loads(done.stdout) for done in (measured, alone))
+    assert results["pairs"]["note-history"]["n"] == 24 > expected["n"]
+    key = "retrieval/mean/R@10"
+    at_complete = results["figures"][f"{key}@complete"]["value"]
+    assert at_complete == pytest.approx(expected["figures"][key]["value"], abs=0.05)
+    refused = gapless("measure", "embed-data", "--split", "all", place=place)
+    assert refused.returncode == DataRefused.exit_code
+    assert "--missing" in refused.stderr
 
 
 def test_a_captioner_names_the_text_that_it_needs(place: Path) -> None:

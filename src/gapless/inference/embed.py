@@ -95,14 +95,14 @@ def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
         raise UsageError(f"the model takes {', '.join(modalities)}, but {manifest.path} has no {', '.join(missing)}")
 
 
-def _check_complete(model: GaplessModel, manifest: Manifest) -> None:
-    """Refuse rows that lack a modality of the model: embeddings and collections have a row of every modality."""
+def check_complete(model: GaplessModel, manifest: Manifest) -> None:
+    """Raise DataRefused for rows that lack a modality of the model, where every row must have all."""
     lacking = missing_in(presence(manifest, model.modalities))
     if lacking:
         listed = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
         raise DataRefused(
-            f"of {len(manifest)} rows of {manifest.path} {listed}; embeddings and collections take rows with every "
-            "modality of the model: build the manifest with --missing drop, or train on modalities that all rows have"
+            f"of {len(manifest)} rows of {manifest.path} {listed}; this takes rows with every modality of "
+            "the model so far: build the manifest with --missing drop, or train on modalities that all rows have"
         )
 
 
@@ -231,15 +231,16 @@ class Source:
         """The rows of a manifest; of several captions the first one is embedded.
 
         Raises:
-            UsageError: the manifest lacks a modality of the model. DataRefused: rows lack one.
+            UsageError: the manifest lacks a modality of the model.
         """
         check_modalities(model, manifest)
-        _check_complete(model, manifest)
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
         columns["captions"] = manifest.first_captions
         data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
-        return cls(evaluation_dataset(model, manifest), columns, data)
+        masks = presence(manifest, model.modalities)
+        present = {name: np.asarray(mask) for name, mask in masks.items()} if missing_in(masks) else None
+        return cls(evaluation_dataset(model, manifest), columns, data, present=present)
 
     @classmethod
     def of_embeddings(cls, model: GaplessModel, embeddings: EmbeddingSet) -> "Source":

@@ -9,7 +9,7 @@ from gapless.core.errors import UsageError, listed
 from gapless.core.results import Result
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.inference.embed import Source, columns_of, write_embeddings
+from gapless.inference.embed import Source, check_complete, columns_of, write_embeddings
 from gapless.inference.embed_data import RowsToEmbed, opened_rows
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -180,6 +180,7 @@ def _samples_of(
 ) -> tuple[Samples, EmbeddingSet | None]:
     """The samples of the rows, and the embeddings themselves where this model has made them already."""
     if isinstance(rows, Manifest):
+        check_complete(model, rows)
         return Samples.of_manifest(Source.of_manifest(model, rows), rows), None
     origin = str((rows.info.get("data") or {}).get("source") or name)
     if (rows.info.get("model") or {}).get("fingerprint") == fingerprint:
