@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -96,6 +97,16 @@ def ours_with_positives(batch: Batch) -> Step:
     return ours(batch, torch.randperm(num_pairs, generator=torch.Generator().manual_seed(0)) // 2)
 
 
+def ours_present(batch: Batch, share: float) -> Step:
+    """Masks in which each row has an image with this probability, and a text with the same; the rest is absent."""
+    num_pairs, generator = len(batch.image), torch.Generator().manual_seed(1)
+    masks = {name: torch.rand(num_pairs, generator=generator) < share for name in ("image", "text")}
+    loss = GapClosingLoss()
+    del loss.logit_scale
+    loss.logit_scale = batch.log_scale
+    return lambda: loss({"image": batch.image, "text": batch.text}, present=masks).total.backward()
+
+
 def floor(batch: Batch) -> Step:
     """The matrix products alone, tile by tile."""
     a, b = batch.image.detach(), batch.text.detach()
@@ -130,6 +141,8 @@ METHODS: dict[str, Callable[[Batch], Step]] = {
     "gapless": ours,
     "gapless, weights 0": lambda batch: ours(batch, weight=0.0),
     "gapless, positives": ours_with_positives,
+    "gapless, masks of complete rows": partial(ours_present, share=1.0),
+    "gapless, masks with 30 % absent": partial(ours_present, share=0.7),
     "gapless, floor": floor,
 }
 NEEDS = {
