@@ -21,6 +21,7 @@ from gapless.inference.embed import evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
 from gapless.inference.presence import column_of, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
+from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
@@ -367,8 +368,32 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
         started = read_yaml(out / "config.yaml")
     except DataRefused as error:
         raise DataRefused(f"{error}; start a new run") from None
-    check_same(started, run.to_dict(), f"{out} was started with another configuration")
+    now = run.to_dict()
+    check_same(_with_new_settings(started, now), now, f"{out} was started with another configuration")
     return newest_valid(out / "checkpoints")
+
+
+NEW_SETTINGS: dict[str, dict[str, Any]] = {
+    "settings": {"modality_dropout": {}},
+    "loss": {"pairs": ANCHOR, "modality_weights": {}, "alignment_modality_weights": None},
+}
+
+
+def _with_new_settings(started: Any, now: dict[str, Any]) -> Any:
+    """A run's configuration with the settings that came after it was written, at the values that change nothing.
+
+    A run of an earlier version can so be continued; a setting that the new call has otherwise still differs.
+    """
+    if not isinstance(started, dict) or not isinstance(started.get("settings"), dict):
+        return started
+    settings = {**NEW_SETTINGS["settings"], **started["settings"]}
+    if now["settings"]["anchor"] is None and settings.get("anchor") == usual_anchor(now["settings"]["modalities"]):
+        settings["anchor"] = None  # earlier recipes named the anchor that is now found where none is named
+    asked = now["settings"].get("loss", {})
+    if isinstance(settings.get("loss"), dict) and isinstance(asked, dict):
+        added = {key: value for key, value in NEW_SETTINGS["loss"].items() if key in asked}
+        settings["loss"] = {**added, **settings["loss"]}
+    return {**started, "settings": settings}
 
 
 def _check_is_run(out: Path) -> None:
