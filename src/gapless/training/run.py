@@ -386,12 +386,14 @@ def _with_new_settings(started: Any, now: dict[str, Any]) -> Any:
     """
     if not isinstance(started, dict) or not isinstance(started.get("settings"), dict):
         return started
+    asked = now["settings"]
+    if "modalities" not in asked:  # a captioner's settings
+        return started
     settings = {**NEW_SETTINGS["settings"], **started["settings"]}
-    if now["settings"]["anchor"] is None and settings.get("anchor") == usual_anchor(now["settings"]["modalities"]):
+    if asked["anchor"] is None and settings.get("anchor") == usual_anchor(asked["modalities"]):
         settings["anchor"] = None  # earlier recipes named the anchor that is now found where none is named
-    asked = now["settings"].get("loss", {})
-    if isinstance(settings.get("loss"), dict) and isinstance(asked, dict):
-        added = {key: value for key, value in NEW_SETTINGS["loss"].items() if key in asked}
+    if isinstance(settings.get("loss"), dict) and isinstance(asked["loss"], dict):
+        added = {key: value for key, value in NEW_SETTINGS["loss"].items() if key in asked["loss"]}
         settings["loss"] = {**added, **settings["loss"]}
     return {**started, "settings": settings}
 
