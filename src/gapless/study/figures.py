@@ -39,12 +39,21 @@ class Panel:
     @property
     def subtitle(self) -> str:
         """The centroid distance and the true-pair cosine, and the centred figures below them, as text."""
-        lines = (("gap/centroid_distance", "gap/true_pair_cosine"), ("gap/margin_centred", "gap/d_prime_centred"))
-        texts = (
-            " · ".join(f"{label_of(key)} {self.figures[key]:z.2f}" for key in line if key in self.figures)
-            for line in lines
+        lines = (
+            ("", {key: label_of(key) for key in ("gap/centroid_distance", "gap/true_pair_cosine")}),
+            (
+                "without the means: ",
+                {key: required_entry(key).short for key in ("gap/margin_centred", "gap/d_prime_centred")},
+            ),
         )
-        return "\n".join(text for text in texts if text)
+        texts = [
+            (
+                start,
+                " · ".join(f"{name} {self.figures[key]:z.2f}" for key, name in names.items() if key in self.figures),
+            )
+            for start, names in lines
+        ]
+        return "\n".join(start + text for start, text in texts if text)
 
 
 def figures_of(latent: Mapping[str, np.ndarray]) -> dict[str, float]:
