@@ -30,6 +30,8 @@ class Slices(SignalModality):
 class Record(SignalModality):
     """A kind of headers, which name a file beside them; a record is named without its suffix."""
 
+    optional_suffix = ".hea"
+
     @staticmethod
     def check(source: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         return {"bytes": sum(file.stat().st_size for file in Record.files(source))}

@@ -17,9 +17,10 @@ from gapless.auditing.text import ITEM_LEAKAGE
 from gapless.core.errors import DataRefused
 from gapless.manifest.manifest import SPLITS, VERSION, Manifest
 from gapless.manifest.modality_columns import facts_of
-from gapless.manifest.modality_spec import TEXTS, ModalitySpec
+from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.presence import PresenceCount
 from gapless.manifest.split import copied_contents
+from gapless.modalities.base import TEXTS
 
 
 class _Rows:

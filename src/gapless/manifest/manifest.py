@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, listed, one_line, unknown_name
 from gapless.manifest.modality_columns import contents_of, presence_of, specs_in, views_in
-from gapless.manifest.modality_spec import FILES, TEXTS, ModalitySpec
+from gapless.manifest.modality_spec import ModalitySpec
+from gapless.modalities.base import FILES, TEXTS
 
 SPLITS = ("train", "validation", "test")
 # Common names of the three splits, in any case; "training set" and "test_split" are recognised too.

@@ -14,8 +14,9 @@ from typing import Any
 from gapless.core.captions import normalised_caption
 from gapless.core.values import is_missing, text_of
 from gapless.manifest.clean_text import clean_captions
-from gapless.manifest.modality_spec import CATEGORY, FIELDS, FILES, NUMBER, NUMBERS, ModalitySpec, number_in
+from gapless.manifest.modality_spec import CATEGORY, NUMBER, ModalitySpec, number_in
 from gapless.manifest.raw_rows import ImageSource
+from gapless.modalities.base import FIELDS, FILES, NUMBERS
 from gapless.tables.tables import texts_of
 
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused, UsageError
-from gapless.manifest.modality_spec import FIELDS, FILES, NUMBER, NUMBERS, RESERVED, ModalitySpec
+from gapless.manifest.modality_spec import NUMBER, RESERVED, ModalitySpec
+from gapless.modalities.base import FIELDS, FILES, NUMBERS
 
 CONTENT, FACTS = "content", "facts"
 STORED = "images"  # the folder of a manifest with the copies of its files

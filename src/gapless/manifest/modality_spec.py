@@ -11,13 +11,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from gapless.core.errors import DataRefused, UsageError
-from gapless.modalities.base import MODALITIES
+from gapless.modalities.base import FIELDS, FILES, MODALITIES, Form
+from gapless.modalities.params import LIST_SEPARATOR
 
-# The form of a kind's cells: what one view is in a manifest's column.
-FILES, TEXTS, NUMBERS, FIELDS = "files", "texts", "numbers", "fields"
-_FORMS = {"text": TEXTS, "vector": NUMBERS, "table": FIELDS}
 NUMBER, CATEGORY = "number", "category"  # types of a table's fields
-LIST_SEPARATOR = "/"  # between the items of a param that is a list: categories=sex/site
 
 # Columns of every manifest with modalities; no modality and no label may have one of these names.
 RESERVED = ("id", "group", "split", "licence", "content", "facts", "captions", "width", "height", "sha256")
@@ -45,7 +42,7 @@ class ModalitySpec:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def form(self) -> str:
+    def form(self) -> Form:
         """What one view is in the table: the name of a file, a text, a list of numbers, or fields."""
         return form_of(self.kind)
 
@@ -70,12 +67,9 @@ class ModalitySpec:
         return cls(name, entry["kind"], tuple(map(str, entry["columns"])), dict(entry["params"]))
 
 
-def form_of(kind: str) -> str:
-    """The form of a kind's cells: "files" unless the kind is known to have another, or says so as `manifest_form`."""
-    if kind in _FORMS:
-        return _FORMS[kind]
-    form = getattr(MODALITIES[kind], "manifest_form", FILES) if kind in MODALITIES else FILES
-    return str(form) if form in (FILES, TEXTS, NUMBERS) else FILES
+def form_of(kind: str) -> Form:
+    """What one view of a kind is in a manifest's column; "files" for a kind that is not installed."""
+    return MODALITIES[kind].manifest_form if kind in MODALITIES else FILES
 
 
 def parse_modality(text: str) -> ModalitySpec:

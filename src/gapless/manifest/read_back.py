@@ -20,9 +20,10 @@ from gapless.core.errors import DataRefused
 from gapless.core.pool import available_cores
 from gapless.manifest.manifest import TABLE_FILE
 from gapless.manifest.modality_columns import CONTENT, file_columns
-from gapless.manifest.modality_spec import FILES, ModalitySpec
+from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.raw_rows import file_identity
 from gapless.manifest.verify_views import digest_of, identity_of
+from gapless.modalities.base import FILES
 
 NUM_NAMED = 3
 FILES_AT_ONCE = 64

@@ -13,9 +13,9 @@ from typing import Any
 from gapless.core import files
 from gapless.core.errors import UsageError, listed, unknown_name
 from gapless.manifest.manifest import MODALITIES_VERSION, SPLITS, Manifest
-from gapless.manifest.modality_spec import NUMBERS
 from gapless.manifest.read_back import check_present
 from gapless.manifest.writer import ManifestWriter
+from gapless.modalities.base import NUMBERS
 
 FRACTIONS = (0.8, 0.1, 0.1)
 # A group with more than this share of the rows is reported, unless there are only a few rows.

@@ -12,7 +12,8 @@ from typing import Any
 
 from gapless.core.errors import UsageError, listed
 from gapless.manifest.modality_cells import CellRefused, field_values, is_number, views_of
-from gapless.manifest.modality_spec import FIELDS, NUMBERS, ModalitySpec, nearest
+from gapless.manifest.modality_spec import ModalitySpec, nearest
+from gapless.modalities.base import FIELDS, NUMBERS
 
 # A field with at least this share of numbers among its values is one of numbers.
 SHARE_OF_NUMBERS = 0.9

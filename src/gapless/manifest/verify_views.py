@@ -18,13 +18,12 @@ from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.images.pixels import ImageRefused
 from gapless.manifest.modality_cells import FileView
-from gapless.manifest.modality_spec import NUMBERS, ModalitySpec
+from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.raw_rows import FileSource, contained_path, file_identity
 from gapless.manifest.verify import check_image, store_bytes
-from gapless.modalities.base import MODALITIES
+from gapless.modalities.base import MODALITIES, NUMBERS
 
-HEADER_SUFFIX = ".hea"  # WFDB records are named without it
 MISSING = "missing file"
 
 
@@ -149,14 +148,14 @@ def _check_file(
 
 
 def _contained(source: FileSource, kind: str) -> tuple[Path, str]:
-    """(the file or folder of an item, what is added to its name): a WFDB record may be named without `.hea`."""
-    takes_folders = getattr(MODALITIES[kind], "takes_folders", kind == "volume")
+    """(the file or folder of an item, what is added to its name): a name may leave out the kind's suffix."""
+    taken = MODALITIES[kind]
     try:
-        return contained_path(source.root, source.name, folders=takes_folders), ""
+        return contained_path(source.root, source.name, folders=taken.takes_folders), ""
     except ImageRefused as error:
-        if error.reason == "missing image" and kind == "waveform":
+        if error.reason == "missing image" and taken.optional_suffix:
             with suppress(ImageRefused):
-                return contained_path(source.root, source.name + HEADER_SUFFIX), HEADER_SUFFIX
+                return contained_path(source.root, source.name + taken.optional_suffix), taken.optional_suffix
         raise
 
 
@@ -170,8 +169,7 @@ def _check_inside(items: Sequence[Path], root: Path, name: str) -> None:
 def files_of(kind: str, path: Path) -> list[Path]:
     """The files of an item, links resolved, in a fixed order; those of a folder are those that its kind lists."""
     path = path.resolve()
-    listed = getattr(MODALITIES[kind], "files", None) if kind in MODALITIES else None
-    named = listed(path) if listed is not None else [path]
+    named = MODALITIES[kind].files(path) if kind in MODALITIES else [path]
     below = [file for item in named for file in (sorted(files.entries_below(item)) if item.is_dir() else [item])]
     return [file.resolve() for file in below]
 

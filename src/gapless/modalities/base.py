@@ -19,7 +19,7 @@ the processes that check a manifest's items need none.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Settings = TypeVar("Settings")
+Form = Literal["files", "texts", "numbers", "fields"]
+FILES: Form = "files"
+TEXTS: Form = "texts"
+NUMBERS: Form = "numbers"
+FIELDS: Form = "fields"
 
 
 class Modality(ABC, Generic[Settings]):
@@ -48,6 +53,11 @@ class Modality(ABC, Generic[Settings]):
     # Whether a query can be of this kind: not where the numbers are those of another encoder.
     takes_queries: ClassVar[bool] = True
     takes_tokenizer: ClassVar[bool] = False
+    # What one view is in a column of a manifest: the name of a file, a text, a list of numbers, or a table's fields.
+    manifest_form: ClassVar[Form] = FILES
+    # Whether a file's name may be that of a folder, and a suffix that the name may leave out.
+    takes_folders: ClassVar[bool] = False
+    optional_suffix: ClassVar[str] = ""
     # Whether prepared inputs are worth keeping in memory between epochs.
     is_slow_to_prepare: ClassVar[bool] = False
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused, UsageError, listed
-from gapless.modalities.base import MODALITIES, Modality
+from gapless.modalities.base import FIELDS, MODALITIES, Modality
 from gapless.modalities.params import settings_of
 from gapless.modalities.table_fields import Cell, cell_of, encode, fit_field, width
 
@@ -60,6 +60,7 @@ class TableModality(Modality[TableInput]):
     """Each field as its percentile or category, and its present bit."""
 
     Input = TableInput
+    manifest_form = FIELDS
 
     @staticmethod
     def check(source: Any, params: Mapping[str, Any]) -> dict[str, Any]:

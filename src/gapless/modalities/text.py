@@ -9,7 +9,7 @@ import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.values import is_unicode
-from gapless.modalities.base import MODALITIES, Modality
+from gapless.modalities.base import MODALITIES, TEXTS, Modality
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ class TextModality(Modality[TextInput]):
     """The tokenizer of the text encoder, cut at `max_length` tokens, padded to the longest of the batch."""
 
     Input = TextInput
+    manifest_form = TEXTS
     takes_tokenizer = True
 
     @staticmethod

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused
-from gapless.modalities.base import MODALITIES, Modality
+from gapless.modalities.base import MODALITIES, NUMBERS, Modality
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ class VectorModality(Modality[VectorInput]):
     """Rows of `size` finite numbers. A query cannot be one: the numbers are another encoder's."""
 
     Input = VectorInput
+    manifest_form = NUMBERS
     takes_queries = False
 
     @staticmethod

@@ -59,6 +59,7 @@ class VolumeModality(Modality[VolumeInput]):
     """To the grid, through the window, to 8 bits."""
 
     Input = VolumeInput
+    takes_folders = True  # of slices
     is_slow_to_prepare = True
 
     @staticmethod

@@ -75,6 +75,7 @@ class WaveformModality(Modality[WaveformInput]):
     """[channel, time] at the rate, standardised by channel; what was not recorded is masked."""
 
     Input = WaveformInput
+    optional_suffix = ".hea"  # WFDB records are named without it
     is_slow_to_prepare = True
 
     @staticmethod

@@ -22,7 +22,7 @@ from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.modality_cells import CellRefused, FileView, views_of
-from gapless.manifest.modality_spec import FILES, ModalitySpec
+from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
@@ -40,6 +40,7 @@ from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile, all_cells, check_modality_columns
 from gapless.manifest.survey import surveyed
+from gapless.modalities.base import FILES
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gapless.core.errors import UsageError
 from gapless.manifest.modality_cells import FileView, views_of
-from gapless.manifest.modality_spec import FILES, TEXTS, ModalitySpec, nearest
+from gapless.manifest.modality_spec import ModalitySpec, nearest
 from gapless.manifest.readers.passed_over import PassedOver
 from gapless.manifest.readers.shard_files import Shard
 from gapless.manifest.readers.shard_members import (
@@ -20,6 +20,7 @@ from gapless.manifest.readers.shard_members import (
     text_of_member,
 )
 from gapless.manifest.readers.tar_samples import NUMPY_SUFFIX, PICKLE_SUFFIXES, Member, Sample, read_samples
+from gapless.modalities.base import FILES, TEXTS
 
 
 def _suffix(column: str) -> str:

@@ -18,7 +18,7 @@ from gapless.core.values import name_of, text_of
 from gapless.manifest.image_paths import SeveralFiles, name_below
 from gapless.manifest.manifest import Manifest, split_named
 from gapless.manifest.modality_cells import CellRefused, FileView, views_of
-from gapless.manifest.modality_spec import FILES, ModalitySpec, nearest
+from gapless.manifest.modality_spec import ModalitySpec, nearest
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import BytesSource, FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import (
@@ -35,6 +35,7 @@ from gapless.manifest.readers.base import (
 from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.survey import surveyed
 from gapless.manifest.verify_views import MISSING
+from gapless.modalities.base import FILES
 from gapless.tables.table_format import DETECT, Cells, LineCount, TextOptions
 from gapless.tables.tables import (
     check_columns,
