@@ -20,7 +20,6 @@ from gapless.closing.split import split_rows
 from gapless.core.errors import UsageError, unknown_name
 from gapless.core.files import read_object, write_json
 from gapless.core.plan import PLAN, check_same
-from gapless.metrics.catalogue import entry_of
 from gapless.training.run import plain
 
 FEW_GROUPS = 100
@@ -162,7 +161,7 @@ def described(
                 "seconds": round(one.seconds, 2),
                 "reason": one.reason,
                 "is_reference": one.is_reference,
-                "figures": {key: one.interval(key) for key in KEYS if key in one.figures and entry_of(key) is not None},
+                "figures": {key: one.interval(key) for key in KEYS if key in one.figures},
             }
             for one in judged
         ],

@@ -32,6 +32,7 @@ from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import check_new_directory, new_directory, write_json
 from gapless.core.locks import LOCK_FILE, only_writer
+from gapless.core.plan import directory_beside
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import main_label
@@ -176,7 +177,7 @@ def close_gap(
         embeddings, present, (groups, ids, splits, captions, positives, labels)
     )
     pairs, index = pairs_of(embeddings, groups, settings, seed, ids, splits, captions, positives, present)
-    work = out.parent / f".{out.name}.resume"
+    work = directory_beside(out)
     classes = None if labels is None else label_codes("labels", labels, len(index)).numpy()
     pairs = replace(pairs, work=work, labels=classes)
     with only_writer(work, named=str(out)):

@@ -61,6 +61,16 @@ def unknown_name(kind: str, name: str, valid_names: "Iterable[str]") -> UsageErr
     return UsageError(f"unknown {kind} {name!r}; known: {', '.join(valid)}")
 
 
+def did_you_mean(name: str, valid_names: "Iterable[str]", cutoff: float = 0.6) -> str:
+    """The part of a message on an unknown name that gives the nearest valid one; empty where none is near.
+
+    >>> did_you_mean("sizes", ["size", "channels"])
+    "; did you mean 'size'?"
+    """
+    near = get_close_matches(name, list(valid_names), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def missing_extra(package: str, extra: str) -> UsageError:
     """The error for an optional dependency that is not installed."""
     return UsageError(f"this needs the package {package!r}: pip install 'gapless[{extra}]'")

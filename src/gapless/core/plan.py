@@ -15,6 +15,11 @@ from gapless.core.locks import only_writer
 PLAN = "plan.json"
 
 
+def directory_beside(out: Path) -> Path:
+    """The directory with what an interrupted call has finished of `out`."""
+    return out.parent / f".{out.name}.resume"
+
+
 MAX_SHOWN = 20  # characters of a value that a refusal shows
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
+from gapless.core.plan import directory_beside
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.values import is_missing, is_unicode, name_of
 from gapless.manifest.clean_text import clean_captions, clean_text
@@ -29,7 +30,7 @@ from gapless.manifest.modality_spec import ModalitySpec, check_names
 from gapless.manifest.options import BuildOptions
 from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
-from gapless.manifest.resume_journal import Journal, directory_beside
+from gapless.manifest.resume_journal import Journal
 from gapless.manifest.split import one_group_sentence
 from gapless.manifest.verify import Source, is_stored
 from gapless.manifest.verify_views import RowViews

@@ -7,10 +7,9 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from gapless.core.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, UsageError, did_you_mean
 from gapless.modalities.base import FIELDS, FILES, MODALITIES, Form
 from gapless.modalities.params import LIST_SEPARATOR
 
@@ -157,9 +156,7 @@ def _check_known(text: str, what: str, name: str, valid: Sequence[str]) -> None:
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """The end of a message about an unknown name: the nearest valid one, and the valid ones."""
-    near = get_close_matches(name, valid, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{meant} (known: {', '.join(valid[:40]) or 'none'})"
+    return f"{did_you_mean(name, valid, cutoff=0.5)} (known: {', '.join(valid[:40]) or 'none'})"
 
 
 def parse_modalities(texts: Iterable[str], labels: Sequence[str] = ()) -> tuple[ModalitySpec, ...]:

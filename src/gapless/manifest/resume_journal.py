@@ -18,7 +18,7 @@ from typing import Any
 
 from gapless.core import files
 from gapless.core.errors import listed
-from gapless.core.plan import differences
+from gapless.core.plan import differences, directory_beside
 from gapless.images.limits import MAX_PIXELS
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.verify import Source
@@ -127,11 +127,6 @@ class Journal:
         (self.directory / JOURNAL_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # not empty while this run's lock is in it, which `only_writer` removes with it
             self.directory.rmdir()
-
-
-def directory_beside(out: Path) -> Path:
-    """The directory with the results of an interrupted build of `out`."""
-    return out.parent / f".{out.name}.resume"
 
 
 def _parsed(line: str) -> dict[str, Any]:

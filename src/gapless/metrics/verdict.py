@@ -143,11 +143,9 @@ def verdict_of(
         return _too_few(n, groups, shares)
     if min(values[f"gap/within_cosine/{name}"] for name in modalities) > COLLAPSED_COSINE:
         return _collapsed(values, modalities)
-    chance = 10 / (n - 1)
-    agreeing = values["gap/mutual_knn@10"] > CHANCES * chance
     is_joined = values["gap/d_prime_centred"] > SOME_D_PRIME and not values.interval_holds_zero("gap/margin_centred")
-    if not agreeing and not is_joined:
-        return _unrelated(values, shares, chance)
+    if not _is_agreeing(values, n) and not is_joined:
+        return _unrelated(values, shares, _chance_of_agreement(n))
     if not shares or _is_closed(values, shares):
         return _closed(values, shares)
     return _open(values, shares, n, source, modalities)
@@ -286,17 +284,26 @@ def _kind_sentence(
         sentence += (
             "; true pairs are nearly as far apart as false ones (pair residual "
             f"{values['gap/pair_residual_ratio']:.2f}) while neighbourhoods agree (mutual kNN "
-            f"{values['gap/mutual_knn@10']:.3f}, chance {10 / (n - 1):.3f}), so that a map fitted on pairs can undo a "
-            "part of it"
+            f"{values['gap/mutual_knn@10']:.3f}, chance {_chance_of_agreement(n):.3f}), so that a map fitted on pairs "
+            "can undo a part of it"
         )
         used |= values.used("gap/pair_residual_ratio", "gap/mutual_knn@10")
     return f"{sentence}.", used
 
 
+def _chance_of_agreement(n: int) -> float:
+    """The mutual kNN of neighbourhoods that have nothing to do with each other."""
+    return 10 / (n - 1)
+
+
+def _is_agreeing(values: _Values, n: int) -> bool:
+    """Whether the modalities agree on who is near whom more than by chance."""
+    return values["gap/mutual_knn@10"] > CHANCES * _chance_of_agreement(n)
+
+
 def _is_hidden(values: _Values, n: int) -> bool:
     """Whether the modalities agree on who is near whom while true pairs are hardly nearer than false ones."""
-    agreeing = values["gap/mutual_knn@10"] > CHANCES * 10 / (n - 1)
-    return agreeing and values["gap/pair_residual_ratio"] > HIDDEN_RESIDUAL
+    return _is_agreeing(values, n) and values["gap/pair_residual_ratio"] > HIDDEN_RESIDUAL
 
 
 def _helps(values: _Values, n: int) -> dict[str, str]:

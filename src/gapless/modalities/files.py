@@ -9,6 +9,24 @@ import numpy as np
 from gapless.core.errors import UsageError
 
 
+def path_or_bytes(value: Any, what: str) -> Path | bytes | None:
+    """A path or the bytes of a file, as a source; None for anything else.
+
+    Args:
+        what: whose path it is, for messages.
+
+    Raises:
+        UsageError: a path that names no file.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str | PathLike):
+        if "\0" in str(value) or not str(value).strip():
+            raise UsageError(f"the path of {what} names no file: {str(value)!r:.60}")
+        return Path(value)
+    return None
+
+
 def file_query(value: Any, what: str) -> Any:
     """A path, the bytes of a file or an array of numbers, as a source.
 
@@ -19,12 +37,9 @@ def file_query(value: Any, what: str) -> Any:
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, str | PathLike):
-        if "\0" in str(value) or not str(value).strip():
-            raise UsageError(f"the path of {what} names no file: {str(value)!r:.60}")
-        return Path(value)
+    source = path_or_bytes(value, what)
+    if source is not None:
+        return source
     if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "fiu":
         return value
     raise UsageError(f"{what} is a path, the bytes of a file or an array of numbers, got {type(value).__name__}")

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +12,7 @@ from gapless.images.augment import augment
 from gapless.images.pixels import Pixels, load_image, verify_image
 from gapless.images.thumbnails import thumbnail_of_pixels
 from gapless.modalities.base import MODALITIES, Modality
+from gapless.modalities.files import path_or_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,12 +117,9 @@ class ImageModality(Modality[ImageInput]):
         Raises:
             UsageError: anything else.
         """
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
-        if isinstance(value, str | PathLike):
-            if "\0" in str(value) or not str(value).strip():
-                raise UsageError(f"the path of the image names no file: {str(value)!r:.60}")
-            return Path(value)
+        source = path_or_bytes(value, "the image")
+        if source is not None:
+            return source
         if not isinstance(value, np.ndarray):
             raise UsageError(
                 f"an image is a path, the bytes of an image file or an array of pixels, got {type(value).__name__}"

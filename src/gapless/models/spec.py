@@ -14,11 +14,10 @@ nothing reads is refused with the nearest right one, so that no misspelt option 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
-from difflib import get_close_matches
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gapless.core.errors import UsageError, unknown_name
+from gapless.core.errors import UsageError, did_you_mean, unknown_name
 from gapless.modalities.base import MODALITIES
 
 Pooling = Literal["cls", "mean", "series", "pooler", "image_embeds", "text_embeds"]
@@ -338,8 +337,7 @@ def _check_mapping(value: Any, where: str) -> None:
 def _check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in values:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = did_you_mean(str(key), known, cutoff=0.5)
             raise UsageError(f"{where} has an unknown key {key!r}{meant} (known: {', '.join(known) or 'none'})")
 
 

@@ -12,10 +12,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import NamedTuple
 
-from gapless.core.errors import UsageError, listed
+from gapless.core.errors import UsageError, did_you_mean, listed
 from gapless.core.values import is_unicode
 from gapless.search.filter_terms import (
     Mismatch,
@@ -327,8 +326,7 @@ def column_of(name: str, fields: Mapping[str, str]) -> str:
     """The column of a field; upper and lower case may differ where that leaves one choice."""
     alike = [name] if name in fields else [field for field in fields if folded(field) == folded(name)]
     if len(alike) != 1:
-        near = get_close_matches(name, fields, n=1, cutoff=0.6)
-        nearest = f"; did you mean {near[0]!r}?" if near else ";"
+        nearest = did_you_mean(name, fields) or ";"
         raise UsageError(
             f"unknown field {name[:40]!r} in a filter{nearest} fields: {listed(list(fields), SHOWN_FIELDS)} "
             "(a string stands in single quotes)"

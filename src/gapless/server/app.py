@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from difflib import get_close_matches
 from importlib.resources import files as package_files
 from typing import Any
 
@@ -24,7 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gapless import __version__
-from gapless.core.errors import DataRefused, GaplessError, UsageError
+from gapless.core.errors import DataRefused, GaplessError, UsageError, did_you_mean
 from gapless.images.pixels import ImageRefused
 from gapless.pages.page import render_page
 from gapless.search.collection import Collection, Condition, Hit
@@ -269,8 +268,7 @@ def sentence_of(error: Any) -> str:
         return f"{'.'.join(parts[:2])[:100]}: a label and its value are text, or the value a number"
     field = ".".join(parts)[:100]
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(field, Query.model_fields, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = did_you_mean(field, Query.model_fields)
         return f"{field}: no field of a query (it takes {', '.join(Query.model_fields)}){meant}"
     if error["type"] == "string_unicode":
         return f"{field}: it holds half of a surrogate pair, which is no character"
