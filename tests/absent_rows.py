@@ -7,7 +7,6 @@ import pyarrow as pa
 import torch
 from fakes import tiny_modalities
 
-from gapless.inference.presence import column_of
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble
 
@@ -18,7 +17,7 @@ def without(manifest: Manifest, absent: Mapping[str, Iterable[int]]) -> Manifest
     """The manifest with null cells: modality -> the rows that lack it."""
     table = manifest.table
     for name, rows in absent.items():
-        column, gone = column_of(manifest, name), set(rows)
+        column, gone = manifest.column_of(name), set(rows)
         place = table.column_names.index(column)
         cells = [None if row in gone else cell for row, cell in enumerate(table[column].to_pylist())]
         table = table.set_column(place, column, pa.array(cells, table[column].type))

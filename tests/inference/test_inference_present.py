@@ -10,7 +10,7 @@ from gapless.core.captions import caption_number
 from gapless.core.errors import DataRefused
 from gapless.inference.embed import Collator, embed_dataset, evaluation_dataset, prepared_batches, preprocessors_of
 from gapless.inference.pairs import PairDataset
-from gapless.inference.presence import comparable_part, complete_rows, hidden_modalities, missing_in, presence
+from gapless.inference.presence import comparable_part, complete_rows, hidden_modalities, missing_in
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.modalities.text import TextInput, TextModality
 from gapless.modalities.vector import VectorInput, VectorModality
@@ -30,7 +30,7 @@ def model():
 
 
 def test_presence_is_read_from_the_cells(manifest):
-    present = presence(manifest, NAMES)
+    present = manifest.presence(NAMES)
     assert {name: np.flatnonzero(~mask).tolist() for name, mask in present.items()} == ABSENT
     assert missing_in(present) == {"image": 2, "text": 2, "waveform": 4}
     assert len(complete_rows(manifest, NAMES)) == 12 - 6

@@ -18,7 +18,7 @@ from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.inference.pairs import PairDataset, Sample
-from gapless.inference.presence import missing_in, presence
+from gapless.inference.presence import missing_in
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 from gapless.modalities.vector import VectorInput
@@ -97,7 +97,7 @@ def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
 
 def check_complete(model: GaplessModel, manifest: Manifest) -> None:
     """Raise DataRefused for rows that lack a modality of the model, where every row must have all."""
-    lacking = missing_in(presence(manifest, model.modalities))
+    lacking = missing_in(manifest.presence(model.modalities))
     if lacking:
         listed = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
         raise DataRefused(
@@ -238,7 +238,7 @@ class Source:
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
         columns["captions"] = manifest.first_captions
         data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
-        masks = presence(manifest, model.modalities)
+        masks = manifest.presence(model.modalities)
         present = {name: np.asarray(mask) for name, mask in masks.items()} if missing_in(masks) else None
         return cls(evaluation_dataset(model, manifest), columns, data, present=present)
 

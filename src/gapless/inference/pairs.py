@@ -13,7 +13,7 @@ from torch import Generator, randperm
 from torch.utils.data import Dataset, Sampler
 
 from gapless.core.errors import DataRefused
-from gapless.inference.presence import hidden_modalities, missing_in, presence
+from gapless.inference.presence import hidden_modalities, missing_in
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
 
@@ -58,7 +58,7 @@ class PairDataset(Dataset[Sample]):
         self.augment_images = augment_images
         self.ids: list[str] = manifest.table["id"].to_pylist()
         self.modality_dropout = dict(modality_dropout or {}) if training_seed is not None else {}
-        self.present = presence(manifest, self.modalities)
+        self.present = manifest.presence(self.modalities)
         self.columns = {name: manifest.table[name] for name in self.modalities if name not in ("image", "text")}
         # The other modalities of texts; a cell of several has one drawn, like the captions.
         self.texts = [name for name in self.columns if self.modalities[name].takes_tokenizer]

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gapless.manifest.manifest import Manifest
@@ -16,28 +15,6 @@ from gapless.manifest.manifest import Manifest
 MIN_MODALITIES = 2  # of a row from which a loss can learn: it compares modalities
 
 Presence = dict[str, NDArray[np.bool_]]
-
-
-def column_of(manifest: Manifest, modality: str) -> str:
-    """The column that holds a modality: its own name, or `captions` for the text of image-text manifests."""
-    return "captions" if modality == "text" and "text" not in manifest.table.column_names else modality
-
-
-def presence(manifest: Manifest, modalities: Iterable[str]) -> Presence:
-    """modality -> [row] bool, whether the row has it."""
-    return {name: _filled(manifest.table[column_of(manifest, name)]) for name in modalities}
-
-
-def _filled(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """[row] bool, False for null and for an empty text or list."""
-    kind = column.type
-    valid = pc.is_valid(column)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.list_value_length(column), 0), False))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.utf8_length(column), 0), False))
-    filled: NDArray[np.bool_] = np.asarray(valid.to_numpy(), dtype=bool)
-    return filled
 
 
 def how_many(present: Presence) -> NDArray[np.int64]:
@@ -54,7 +31,7 @@ def missing_in(present: Presence) -> dict[str, int]:
 
 def complete_rows(manifest: Manifest, modalities: Iterable[str]) -> Manifest:
     """The rows that have all of these modalities."""
-    present = presence(manifest, modalities)
+    present = manifest.presence(modalities)
     if not missing_in(present):
         return manifest
     mask = np.all(list(present.values()), axis=0)
@@ -63,7 +40,7 @@ def complete_rows(manifest: Manifest, modalities: Iterable[str]) -> Manifest:
 
 def comparable_part(manifest: Manifest, modalities: Iterable[str]) -> Manifest:
     """The rows that have two of these modalities or more; of a single modality, the rows that have it."""
-    present = presence(manifest, modalities)
+    present = manifest.presence(modalities)
     mask = how_many(present) >= min(MIN_MODALITIES, len(present))
     return manifest if mask.all() else Manifest(manifest.path, manifest.info, manifest.table.filter(pa.array(mask)))
 

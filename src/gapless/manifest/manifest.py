@@ -8,7 +8,7 @@ version 2 holds any modalities, any of them absent.
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError, listed, one_line, unknown_name
-from gapless.manifest.modality_columns import contents_of, presence_of, specs_in, views_in
+from gapless.manifest.modality_columns import contents_of, is_filled, specs_in, views_in
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.modalities.base import FILES, TEXTS
 
@@ -144,11 +144,17 @@ class Manifest:
                 return spec
         raise unknown_name("modality", name, self.modalities)
 
-    def presence(self) -> dict[str, NDArray[np.bool_]]:
-        """Modality -> [row] whether a row of this table has it, in the order of `modalities`."""
-        if self.version == MODALITIES_VERSION:
-            return presence_of(self.table, self.specs)
-        return {name: np.ones(len(self), dtype=bool) for name in self.modalities}
+    def column_of(self, name: str) -> str:
+        """The column that holds a modality: its own name, or `captions` for the text of image-text manifests."""
+        return "captions" if name == "text" and "text" not in self.table.column_names else name
+
+    def presence(self, names: Iterable[str] | None = None) -> dict[str, NDArray[np.bool_]]:
+        """Modality -> [row] whether a row of this table has it; of all modalities, in their order, or of these.
+
+        A null cell is an absent modality, and so are an empty text and an empty list.
+        """
+        chosen = self.modalities if names is None else names
+        return {name: is_filled(self.table[self.column_of(name)]) for name in chosen}
 
     def rows_with(self, name: str) -> NDArray[np.int64]:
         """The numbers of the rows that have a modality. Raises UsageError: there is none of this name."""
@@ -168,7 +174,7 @@ class Manifest:
         if self.version == VERSION:
             if name == "image":
                 return [[self.image_path(row)] for row in range(len(self))]
-            column = self.table["captions" if name == "text" else name].to_pylist()
+            column = self.table[self.column_of(name)].to_pylist()
             return column if name == "text" else [[numbers] for numbers in column]
         cells = [views_in(cell, spec) for cell in self.table[name].to_pylist()]
         if spec.form == FILES:

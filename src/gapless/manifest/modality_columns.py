@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused, UsageError
@@ -100,9 +101,16 @@ def modality_cells(
     return cells
 
 
-def presence_of(table: pa.Table, specs: Sequence[ModalitySpec]) -> dict[str, NDArray[np.bool_]]:
-    """Modality -> [row] whether the row has it."""
-    return {spec.name: table[spec.name].is_valid().to_numpy().astype(bool) for spec in specs}
+def is_filled(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """[row] bool, False for null and for an empty text or list."""
+    kind = column.type
+    valid = pc.is_valid(column)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.list_value_length(column), 0), False))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        valid = pc.and_(valid, pc.fill_null(pc.greater(pc.utf8_length(column), 0), False))
+    filled: NDArray[np.bool_] = np.asarray(valid.to_numpy(), dtype=bool)
+    return filled
 
 
 def views_in(cell: Any, spec: ModalitySpec) -> list[Any] | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.inference.embed import check_names
-from gapless.inference.presence import Presence, comparable_part, how_many, missing_in, presence
+from gapless.inference.presence import Presence, comparable_part, how_many, missing_in
 from gapless.losses.base import check_takes_present, method_of
 from gapless.losses.pairs import ANCHOR
 from gapless.manifest.manifest import Manifest
@@ -32,7 +32,7 @@ def trainable_rows(settings: Recipe, rows: Manifest) -> tuple[Recipe, Manifest]:
     """
     check_names(settings.modalities, rows)
     part = comparable_part(rows, settings.modalities)
-    present = presence(part, settings.modalities)
+    present = part.presence(settings.modalities)
     for name in settings.modalities:
         if not present[name].any():
             raise DataRefused(

@@ -19,7 +19,7 @@ from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
-from gapless.inference.presence import column_of, complete_rows
+from gapless.inference.presence import complete_rows
 from gapless.losses.base import masks_duplicates, method_of
 from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
@@ -196,7 +196,7 @@ def _pretrained_tokenizer(source: str) -> Any:
 
 def all_captions(manifest: Manifest) -> list[str]:
     """Every caption of every row, in the order of the rows, then the texts of other modalities."""
-    columns = {column_of(manifest, name): None for name in ("text", *manifest.modalities)}
+    columns = {manifest.column_of(name): None for name in ("text", *manifest.modalities)}
     named = [name for name in columns if name in manifest.table.column_names and name != "image"]
     texts = [name for name in named if _holds_texts(manifest.table[name].type)]
     cells = (cell for name in texts for cell in manifest.table[name].to_pylist() if cell)
