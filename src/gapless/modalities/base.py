@@ -17,13 +17,14 @@ the processes that check a manifest's items need none.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
-from gapless.core.errors import UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,6 +36,26 @@ FILES: Form = "files"
 TEXTS: Form = "texts"
 NUMBERS: Form = "numbers"
 FIELDS: Form = "fields"
+
+
+class RowRefused(DataRefused):
+    """One of several rows that cannot be used; `row` is its place among them, from 0."""
+
+    def __init__(self, row: int, message: str) -> None:
+        self.row = row
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type["RowRefused"], tuple[int, str]]:
+        return RowRefused, (self.row, str(self))
+
+
+@contextmanager
+def row_named(row: int) -> Iterator[None]:
+    """Raise the refusal of the block as that of one row. Raises RowRefused."""
+    try:
+        yield
+    except (DataRefused, OSError) as error:
+        raise RowRefused(row, str(error)) from None
 
 
 class Modality(ABC, Generic[Settings]):
@@ -111,7 +132,7 @@ class Modality(ABC, Generic[Settings]):
             rows: sources of the training rows that have the modality.
 
         Raises:
-            DataRefused: rows that do not fit together.
+            RowRefused: a row that cannot be read or does not fit to the others. DataRefused: rows as a whole.
         """
         return settings
 

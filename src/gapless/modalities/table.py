@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused, UsageError, listed
-from gapless.modalities.base import FIELDS, MODALITIES, Modality
+from gapless.modalities.base import FIELDS, MODALITIES, Modality, row_named
 from gapless.modalities.params import settings_of
 from gapless.modalities.table_fields import Cell, cell_of, encode, fit_field, width
 
@@ -102,7 +102,10 @@ class TableModality(Modality[TableInput]):
             raise DataRefused("a table cannot be fitted: no training row has it")
         if not settings.columns:
             settings = replace(settings, columns=tuple(rows[0]), fields=None)
-        read = [_row_of(row, settings) for row in rows]
+        read = []
+        for place, row in enumerate(rows):
+            with row_named(place):
+                read.append(_row_of(row, settings))
         fields = {
             name: fit_field(
                 name,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapless.core.errors import DataRefused, UsageError
-from gapless.modalities.base import MODALITIES, Modality
+from gapless.modalities.base import MODALITIES, Modality, row_named
 from gapless.modalities.files import file_query
 from gapless.modalities.params import settings_of
 from gapless.signals.limits import MAX_RATE, FileRefused
@@ -146,13 +146,14 @@ class WaveformModality(Modality[WaveformInput]):
         """
         if not rows:
             raise DataRefused("a waveform cannot be fitted: no training row has it")
-        kept = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(FIT_ROWS, len(rows))).astype(int))]
+        places = np.unique(np.linspace(0, len(rows) - 1, min(FIT_ROWS, len(rows))).astype(int)).tolist()
         if settings.rate is None:
-            rate = cls(settings).read(kept[0]).rate
+            with row_named(places[0]):
+                rate = cls(settings).read(rows[places[0]]).rate
             if rate is None:
                 raise UsageError("the source of the waveform says no rate; name it (rate=500)")
             settings = replace(settings, rate=rate)
-        mean, std = _moments(_prepared(cls(settings).read(row), settings) for row in kept)
+        mean, std = _moments(cls(settings), rows, places)
         return replace(settings, mean=mean, std=std)
 
     @classmethod
@@ -225,15 +226,19 @@ def _prepared(signal: Signal, settings: WaveformInput) -> NDArray[np.float32]:
     return of_length(signal.values, length, settings.crop)
 
 
-def _moments(rows: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over rows [channel, time] with gaps."""
+def _moments(
+    kind: WaveformModality, rows: Sequence[Any], places: Sequence[int]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over what was recorded in these rows. Raises RowRefused."""
     count = total = squares = np.zeros(0)
-    for values in rows:
+    for place in places:
+        with row_named(place):
+            values = _prepared(kind.read(rows[place]), kind.settings)
+            if len(count) not in (0, len(values)):
+                raise DataRefused(f"waveforms of {len(count)} and of {len(values)} channels; name those to read")
         exact = np.nan_to_num(values.astype(np.float64))
         if not len(count):
             count = total = squares = np.zeros(len(values))
-        if len(count) != len(values):
-            raise DataRefused(f"waveforms of {len(count)} and of {len(values)} channels; name those to read")
         count = count + (~np.isnan(values)).sum(axis=1)
         total = total + exact.sum(axis=1)
         squares = squares + (exact**2).sum(axis=1)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
-from transformers import set_seed
 
 from gapless.core.errors import UsageError
 from gapless.core.files import read_json, write_json, write_text
@@ -23,9 +22,18 @@ from gapless.metrics.measure import measure_difference
 from gapless.metrics.uncertainty import Interval
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
-from gapless.training.evaluate import EMBEDDINGS, comparable_rows, embed_split, evaluate, measured_on, write_latent
+from gapless.training.evaluate import (
+    EMBEDDINGS,
+    comparable_rows,
+    embed_split,
+    evaluate,
+    measured_on,
+    present_in,
+    write_latent,
+)
+from gapless.training.from_manifest import completed_recipe
 from gapless.training.recipes import Recipe, apply_method, get_recipe
-from gapless.training.run import Run, all_captions, new_model, train_run
+from gapless.training.run import Run, initial_model, train_run
 
 COMPARISON = "compare.json"
 
@@ -97,7 +105,7 @@ def compare(
         DataRefused: a split of one row.
     """
     manifest, out = Manifest.of(data), Path(out)
-    chosen = settings if settings is not None else get_recipe(recipe)
+    chosen = completed_recipe(settings if settings is not None else get_recipe(recipe), manifest)
     recipes = {method: apply_method(chosen, method, loss) for method in methods}
     comparable_rows(manifest, split)
     seeds = list(seeds)
@@ -139,8 +147,7 @@ def _run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: s
     train_run(run, manifest, directory, resume=(directory / "config.yaml").exists(), label=label)
     seconds = time.perf_counter() - started
     rows = manifest.select(split)
-    set_seed(run.seed)
-    untrained = embed_split(new_model(run.settings, all_captions(manifest.select("train")), run.method), rows)
+    untrained = embed_split(initial_model(run, manifest), rows)
     write_latent(directory / "latent_untrained.safetensors", untrained, rows)
     evaluate(directory, data=manifest, split=split, num_bootstrap=num_bootstrap, train_seconds=seconds)
 
@@ -195,6 +202,7 @@ def _differences_to(
         return {}
     embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
     measured_columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
+    measured_columns["present"] = present_in(embeddings[baseline][0])
     return {
         method: measure_difference(
             embeddings[method], embeddings[baseline], **measured_columns, num_bootstrap=num_bootstrap

@@ -9,15 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.auditing.leakage import share_in_train
+from gapless.auditing.leakage import manifest_share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
 from gapless.inference.embed import check_modalities, embed_dataset, evaluation_dataset
-from gapless.inference.presence import complete_rows
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
 EMBEDDINGS = "embeddings.safetensors"
+ABSENT = ("present", "pairs", "complete")  # what `measure` says of rows that lack modalities
 POSITIVES = "positives"  # the label column that names the item of each row; rows of one item are positives
 
 
@@ -67,7 +69,8 @@ class Evaluation(Result):
     """What `results.json` of an evaluated run holds.
 
     Args:
-        n: pairs of the split. gallery_size: rows that each query is ranked among.
+        n: pairs of the split; where rows lack modalities, those with two or more. gallery_size: rows that each query is
+            ranked among; None where the pairs of modalities have different ones.
         figures: key of docs/figures.md -> number, or `{"value", "low", "high"}` with its 95 % interval.
         split: which rows.
         seed, method, recipe: of the run.
@@ -75,10 +78,13 @@ class Evaluation(Result):
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups and label of this one, and what of it leaks from train.
         train_seconds: how long the training took, where a comparison measured it.
+        present: modality -> rows that have it, where rows lack modalities.
+        pairs: pair of modalities -> n and gallery_size of its figures, or why it has none, where rows lack modalities.
+        complete: n and gallery_size of the figures KEY@complete, where rows lack modalities.
     """
 
     n: int
-    gallery_size: int
+    gallery_size: int | None
     figures: Mapping[str, Any]
     split: str
     seed: int
@@ -88,11 +94,14 @@ class Evaluation(Result):
     versions: Mapping[str, str]
     data: Mapping[str, Any]
     train_seconds: float | None = None
+    present: Mapping[str, int] | None = None
+    pairs: Mapping[str, Any] | None = None
+    complete: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `results.json`; without `train_seconds` where it was not measured."""
-        values = super().as_json()
-        return values if self.train_seconds is not None else {k: v for k, v in values.items() if k != "train_seconds"}
+        """The content of `results.json`; without what was not measured, or holds only where rows lack modalities."""
+        optional = ("train_seconds", *ABSENT)
+        return {k: v for k, v in super().as_json().items() if k not in optional or getattr(self, k) is not None}
 
 
 def evaluate(
@@ -122,7 +131,7 @@ def evaluate(
 
     Raises:
         UsageError: no finished run, no such split, or other figures in `out`.
-        DataRefused: a split of one row.
+        DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     directory, manifest = Path(run), Manifest.of(data)
     config = _read_run(directory)
@@ -131,9 +140,10 @@ def evaluate(
     refuse_other_figures(place, split, manifest.fingerprint)
     place.mkdir(parents=True, exist_ok=True)
     model = GaplessModel.from_pretrained(directory / "model")
-    rows = _complete_part(model, rows, split)
+    check_modalities(model, rows)
     embeddings = embed_split(model, rows, f"embed {split}")
-    figures = measure(embeddings, **measured_on(rows), num_bootstrap=num_bootstrap)
+    figures = measure(embeddings, **measured_on(rows), present=present_in(embeddings), num_bootstrap=num_bootstrap)
+    absent = {key: figures.pop(key) for key in ABSENT if key in figures}
     evaluation = Evaluation(
         n=figures.pop("n"),
         gallery_size=figures.pop("gallery_size"),
@@ -146,6 +156,7 @@ def evaluate(
         versions=versions(),
         data=describe(manifest, split),
         train_seconds=train_seconds,
+        **absent,
     )
     write_embeddings(place / EMBEDDINGS, embeddings, rows)
     write_latent(place / "latent.safetensors", embeddings, rows)
@@ -153,20 +164,10 @@ def evaluate(
     return evaluation
 
 
-def _complete_part(model: GaplessModel, rows: Manifest, split: str) -> Manifest:
-    """The rows that have every modality of the model, which figures compare; a warning counts the others.
-
-    Raises:
-        UsageError: the manifest lacks a modality of the model. DataRefused: fewer than two rows are complete.
-    """
-    check_modalities(model, rows)
-    complete = complete_rows(rows, model.modalities)
-    said = f"{len(rows) - len(complete)} of {len(rows)} rows of split {split!r} lack a modality"
-    if len(complete) < MIN_ROWS:
-        raise DataRefused(f"{rows.path}: {said}, and figures compare at least {MIN_ROWS} rows that have all of them")
-    if len(complete) < len(rows):
-        logger.warning(f"{said}; the figures are over the others")
-    return complete
+def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """modality -> [row] bool, False where a row is NaN because it lacks the modality; None where nothing is missing."""
+    masks = {name: ~torch.isnan(rows).any(dim=1) for name, rows in embeddings.items()}
+    return None if all(mask.all() for mask in masks.values()) else masks
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:
@@ -206,7 +207,7 @@ def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | No
 
 
 def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:
-    """modality -> [pair, embedding_dim] unit-norm rows on the CPU."""
+    """modality -> [pair, embedding_dim] unit-norm rows on the CPU; NaN where a row lacks a modality."""
     return embed_dataset(model, evaluation_dataset(model, rows), progress=progress)
 
 
@@ -216,7 +217,7 @@ def measured_on(rows: Manifest) -> dict[str, Any]:
     return {
         "groups": rows.table["group"].to_pylist(),
         "labels": None if label is None else rows.table[label].to_pylist(),
-        "captions": rows.first_captions,
+        "captions": None if rows.caption_column is None else rows.first_captions,
         "positives": rows.table[POSITIVES].to_pylist() if POSITIVES in rows.labels else None,
     }
 
@@ -230,8 +231,7 @@ def main_label(rows: Manifest) -> str | None:
 def describe(manifest: Manifest, split: str) -> dict[str, Any]:
     """The entry `data` of `results.json`: source, fingerprint, rows, groups, label, and the share that leaks."""
     splits, groups = manifest.table["split"].to_pylist(), manifest.table["group"].to_pylist()
-    images = manifest.table["sha256"].to_pylist() if "sha256" in manifest.table.column_names else [None] * len(groups)
-    share = share_in_train(groups, splits, images, split)
+    share = manifest_share_in_train(manifest, split)
     of_split = {group for group, name in zip(groups, splits, strict=True) if name == split}
     return {
         "source": manifest.info["source"],
@@ -261,6 +261,11 @@ def write_embeddings(path: Path, embeddings: dict[str, Tensor], rows: Manifest) 
 
 
 def write_latent(path: Path, embeddings: dict[str, Tensor], rows: Manifest) -> None:
-    """Write the first pairs of the split, which the report draws."""
+    """Write the first complete pairs of the split, which the report draws."""
+    present = present_in(embeddings)
+    if present is not None:
+        complete = torch.stack([*present.values()]).all(dim=0)
+        embeddings = {name: matrix[complete] for name, matrix in embeddings.items()}
+        rows = Manifest(rows.path, rows.info, rows.table.filter(pa.array(complete.numpy())))
     some = Manifest(rows.path, rows.info, rows.table.slice(0, MAX_LATENT_PAIRS))
     write_embeddings(path, {name: matrix[:MAX_LATENT_PAIRS] for name, matrix in embeddings.items()}, some)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
-from gapless.inference.embed import check_names
+from gapless.inference.embed import check_kinds, check_names
 from gapless.inference.presence import Presence, comparable_part, how_many, missing_in
 from gapless.losses.base import check_takes_present, method_of
 from gapless.losses.pairs import ANCHOR
@@ -31,6 +31,7 @@ def trainable_rows(settings: Recipe, rows: Manifest) -> tuple[Recipe, Manifest]:
         DataRefused: a modality that no row has together with another one.
     """
     check_names(settings.modalities, rows)
+    check_kinds({name: entry["input"]["kind"] for name, entry in settings.modalities.items()}, rows)
     part = comparable_part(rows, settings.modalities)
     present = part.presence(settings.modalities)
     for name in settings.modalities:

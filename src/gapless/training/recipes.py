@@ -15,13 +15,27 @@ from gapless.modalities.image import small_resnet
 from gapless.modalities.text import small_bert
 from gapless.models.modality_specs import modality_specs
 
+OTHERS = "*"  # an entry of `modalities` for all further ones of the manifest
+# Sizes of the inputs that a recipe takes from a manifest, for encoders that train from scratch on a laptop.
+SMALL_INPUTS: dict[str, dict[str, Any]] = {"image": {"size": 64, "channels": 1}, "text": {"max_length": 96}}
+
+
+def is_described(modalities: Mapping[str, Any]) -> bool:
+    """Whether each entry says the kind of its input; what it leaves open is otherwise taken from the manifest."""
+    return OTHERS not in modalities and all(
+        isinstance(entry, Mapping) and isinstance(entry.get("input"), Mapping) and "kind" in entry["input"]
+        for entry in modalities.values()
+    )
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that a run needs besides data, method and seed.
 
     Args:
-        modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`.
+        modalities: name -> its input, encoder and head, the mappings of `models.spec.modality_spec`. An entry whose
+            input says no kind, such as `{}`, is as the manifest says; the entry "*" stands for all its other
+            modalities.
         anchor: the modality that every other one is contrasted with; by default the one that most training rows share
             with others, of equals text.
         embedding_dim: size of the shared space.
@@ -45,11 +59,21 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        modality_specs(self.modalities, self.anchor, self.embedding_dim)
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UsageError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
+        if not is_described(self.modalities):
+            check_entries(self.modalities)
+            return  # names and kinds are checked when the manifest is known
+        modality_specs(self.modalities, self.anchor, self.embedding_dim)
         check_modality_dropout(self.modality_dropout, tuple(self.modalities))
         check_settings_names(self.loss, tuple(self.modalities))
+
+
+def check_entries(modalities: Mapping[str, Any]) -> None:
+    """Raise UsageError for an entry, or the input of one, that is no mapping."""
+    for name, entry in modalities.items():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("input", {}), Mapping):
+            raise UsageError(f"modality {name!r} and its input are mappings of keys to values, got {entry!r}")
 
 
 def check_modality_dropout(shares: Mapping[str, float], modalities: Sequence[str]) -> None:
@@ -128,6 +152,11 @@ def table_small() -> Recipe:
     )
 
 
+def any_small() -> Recipe:
+    """Every modality of the manifest, each with the small default encoder of its kind, from scratch on a laptop."""
+    return replace(table_small(), modalities={OTHERS: {}})
+
+
 def roco_eva_bert() -> Recipe:
     """The paper's set-up, arXiv 2602.20046: EVA-CLIP ViT-g and BERT-base into 512 dimensions.
 
@@ -182,6 +211,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "phantom-small": phantom_small,
     "phantom-three": phantom_three,
     "table-small": table_small,
+    "any-small": any_small,
     "roco-eva-bert": roco_eva_bert,
 }
 

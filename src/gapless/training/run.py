@@ -23,13 +23,15 @@ from gapless.inference.presence import complete_rows
 from gapless.losses.base import masks_duplicates, method_of
 from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import VERSION, Manifest
 from gapless.metrics.inputs import MIN_ROWS
+from gapless.modalities.base import TEXTS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
 from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
+from gapless.training.from_manifest import fitted_recipe
 from gapless.training.presence import trainable_rows, usual_anchor
 from gapless.training.recipes import Recipe
 from gapless.training.trainer import AlignerTrainer, RunTrainer
@@ -196,9 +198,12 @@ def _pretrained_tokenizer(source: str) -> Any:
 
 def all_captions(manifest: Manifest) -> list[str]:
     """Every caption of every row, in the order of the rows, then the texts of other modalities."""
-    columns = {manifest.column_of(name): None for name in ("text", *manifest.modalities)}
-    named = [name for name in columns if name in manifest.table.column_names and name != "image"]
-    texts = [name for name in named if _holds_texts(manifest.table[name].type)]
+    if manifest.version == VERSION:
+        columns = {manifest.column_of(name): None for name in ("text", *manifest.modalities)}
+        named = [name for name in columns if name in manifest.table.column_names and name != "image"]
+        texts = [name for name in named if _holds_texts(manifest.table[name].type)]
+    else:
+        texts = [spec.name for spec in manifest.specs if spec.form == TEXTS]
     cells = (cell for name in texts for cell in manifest.table[name].to_pylist() if cell)
     return [text for cell in cells for text in ([cell] if isinstance(cell, str) else cell)]
 
@@ -228,7 +233,8 @@ def train_run(
 
     Raises:
         UsageError: an unknown name, an output directory in use, a recipe that differs on resume.
-        DataRefused: fewer rows than a batch. Interrupted: stopped by SIGTERM, and saved.
+        DataRefused: fewer rows than a batch, or an input that statistics are taken from and that cannot be used.
+        Interrupted: stopped by SIGTERM, and saved.
         GaplessError: a loss that is not finite.
     """
     seed, evaluator = run.seed, evaluator or GapAndRetrieval()
@@ -239,6 +245,7 @@ def train_run(
     check_enough(train_rows, arguments)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
+        settings = fitted_recipe(settings, train_rows, arguments, checkpoint)
         set_seed(seed)
         model = new_model(settings, all_captions(train_rows), run.method)
         model.micro_batch_size = settings.micro_batch_size
@@ -263,6 +270,14 @@ def train_run(
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+def initial_model(run: Run, manifest: Manifest) -> GaplessModel:
+    """The model that a run on this manifest starts from, before its first step."""
+    settings, rows = trainable_rows(run.settings, manifest.select(TRAIN))
+    settings = fitted_recipe(settings, rows)
+    set_seed(run.seed)
+    return new_model(settings, all_captions(rows), run.method)
 
 
 def _evaluated_rows(manifest: Manifest, settings: Recipe) -> Manifest | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
+from gapless.training.from_manifest import completed_recipe
 from gapless.training.recipes import Recipe, apply_method, get_recipe
 from gapless.training.run import Run, train_run
 
@@ -58,5 +59,6 @@ def train(
     """
     manifest = Manifest.of(data)
     chosen = settings if settings is not None else apply_method(get_recipe(recipe), method)
+    chosen = completed_recipe(chosen, manifest)
     passed_over = train_run(Run(recipe, method, seed, chosen, manifest.fingerprint), manifest, Path(out), resume=resume)
     return TrainedRun(Path(out), passed_over)
