@@ -6,8 +6,73 @@ from pathlib import Path
 import numpy as np
 from data_samples import noise_image
 
-WORDS = ["scan=image:file,lateral", "report=text:report", "labs=table:age,sex,hb,categories=sex", "ecg=waveform:ecg,rate=100"]
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.readers.table import read_table
+from gapless.models.aligner import GaplessModel
+from gapless.training.from_manifest import completed_recipe
+from gapless.training.recipes import Recipe
+from gapless.training.run import Run, initial_model
+
+WORDS = [
+    "scan=image:file,lateral",
+    "report=text:report",
+    "labs=table:age,sex,hb,categories=sex",
+    "ecg=waveform:ecg,rate=100",
+]
+    "scan=image:file,lateral",
+    "report=text:report",
+    "labs=table:age,sex,hb,categories=sex",
+    "ecg=waveform:ecg,rate=100",
+]
 ROWS = 44
+TINY_IMAGE = {
+    "input": {"size": 16},
+    "encoder": {
+        "kind": "transformers",
+        "config": {
+            "model_type": "resnet",
+            "num_channels": 1,
+            "embedding_size": 8,
+            "hidden_sizes": [8, 8],
+            "depths": [1, 1],
+            "layer_type": "basic",
+        },
+        "pooling": "pooler",
+    },
+}
+TINY_TEXT = {
+    "input": {"max_length": 16},
+    "encoder": {
+        "kind": "transformers",
+        "config": {
+            "model_type": "bert",
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_position_embeddings": 16,
+        },
+        "pooling": "mean",
+    },
+}
+TRAINING = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "save_strategy": "epoch",
+    "logging_steps": 1,
+    "use_cpu": True,
+}
+SETTINGS = {
+    "modalities": {
+        "scan": TINY_IMAGE,
+        "report": TINY_TEXT,
+        "labs": {"encoder": {"kind": "mlp", "hidden": 8, "output": 8}},
+        "ecg": {"input": {"seconds": 2.0}},
+    },
+    "embedding_dim": 8,
+    "vocab_size": 200,
+    "training": TRAINING,
+}
 
 
 def absent(number: int) -> set[str]:
@@ -44,3 +109,15 @@ def write_samples(folder: Path) -> Path:
         writer.writeheader()
         writer.writerows(lines)
     return folder / "table.csv"
+
+
+def samples_manifest(folder: Path) -> Manifest:
+    """The manifest of the samples, every row in train."""
+    return read_table(write_samples(folder / "source"), folder / "M", modality=WORDS, group_key="patient", workers=1)
+
+
+def untrained_model(manifest: Manifest) -> GaplessModel:
+    """The model that a training on the manifest starts from."""
+    return initial_model(
+        Run("any-small", "gapless", 0, completed_recipe(Recipe(**SETTINGS), manifest), manifest.fingerprint), manifest
+    )

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from fakes import tiny_model
+from modality_run_samples import samples_manifest, untrained_model
 
 from gapless.cli.main import main
+from gapless.embeddings.store import read_embeddings
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.search.collection import Collection
 
@@ -65,6 +67,21 @@ def test_a_cluster_writes_the_rows_that_one_process_writes_and_keeps_shards_that
     assert len(contents(home / "one")) == 2 + 3 * 5
     assert contents(home / "many") == contents(home / "one")
     assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_rows_that_lack_modalities_are_the_same_on_a_cluster(home, gapless, address):
+    """Images of several views, texts, fields and waveforms, each read by the workers where the manifest says."""
+    manifest = samples_manifest(home / "several")
+    untrained_model(manifest).save_pretrained(home / "several" / "model")
+    words = ("embed", "several/model", "--data", "several/M", "--shard_size", 9)
+    gapless(*words, "--out", "one4")
+    gapless(*words, "--out", "many4", "--ray", address)
+    assert contents(home / "many4") == contents(home / "one4")
+    rows = read_embeddings(home / "many4", missing="keep")
+    assert {name: int(mask.sum()) for name, mask in rows.presence.items()} == {
+        name: int(mask.sum()) for name, mask in manifest.presence().items()
+    }
 
 
 @pytest.mark.slow

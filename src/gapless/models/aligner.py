@@ -256,7 +256,8 @@ class GaplessModel(PreTrainedModel):
 
         Args:
             modality: a name in `model.modalities`.
-            batch: strings, image paths or 8-bit arrays, or rows of numbers, as the modality takes.
+            batch: what the kind of the modality takes: texts; paths, bytes or arrays of images, waveforms, sounds and
+                volumes; mappings of a table's fields; rows of numbers.
             batch_size: how many inputs are encoded at once.
 
         Returns:
@@ -265,8 +266,9 @@ class GaplessModel(PreTrainedModel):
         Raises:
             UsageError: an unknown modality or nothing to embed. DataRefused: an input that cannot be read.
         """
-        if isinstance(batch, str):
-            raise UsageError("encode takes a list of inputs, got one string")
+        if isinstance(batch, str | bytes | Mapping | PathLike):
+            what = "mapping" if isinstance(batch, Mapping) else "string" if isinstance(batch, str) else "input"
+            raise UsageError(f"encode takes a list of inputs, got one {what}")
         if len(batch) == 0:
             raise UsageError("encode got an empty batch")
         preprocessor = self.preprocessor(modality)
