@@ -19,11 +19,6 @@ WORDS = [
     "labs=table:age,sex,hb,categories=sex",
     "ecg=waveform:ecg,rate=100",
 ]
-    "scan=image:file,lateral",
-    "report=text:report",
-    "labs=table:age,sex,hb,categories=sex",
-    "ecg=waveform:ecg,rate=100",
-]
 ROWS = 44
 TINY_IMAGE = {
     "input": {"size": 16},
