@@ -3,6 +3,7 @@
 Only the pixels and the geometry are parsed, and which series a slice belongs to; that number is compared, never shown.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,13 @@ def read_series(folder: Path) -> Volume:
             missing or there twice, or above the limits.
         UsageError: pydicom is not installed.
     """
+    return read_slices(series_files(folder))
+
+
+def read_slices(files: Sequence[Path]) -> Volume:
+    """As `read_series`, of these files."""
     pydicom = import_pydicom()
-    slices = [_geometry(pydicom, file, number) for number, file in enumerate(series_files(folder), 1)]
+    slices = [_geometry(pydicom, file, number) for number, file in enumerate(files, 1)]
     _check_alike(slices)
     normal = slices[0].normal
     slices.sort(key=lambda one: float(one.position @ normal))

@@ -115,3 +115,19 @@ def _inflated(content: bytes, limit: int) -> bytes:
             return stream.read(limit)
     except (OSError, EOFError, zlib.error):
         raise FileRefused("truncated file", "gzip: the file is damaged, or ends too early") from None
+
+
+def nifti_bytes(volume: Volume) -> bytes:
+    """A NIfTI file of a volume, which holds its voxels, their sizes and their orientation alone.
+
+    Raises:
+        UsageError: nibabel is not installed.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise missing_extra("nibabel", "volume") from None
+    slices, rows, columns = volume.spacing
+    affine = np.diag([-columns, -rows, slices, 1.0])  # from (left, back, head) to NIfTI's (right, front, head)
+    content: bytes = nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), affine).to_bytes()
+    return content

@@ -36,11 +36,13 @@ from gapless.manifest.readers.base import (
     Reading,
 )
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
+from gapless.manifest.readers.dicom_studies import StudyFile, content_kind, of_files, own_files, studies_of, study_views
 from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile, all_cells, check_modality_columns
 from gapless.manifest.survey import surveyed
 from gapless.modalities.base import FILES
+from gapless.signals.limits import FileRefused
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
 
@@ -81,7 +83,8 @@ class DicomOptions(ReaderOptions):
         caption_key: its column, or columns, with the report; by default "report". Beside `modality` it stands for
             text=text:COLUMN.
         modality: further modalities of its columns, each NAME=KIND:COLUMN[,COLUMN...][,param=value...] of texts,
-            numbers or fields, any of them absent; the file itself is the modality "image".
+            numbers or fields, any of them absent; the file itself is the modality "image". With ecg=waveform or
+            ct=volume a row is a study: its waveforms, its series of slices, and its other files as images.
         missing: "keep" files that lack a modality (the default with `modality`), or "drop" them.
         min_present: files with fewer modalities are skipped and counted; by default 2.
         match: "path", or the header element that `image_key` holds (StudyInstanceUID, AccessionNumber, ...).
@@ -135,14 +138,16 @@ class DicomOptions(ReaderOptions):
         is_asked = self.missing == KEEP
         is_text = self.caption_key or (is_asked and not self.modality)
         shorthands = [ModalitySpec("text", "text", self.caption_columns())] if is_text else []
-        specs = given_modalities(self.modality, shorthands, (*LABELS, *self.label_keys), is_asked)
+        words = own_files(self.modality)
+        specs = given_modalities(words, shorthands, (*LABELS, *self.label_keys), is_asked)
         for spec in specs:
             if spec.name == IMAGE.name:
                 raise UsageError("the DICOM files are the modality 'image' already; give this one another name")
-            if spec.form == FILES:
+            if spec.form == FILES and spec not in of_files(specs):
                 raise UsageError(
-                    f"'gapless data dicom' takes images from DICOM files, and {spec.name!r} is of the kind "
-                    f"{spec.kind}, whose files may hold names and dates: list them for 'gapless data table'"
+                    "'gapless data dicom' takes images, waveforms (ecg=waveform) and volumes (ct=volume) from DICOM "
+                    f"files, and {spec.name!r} names other files of the kind {spec.kind}, whose files may hold names "
+                    "and dates: list them for 'gapless data table'"
                 )
         return specs
 
@@ -164,10 +169,12 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
     specs = options.specs()
     presence = presence_options((IMAGE, *specs) if specs else (), options.missing, options.min_present)
     if specs:
-        check_modality_columns(table, specs, options.key_columns())
+        check_modality_columns(table, [spec for spec in specs if spec.form != FILES], options.key_columns())
     else:
         check_columns(table.path, [*options.key_columns(), *options.caption_columns()], table.text)
-    specs = surveyed(specs, lambda: all_cells([table]))
+    own = of_files(specs)
+    surveyed_specs = iter(surveyed([spec for spec in specs if spec not in own], lambda: all_cells([table])))
+    specs = tuple(spec if spec in own else next(surveyed_specs) for spec in specs)
     passed_over = PassedOver("files")
     build = BuildOptions(
         source="DICOM files",
@@ -193,6 +200,9 @@ def _rows(
     files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
     passed_over.say()
     groups = _patient_groups(files, keys.group_by, keys.group_key is None)
+    if of_files(specs):
+        yield from _study_rows(root, files, groups, reports, table, keys, specs)
+        return
     by_column: dict[str, str] = {}
     used: set[str] = set()
     for number, file in enumerate(files):
@@ -224,6 +234,57 @@ def _rows(
         logger.warning("the column %r names one group for all images, which no split can part", keys.group_key)
 
 
+def _study_rows(
+    root: Path,
+    files: Sequence[_File],
+    groups: Mapping[int, str],
+    reports: Mapping[str, _Report],
+    table: TableFile,
+    keys: DicomOptions,
+    specs: Sequence[ModalitySpec],
+) -> Iterator[RawRow]:
+    """A row for each study of the folder."""
+    readable = []
+    for number, file in enumerate(files):
+        if file.header is None:
+            yield faulty_row(file.name, *file.fault, f"file-{number + 1:07d}")
+            continue
+        try:
+            kind = content_kind(FileSource(root, file.name).read())
+            readable.append(StudyFile(number, file.name, file.header, kind))
+        except (ImageRefused, FileRefused) as error:
+            yield faulty_row(file.name, error.reason, error.detail, f"file-{number + 1:07d}")
+    by_column: dict[str, str] = {}
+    used: set[str] = set()
+    for place, study in enumerate(studies_of(readable), 1):
+        first, id = study[0], f"study-{place:07d}"
+        named = [
+            _path_key(file.name) if keys.match == BY_PATH else identifier(file.header.keys[keys.match])
+            for file in study
+        ]
+        found = [key for key in dict.fromkeys(named) if key in reports]
+        used.update(found)
+        if len(found) > 1:
+            detail = f"{len(found)} lines of the table belong to one study, and a row has one; merge them"
+            yield faulty_row(first.name, "several reports", detail, id)
+            continue
+        report = reports[found[0]] if found else _Report(first.name, {})
+        group = groups[first.number]
+        try:
+            if keys.group_key is not None:
+                digest = files[first.number].digest
+                group = _column_group(name_of(report.cells.get(keys.group_key)), digest, by_column)
+            views = study_views(root, study, of_files(specs), IMAGE.name, id)
+            yield _row(root, first.name, first.header, report, keys, table, id, group, specs, views)
+        except CellRefused as error:
+            yield faulty_row(first.name, error.reason, error.detail, id)
+        except ValueError as error:
+            yield faulty_row(first.name, "malformed row", str(error)[:200], id)
+    for key, report in reports.items():
+        if key not in used:
+            yield faulty_row(report.origin, "missing image", "no file of the folder has this report")
+
+
 def _row(
     root: Path,
     name: str,
@@ -234,13 +295,19 @@ def _row(
     id: str,
     group: str,
     specs: Sequence[ModalitySpec],
+    files: Mapping[str, tuple[FileView, ...]] | None = None,
 ) -> RawRow:
-    """Raises CellRefused, or ValueError for a cell that is no text."""
+    """Raises CellRefused, or ValueError for a cell that is no text.
+
+    Args:
+        files: modality -> its files, where the row is a study; by default the file `name`, as the image.
+    """
     image = FileSource(root, name)
     content: dict[str, Any]
     if specs:
-        views = {spec.name: of for spec in specs if (of := views_of(spec, report.cells, lambda cell: None))}
-        content = {"views": {IMAGE.name: (FileView(image, id),), **views}}
+        of_table = [spec for spec in specs if spec.form != FILES]
+        views = {spec.name: of for spec in of_table if (of := views_of(spec, report.cells, lambda cell: None))}
+        content = {"views": {**({IMAGE.name: (FileView(image, id),)} if files is None else files), **views}}
     else:
         captions = [text for key in keys.caption_columns() for text in texts_of(report.cells.get(key))]
         content = {"image": image, "image_name": id, "captions": captions}
