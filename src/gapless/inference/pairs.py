@@ -28,6 +28,17 @@ def caption_of(captions: Sequence[str], seed: int, epoch: int, sample_id: str) -
     return captions[int.from_bytes(digest, "little") % len(captions)]
 
 
+class RowUnreadable(DataRefused):
+    """An input of a row that cannot be read any more; the message names the row, the modality and the reason.
+
+    A process of a data loader hands on an error with its traceback as the message; the sentence is taken out again.
+    """
+
+    def __init__(self, message: str) -> None:
+        is_wrapped = message.startswith(f"Caught {RowUnreadable.__name__} ")
+        super().__init__(message.rpartition(f"{RowUnreadable.__name__}: ")[2].strip() if is_wrapped else message)
+
+
 class PairDataset(Dataset[Sample]):
     """A dataset whose item i is row i of a manifest: `{"id", "caption", <modality>: prepared input}`.
 
@@ -42,7 +53,7 @@ class PairDataset(Dataset[Sample]):
         modality_dropout: with a seed, modality -> the share of its rows that hide it in an epoch; a row keeps two.
 
     Raises (from `[]`):
-        DataRefused: an input that cannot be read any more; the message names the row.
+        RowUnreadable: an input that cannot be read any more.
     """
 
     def __init__(
@@ -134,7 +145,7 @@ class PairDataset(Dataset[Sample]):
             sources = [texts[name]] if name in texts else self.manifest.views(name, row) or ()
             views = Views(kind.prepare(source) for source in sources)
         except (DataRefused, OSError) as error:
-            raise DataRefused(f"{self.ids[row]}: {name}: {error}; build the manifest again") from None
+            raise RowUnreadable(f"{self.ids[row]}: {name}: {error}; build the manifest again") from None
         prepared = views if len(views) > 1 else views[0]
         num_bytes = sum(view.nbytes for view in views) if kind.is_slow_to_prepare else 0
         if num_bytes and self.cached_bytes + num_bytes <= CACHE_BYTES:

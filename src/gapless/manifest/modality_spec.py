@@ -18,7 +18,6 @@ NUMBER, CATEGORY = "number", "category"  # types of a table's fields
 # Columns of every manifest with modalities; no modality and no label may have one of these names.
 RESERVED = ("id", "group", "split", "licence", "content", "facts", "captions", "width", "height", "sha256")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_MORE_PARAMS = {"image": ("frame",)}  # what `check` takes beside the settings of the kind
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 EXAMPLE = "write NAME=KIND:COLUMN, as in ecg=waveform:path,rate=500"
 
@@ -122,7 +121,7 @@ def _columns_and_params(text: str, words: Sequence[str]) -> tuple[tuple[str, ...
 
 
 def _checked_params(text: str, kind: str, columns: Sequence[str], params: Mapping[str, str]) -> dict[str, Any]:
-    known = {field.name for field in dataclasses.fields(MODALITIES[kind].Input)} | set(_MORE_PARAMS.get(kind, ()))
+    known = {field.name for field in dataclasses.fields(MODALITIES[kind].Input)}
     known -= {"columns", "fields"}  # of a table: they follow from its columns and its training rows
     for name in params:
         _check_known(text, f"param of the kind {kind!r}:", name, sorted(known))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Strides of the layers that turn samples into tokens in the default encoder: 320 samples a token, 20 ms at 16 kHz.
 STRIDES = (5, 4, 4, 2, 2)
+KERNELS = (10, 8, 4, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,19 @@ class AudioModality(Modality[AudioInput]):
 
     @classmethod
     def default_encoder(cls, settings: AudioInput) -> dict[str, Any]:
-        """A small wav2vec2."""
+        """A small wav2vec2.
+
+        Raises:
+            UsageError: a piece that is too short for one token.
+        """
+        length = settings.length
+        for kernel, stride in zip(KERNELS, STRIDES, strict=True):
+            length = (length - kernel) // stride + 1
+        if length < 1:
+            raise UsageError(
+                f"the default encoder of an audio needs more samples than {settings.length} (rate times seconds); "
+                "raise seconds, or name an encoder"
+            )
         return {
             "kind": "transformers",
             "config": {
@@ -117,7 +130,7 @@ class AudioModality(Modality[AudioInput]):
                 "intermediate_size": 256,
                 "conv_dim": [64] * len(STRIDES),
                 "conv_stride": list(STRIDES),
-                "conv_kernel": [10, 8, 4, 4, 2],
+                "conv_kernel": list(KERNELS),
                 "num_feat_extract_layers": len(STRIDES),
                 "feat_extract_norm": "layer",  # what takes a mask
                 "num_conv_pos_embeddings": 32,

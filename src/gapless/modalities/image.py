@@ -33,6 +33,7 @@ class ImageInput:
         resize: the shorter side before a crop; default `size`.
         resample: Pillow's number of the filter; default bicubic.
         mean, std: per channel, of values in [0, 1]; default ImageNet's, or 0.5 and 0.25 for one channel.
+        frame: which frame of a DICOM file of several; -1 is the middle one.
     """
 
     kind: ClassVar[str] = "image"
@@ -43,6 +44,7 @@ class ImageInput:
     resample: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    frame: int | Literal[-1] = 0
 
 
 class ImageModality(Modality[ImageInput]):
@@ -69,7 +71,7 @@ class ImageModality(Modality[ImageInput]):
 
     def read(self, source: Any) -> Pixels:
         """8-bit pixels, [height, width] or [height, width, 3]."""
-        return source if isinstance(source, np.ndarray) else load_image(source)
+        return source if isinstance(source, np.ndarray) else load_image(source, frame=self.settings.frame)
 
     def prepare(self, raw: Any) -> Pixels:
         """An 8-bit array, [size, size] for one channel and [size, size, 3] for three."""

@@ -129,5 +129,6 @@ def nifti_bytes(volume: Volume) -> bytes:
         raise missing_extra("nibabel", "volume") from None
     slices, rows, columns = volume.spacing
     affine = np.diag([-columns, -rows, slices, 1.0])  # from (left, back, head) to NIfTI's (right, front, head)
-    content: bytes = nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), affine).to_bytes()
+    image: Any = nibabel.Nifti1Image  # nibabel has no types
+    content: bytes = image(volume.voxels.transpose(2, 1, 0), affine).to_bytes()
     return content

@@ -22,7 +22,12 @@ from gapless.signals.limits import FileRefused
 
 FILE = "file"  # the column that stands for the DICOM files themselves
 WAVEFORM, VOLUME = "waveform", "volume"
-_GROUP = ("NumberOfWaveformChannels", "NumberOfWaveformSamples", "SamplingFrequency", "WaveformBitsAllocated")
+_GROUP: tuple[str, ...] = (
+    "NumberOfWaveformChannels",
+    "NumberOfWaveformSamples",
+    "SamplingFrequency",
+    "WaveformBitsAllocated",
+)
 _GROUP += ("WaveformSampleInterpretation", "WaveformPaddingValue", "WaveformData")
 _CHANNEL = ("ChannelSensitivity", "ChannelSensitivityCorrectionFactor", "ChannelBaseline")
 _LEAD = re.compile(r"(?:lead )?(?:i{1,3}|av[rlf]|v[1-9]r?|[xyz])(?: \([a-z ]{1,20}\))?", re.IGNORECASE)
