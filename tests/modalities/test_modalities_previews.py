@@ -152,7 +152,7 @@ def test_the_middle_slice_is_shown_through_the_window():
     assert abs(shown[80, 20] - 128) < 4, "0 is the middle of the window"
     assert shown[80, 140] > 250
     voxels[1] = np.nan
-    assert pixels_of(VolumeModality(VolumeInput()).preview(voxels)).max() == 0
+    assert pixels_of(VolumeModality(VolumeInput()).preview(voxels)).max() <= 2, "black, as JPEG rounds it"
 
 
 def test_a_text_is_shown_whole_and_a_very_long_one_in_part():
