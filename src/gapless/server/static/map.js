@@ -1,7 +1,7 @@
 "use strict";
 // The map: drawn on a canvas when its tab is first opened. Every pair can be reached with the arrow keys.
 (() => {
-  const { at, make, thumbnail, answerOf, reasonOf, findLike } = gapless;
+  const { at, make, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
   const [canvas, card, legend, joined, colourBy, status] = ["plot", "card", "legend", "joined", "colour-by", "map-status"].map(at);
   const PALETTE = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const NEAR = 18; // pixels from a mark that still mean it
