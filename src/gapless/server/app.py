@@ -26,6 +26,7 @@ from gapless import __version__
 from gapless.core.errors import DataRefused, GaplessError, UsageError, did_you_mean
 from gapless.modalities.base import FILES
 from gapless.pages.page import render_page
+from gapless.search.arguments import inputs_of
 from gapless.search.collection import Collection, Condition, Hit
 from gapless.search.overview import Overview
 from gapless.search.searcher import Part, Searcher, asked_with, weighted_mean
@@ -143,7 +144,7 @@ class Service:
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
         self.collection: Collection = searcher.collection
-        self.batcher = Batcher(searcher.encode)
+        self.batcher = Batcher(searcher.encode_prepared)
         self.overview = Overview(searcher.collection)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         self._uploads = 0
@@ -200,8 +201,9 @@ class Service:
             for name, value in {**query.parts, **files}.items()
         }
         image = given.pop("image", None)
-        inputs, weights = self.searcher.inputs_of(query.text, image, query.image_weight, given, query.weights)
-        return self.searcher.parts(inputs, weights)
+        words_as = self.searcher.words_modality or "text"
+        weights = query.weights or None
+        return self.searcher.parts(*inputs_of(query.text, image, query.image_weight, given, weights, words_as=words_as))
 
     async def encoded(self, part: Part, count: int) -> np.ndarray:
         """[dim] of one of `count` parts."""

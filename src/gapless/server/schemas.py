@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gapless.core.errors import UsageError
 from gapless.search.collection import Hit
@@ -14,11 +14,11 @@ MAX_FIELDS = 2_000  # of a table
 MAX_WEIGHT = 1_000_000.0
 Words = Annotated[str, Field(max_length=2_000)]
 Name = Annotated[str, Field(max_length=1_000)]
-Numbers = Annotated[list[float], FailFast(), Field(max_length=200_000)]
+Numbers = Annotated[list[float], Field(max_length=200_000, fail_fast=True)]
 PartValue = (
     Annotated[str, Field(max_length=10_000)]
     | Numbers
-    | Annotated[list[Numbers], FailFast(), Field(max_length=1_024)]
+    | Annotated[list[Numbers], Field(max_length=1_024, fail_fast=True)]
     | Annotated[dict[Name, Name | int | float | bool | None], Field(max_length=MAX_FIELDS)]
 )
 
