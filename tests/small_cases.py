@@ -40,7 +40,8 @@ def ecg_of(case: int) -> np.ndarray:
     """[2, 300] of a rhythm that is the case's own."""
     times = np.arange(300) / RATE
     beat = np.exp(-((np.mod(times, 0.5 + 0.04 * case) - 0.2) ** 2) / 0.0008)
-    return np.stack([beat + 0.1 * np.sin(2 * np.pi * times), -0.6 * beat]).astype(np.float32)
+    second = (0.2 * case - 2.4) * beat + 0.1 * (case % 7)
+    return np.stack([beat + 0.1 * np.sin(2 * np.pi * times), second]).astype(np.float32)
 
 
 def volume_of(case: int) -> np.ndarray:
@@ -68,7 +69,7 @@ SOURCES: dict[str, tuple[Any, Any]] = {
     "image": (lambda case: pixels_of(case, 96), lambda case: case % 4 != 3),
     "text": (report_of, lambda case: case != 5),
     "history": (history_of, lambda case: case % 3 != 1),
-    "labs": (labs_of, lambda case: case % 2 == 0 or case == 7),
+    "labs": (labs_of, lambda case: case % 2 == 0 or case in (3, 7, 9)),
     "ecg": (ecg_of, lambda case: case % 5 in (0, 2)),
     "ct": (volume_of, lambda case: case % 6 == 0),
 }

@@ -58,7 +58,7 @@ def inputs_of(
     Args:
         words: what the model's modality of words is asked with; None for none.
         image: what its modality `image` is asked with; None for none.
-        image_weight: with both and without `weights`, the image's share, from 0 to 1.
+        image_weight: with both and without `weights`, the image's share of the two, from 0 to 1.
         inputs: further modality -> source.
         weights: modality -> how much its part counts.
         words_as: the modality that words are of.
@@ -71,7 +71,8 @@ def inputs_of(
     if twice := sorted(set(given) & set(inputs or {})):
         raise UsageError(f"{twice[0]} is asked for twice: by a shorthand, and among the inputs of the query")
     if weights is None and len(given) == 2:
-        weights = {words_as: 1 - image_weight, "image": image_weight}
+        scale = 2 if inputs else 1  # beside other inputs, which weigh 1, an even mixture is one of equals
+        weights = {words_as: scale * (1 - image_weight), "image": scale * image_weight}
     given |= dict(inputs or {})
     if not given:
         raise UsageError("a query needs words, an image, or both")

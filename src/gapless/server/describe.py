@@ -5,6 +5,7 @@ from typing import Any
 
 from gapless.modalities.base import FILES
 from gapless.modalities.table import TableModality
+from gapless.pages.palette import modality_mark
 from gapless.search.collection import Collection
 from gapless.search.searcher import Searcher
 from gapless.server.schemas import MAX_FIELDS, MAX_HITS, Description, Label, TableField
@@ -42,7 +43,7 @@ def description_of(searcher: Searcher) -> Description:
 def script_facts(description: Description, max_upload: int) -> dict[str, Any]:
     """What the scripts of the page know of the collection."""
     return {
-        "modalities": description.modalities,
+        "marks": {name: modality_mark(index) for index, name in enumerate(description.modalities)},
         "kinds": description.kinds,
         "words": description.words,
         "files": description.files,

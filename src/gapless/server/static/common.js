@@ -22,11 +22,11 @@ const gapless = (() => {
   };
   const reasonOf = (error) => (error instanceof TypeError ? "the service cannot be reached; is it still running?" : error.message);
 
-  // modalities, kinds (modality -> kind), tables (modality -> names of fields), words, files, maxUpload, maxHits
+  // marks (modality -> glyph and colour), kinds (modality -> kind), tables (modality -> names of fields), words, files,
+  // maxUpload, maxHits
   const collection = JSON.parse(document.body.dataset.collection);
-  const MARKS = [["●", "--blue"], ["▲", "--orange"], ["■", "--green"], ["◆", "--purple"]];
   const markOf = (name) => {
-    const [glyph, colour] = MARKS[Math.max(0, collection.modalities.indexOf(name)) % MARKS.length];
+    const { glyph, colour } = collection.marks[name];
     const mark = make("span", "", glyph);
     mark.style.color = `var(${colour})`;
     mark.setAttribute("aria-hidden", "true");

@@ -82,9 +82,15 @@
       if (chip.dataset.revoke) URL.revokeObjectURL(chip.dataset.revoke);
       chip.remove();
     }
+    let before = null;
     shown.forEach((name) => {
       let chip = [...list.children].find((one) => one.dataset.part === name);
-      if (!chip) balance.before(chip = chipOf(name));
+      if (!chip) {
+        chip = chipOf(name);
+        if (before) before.after(chip);
+        else list.prepend(chip);
+      }
+      before = chip;
       chip.querySelector(".chip-text").textContent = like ? like.caption || like.id : textOf(name);
       const slider = chip.querySelector(".weight");
       if (names.length > 2 && !slider) chip.querySelector(".remove").before(sliderOf(name));
