@@ -53,11 +53,11 @@ def volume_of(case: int) -> np.ndarray:
 
 
 def history_of(case: int) -> str:
-    return (
-        f"{20 + 2 * case}-year-old with "
-        + ["cough and fever", "pain in the flank", "a fall from a horse"][case % 3]
-        + (". No earlier disease is known, and nothing is taken regularly." if case % 2 else ".")
-    )
+    """One that is longer than a card for odd cases; that of case 9 is hostile."""
+    reason = ["cough and fever", "pain in the flank", "a fall from a horse"][case % 3]
+    further = ". No earlier disease is known, and nothing is taken regularly; lives alone, and walks with a stick"
+    hostile = "<img src=x onerror=alert(1)> </script>" if case == 9 else ""
+    return f"{20 + 2 * case}-year-old with {reason}{further if case % 2 else ''}.{hostile}"
 
 
 def report_of(case: int) -> str:
