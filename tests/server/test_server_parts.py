@@ -239,20 +239,21 @@ def test_numbers_that_are_none_are_refused(client: TestClient) -> None:
         assert "parts." in answer.json()["error"]
 
 
-def gzip_bomb() -> bytes:
-    """A packed NIfTI file that inflates to ten thousand times what its header declares."""
+def gzip_bomb(side: int = 4, inflated: int = 6_000_000) -> bytes:
+    """A packed NIfTI file that declares a cube of bytes, and inflates to so many."""
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
-    struct.pack_into("<8h", header, 40, 3, 4, 4, 4, 1, 1, 1, 1)
+    struct.pack_into("<8h", header, 40, 3, side, side, side, 1, 1, 1, 1)
     struct.pack_into("<2h", header, 70, 2, 8)
     struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 1, 1, 1, 1)
     struct.pack_into("<f", header, 108, 352)
     header[344:348] = b"n+1\0"
-    return gzip.compress(bytes(header) + bytes(64 + 6_000_000))
+    return gzip.compress(bytes(header) + bytes(inflated))
 
 
 FILES: dict[str, tuple[dict[str, Any], str]] = {
     "a bomb": ({"ct": gzip_bomb()}, "inflates to more than its header declares"),
+    "a bomb that its header declares": ({"ct": gzip_bomb(400, 64_000_000)}, "64000000 voxels are above 33554432"),
     "a shape that is not held": ({"ct": npy(np.zeros(4)).replace(b"(4,)", b"(9,)")}, "truncated file"),
     "Python objects": ({"ecg": npy(np.zeros(4)).replace(b"<f8", b"|O ")}, "Python objects|unreadable"),
     "a header of a record": ({"ecg": b"rec 2 100 300\nrec.dat 16 200\nrec.dat 16 200\n"}, "WFDB: a record is several"),

@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gapless import __version__
-from gapless.core.errors import DataRefused, GaplessError, UsageError, did_you_mean
+from gapless.core.errors import DataRefused, UsageError
 from gapless.modalities.base import FILES
 from gapless.pages.page import render_page
 from gapless.search.arguments import inputs_of
@@ -32,8 +30,9 @@ from gapless.search.overview import Overview
 from gapless.search.searcher import Part, Searcher, asked_with, weighted_mean
 from gapless.server.batching import Batcher, TooBusy
 from gapless.server.describe import description_of, fields_with_kinds, script_facts
-from gapless.server.guard import LOCAL_HOSTS, Guard, refusal
+from gapless.server.guard import LOCAL_HOSTS, Guard
 from gapless.server.inputs import named_refusal, prepared_input, request_source
+from gapless.server.refusals import REFUSALS, add_refusals
 from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
 from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, read_upload
 
@@ -48,7 +47,6 @@ STATIC = {
     **dict.fromkeys(SCRIPTS, ("gapless.server", "static", "text/javascript")),
     "icon.svg": ("gapless.server", "static", "image/svg+xml"),
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {400: {"model": Failure}, 413: {"model": Failure}, 429: {"model": Failure}}
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -282,45 +280,3 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
             raise HTTPException(404, "there is no such file")
         content, media_type = contents[name]
         return Response(content, media_type=media_type)
-
-
-def sentence_of(error: Any) -> str:
-    """pydantic's error about a query as one sentence."""
-    parts = [str(part) for part in error["loc"] if part != "body"]
-    if error["type"] == "json_invalid":
-        return "the request is no JSON"
-    if parts[:1] == ["labels"]:  # further parts name the branches of a union
-        return f"{'.'.join(parts[:2])[:100]}: a label and its value are text, or the value a number"
-    field = ".".join(parts)[:100]
-    if parts[:1] == ["parts"]:
-        return f"{'.'.join(parts[:2])[:100]}: a part is a text, an object of fields, or lists of finite numbers"
-    if error["type"] == "extra_forbidden":
-        meant = did_you_mean(field, Query.model_fields)
-        return f"{field}: no field of a query (it takes {', '.join(Query.model_fields)}){meant}"
-    if error["type"] == "string_unicode":
-        return f"{field}: it holds half of a surrogate pair, which is no character"
-    return f"{field or 'the request'}: {error['msg']}"
-
-
-def add_refusals(app: FastAPI) -> None:
-    """Every refusal is JSON with one sentence."""
-
-    @app.exception_handler(HTTPException)
-    async def of_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        answer = refusal(error.status_code, str(error.detail))
-        answer.headers.update(error.headers or {})
-        return answer
-
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)
-    async def of_validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError | ValidationError)
-        return refusal(400, sentence_of(error.errors()[0]))
-
-    @app.exception_handler(GaplessError)
-    async def of_gapless(_: Request, error: Exception) -> Response:
-        status = 429 if isinstance(error, TooBusy) else 400
-        if isinstance(error, DataRefused):
-            status = 503  # the collection is damaged or out of reach
-        return refusal(status, str(error))

@@ -8,8 +8,10 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.images.pixels import ImageRefused
 from gapless.modalities.base import FILES, TEXTS, Modality
 from gapless.modalities.image import ImageModality
+from gapless.signals.limits import reading_at_most
 
 MAX_ASPECT = 20  # resizing the short side of a longer image for a centre crop would take gigabytes
+MAX_DECODED = 1 << 25  # values of a signal or volume out of an upload: 128 MiB, and a few times that while it is read
 MAX_WORDS = 10_000  # characters of a text among the parts
 
 
@@ -44,7 +46,8 @@ def prepared_input(kind: Modality[Any], source: Any) -> Any:
         UsageError: it cannot be used; the sentence is that of its reader.
     """
     try:
-        raw = kind.read(source)
+        with reading_at_most(MAX_DECODED):
+            raw = kind.read(source)
         if isinstance(kind, ImageModality):
             _check_aspect(raw)
         return kind.prepare(raw)
