@@ -55,7 +55,7 @@ def ask_labs(visit: Visit, **values: Any) -> list[str]:
     return visit.hits()
 
 
-def choose(visit: Visit, place: str, file: dict[str, Any]) -> list[str]:
+def choose(visit: Visit, place: str, file: Any) -> list[str]:
     with visit.page.expect_response("**/api/search/upload"):
         visit.page.set_input_files(f"input{place}", file)
     return visit.hits()
@@ -103,6 +103,18 @@ def test_an_uploaded_waveform_is_a_query_and_every_modality_is_named(visit: Visi
     only(visit, "ecg")
     assert "1.000" in visit.hits()[0]
     visit.shot(f"ecg-{visit.page.viewport_size['width']}")
+
+
+def test_the_files_of_a_series_are_chosen_together(wide: Visit) -> None:
+    pytest.importorskip("pydicom")
+    from dicom_samples import slice_bytes
+
+    only(wide, "ct")
+    slices = [slice_bytes(pixels, place) for place, pixels in enumerate(np.rint(volume_of(18)).astype(np.uint16))]
+    files = [{"name": f"{n}.dcm", "mimeType": "application/dicom", "buffer": one} for n, one in enumerate(slices)]
+    hits = choose(wide, CT, files)
+    assert "case 18" in hits[0]
+    assert wide.page.inner_text(".chip-text") == "6 files"
 
 
 def test_two_parts_have_one_slider_between_them(wide: Visit) -> None:

@@ -108,6 +108,25 @@ def test_a_file_of_a_row_finds_that_row(client: TestClient, modality: str, case:
     assert (first["id"], first["similarity"]) == (f"case {case}", pytest.approx(1.0, abs=1e-5))
 
 
+def test_the_slices_of_a_series_are_one_volume(client: TestClient, searcher: Searcher) -> None:
+    pytest.importorskip("pydicom")
+    from dicom_samples import slice_bytes
+
+    voxels = np.rint(volume_of(12)).astype(np.uint16)
+    contents = [slice_bytes(pixels, place) for place, pixels in enumerate(voxels)]
+    form = [("ct", (f"{number}.dcm", content)) for number, content in enumerate(contents[::-1])]
+    found = client.post("/api/search/upload", files=[*form, ("query", (None, '{"modality": "ct", "k": 4}'))]).json()[
+        "hits"
+    ]
+    vector = searcher.model.encode("ct", [voxels]).numpy()[0]
+    expected = searcher.collection.search(vector, k=4, modality="ct")
+    assert [(hit["row"], hit["similarity"]) for hit in found] == [
+        (hit.row, pytest.approx(hit.similarity, abs=1e-5)) for hit in expected
+    ]
+    told = client.post("/api/search/upload", files=form[:1] + form[2:]).json()["error"]
+    assert "the distance after slice" in told
+
+
 # ---- several at once ------------------------------------------------------------------------------------------------
 
 
@@ -279,8 +298,11 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(case: str, client
 def test_forms_of_other_parts_are_refused(client: TestClient) -> None:
     png = png_of(pixels_of(1))
     forms: list[tuple[list[tuple[str, Any]], str]] = [
-        ([("ecg", ("a.hea", b"x")), ("ecg", ("a.dat", b"x"))], "one file of a modality"),
-        ([(f"m{number}", ("a", b"x")) for number in range(17)], "Too many files"),
+        ([("ecg", ("a.hea", b"x")), ("ecg", ("a.dat", b"x"))], "ecg takes one file, and 2 came"),
+        ([("ct", ("a", b"x")), ("ct", ("b", b""))], "the file is empty"),
+        ([("history", ("a", b"x")), ("history", ("b", b"y"))], "history takes one file, and 2 came"),
+        ([(f"m{number}", ("a", b"x")) for number in range(17)], "files of at most 16 modalities, not 17"),
+        ([("ct", ("a", b"x"))] * 4097, "Too many files"),
         ([("query", (None, "{}"))], "at least one file"),
         ([("image", ("a", png)), ("ecg", (None, "/etc/passwd"))], "at least one file, named"),
         ([("image", ("a", png)), ("query", (None, '{"parts": {"image": "x.png"}}'))], "given twice|image is a file"),

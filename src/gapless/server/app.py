@@ -34,7 +34,7 @@ from gapless.server.guard import LOCAL_HOSTS, Guard
 from gapless.server.inputs import named_refusal, prepared_input, request_source
 from gapless.server.refusals import REFUSALS, add_refusals
 from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
-from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, read_upload
+from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, Upload, read_upload
 
 UPLOAD_SEARCH, IMAGE_SEARCH = "/api/search/upload", "/api/search/image"  # the second is the older name of the first
 UPLOADS_AT_ONCE = 32
@@ -54,7 +54,8 @@ UPLOAD_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "description": "one file for each modality, in a part that is named as it, such as image or ecg",
+                    "description": "a file for each modality, in a part that is named as it, such as image or ecg; "
+                    "several parts of the name of a volume are the slices of a series",
                     "properties": {
                         "query": {"type": "string", "description": 'a Query as JSON, such as {"k": 5}'},
                     },
@@ -158,7 +159,7 @@ class Service:
         finally:
             self._uploads -= 1
 
-    async def answer(self, query: Query, files: Mapping[str, bytes]) -> Answer:
+    async def answer(self, query: Query, files: Mapping[str, Upload]) -> Answer:
         start = time.perf_counter()
         query.check_inputs(bool(files))
         condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
@@ -172,7 +173,7 @@ class Service:
             milliseconds=round(elapsed, 2),
         )
 
-    async def vector(self, query: Query, files: Mapping[str, bytes]) -> tuple[np.ndarray, dict[str, float]]:
+    async def vector(self, query: Query, files: Mapping[str, Upload]) -> tuple[np.ndarray, dict[str, float]]:
         """[dim] unit norm, and what was asked with, modality -> its share; empty where that is not known."""
         if query.vector is not None:
             return unit_vector(query.vector), {}
@@ -185,7 +186,7 @@ class Service:
         rows = await asyncio.gather(*(self.encoded(part, len(parts)) for part in parts))
         return weighted_mean(rows, parts), asked_with(parts)
 
-    def parts(self, query: Query, files: Mapping[str, bytes]) -> list[Part]:
+    def parts(self, query: Query, files: Mapping[str, Upload]) -> list[Part]:
         """The parts of a query, each checked by its kind; nothing is decoded yet.
 
         Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gapless.modalities.base import FILES
+from gapless.modalities.base import FILES, MODALITIES
 from gapless.modalities.table import TableModality
 from gapless.pages.palette import modality_mark
 from gapless.search.collection import Collection
@@ -47,6 +47,7 @@ def script_facts(description: Description, max_upload: int) -> dict[str, Any]:
         "kinds": description.kinds,
         "words": description.words,
         "files": description.files,
+        "several": [name for name in description.files if MODALITIES[description.kinds[name]].takes_folders],
         "tables": {name: [field.name for field in fields] for name, fields in description.table_fields.items()},
         "maxUpload": max_upload,
         "maxHits": MAX_HITS,

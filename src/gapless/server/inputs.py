@@ -23,13 +23,15 @@ def request_source(modality: str, kind: Modality[Any], value: Any) -> Any:
     Args:
         modality: its name, for messages.
         kind: of the model.
-        value: the bytes of a file, or what the JSON holds.
+        value: the bytes of a file, or of several, or what the JSON holds.
 
     Raises:
         UsageError: a text or an object for a kind of files; an empty file; a text that is too long or no UTF-8.
     """
-    if value == b"":
+    if value == b"" or (isinstance(value, list) and b"" in value):
         raise UsageError("the file is empty")
+    if isinstance(value, list) and value and isinstance(value[0], bytes) and not kind.takes_folders:
+        raise UsageError(f"{modality} takes one file, and {len(value)} came; send a format that is a single file")
     if kind.manifest_form == FILES and not isinstance(value, bytes | list):
         raise UsageError(
             f"{modality} is a file: send it as the part {modality!r} of a form to /api/search/upload, or its numbers"

@@ -8,6 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from gapless.server.schemas import MAX_PARTS
+from gapless.signals.limits import MAX_FILES
 
 MAX_UPLOAD = 20_000_000
 MAX_QUERY = 100_000
@@ -25,15 +26,21 @@ class MemoryParser(MultiPartParser):
             file.close()
 
 
-async def read_upload(request: Request) -> tuple[dict[str, bytes], str]:
-    """The files of a multipart request, modality -> content, and its part `query` (JSON, "{}" where it is missing).
+Upload = bytes | list[bytes]
+
+
+async def read_upload(request: Request) -> tuple[dict[str, Upload], str]:
+    """The files of a multipart request, and its part `query` (JSON, "{}" where it is missing).
+
+    Returns:
+        Modality -> the content of its file, or of several files, as those of a series.
 
     Raises:
         HTTPException: 415 another content type, 400 other parts, 413 from the guard.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise HTTPException(415, "send multipart/form-data: a file for each modality, and 'query' with the JSON")
-    parser = MemoryParser(request.headers, request.stream(), max_files=MAX_PARTS, max_fields=1, max_part_size=MAX_QUERY)
+    parser = MemoryParser(request.headers, request.stream(), max_files=MAX_FILES, max_fields=1, max_part_size=MAX_QUERY)
     try:
         parts = (await parser.parse()).multi_items()
         files = [(name, part) for name, part in parts if isinstance(part, UploadFile)]
@@ -42,9 +49,13 @@ async def read_upload(request: Request) -> tuple[dict[str, bytes], str]:
             raise HTTPException(
                 400, "send at least one file, named as its modality, and if wanted a JSON object 'query', nothing else"
             )
-        if len(dict(files)) < len(files):
-            raise HTTPException(400, "send one file of a modality; a recording of several files cannot be uploaded")
-        return {name: await file.read() for name, file in files}, dict(words).get(QUERY, "{}")
+        contents: dict[str, list[bytes]] = {}
+        for name, file in files:
+            contents.setdefault(name, []).append(await file.read())
+        if len(contents) > MAX_PARTS:
+            raise HTTPException(400, f"a query has files of at most {MAX_PARTS} modalities, not {len(contents)}")
+        uploads: dict[str, Upload] = {name: of[0] if len(of) == 1 else of for name, of in contents.items()}
+        return uploads, dict(words).get(QUERY, "{}")
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     finally:

@@ -23,7 +23,7 @@ const gapless = (() => {
   const reasonOf = (error) => (error instanceof TypeError ? "the service cannot be reached; is it still running?" : error.message);
 
   // marks (modality -> glyph and colour), kinds (modality -> kind), tables (modality -> names of fields), words, files,
-  // maxUpload, maxHits
+  // several (modalities whose files may be several), maxUpload, maxHits
   const collection = JSON.parse(document.body.dataset.collection);
   const markOf = (name) => {
     const { glyph, colour } = collection.marks[name];

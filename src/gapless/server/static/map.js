@@ -1,7 +1,7 @@
 "use strict";
 // The map: drawn on a canvas when its tab is first opened. Every pair can be reached with the arrow keys.
 (() => {
-  const { at, make, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
+  const { at, make, button, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
   const [canvas, card, legend, joined, colourBy, status] = ["plot", "card", "legend", "joined", "colour-by", "map-status"].map(at);
   const PALETTE = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const NEAR = 18; // pixels from a mark that still mean it
@@ -173,16 +173,14 @@
       Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: `picture of ${pair.id}` });
     }
     const tags = Object.values(pair.labels).filter(Boolean).join(" · ");
-    const more = make("button", "", "More like this");
-    more.type = "button";
-    more.addEventListener("click", searchChosen);
+    const acts = make("div", "acts", button("More like this", searchChosen), button("Whole case", () => gapless.openCase(pair.id)));
     card.replaceChildren(...[
       picture,
       pair.caption ? make("p", "caption", pair.caption) : null,
       make("p", "identity", `cosine of the pair ${pair.cosine.toFixed(3)}`),
       tags ? make("p", "identity", tags) : null,
       make("p", "identity", pair.id),
-      more,
+      acts,
     ].filter(Boolean));
     draw();
   };

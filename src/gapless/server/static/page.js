@@ -105,13 +105,14 @@
     scrollTo({ top: 0 });
     search().then(() => results.focus({ preventScroll: true }));
   };
-  const takeFile = (name, file) => {
-    if (!file || !name) return;
-    if (file.size > maxUpload) {
-      say(`This ${name} has ${(file.size / 1e6).toFixed(0)} MB; ${maxUpload / 1e6} MB is the most.`, true);
+  const takeFiles = (name, files) => {
+    if (!files.length || !name) return;
+    const size = files.reduce((sum, file) => sum + file.size, 0);
+    if (size > maxUpload) {
+      say(`This ${name} has ${(size / 1e6).toFixed(0)} MB; ${maxUpload / 1e6} MB is the most.`, true);
       return;
     }
-    parts.put(name, { file });
+    parts.put(name, { files: collection.several.includes(name) ? files : files.slice(0, 1) });
     count = PAGE_OF_HITS;
     showTab("search");
     search();
@@ -160,7 +161,7 @@
   });
   if (words) words.addEventListener("input", parts.render);
   for (const input of fileInputs) input.addEventListener("change", () => {
-    takeFile(input.dataset.modality, input.files[0]);
+    takeFiles(input.dataset.modality, [...input.files]);
     input.value = "";
   });
   if (fileInputs.length) {
@@ -168,7 +169,7 @@
       const pasted = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
       if (!pasted) return;
       event.preventDefault();
-      takeFile(parts.modalityOf(pasted), pasted);
+      takeFiles(parts.modalityOf(pasted), [pasted]);
     });
     addEventListener("dragover", (event) => {
       event.preventDefault();
@@ -181,7 +182,12 @@
       event.preventDefault();
       document.body.classList.remove("dropping");
       const over = event.target instanceof Element ? event.target.closest("label[data-modality]") : null;
-      for (const file of event.dataTransfer.files) takeFile(over ? over.dataset.modality : parts.modalityOf(file), file);
+      const byModality = new Map();
+      for (const file of event.dataTransfer.files) {
+        const name = over ? over.dataset.modality : parts.modalityOf(file);
+        byModality.set(name, [...(byModality.get(name) || []), file]);
+      }
+      byModality.forEach((files, name) => takeFiles(name, files));
     });
   }
   parts.onChange((options) => {

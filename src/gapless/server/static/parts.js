@@ -7,11 +7,11 @@
   const ENDINGS = { // of files that a kind reads; what is dropped goes to the first modality whose kind reads it
     image: /^image\/|\.(png|jpe?g|tiff?|webp|bmp|gif|dcm)$/i,
     waveform: /\.(edf|bdf|npy|dcm|wav|flac)$/i,
-    volume: /\.(nii|nii\.gz|npy)$/i,
+    volume: /\.(nii|nii\.gz|npy|dcm)$/i,
     audio: /^audio\/|\.(wav|flac)$/i,
   };
   const EQUAL = 0.5;
-  let parts = new Map(); // modality -> { file } or { text } or { fields }
+  let parts = new Map(); // modality -> { files } or { text } or { fields }
   let like = null; // a hit, in place of all parts
   let changed = () => {}; // what the page does then
   const weights = new Map(); // modality -> 0 to 1
@@ -28,17 +28,17 @@
     const asked = {};
     if (like) asked.like = like.row;
     else if (hasWords()) asked.text = words.value.trim();
-    const written = [...parts].filter(([, part]) => !part.file).map(([name, part]) => [name, part.fields || part.text]);
+    const written = [...parts].filter(([, part]) => !part.files).map(([name, part]) => [name, part.fields || part.text]);
     if (written.length) asked.parts = Object.fromEntries(written);
     if (names.length > 1) asked.weights = Object.fromEntries(names.map((name) => [name, weightOf(name)]));
     return asked;
   };
-  const files = () => [...parts].filter(([, part]) => part.file).map(([name, part]) => [name, part.file]);
+  const files = () => [...parts].flatMap(([name, part]) => (part.files || []).map((file) => [name, file]));
 
   const textOf = (name) => {
     const part = parts.get(name);
     if (!part) return isWords(name) ? `“${words.value.trim()}”` : "";
-    if (part.file) return part.file.name || "pasted image";
+    if (part.files) return part.files.length > 1 ? `${part.files.length} files` : part.files[0].name || "pasted image";
     if (part.text) return part.text;
     return Object.entries(part.fields).map(([field, value]) => `${field} ${value}`).join(", ");
   };
@@ -53,7 +53,7 @@
     return make("label", "weight", "weight ", slider);
   };
   const chipOf = (name) => {
-    const file = parts.get(name)?.file;
+    const file = parts.get(name)?.files?.[0];
     const picture = like ? (like.has_thumbnail ? thumbnail(like.row) : null) : file && collection.kinds[name] === "image" ? URL.createObjectURL(file) : null;
     const remove = make("button", "remove", "×");
     remove.type = "button";
@@ -77,7 +77,7 @@
     const isBalance = names.length === 2; // one slider between two; more have one each, and the words a chip too
     const shown = like ? [like.row] : names.filter((name) => names.length > 2 || parts.has(name));
     for (const chip of [...list.querySelectorAll(".chip")]) {
-      const source = like || parts.get(chip.dataset.part)?.file || null;
+      const source = like || parts.get(chip.dataset.part)?.files?.[0] || null;
       if (shown.includes(chip.dataset.part) && chip.source === source) continue;
       if (chip.dataset.revoke) URL.revokeObjectURL(chip.dataset.revoke);
       chip.remove();
@@ -129,6 +129,7 @@
   };
   const readPanel = (name) => {
     const inputs = panelInputs(name);
+    inputs.find((input) => input.validity.badInput)?.reportValidity(); // what is no number is no value
     const given = inputs.filter((input) => input.value.trim());
     if (!given.length) return put(name, null);
     const isTable = collection.kinds[name] === "table";
