@@ -42,6 +42,7 @@ METADATA_KEY = b"gapless"
 ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
+PREVIEW = "preview"  # a column of collections with modalities beside images and captions
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
@@ -57,6 +58,7 @@ class Hit:
         similarity: the cosine in every search; thresholds are for it.
         balanced: what the hits of a balanced search are ordered by, higher is nearer: how many standard deviations a
             row lies above what the query scores among the nearest of the row's modality. None where it is not balanced.
+        preview: what a row without a picture holds, a text or the values of a table; None where there is none.
     """
 
     row: str
@@ -69,6 +71,7 @@ class Hit:
     labels: Mapping[str, str | None]
     group: str | None
     has_thumbnail: bool
+    preview: str | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,11 @@ class Collection:
             own = np.array([place])
             return self._hits(snapshot, own, np.ones(1), snapshot.vectors(own)[0])[0]
 
+    def rows_of(self, sample_id: str) -> list[Hit]:
+        """All rows of one sample, in the order of the collection's modalities, each with score 1; [] for none."""
+        keys = [key_of(checked_key(sample_id), name) for name in self.info["modalities"]]
+        return [hit for key in keys if (hit := self.get(key)) is not None]
+
     def vector_of(self, row: str) -> np.ndarray | None:
         """[dim] fp32 of a key."""
         snapshot = self.snapshot()
@@ -391,10 +399,11 @@ class Collection:
         cosines = exact_scores(snapshot.vectors(places), query)
         lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
         labels = self.info["labels"]
-        table = snapshot.fetch(places, [*HIT_COLUMNS, *labels.values()])
+        columns = [*HIT_COLUMNS, *(name for name in (PREVIEW,) if name in self.table.schema.names)]
+        table = snapshot.fetch(places, [*columns, *labels.values()])
         return [
             Hit(
-                **{name: values[name] for name in HIT_COLUMNS},
+                **{name: values[name] for name in columns},
                 score=float(score),
                 similarity=float(cosine),
                 balanced=balanced,

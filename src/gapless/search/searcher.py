@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
-from gapless.search.arguments import checked_count, checked_weight
+from gapless.search.arguments import checked_count, checked_part_weight, inputs_of
 from gapless.search.collection import Collection, Hit
 from gapless.search.query_length import Cut, QueryCut, QueryLength
 
@@ -96,7 +96,7 @@ class Searcher:
         Warns:
             QueryCut: the words are more than the model reads.
         """
-        wanted = self.parts(text, image, image_weight)
+        wanted = self.parts(*inputs_of(text, image, image_weight, words_as=self._words))
         cut = None if text is None else self.cut(text)
         if cut is not None:
             warnings.warn(QueryCut(str(cut)), stacklevel=2)
@@ -107,13 +107,42 @@ class Searcher:
         """What the model leaves out of these words, or None where it reads all."""
         return self._length.cut_of(self._parsed("text", text)) if "text" in self.query_modalities else None
 
-    def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
-        """What of a query has to be encoded; the arguments and errors are those of `embed`."""
-        if text is None and image is None:
-            raise UsageError("a query needs words, an image, or both")
-        image_weight = checked_weight(image_weight)
-        both = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
-        return [part._replace(raw=self._parsed(part.modality, part.raw)) for part in both if part.raw is not None]
+    @property
+    def words_modality(self) -> str | None:
+        """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
+        texts = [name for name in self.query_modalities if self.model.preprocessor(name).takes_tokenizer]
+        return "text" if "text" in texts else texts[0] if texts else None
+
+    @property
+    def _words(self) -> str:
+        return self.words_modality or "text"
+
+    def parts(self, inputs: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> list[Part]:
+        """What of a query has to be encoded, each checked by its kind.
+
+        Args:
+            inputs: modality -> what the user gives for it.
+            weights: modality -> how much it counts, 1 by default; 0 leaves it out.
+
+        Raises:
+            UsageError: nothing to ask with, an unknown modality, a weight that is none, an input that its kind does not
+                take.
+        """
+        for name in weights or {}:
+            if name not in inputs:
+                raise unknown_name("part of the query with a weight", name, inputs)
+        parts = [
+            Part(name, self._parsed(name, value), checked_part_weight(name, (weights or {}).get(name, 1.0)))
+            for name, value in inputs.items()
+        ]
+        weighty = [part for part in parts if part.weight > 0]
+        if not weighty:
+            raise UsageError("a query needs a part with a weight above 0")
+        return weighty
+
+    def encode_prepared(self, modality: str, prepared: Sequence[Any]) -> np.ndarray:
+        """[len(prepared), dim] unit-norm rows of what `prepare` of the modality gave, in one pass of the model."""
+        return np.asarray(self.model.encode_prepared(modality, prepared).numpy(), dtype=np.float32)
 
     def encode(self, modality: str, raws: Sequence[Any]) -> np.ndarray:
         """[len(raws), dim] unit-norm rows of one modality, in one pass of the model."""
@@ -169,14 +198,15 @@ class Searcher:
         condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
         vector = self.embed(text, image, image_weight)
         words = text if hybrid else None
-        given = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
-        balanced = None if raw else asked_with([part for part in given if part.raw is not None])
+        asked = self.parts(*inputs_of(text, image, image_weight, words_as=self._words))
+        balanced = None if raw else asked_with(asked)
         return self.collection.search(vector, k=k, where=condition, words=words, exact=exact, balanced=balanced)
 
 
 def asked_with(parts: Sequence[Part]) -> dict[str, float]:
     """Modality -> its share of a query."""
-    return {part.modality: part.weight for part in parts} if len(parts) > 1 else {part.modality: 1.0 for part in parts}
+    total = sum(part.weight for part in parts)
+    return {part.modality: part.weight / total for part in parts}
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:
@@ -186,5 +216,5 @@ def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.nd
     both = np.sum([vector * part.weight for vector, part in zip(vectors, parts, strict=True)], axis=0)
     norm = np.linalg.norm(both)
     if norm < 1e-6:
-        raise UsageError("words and image point in opposite directions; choose another image_weight")
+        raise UsageError("the parts of the query point in opposite directions; choose other weights")
     return np.asarray(both / norm, dtype=np.float32)

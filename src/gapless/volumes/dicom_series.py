@@ -3,6 +3,7 @@
 Only the pixels and the geometry are parsed, and which series a slice belongs to; that number is compared, never shown.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ _SKIPPED = ("DICOMDIR",)
 class _Slice(NamedTuple):
     """The geometry of one file; `rows` and `columns` are the directions in which these indices grow, in the patient."""
 
-    file: Path
+    file: Path | bytes
     position: NDArray[np.float64]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
@@ -55,8 +56,11 @@ def series_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_series(folder: Path) -> Volume:
-    """The volume of the slices in a folder.
+def read_series(source: Path | Sequence[bytes]) -> Volume:
+    """The volume of slices.
+
+    Args:
+        source: their folder, or the bytes of each file in any order.
 
     Raises:
         FileRefused: a file that is no DICOM slice, several series, slices of different geometry, a slice that is
@@ -64,7 +68,8 @@ def read_series(folder: Path) -> Volume:
         UsageError: pydicom is not installed.
     """
     pydicom = import_pydicom()
-    slices = [_geometry(pydicom, file, number) for number, file in enumerate(series_files(folder), 1)]
+    files = series_files(source) if isinstance(source, Path) else _checked_count(source)
+    slices = [_geometry(pydicom, file, number) for number, file in enumerate(files, 1)]
     _check_alike(slices)
     normal = slices[0].normal
     slices.sort(key=lambda one: float(one.position @ normal))
@@ -76,10 +81,17 @@ def read_series(folder: Path) -> Volume:
     return _oriented(voxels, slices[0], (step, *slices[0].spacing))
 
 
-def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
+def _checked_count(contents: Sequence[bytes]) -> Sequence[bytes]:
+    """The files themselves. Raises FileRefused: none, or more than `MAX_FILES`."""
+    if not 1 <= len(contents) <= MAX_FILES:
+        raise FileRefused("unreadable file", f"DICOM: a series has 1 to {MAX_FILES} files, it has {len(contents)}")
+    return contents
+
+
+def _geometry(pydicom: Any, file: Path | bytes, number: int) -> _Slice:
     content = content_of(file)
     if not is_dicom(content):
-        raise FileRefused("unreadable file", f"DICOM: file {number} of the folder is no DICOM file")
+        raise FileRefused("unreadable file", f"DICOM: file {number} of the series is no DICOM file")
     with parsing("DICOM"), silenced():
         dataset = parse_dicom(pydicom, content, (*_GEOMETRY, "Rows", "Columns", "NumberOfFrames"))
         position, cosines = numbers(dataset, "ImagePositionPatient"), numbers(dataset, "ImageOrientationPatient")
@@ -96,7 +108,7 @@ def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
         height,
         width,
     ):
-        raise FileRefused("unreadable file", f"DICOM: file {number} of the folder says no place in the patient")
+        raise FileRefused("unreadable file", f"DICOM: file {number} of the series says no place in the patient")
     columns, rows = np.array(cosines[:3], dtype=np.float64), np.array(cosines[3:], dtype=np.float64)
     faults = (np.linalg.norm(columns) - 1, np.linalg.norm(rows) - 1, columns @ rows)
     if max(abs(float(fault)) for fault in faults) > 0.01:
@@ -111,9 +123,7 @@ def _check_alike(slices: list[_Slice]) -> None:
     first = slices[0]
     count = len({one.series for one in slices})
     if count > 1:
-        raise FileRefused(
-            "several volumes", f"DICOM: the folder holds {count} series; put each into a folder of its own"
-        )
+        raise FileRefused("several volumes", f"DICOM: there are {count} series; put each into a folder of its own")
     for number, one in enumerate(slices, 1):
         angles = np.abs([one.rows - first.rows, one.columns - first.columns]).max()
         if one.shape != first.shape or angles > _SAME_ANGLE or not np.allclose(one.spacing, first.spacing, rtol=1e-3):
@@ -127,11 +137,11 @@ def _step(places: list[float]) -> float:
         FileRefused: one slice alone, two at one place, or a gap.
     """
     if len(places) < 2:
-        raise FileRefused("unreadable file", "DICOM: a series has at least two slices, and the folder holds one")
+        raise FileRefused("unreadable file", "DICOM: a series has at least two slices, and there is one")
     steps = np.diff(places)
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
-        raise FileRefused("several volumes", "DICOM: two slices lie at one place; the folder holds several volumes")
+        raise FileRefused("several volumes", "DICOM: two slices lie at one place; there are several volumes")
     if np.abs(steps - usual).max() > _SAME_STEP * usual:
         where = int(np.abs(steps - usual).argmax()) + 1
         raise FileRefused(

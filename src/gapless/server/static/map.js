@@ -1,7 +1,7 @@
 "use strict";
 // The map: drawn on a canvas when its tab is first opened. Every pair can be reached with the arrow keys.
 (() => {
-  const { at, make, thumbnail, answerOf, reasonOf, findLike } = gapless;
+  const { at, make, button, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
   const [canvas, card, legend, joined, colourBy, status] = ["plot", "card", "legend", "joined", "colour-by", "map-status"].map(at);
   const PALETTE = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const NEAR = 18; // pixels from a mark that still mean it
@@ -70,6 +70,11 @@
     circle: (p, r) => paper.arc(p.x, p.y, r, 0, 2 * Math.PI),
     square: (p, r) => paper.rect(p.x - r, p.y - r, 2 * r, 2 * r),
     "triangle-up": (p, r) => polygon([[p.x, p.y - 1.25 * r], [p.x + 1.15 * r, p.y + 0.85 * r], [p.x - 1.15 * r, p.y + 0.85 * r]]),
+    "triangle-down": (p, r) => polygon([[p.x, p.y + 1.25 * r], [p.x - 1.15 * r, p.y - 0.85 * r], [p.x + 1.15 * r, p.y - 0.85 * r]]),
+    cross: (p, r) => {
+      paper.rect(p.x - 1.2 * r, p.y - 0.4 * r, 2.4 * r, 0.8 * r);
+      paper.rect(p.x - 0.4 * r, p.y - 1.2 * r, 0.8 * r, 2.4 * r);
+    },
     diamond: (p, r) => polygon([[p.x, p.y - 1.3 * r], [p.x + 1.3 * r, p.y], [p.x, p.y + 1.3 * r], [p.x - 1.3 * r, p.y]]),
   };
   const polygon = (corners) => {
@@ -168,16 +173,14 @@
       Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: `picture of ${pair.id}` });
     }
     const tags = Object.values(pair.labels).filter(Boolean).join(" · ");
-    const more = make("button", "", "More like this");
-    more.type = "button";
-    more.addEventListener("click", searchChosen);
+    const acts = make("div", "acts", button("More like this", searchChosen), button("Whole case", () => gapless.openCase(pair.id)));
     card.replaceChildren(...[
       picture,
       pair.caption ? make("p", "caption", pair.caption) : null,
       make("p", "identity", `cosine of the pair ${pair.cosine.toFixed(3)}`),
       tags ? make("p", "identity", tags) : null,
       make("p", "identity", pair.id),
-      more,
+      acts,
     ].filter(Boolean));
     draw();
   };
