@@ -19,9 +19,10 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
 from gapless.inference.pairs import PairDataset, Sample
 from gapless.inference.presence import missing_in
-from gapless.manifest.manifest import Manifest
-from gapless.modalities.base import Modality
+from gapless.manifest.manifest import VERSION, Manifest
+from gapless.modalities.base import MODALITIES, NUMBERS, Modality
 from gapless.modalities.vector import VectorInput
+from gapless.modalities.views import collate_rows
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 
@@ -59,7 +60,7 @@ class Collator:
             prepared = [sample[name] for sample in samples if sample[name] is not None]
             present[name] = torch.tensor([sample[name] is not None for sample in samples])
             if prepared:
-                batch[name] = preprocessor.collate(prepared)
+                batch[name] = collate_rows(preprocessor, prepared)
         inputs: dict[str, Any] = {"batch": batch, "ids": [sample["id"] for sample in samples]}
         if self.with_presence or not all(mask.all() for mask in present.values()):
             inputs["present"] = present
@@ -71,7 +72,7 @@ class Collator:
 def _positives(samples: Sequence[Sample]) -> Tensor | dict[str, Tensor]:
     """[row] numbers of the captions; of samples with several texts, such numbers by modality."""
     if "texts" not in samples[0]:
-        return torch.tensor([caption_number(sample["caption"], sample["id"]) for sample in samples])
+        return torch.tensor([caption_number(sample.get("caption"), sample["id"]) for sample in samples])
     return {
         name: torch.tensor([caption_number(sample["texts"][name], sample["id"]) for sample in samples])
         for name in samples[0]["texts"]
@@ -84,8 +85,25 @@ def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
 
 
 def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
-    """Raise UsageError for a manifest that lacks a modality of the model."""
+    """Raise UsageError for a manifest that lacks a modality of the model, or holds it as another kind."""
     check_names(model.modalities, manifest)
+    check_kinds({name: spec.input.kind for name, spec in model.specs.items()}, manifest)
+
+
+def check_kinds(kinds: Mapping[str, str], manifest: Manifest) -> None:
+    """Raise UsageError for a modality whose cells the manifest holds in a form that the model's kind does not read.
+
+    Numbers can be read by several kinds, and a manifest of version 1 does not say its kinds.
+
+    Args:
+        kinds: modality -> its kind in the model.
+    """
+    if manifest.version == VERSION:
+        return
+    for name, kind in kinds.items():
+        spec = manifest.spec(name)
+        if spec.form not in (NUMBERS, MODALITIES[kind].manifest_form):
+            raise UsageError(f"the model takes {name} as {kind}, but {manifest.path} holds it as {spec.kind}")
 
 
 def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
@@ -236,7 +254,8 @@ class Source:
         check_modalities(model, manifest)
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
-        columns["captions"] = manifest.first_captions
+        if manifest.caption_column is not None:
+            columns["captions"] = manifest.first_captions
         data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
         masks = manifest.presence(model.modalities)
         present = {name: np.asarray(mask) for name, mask in masks.items()} if missing_in(masks) else None

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Generator, randperm
 from torch.utils.data import Dataset, Sampler
 
@@ -16,6 +15,7 @@ from gapless.core.errors import DataRefused
 from gapless.inference.presence import hidden_modalities, missing_in
 from gapless.manifest.manifest import Manifest
 from gapless.modalities.base import Modality
+from gapless.modalities.views import Views
 
 CACHE_BYTES = 1 << 30  # of memory for prepared inputs, per dataset and process
 
@@ -32,6 +32,7 @@ class PairDataset(Dataset[Sample]):
     """A dataset whose item i is row i of a manifest: `{"id", "caption", <modality>: prepared input}`.
 
     A key `(epoch, i)` gives the row as that epoch of training sees it. A modality that the row lacks or hides is None.
+    Several files or vectors of one modality are its views: `Views` of prepared inputs. Of several texts one is taken.
 
     Args:
         manifest: the rows to read.
@@ -59,11 +60,13 @@ class PairDataset(Dataset[Sample]):
         self.ids: list[str] = manifest.table["id"].to_pylist()
         self.modality_dropout = dict(modality_dropout or {}) if training_seed is not None else {}
         self.present = manifest.presence(self.modalities)
-        self.columns = {name: manifest.table[name] for name in self.modalities if name not in ("image", "text")}
-        # The other modalities of texts; a cell of several has one drawn, like the captions.
-        self.texts = [name for name in self.columns if self.modalities[name].takes_tokenizer]
-        self.captions = manifest.table["captions"] if "captions" in manifest.table.column_names else None
-        self.cache: dict[tuple[str, int], np.ndarray] = {}
+        # Modalities of texts; a cell of several has one drawn, like the captions.
+        texts = [name for name, kind in self.modalities.items() if kind.takes_tokenizer]
+        self.texts = {name: manifest.table[manifest.column_of(name)] for name in texts}
+        caption_column = manifest.caption_column
+        has_captions = caption_column in manifest.table.column_names
+        self.captions = manifest.table[caption_column] if has_captions else None
+        self.cache: dict[tuple[str, int], Any] = {}
         self.cached_bytes = 0
 
     @property
@@ -79,20 +82,29 @@ class PairDataset(Dataset[Sample]):
         sample: Sample = {"id": self.ids[row]}
         if self.captions is not None:
             sample["caption"] = self.caption(row, epoch)
-        if self.texts:
-            own = {"text": sample["caption"]} if "text" in self.modalities else {}
-            drawn = {name: self.drawn(self.columns[name][row].as_py(), row, epoch) for name in self.texts}
-            sample["texts"] = {**own, **drawn}
+        texts = {name: self.drawn(column[row].as_py(), row, epoch) for name, column in self.texts.items()}
+        if texts.keys() - {"text"}:  # the text of images and texts is the caption
+            sample["texts"] = texts
         shown = self.shown(row, epoch)
         for name, kind in self.modalities.items():
             if name not in shown:
                 sample[name] = None
                 continue
-            prepared = self.prepared(name, kind, row, sample)
+            prepared = self.prepared(name, kind, row, texts)
             if self.training_seed is not None and self.augment_images:
-                prepared = kind.augment(prepared, self.training_seed, epoch, self.ids[row])
+                prepared = self.augmented(kind, prepared, epoch, self.ids[row])
             sample[name] = prepared
         return sample
+
+    def augmented(self, kind: Modality[Any], prepared: Any, epoch: int, sample_id: str) -> Any:
+        """A prepared input with the change of an epoch; each view has a change of its own."""
+        assert self.training_seed is not None
+        if not isinstance(prepared, Views):
+            return kind.augment(prepared, self.training_seed, epoch, sample_id)
+        return Views(
+            kind.augment(view, self.training_seed, epoch, f"{sample_id}/view {number}" if number else sample_id)
+            for number, view in enumerate(prepared)
+        )
 
     def shown(self, row: int, epoch: int) -> set[str]:
         """The modalities that a row has and does not hide in this epoch."""
@@ -114,26 +126,21 @@ class PairDataset(Dataset[Sample]):
             return texts if isinstance(texts, str) else str(texts[0])
         return caption_of(texts, self.training_seed, epoch, self.ids[row])
 
-    def prepared(self, name: str, kind: Modality[Any], row: int, sample: Sample) -> Any:
+    def prepared(self, name: str, kind: Modality[Any], row: int, texts: Mapping[str, str | None]) -> Any:
         """The prepared input of a row; inputs that are slow to prepare are cached, up to `CACHE_BYTES`."""
         if (name, row) in self.cache:
             return self.cache[name, row]
         try:
-            prepared = kind.prepare(self.source(name, row, sample))
+            sources = [texts[name]] if name in texts else self.manifest.views(name, row) or ()
+            views = Views(kind.prepare(source) for source in sources)
         except (DataRefused, OSError) as error:
-            raise DataRefused(f"{self.ids[row]}: {error}; build the manifest again") from None
-        if kind.is_slow_to_prepare and self.cached_bytes + prepared.nbytes <= CACHE_BYTES:
+            raise DataRefused(f"{self.ids[row]}: {name}: {error}; build the manifest again") from None
+        prepared = views if len(views) > 1 else views[0]
+        num_bytes = sum(view.nbytes for view in views) if kind.is_slow_to_prepare else 0
+        if num_bytes and self.cached_bytes + num_bytes <= CACHE_BYTES:
             self.cache[name, row] = prepared
-            self.cached_bytes += prepared.nbytes
+            self.cached_bytes += num_bytes
         return prepared
-
-    def source(self, name: str, row: int, sample: Sample) -> Any:
-        """The raw input of a modality: the path of an image, a caption, or the cell of a column."""
-        if name == "image":
-            return self.manifest.image_path(row)
-        if name == "text":
-            return sample["caption"]
-        return sample["texts"][name] if name in self.texts else self.columns[name][row].as_py()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -181,6 +181,23 @@ class Manifest:
             return [None if views is None else [self._path_of(file) for file in views] for views in cells]
         return cells
 
+    def views(self, name: str, row: int) -> list[Any] | None:
+        """The views of a modality in one row of this table, as `cells` gives them; None where it is absent.
+
+        Raises:
+            UsageError: there is no modality of this name. DataRefused: a name that leads out of the image root.
+        """
+        spec = self.spec(name)
+        if self.version == VERSION and name == "image":
+            return None if self._image_names[row] is None else [self.image_path(row)]
+        cell = self.table[self.column_of(name)][row].as_py()
+        if self.version == VERSION and name != "text" and cell is not None:
+            return [cell]  # a list of numbers
+        views = views_in(cell, spec)
+        if not views:
+            return None
+        return [self._path_of(file) for file in views] if spec.form == FILES else views
+
     def contents(self) -> dict[str, list[list[str] | None]]:
         """Modality of files or numbers -> the sha256 of each view, row by row; None where it is absent.
 
@@ -228,18 +245,26 @@ class Manifest:
     def first_captions(self) -> list[str]:
         """The first caption of each row, which is the one that is embedded and measured; "" where a row has none.
 
-        Of version 2 it is the first text of the modality `text`, else `caption`, else the first one of texts.
+        They are those of `caption_column`.
 
         Raises:
             UsageError: no modality is of texts.
         """
-        if self.version == VERSION:
-            return [captions[0] for captions in self.table["captions"].to_pylist()]
-        texts = [spec.name for spec in self.specs if spec.form == TEXTS]
-        if not texts:
+        column = self.caption_column
+        if column is None:
             raise UsageError(f"{self.path} has no texts, only {listed(self.modalities)}")
-        name = next((name for name in ("text", "caption") if name in texts), texts[0])
-        return ["" if views is None else views[0] for views in self.table[name].to_pylist()]
+        return [texts[0] if texts else "" for texts in self.table[column].to_pylist()]
+
+    @property
+    def caption_column(self) -> str | None:
+        """The column with the captions of the rows.
+
+        Of version 2 it is that of the modality `text`, else `caption`, else the first one of texts; None without texts.
+        """
+        if self.version == VERSION:
+            return "captions"
+        texts = [spec.name for spec in self.specs if spec.form == TEXTS]
+        return next((name for name in ("text", "caption") if name in texts), texts[0] if texts else None)
 
     def rows_per_split(self) -> dict[str, int]:
         """How many rows each split has, in the usual order."""

@@ -59,8 +59,13 @@ class VectorModality(Modality[VectorInput]):
 def _finite_numbers(value: Any, size: int) -> NDArray[np.float32]:
     """[size] fp32. Raises DataRefused: another length, or a number that is none."""
     values = np.asarray(value, dtype=np.float32)
-    if values.shape != (size,) or not np.isfinite(values).all():
-        raise DataRefused(f"a vector must be {size} finite numbers, got shape {values.shape}")
+    if values.ndim != 1:
+        raise DataRefused(f"a vector must be one list of {size} finite numbers, got {values.ndim} axes")
+    if len(values) != size:
+        raise DataRefused(f"a vector must be {size} finite numbers, got {len(values)}")
+    faulty = np.flatnonzero(~np.isfinite(values))
+    if len(faulty):
+        raise DataRefused(f"a vector must be {size} finite numbers, and number {faulty[0] + 1} is {values[faulty[0]]}")
     return values
 
 

@@ -25,6 +25,7 @@ from gapless.losses.base import terms_of
 from gapless.losses.engine.cached import cached_embeddings, split_batch, split_present
 from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
+from gapless.modalities.views import VIEWS, first_views, flat_views, mean_over_views
 from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.heads import build_head
 from gapless.models.modality_specs import modality_specs
@@ -134,17 +135,21 @@ class GaplessModel(PreTrainedModel):
         """Embed the preprocessed inputs of one modality.
 
         Args:
-            inputs: keyword arguments of the encoder, as `Modality.collate` gives them.
+            inputs: keyword arguments of the encoder, as `Modality.collate` or `views.collate_rows` gives them. Of a row
+                with several views the mean of the features goes to the head.
 
         Returns:
             [pair, embedding_dim] unit-norm fp32 rows, with a gradient where one is recorded.
         """
+        flat, mask = flat_views(inputs)
         with torch.set_grad_enabled(self.encoder_learns(modality)):
-            features = self.encoders[modality](**inputs)
+            features = mean_over_views(self.encoders[modality](**flat), mask)
         return unit_norm(self.heads[modality](features).float())
 
     def embed_with_tokens(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """As `embed`, and the features before pooling, [pair, token, size], from one pass of the encoder.
+
+        Of a row with several views the tokens are those of the first one.
 
         Raises:
             UsageError: an encoder that gives no tokens (open_clip, vectors).
@@ -154,6 +159,8 @@ class GaplessModel(PreTrainedModel):
             raise UsageError(
                 f"the {modality} encoder ({self.specs[modality].encoder.kind}) gives no patch tokens; do without them"
             )
+        if VIEWS in inputs:
+            return self.embed(modality, inputs), self.embed_with_tokens(modality, first_views(inputs))[1]
         with torch.set_grad_enabled(self.encoder_learns(modality)):
             features, tokens = encoder.pooled_and_tokens(**inputs)
         return unit_norm(self.heads[modality](features).float()), tokens

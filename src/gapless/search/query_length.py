@@ -34,27 +34,30 @@ class Cut:
 class QueryLength:
     """Counts the tokens of queries for one model.
 
-    It has a tokenizer of its own, because a tokenizer that cuts and one that does not are one object in two states, and
+    It has tokenizers of its own, because a tokenizer that cuts and one that does not are one object in two states, and
     the service counts while its other thread embeds.
     """
 
     def __init__(self, model: GaplessModel) -> None:
         self._lock = threading.Lock()
-        self._tokenizer: Any = None
-        texts = model.preprocessor("text") if "text" in model.modalities else None
-        if isinstance(texts, TextModality) and texts.tokenizer is not None:
-            self._tokenizer = deepcopy(texts.tokenizer)
-            self._read = int(getattr(texts.tokenizer, "context_length", texts.settings.max_length))
+        self._texts: dict[str, tuple[Any, int]] = {}  # modality -> its tokenizer, and how many tokens the model reads
+        for name in model.modalities:
+            texts = model.preprocessor(name)
+            if isinstance(texts, TextModality) and texts.tokenizer is not None:
+                read = int(getattr(texts.tokenizer, "context_length", texts.settings.max_length))
+                self._texts[name] = (deepcopy(texts.tokenizer), read)
 
-    def cut_of(self, text: str) -> Cut | None:
-        """What the model leaves out of these words, or None."""
-        if self._tokenizer is None:
+    def cut_of(self, modality: str, text: Any) -> Cut | None:
+        """What the model leaves out of a text of a modality, or None; also None for a modality that is none of texts."""
+        if modality not in self._texts:
             return None
+        tokenizer, read = self._texts[modality]
         with self._lock:
-            tokens = self._count(text)
-        return Cut(tokens, self._read) if tokens > self._read else None
+            tokens = _num_tokens(tokenizer, text)
+        return Cut(tokens, read) if tokens > read else None
 
-    def _count(self, text: str) -> int:
-        if hasattr(self._tokenizer, "num_tokens"):
-            return int(self._tokenizer.num_tokens(text))
-        return len(self._tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
+def _num_tokens(tokenizer: Any, text: str) -> int:
+    if hasattr(tokenizer, "num_tokens"):
+        return int(tokenizer.num_tokens(text))
+    return len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])

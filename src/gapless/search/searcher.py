@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapless.core.errors import DataRefused, NeedsNetwork, UsageError, unknown_name
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError, did_you_mean, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
@@ -78,34 +78,66 @@ class Searcher:
         vector = self.embed("warm") if "text" in self.query_modalities else direction
         self.collection.search(vector, k=1, balanced={})
 
-    def embed(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> np.ndarray:
+    def embed(
+        self,
+        text: str | None = None,
+        image: Any = None,
+        image_weight: float = 0.5,
+        *,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
         """A query as a vector.
 
         Args:
-            text: words, or None.
+            text: words, or None; they are a part of `words_modality`.
             image: a path, the bytes of an image file, an 8-bit array [height, width] or [height, width, 3], or None.
-            image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
+            image_weight: with words and image and without `weights`, the image's share of the two, from 0 to 1.
+            query: modality -> what to ask with, as `Modality.parse_query` of its kind takes it.
+            weights: modality -> how much its part counts, 1 by default; 0 leaves it out.
 
         Returns:
-            [dim] unit norm: the normalised weighted mean of the two unit-norm embeddings.
+            [dim] unit norm: the normalised weighted mean of the unit-norm embeddings of the parts.
 
         Raises:
-            UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
-            DataRefused: an image that cannot be read.
+            UsageError: no part, empty words, a weight that is none, a modality that the model lacks.
+            DataRefused: a file that cannot be read.
 
         Warns:
-            QueryCut: the words are more than the model reads.
+            QueryCut: a text is more than the model reads.
         """
-        wanted = self.parts(*inputs_of(text, image, image_weight, words_as=self._words))
-        cut = None if text is None else self.cut(text)
+        return self._vector_of(self.parts_of(text, image, image_weight, query=query, weights=weights))
+
+    def parts_of(
+        self,
+        text: str | None = None,
+        image: Any = None,
+        image_weight: float = 0.5,
+        *,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Part]:
+        """`parts` of a query with the shorthands for words and an image; arguments and errors are those of `embed`."""
+        return self.parts(*inputs_of(text, image, image_weight, query, weights, words_as=self._words))
+
+    def _vector_of(self, parts: Sequence[Part]) -> np.ndarray:
+        cut = self.cut_of(parts)
         if cut is not None:
-            warnings.warn(QueryCut(str(cut)), stacklevel=2)
-        parts = [part._replace(raw=self._read(part)) for part in wanted]
-        return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
+            warnings.warn(QueryCut(str(cut)), stacklevel=3)
+        raws = [self._read(part) for part in parts]
+        return weighted_mean(
+            [self.encode(part.modality, [raw])[0] for part, raw in zip(parts, raws, strict=True)], parts
+        )
 
     def cut(self, text: str) -> Cut | None:
         """What the model leaves out of these words, or None where it reads all."""
-        return self._length.cut_of(self._parsed("text", text)) if "text" in self.query_modalities else None
+        words = self.words_modality
+        return None if words is None else self._length.cut_of(words, self._parsed(words, text))
+
+    def cut_of(self, parts: Sequence[Part]) -> Cut | None:
+        """The first text of a query of which the model leaves something out, or None."""
+        cuts = (self._length.cut_of(part.modality, part.raw) for part in parts)
+        return next((cut for cut in cuts if cut is not None), None)
 
     @property
     def words_modality(self) -> str | None:
@@ -156,7 +188,8 @@ class Searcher:
     def _parsed(self, modality: str, value: Any) -> Any:
         """What a user gave for a modality, checked by its kind."""
         if modality not in self.model.modalities:
-            raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
+            meant = did_you_mean(modality, self.model.modalities)
+            raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query{meant}")
         if modality not in self.query_modalities:
             raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
         return self.model.preprocessor(modality).parse_query(value)
@@ -175,6 +208,8 @@ class Searcher:
         text: str | None = None,
         image: Any = None,
         image_weight: float = 0.5,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
         k: int = 10,
         modality: str | None = None,
         where: str | None = None,
@@ -187,20 +222,21 @@ class Searcher:
 
         Args:
             hybrid: the words also search the captions, and the two rankings become one.
-            raw: order by cosine where images and texts are mixed; by default the modalities are balanced there.
+            raw: order by cosine where rows of several modalities are mixed; by default they are balanced there.
 
         Raises:
             UsageError: as `embed` and `Collection.search`; `hybrid` without words.
         """
-        if hybrid and text is None:
+        words = (query or {}).get(self._words, text) if hybrid else None
+        if hybrid and words is None:
             raise UsageError("a hybrid search needs words")
         checked_count(k)
         condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
-        vector = self.embed(text, image, image_weight)
-        words = text if hybrid else None
-        asked = self.parts(*inputs_of(text, image, image_weight, words_as=self._words))
-        balanced = None if raw else asked_with(asked)
-        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact, balanced=balanced)
+        parts = self.parts_of(text, image, image_weight, query=query, weights=weights)
+        balanced = None if raw else asked_with(parts)
+        return self.collection.search(
+            self._vector_of(parts), k=k, where=condition, words=words, exact=exact, balanced=balanced
+        )
 
 
 def asked_with(parts: Sequence[Part]) -> dict[str, float]:
