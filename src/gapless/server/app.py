@@ -151,7 +151,7 @@ class Service:
     async def upload(self) -> AsyncIterator[None]:
         """Limits the number of uploads at a time, because each is held in memory."""
         if self._uploads >= UPLOADS_AT_ONCE:
-            raise TooBusy("too many images are being uploaded; try again in a moment")
+            raise TooBusy("too many files are being uploaded; try again in a moment")
         self._uploads += 1
         try:
             yield
