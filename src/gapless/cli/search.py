@@ -54,7 +54,9 @@ def index(args: Arguments) -> Outcome:
     made = indexed.index
     note = f"\napproximate index: recall@10 {made['recall@10']:.3f} of exact search" if made else ""
     counts = f"{indexed.added:,} samples added, {indexed.updated:,} updated, {indexed.unchanged:,} unchanged"
+    counts += f", {indexed.extended:,} with a modality that they lacked" if indexed.extended else ""
     counts += f", {indexed.restored:,} restored" if indexed.restored else ""
+    counts += f"; {indexed.withdrawn:,} rows removed" if indexed.withdrawn else ""
     if indexed.unbalanced is not None:
         note += f"\nmixed search goes by cosine, not balanced: the collection has {indexed.unbalanced}"
     text = f"{counts}; {indexed.rows:,} rows{note}\n{indexed.collection}"
@@ -78,6 +80,12 @@ def search_arguments(parser: Parser) -> None:
     parser.add_argument("words", nargs="?", default=None, help="what to search for, in quotes")
     parser.add_argument("--image", type=Path, default=None, help="an image to search with, alone or beside words")
     parser.add_argument("--image_weight", type=float, default=0.5, help="with both: 0 is words alone, 1 image alone")
+    parser.add_argument(
+        "--query", nargs="+", action="extend", default=None, help="part NAME=VALUE_OR_FILE of any modality, again"
+    )
+    parser.add_argument(
+        "--weight", nargs="+", action="extend", default=None, help="NAME=W: how much a part counts, 1 without"
+    )
     parser.add_argument("--k", type=int, default=10, help="how many hits")
     parser.add_argument("--modality", default=None, help="only rows of this modality; default all, mixed")
     parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND age > 60\"")

@@ -11,7 +11,6 @@ Hub correction takes from each row what the bank's queries score with it (Chowdh
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Balance:
     """What a collection has learnt of its modalities.
 
     Args:
-        held: modality -> rows that queries are compared with.
+        held: modality -> rows that queries are compared with; without modalities of too few rows.
         asked: modality -> queries; the rows held of that modality unless the user gave others.
         offsets: modality asked with -> modality held -> number that is added to its normalised scores.
         rows: modality -> how many rows the collection had when this was learnt.
@@ -60,9 +59,10 @@ class Balance:
     seed: int = 0
     _hubs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    @property
     def modalities(self) -> list[str]:
-        return list(self.held)
+        """All modalities of the collection."""
+        return list(self.rows)
 
     def weights(self, asked_with: Mapping[str, float]) -> dict[str, float]:
         """The shares of the modalities of a query; of an unknown one all alike."""
@@ -72,14 +72,16 @@ class Balance:
         return {name: weight / total for name, weight in known.items()}
 
     def slopes(self, query: np.ndarray, asked_with: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-        """[modality] factor and summand that make balanced scores of the cosines of this query.
+        """[modality] factor and summand that make balanced scores of the cosines of this query, of all `modalities`.
+
+        One that is not held has too few rows to learn from; it gets the mean of those that are.
 
         Args:
             query: [dim], unit norm.
             asked_with: modality -> its share of the query.
         """
         weights = self.weights(asked_with)
-        factors, summands = [], []
+        slopes = {}
         for name, bank in self.held.items():
             scores = bank.vectors @ query
             own = scores > 1 - SAME
@@ -87,9 +89,10 @@ class Balance:
                 scores = scores - self.hubs(name, weights)
             level, spread = level_and_spread(scores[None], own[None])
             offset = sum(weight * self.offsets[asked][name] for asked, weight in weights.items())
-            factors.append(1 / spread[0])
-            summands.append(offset - level[0] / spread[0])
-        return np.array(factors), np.array(summands)
+            slopes[name] = (1 / spread[0], offset - level[0] / spread[0])
+        usual = np.mean(list(slopes.values()), axis=0)
+        factors, summands = np.array([slopes.get(name, usual) for name in self.modalities]).T
+        return factors, summands
 
     def hubs(self, held: str, weights: Mapping[str, float]) -> np.ndarray:
         """[row of the bank] the weighted hub correction of the bank's own rows."""

@@ -42,7 +42,7 @@ METADATA_KEY = b"gapless"
 ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
-PREVIEW = "preview"  # a column of collections with modalities beside images and captions
+PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
@@ -154,6 +154,11 @@ class Collection:
             )
 
     @property
+    def has_previews(self) -> bool:
+        """Whether rows may have a text that shows what they hold; those of earlier versions of gapless have none."""
+        return PREVIEW in self.table.schema.names and PREVIEW not in self.info["labels"].values()
+
+    @property
     def fields(self) -> dict[str, str]:
         """What a filter may name -> column of the table; a label whose name is taken goes by its column's."""
         own = {name: name for name in OWN_FIELDS}
@@ -174,6 +179,13 @@ class Collection:
         condition = self.condition(where=where)
         with reading(self.uri, where):
             return int(self.table.count_rows(condition.sql))
+
+    def rows_per_modality(self) -> dict[str, int]:
+        """Modality -> how many rows it has, in the order of the collection's modalities."""
+        snapshot, names = self.snapshot(), self.info["modalities"]
+        with reading(self.uri):
+            codes = snapshot.modality_codes(names)
+        return {name: int((codes == code).sum()) for code, name in enumerate(names)}
 
     def label_kind(self, label: str) -> str:
         """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
@@ -399,7 +411,7 @@ class Collection:
         cosines = exact_scores(snapshot.vectors(places), query)
         lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
         labels = self.info["labels"]
-        columns = [*HIT_COLUMNS, *(name for name in (PREVIEW,) if name in self.table.schema.names)]
+        columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
         table = snapshot.fetch(places, [*columns, *labels.values()])
         return [
             Hit(

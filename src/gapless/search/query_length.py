@@ -1,4 +1,4 @@
-"""Whether a model reads all words of a query: what is longer than its text encoder takes is cut off."""
+"""What words are a query of, and whether a model reads all of them: what is longer than its encoder takes is cut."""
 
 import threading
 from copy import deepcopy
@@ -7,6 +7,13 @@ from typing import Any
 
 from gapless.modalities.text import TextModality
 from gapless.models.aligner import GaplessModel
+
+
+def words_modality(model: GaplessModel) -> str | None:
+    """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
+    kinds = {name: model.preprocessor(name) for name in model.modalities}
+    texts = [name for name, kind in kinds.items() if kind.takes_tokenizer and kind.takes_queries]
+    return "text" if "text" in texts else texts[0] if texts else None
 
 
 class QueryCut(UserWarning):
@@ -48,7 +55,7 @@ class QueryLength:
                 self._texts[name] = (deepcopy(texts.tokenizer), read)
 
     def cut_of(self, modality: str, text: Any) -> Cut | None:
-        """What the model leaves out of a text of a modality, or None; also None for a modality that is none of texts."""
+        """What the model leaves out of a text of a modality, or None; None too for modalities of other kinds."""
         if modality not in self._texts:
             return None
         tokenizer, read = self._texts[modality]

@@ -18,7 +18,7 @@ from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
 from gapless.search.arguments import checked_count, checked_part_weight, inputs_of
 from gapless.search.collection import Collection, Hit
-from gapless.search.query_length import Cut, QueryCut, QueryLength
+from gapless.search.query_length import Cut, QueryCut, QueryLength, words_modality
 
 
 class Part(NamedTuple):
@@ -142,8 +142,7 @@ class Searcher:
     @property
     def words_modality(self) -> str | None:
         """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
-        texts = [name for name in self.query_modalities if self.model.preprocessor(name).takes_tokenizer]
-        return "text" if "text" in texts else texts[0] if texts else None
+        return words_modality(self.model)
 
     @property
     def _words(self) -> str:
