@@ -1,7 +1,8 @@
 """What a search may be asked with, checked before the model or the engine sees it, whose own words say little."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,56 @@ def inputs_of(
     if not given:
         raise UsageError("a query needs words, an image, or both")
     return given, dict(weights or {})
+
+
+def inputs_in(words: Sequence[str]) -> dict[str, Any]:
+    """The inputs of a query on the command line, modality -> what to ask with, of `NAME=VALUE` or `NAME=FILE`.
+
+    The kinds read the values; a file of numbers, .npy, becomes a path, because some kinds take numbers only.
+
+    Raises:
+        UsageError: a word without `=`, or a modality that is named twice.
+
+    >>> inputs_in(["report=left effusion", "labs=hb=11.2,age=60"])
+    {'report': 'left effusion', 'labs': 'hb=11.2,age=60'}
+    """
+    values = _by_name("--query", words, "ecg=ecg.npy, or labs=hb=11.2,age=60")
+    return {name: Path(text) if _is_array_file(text) else text for name, text in values.items()}
+
+
+def weights_in(words: Sequence[str]) -> dict[str, float]:
+    """The weights of a query on the command line, modality -> number, of `NAME=W`.
+
+    Raises:
+        UsageError: a word without `=`, a modality that is named twice, or a weight that is no number, 0 or above.
+
+    >>> weights_in(["report=2", "labs=0.5"])
+    {'report': 2.0, 'labs': 0.5}
+    """
+    weights = {}
+    for name, text in _by_name("--weight", words, "report=2").items():
+        try:
+            weights[name] = checked_part_weight(name, float(text))
+        except ValueError:
+            raise UsageError(f"the weight of {name} is a number, 0 or above, got {text!r:.40}") from None
+    return weights
+
+
+def _by_name(option: str, words: Sequence[str], example: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"{option} {word:.60}: no modality is named; write it as in {option} {example}")
+        if name in values:
+            raise UsageError(f"{option} names {name!r} twice; a query has one part of each modality")
+        values[name] = text
+    return values
+
+
+def _is_array_file(text: str) -> bool:
+    return text.endswith(".npy") and Path(text).is_file()
 
 
 def checked_part_weight(modality: str, weight: Any) -> float:

@@ -21,8 +21,9 @@ NEAREST_SHARE = 0.1  # of a bank: the rows whose scores say what a query usually
 SAME = 1e-5  # rows whose cosine is above 1 less this are copies of each other
 MIN_SPREAD = 1e-6  # of scores; below it they are equal, and are left as they are
 HUB_NEIGHBOURS = 16  # of a row in the bank of queries; 128, the authors' number, is a quarter of our bank
-SWEEPS = 20
-STEPS = 40
+STEPS = 40  # of a bisection over all scores
+SWEEPS, STEPS_IN_SWEEP = 20, 12  # over more than two modalities
+SHARE_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -157,25 +158,53 @@ def found_shares(best: np.ndarray, offsets: np.ndarray, depth: int) -> np.ndarra
 def matching_offsets(best: np.ndarray, shares: np.ndarray, depth: int) -> np.ndarray:
     """[modality] offsets under which the queries find the modalities in these shares; the first is 0.
 
-    One modality after the other is moved, by bisection, until its share is right; with two modalities once is enough.
+    With two modalities one bisection gives the second offset. With more, each move changes the shares of the others:
+    from the offsets that would do if all queries were one ranking, the modality that is furthest off is moved first,
+    and in ever smaller ranges, until all shares are within `SHARE_TOLERANCE`.
 
     Args:
         best: as `found_shares` takes it.
         shares: [modality], sum 1.
     """
-    offsets = np.zeros(best.shape[1])
     finite = best[np.isfinite(best)]
     reach = float(finite.max() - finite.min()) + 1.0
-    for _ in range(1 if len(shares) == 2 else SWEEPS):
-        for number in range(1, len(shares)):
-            low, high = -reach, reach
-            for _ in range(STEPS):
-                offsets[number] = (low + high) / 2
-                if found_shares(best, offsets, depth)[number] < shares[number]:
-                    low = offsets[number]
-                else:
-                    high = offsets[number]
+    if len(shares) == 2:
+        offsets = np.zeros(2)
+        _bisect(best, offsets, 1, shares[1], reach, depth, STEPS)
+        return offsets
+    offsets = pooled_offsets(best, shares, depth)
+    width = reach / 8
+    for _ in range(SWEEPS):
+        off = np.abs(found_shares(best, offsets, depth) - shares)
+        if off.max() < SHARE_TOLERANCE:
+            break
+        for number in (np.argsort(-off[1:]) + 1).tolist():
+            _bisect(best, offsets, number, shares[number], width, depth, STEPS_IN_SWEEP)
+        width /= 2
     return offsets
+
+
+def pooled_offsets(best: np.ndarray, shares: np.ndarray, depth: int) -> np.ndarray:
+    """[modality] offsets under which the best scores of all queries in one ranking have these shares."""
+    thresholds = []
+    for number, share in enumerate(shares):
+        scores = best[:, number][np.isfinite(best[:, number])]
+        rank = min(len(scores) - 1, int(share * len(best) * depth))
+        thresholds.append(np.sort(scores)[::-1][rank] if len(scores) else 0.0)
+    return np.array(thresholds[0] - np.array(thresholds))
+
+
+def _bisect(
+    best: np.ndarray, offsets: np.ndarray, number: int, share: float, width: float, depth: int, steps: int
+) -> None:
+    """Move one offset, by at most `width`, to where its modality has its share."""
+    low, high = offsets[number] - width, offsets[number] + width
+    for _ in range(steps):
+        offsets[number] = (low + high) / 2
+        if found_shares(best, offsets, depth)[number] < share:
+            low = offsets[number]
+        else:
+            high = offsets[number]
 
 
 def checked_correction(weight: Any) -> float:

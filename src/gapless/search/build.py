@@ -104,8 +104,8 @@ def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, sc
         for modality in info["modalities"]:
             if modality not in chunk.vectors:
                 continue
-            rows = np.flatnonzero(chunk.present.get(modality, np.ones(size, dtype=bool)))
-            if len(rows):
+            rows = np.flatnonzero(chunk.present.get(modality, np.ones(size, dtype=bool))).tolist()
+            if rows:
                 values = row_values({name: [of[row] for row in rows] for name, of in chunk.columns.items()}, modality)
                 values |= {
                     column: [name_of(value) or None for value in _of_rows(chunk.columns.get(label), rows)]
@@ -117,7 +117,7 @@ def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, sc
                 yield batch_of(values, vectors, schema)
 
 
-def _of_rows(values: Sequence[Any] | None, rows: np.ndarray) -> list[Any]:
+def _of_rows(values: Sequence[Any] | None, rows: Sequence[int]) -> list[Any]:
     return [None] * len(rows) if values is None else [values[row] for row in rows]
 
 

@@ -130,7 +130,7 @@ def changes_of(samples: Samples, collection: Collection | None, *, update: bool,
     deleted = {} if collection is None else deleted_rows(collection)
     changes = Changes()
     unchanged = changed_since = 0
-    earlier = samples.earlier or [None] * len(samples.ids)
+    earlier: Sequence[str | None] = samples.earlier or [None] * len(samples.ids)
     for number, (sample, former) in enumerate(zip(samples.ids, earlier, strict=True)):
         contents = {name: digests[number] for name, digests in samples.contents.items()}
         rows = compared(sample, contents, former, held, deleted)

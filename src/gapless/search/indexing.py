@@ -25,8 +25,8 @@ from gapless.search.build import Chunk, label_columns, ready_chunks, staged, wri
 from gapless.search.changes import Changes, missing_from
 from gapless.search.collection import FORMAT, VERSION
 from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
-from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.query_length import words_modality
+from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.samples import Samples
 
 
@@ -166,11 +166,8 @@ def index(
     made = update_indices(collection, ann, ann_above)
     words = words_modality(loaded)
     vectors = None if texts is None else encoded(loaded, words, texts, batch_size)
-    replaced = {
-        key_of(samples.ids[number], name) for number in changes.updated for name in changes.rows.get(number, ())
-    }
     settings = BalanceSettings(hub_correction, vectors, words or "text", seed)
-    balancing = update_balance(collection, settings, frozenset({*replaced, *changes.withdrawn}))
+    balancing = update_balance(collection, settings, changes.replaced(samples.ids))
     missing = missing_from(collection, samples.ids, samples.origin, split)
     return Indexed(
         collection=str(out),

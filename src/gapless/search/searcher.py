@@ -1,7 +1,8 @@
-"""One model and one collection: words, an image or both, to the rows that are nearest.
+"""One model and one collection: words, an image or any other parts of a case, to the rows that are nearest.
 
 searcher = Searcher.open("collections/x")
 searcher.search(text="left pleural effusion", k=5)
+searcher.search(query={"ecg": "ecg.edf", "labs": "hb=11.2,age=60"}, weights={"labs": 0.5}, modality="report")
 """
 
 import warnings
@@ -75,7 +76,7 @@ class Searcher:
             DataRefused: a damaged collection.
         """
         direction = np.eye(1, self.collection.info["embedding_dim"], dtype=np.float32)[0]
-        vector = self.embed("warm") if "text" in self.query_modalities else direction
+        vector = self.embed("warm") if self.words_modality else direction
         self.collection.search(vector, k=1, balanced={})
 
     def embed(
@@ -189,9 +190,13 @@ class Searcher:
         if modality not in self.model.modalities:
             meant = did_you_mean(modality, self.model.modalities)
             raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query{meant}")
-        if modality not in self.query_modalities:
-            raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
-        return self.model.preprocessor(modality).parse_query(value)
+        kind = self.model.preprocessor(modality)
+        try:
+            return kind.parse_query(value)
+        except UsageError as error:
+            if kind.takes_queries:
+                raise
+            raise UsageError(f"{modality}: {error}") from None
 
     def _read(self, part: Part) -> Any:
         """The raw input of a part; a file is read and decoded."""
