@@ -39,7 +39,8 @@ def embedding_set(vectors: Mapping[str, np.ndarray], start: int = 0, **known: An
 
 def write(path: Path | str, embeddings: EmbeddingSet, **options: Any) -> tuple[Collection, Changes]:
     """Bring ready embeddings into a collection, without the indices."""
-    source = Source(VectorPairs(embeddings.embeddings, embeddings.ids), columns_of(embeddings), {})
+    present = None if embeddings.is_complete else embeddings.presence
+    source = Source(VectorPairs(embeddings.embeddings, embeddings.ids), columns_of(embeddings), {}, present=present)
     samples = Samples.of_embeddings(source, embeddings, "drawn")
     info = {
         "format": FORMAT,

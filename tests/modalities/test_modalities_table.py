@@ -168,9 +168,9 @@ def test_settings_that_contradict_are_refused():
 
 
 def test_a_preview_names_each_field():
-    assert TableModality(TableInput(columns=("hb", "crp"))).preview({"hb": 11.2}) == "hb 11.2, crp –"
-    long = TableModality(TableInput(columns=tuple(f"field{number}" for number in range(99))))
-    assert len(long.preview({"field0": 1})) == 200
+    assert TableModality(TableInput(columns=("hb", "crp"))).preview({"hb": 11.2}) == "hb: 11.2\ncrp: –"
+    long = TableModality(TableInput(columns=tuple(f"field{number}" for number in range(999))))
+    assert len(long.preview({"field0": 1})) == 2000
 
 
 def test_queries_are_pairs_or_json():

@@ -86,6 +86,7 @@ def test_words_find_what_the_searcher_finds(client: TestClient, searcher: Search
         "labels",
         "group",
         "has_thumbnail",
+        "preview",
     }
     hybrid = ask(client, text="cyst", k=5, hybrid=True)
     assert rows_and_scores(hybrid) == rows_and_scores(searcher.search(text="cyst", k=5, hybrid=True))
@@ -370,22 +371,25 @@ def test_every_answer_tells_the_browser_to_trust_nothing_else(client: TestClient
 def test_the_page_says_what_it_is_for_and_holds_no_script_of_its_own(client: TestClient) -> None:
     page = client.get("/").text
     assert "Research use, not for diagnosis" in page
-    assert re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL) == [
-        (' src="/static/page.js"', ""),
-        (' src="/static/map.js"', ""),
-    ]
+    names = ["common.js", "cards.js", "case.js", "parts.js", "page.js", "map.js"]
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
+    assert scripts == [(f' src="/static/{name}"', "") for name in names]
     assert not re.search(r"<[^>]*\s(style|on\w+)=", page)
-    everything = page + "".join(client.get(f"/static/{name}").text for name in ("page.js", "map.js", "style.css"))
+    everything = page + "".join(client.get(f"/static/{name}").text for name in (*names, "style.css"))
     assert not re.search(r"https?://", everything), "nothing is loaded from elsewhere"
     assert '<option value="it&#39;s here">' in page
 
 
 def test_the_api_describes_itself_without_a_cdn(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    paths = {"/healthz", "/api/collection", "/api/search", "/api/search/image", "/api/thumbnail", "/api/map"}
-    assert set(document["paths"]) == paths
-    form = document["paths"]["/api/search/image"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    assert form["schema"]["required"] == ["image"]
+    paths = {"/healthz", "/api/collection", "/api/search", "/api/thumbnail", "/api/map", "/api/case"}
+    forms = {"/api/search/image", "/api/search/upload"}
+    assert set(document["paths"]) == paths | forms
+    for path in forms:
+        form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert set(form["properties"]) == {"query"}
+        assert form["additionalProperties"] == {"type": "string", "format": "binary"}
+    assert {"parts", "weights"} <= set(document["components"]["schemas"]["Query"]["properties"])
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     health = client.get("/healthz").json()
     assert (health["status"], health["rows"]) == ("ok", 2 * NUM_SAMPLES)
@@ -412,14 +416,14 @@ def test_many_at_once_get_the_answers_of_one_alone(searcher: Searcher, monkeypat
     words = [caption_of(sample) for sample in range(60)]
     alone = [rows_and_scores(searcher.search(text=text, k=5)) for text in words]
     sizes: list[int] = []
-    encode = searcher.encode
+    encode = searcher.encode_prepared
 
     def slow(modality: str, raws: Any) -> np.ndarray:
         time.sleep(0.05)  # so that the others have to wait
         sizes.append(len(raws))
         return encode(modality, raws)
 
-    monkeypatch.setattr(searcher, "encode", slow)
+    monkeypatch.setattr(searcher, "encode_prepared", slow)
     with TestClient(create_app(searcher), base_url=LOCAL) as client, ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda text: ask(client, text=text, k=5), words))
     assert [rows_and_scores(hits) for hits in found] == alone

@@ -178,19 +178,19 @@ def test_an_uploaded_image_finds_itself_and_mixes_with_words(visit: Visit) -> No
     visit.page.wait_for_selector(".hit")
     assert caption_of(9) in visit.hits()[0]
     assert "1.000" in visit.hits()[0]
-    assert visit.page.inner_text("#chip-text") == "study.png"
+    assert visit.page.inner_text(".chip-text") == "study.png"
     assert not visit.page.is_visible("#balance")
     visit.page.fill("#words", "knee")
     assert visit.page.is_visible("#balance")
     first = {}
     for weight in ("0", "1"):  # words alone, image alone
-        with visit.page.expect_response("**/api/search/image"):
+        with visit.page.expect_response("**/api/search/upload"):
             visit.page.fill("#weight", weight)
         first[weight] = visit.hits()[0]
     assert "1.000" in first["1"]
     assert "1.000" not in first["0"]
     visit.shot(f"image-{visit.page.viewport_size['width']}")
-    visit.page.click("#remove")
+    visit.page.click(".chip .remove")
     assert not visit.page.is_visible("#chips")
 
 
@@ -199,7 +199,7 @@ def test_images_that_cannot_be_used_are_said_on_the_page(wide: Visit) -> None:
     wide.page.set_input_files("#file", large)
     assert wide.status() == "This image has 2 MB; 1 MB is the most."
     broken = {"name": "x.png", "mimeType": "image/png", "buffer": b"broken"}
-    with wide.page.expect_response("**/api/search/image") as answer:
+    with wide.page.expect_response("**/api/search/upload") as answer:
         wide.page.set_input_files("#file", broken)
     assert answer.value.status == 400
     wide.page.wait_for_selector("#status.error")
@@ -220,7 +220,7 @@ def test_a_pasted_and_a_dropped_image_search(wide: Visit) -> None:
     }"""
     wide.page.select_option("#modality", "image")
     for name, sample in (("paste", 4), ("drop", 5)):
-        with wide.page.expect_response("**/api/search/image"):
+        with wide.page.expect_response("**/api/search/upload"):
             wide.page.evaluate(script, [name, list(png_of(pixels_of(sample)))])
         wide.until(f"document.querySelector('.hit')?.innerText.includes('study {sample}')")
         assert caption_of(sample) in wide.hits()[0]
@@ -231,7 +231,7 @@ def test_more_like_this_and_the_way_back(visit: Visit) -> None:
     with visit.page.expect_response("**/api/search") as sent:
         visit.page.click(".hit:nth-child(2) .acts button")
     assert '"like":' in sent.value.request.post_data
-    assert "more like" in visit.page.inner_text("#chip-text")
+    assert "more like" in visit.page.inner_text(".chip")
     assert visit.page.input_value("#words") == ""
     assert visit.hits() != first
     visit.page.go_back()

@@ -54,7 +54,9 @@ def index(args: Arguments) -> Outcome:
     made = indexed.index
     note = f"\napproximate index: recall@10 {made['recall@10']:.3f} of exact search" if made else ""
     counts = f"{indexed.added:,} samples added, {indexed.updated:,} updated, {indexed.unchanged:,} unchanged"
+    counts += f", {indexed.extended:,} with a modality that they lacked" if indexed.extended else ""
     counts += f", {indexed.restored:,} restored" if indexed.restored else ""
+    counts += f"; {indexed.withdrawn:,} rows removed" if indexed.withdrawn else ""
     if indexed.unbalanced is not None:
         note += f"\nmixed search goes by cosine, not balanced: the collection has {indexed.unbalanced}"
     text = f"{counts}; {indexed.rows:,} rows{note}\n{indexed.collection}"
@@ -78,8 +80,14 @@ def search_arguments(parser: Parser) -> None:
     parser.add_argument("words", nargs="?", default=None, help="what to search for, in quotes")
     parser.add_argument("--image", type=Path, default=None, help="an image to search with, alone or beside words")
     parser.add_argument("--image_weight", type=float, default=0.5, help="with both: 0 is words alone, 1 image alone")
+    parser.add_argument(
+        "--query", type=str, action="append", default=None, help="NAME=TEXT, FILE or FIELDS of any modality; again"
+    )
+    parser.add_argument(
+        "--weight", type=str, action="append", default=None, help="NAME=W: how much that part counts; default 1; again"
+    )
     parser.add_argument("--k", type=int, default=10, help="how many hits")
-    parser.add_argument("--modality", default=None, help="only rows of this modality; default all, mixed")
+    parser.add_argument("--modality", "--to", default=None, help="only rows of this modality; default all, mixed")
     parser.add_argument("--where", default=None, help="filter: \"modality_type = 'CT' AND age > 60\"")
     parser.add_argument("--hybrid", action="store_true", help="also search the captions for the words")
     parser.add_argument("--raw", action="store_true", help="do not balance the modalities of a mixed search")
@@ -88,6 +96,7 @@ def search_arguments(parser: Parser) -> None:
 
 
 def search(args: Arguments) -> Outcome:
+    from gapless.search.arguments import inputs_in, weights_in
     from gapless.search.queries import search
 
     result = search(
@@ -95,6 +104,8 @@ def search(args: Arguments) -> Outcome:
         args.words,
         image=args.image,
         image_weight=args.image_weight,
+        query=inputs_in(args.query or ()),
+        weights=weights_in(args.weight) if args.weight else None,
         k=args.k,
         modality=args.modality,
         where=args.where,
@@ -107,7 +118,7 @@ def search(args: Arguments) -> Outcome:
 
 
 def hits_to_text(hits: Any, width: int) -> str:
-    """One line per hit: rank, score, modality, id, the labels, the caption as far as the line goes.
+    """One line per hit: rank, score, modality, id, the labels, the caption or the row's own text as far as it goes.
 
     A balanced hit shows two numbers, its balanced score and the cosine.
     """
@@ -118,7 +129,7 @@ def hits_to_text(hits: Any, width: int) -> str:
     lines = []
     for rank, hit in enumerate(hits, 1):
         labels = ", ".join(value for value in hit.labels.values() if value)
-        description = " ".join(f"[{labels}] {hit.caption or ''}".split())
+        description = " ".join(f"[{labels}] {hit.preview or hit.caption or ''}".split())
         scores = f"{hit.score:6.3f}" if hit.balanced is None else f"{hit.balanced:6.2f}  {hit.similarity:6.3f}"
         line = f"{rank:>3}  {scores}  {hit.modality:<{modalities}}  {hit.id:<{ids}}  {description}"
         lines.append(line if len(line) <= width else line[: width - 3] + "...")

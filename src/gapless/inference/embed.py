@@ -84,10 +84,15 @@ def preprocessors_of(model: GaplessModel) -> dict[str, Modality[Any]]:
     return {name: model.preprocessor(name) for name in model.modalities}
 
 
-def check_modalities(model: GaplessModel, manifest: Manifest) -> None:
-    """Raise UsageError for a manifest that lacks a modality of the model, or holds it as another kind."""
-    check_names(model.modalities, manifest)
-    check_kinds({name: spec.input.kind for name, spec in model.specs.items()}, manifest)
+def check_modalities(model: GaplessModel, manifest: Manifest, modalities: Sequence[str] | None = None) -> None:
+    """Raise UsageError for a manifest that lacks a modality of the model, or holds it as another kind.
+
+    Args:
+        modalities: those of the model that are looked for; by default all.
+    """
+    names = modalities or model.modalities
+    check_names(names, manifest)
+    check_kinds({name: model.specs[name].input.kind for name in names}, manifest)
 
 
 def check_kinds(kinds: Mapping[str, str], manifest: Manifest) -> None:
@@ -111,17 +116,6 @@ def check_names(modalities: Iterable[str], manifest: Manifest) -> None:
     missing = [name for name in modalities if name not in manifest.modalities]
     if missing:
         raise UsageError(f"the model takes {', '.join(modalities)}, but {manifest.path} has no {', '.join(missing)}")
-
-
-def check_complete(model: GaplessModel, manifest: Manifest) -> None:
-    """Raise DataRefused for rows that lack a modality of the model, where every row must have all."""
-    lacking = missing_in(manifest.presence(model.modalities))
-    if lacking:
-        listed = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
-        raise DataRefused(
-            f"of {len(manifest)} rows of {manifest.path} {listed}; this takes rows with every modality of "
-            "the model so far: build the manifest with --missing drop, or train on modalities that all rows have"
-        )
 
 
 def evaluation_dataset(model: GaplessModel, manifest: Manifest) -> PairDataset:
@@ -236,6 +230,7 @@ class Source:
         data: facts on the data: source, fingerprint.
         notes: sentences on columns that are not used.
         present: modality -> [row] bool, which rows have it; None where nothing is missing.
+        modalities: those that the rows have and that are embedded; None for all of the model.
     """
 
     dataset: Dataset[Any]
@@ -243,23 +238,29 @@ class Source:
     data: Mapping[str, Any]
     notes: Sequence[str] = ()
     present: Mapping[str, np.ndarray] | None = None
+    modalities: Sequence[str] | None = None
 
     @classmethod
-    def of_manifest(cls, model: GaplessModel, manifest: Manifest) -> "Source":
+    def of_manifest(cls, model: GaplessModel, manifest: Manifest, modalities: Sequence[str] | None = None) -> "Source":
         """The rows of a manifest; of several captions the first one is embedded.
 
+        Args:
+            modalities: those of the model that are embedded; by default all.
+
         Raises:
-            UsageError: the manifest lacks a modality of the model.
+            UsageError: the manifest lacks one of them.
         """
-        check_modalities(model, manifest)
+        names = list(modalities or model.modalities)
+        check_modalities(model, manifest, names)
         table = manifest.table
         columns = {name: table[name].to_pylist() for name in ("id", "group", "split", *manifest.labels)}
         if manifest.caption_column is not None:
             columns["captions"] = manifest.first_captions
         data = {"source": manifest.info["source"], "manifest": str(manifest.path), "fingerprint": manifest.fingerprint}
-        masks = manifest.presence(model.modalities)
+        masks = manifest.presence(names)
         present = {name: np.asarray(mask) for name, mask in masks.items()} if missing_in(masks) else None
-        return cls(evaluation_dataset(model, manifest), columns, data, present=present)
+        dataset = PairDataset(manifest, {name: model.preprocessor(name) for name in names})
+        return cls(dataset, columns, data, present=present, modalities=modalities)
 
     @classmethod
     def of_embeddings(cls, model: GaplessModel, embeddings: EmbeddingSet) -> "Source":
@@ -374,9 +375,8 @@ def write_shards(
     batches = [
         range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
     ]
-    embedded = _embedding_batches(
-        model, source.dataset, batch_size=batch_size, num_workers=num_workers, progress=progress, batches=batches
-    )
+    options = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress, "batches": batches}
+    embedded = _embedding_batches(model, source.dataset, source.modalities, **options)
     for shard in shards:
         parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
         embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

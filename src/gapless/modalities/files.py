@@ -28,10 +28,10 @@ def path_or_bytes(value: Any, what: str) -> Path | bytes | None:
 
 
 def file_query(value: Any, what: str) -> Any:
-    """A path, the bytes of a file or an array of numbers, as a source.
+    """A path, the bytes of a file, or numbers, as a source.
 
     Args:
-        value: what the user gives.
+        value: what the user gives; an array, a list of numbers, or a list of such lists of one length.
         what: the kind with its article, for messages.
 
     Raises:
@@ -40,6 +40,19 @@ def file_query(value: Any, what: str) -> Any:
     source = path_or_bytes(value, what)
     if source is not None:
         return source
-    if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "fiu":
-        return value
-    raise UsageError(f"{what} is a path, the bytes of a file or an array of numbers, got {type(value).__name__}")
+    numbers = _array_of(value) if isinstance(value, list) else value
+    if isinstance(numbers, np.ndarray) and numbers.size and numbers.dtype.kind in "fiu":
+        return numbers
+    raise UsageError(f"{what} is a path, the bytes of a file or an array of numbers, got {_named(value)}")
+
+
+def _array_of(values: list[Any]) -> Any:
+    """A list as an array; None where its lists have several lengths, or a number is too large."""
+    try:
+        return np.asarray(values)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _named(value: Any) -> str:
+    return "a list that is no array of numbers" if isinstance(value, list) else type(value).__name__

@@ -16,11 +16,11 @@ from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.modalities.base import FIELDS, MODALITIES, Modality, row_named
 from gapless.modalities.params import settings_of
 from gapless.modalities.table_fields import Cell, cell_of, encode, fit_field, width
+from gapless.modalities.text import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_PREVIEW = 200  # characters
 Row = dict[str, Cell]
 
 
@@ -125,10 +125,8 @@ class TableModality(Modality[TableInput]):
         return {"kind": "mlp", "size": size, "hidden": 256, "output": 128}
 
     def preview(self, raw: Any) -> str:
-        """Such as "hb 11.2, crp –"."""
-        row = self.read(raw)
-        text = ", ".join(f"{name} {_shown(cell)}" for name, cell in row.items())
-        return text if len(text) <= MAX_PREVIEW else text[: MAX_PREVIEW - 1] + "…"
+        """A line for each field in the order of the columns, such as "hb: 11.2"; an absent one is "crp: –"."""
+        return shortened("\n".join(f"{name}: {_shown(cell)}" for name, cell in self.read(raw).items()))
 
     def parse_query(self, value: Any) -> Any:
         """A mapping, JSON of one, or "hb=11.2, age=60".
@@ -161,7 +159,7 @@ def _row_of(source: Any, settings: TableInput) -> Row:
     if not isinstance(source, Mapping):
         raise DataRefused(f"a row of a table is a mapping of fields to values, got {type(source).__name__}")
     columns = settings.columns or tuple(source)
-    if unknown := [name for name in source if name not in columns]:
+    if unknown := [f"{name}"[:60] for name in source if name not in columns]:
         raise DataRefused(f"a table has no field {listed(unknown)}; its fields are {listed(columns, 40)}")
     row = {name: cell_of(name, source.get(name), name in settings.categories) for name in columns}
     if all(cell is None for cell in row.values()):
@@ -192,7 +190,9 @@ def _pairs_of(value: Any) -> Mapping[str, Any]:
 
 def _json_object(text: str) -> Mapping[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, object_pairs_hook=_named_once)
+    except UsageError:
+        raise
     except (ValueError, RecursionError):
         raise UsageError('the query is no JSON; write {"hb": 11.2, "age": 60}') from None
     if not isinstance(fields, dict):
@@ -200,10 +200,20 @@ def _json_object(text: str) -> Mapping[str, Any]:
     return fields
 
 
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON. Raises UsageError: a field that it names twice, of which Python would keep the last."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise UsageError(f"the query names the field {name!r:.60} twice")
+        fields[name] = value
+    return fields
+
+
 def _shown(cell: Cell) -> str:
     if cell is None:
         return "–"
-    return f"{cell:.6g}" if isinstance(cell, float) else cell
+    return f"{cell:.6g}" if isinstance(cell, float) else " ".join(cell.split())
 
 
 MODALITIES.add("table", TableModality)

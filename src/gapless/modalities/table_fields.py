@@ -34,7 +34,10 @@ def cell_of(name: str, value: Any, as_category: bool = False) -> Cell:
     [11.0, 11.2, 'm', None, None]
     """
     if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            number = math.inf
         if not math.isfinite(number):
             raise DataRefused(f"the field {name!r} holds {number}, which is no number; leave an absent value empty")
         return _category(name_of(value)) if as_category else number

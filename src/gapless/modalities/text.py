@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE_TEXTS = ("chest radiograph", "axial CT of the abdomen, no focal lesion of the liver", "normal MR of the knee")
-MAX_PREVIEW = 200  # characters
+MAX_PREVIEW = 2_000  # characters: a history, a report
 INVISIBLE = ("Z", "C")  # Unicode categories: separators; control and format characters
 
 
@@ -69,7 +69,8 @@ class TextModality(Modality[TextInput]):
         return small_bert(128, 2, settings.max_length)
 
     def preview(self, raw: Any) -> str:
-        return str(raw)[:MAX_PREVIEW]
+        """The text itself; of a very long one its beginning."""
+        return shortened(str(raw))
 
     def parse_query(self, value: Any) -> str:
         """The words of a query.
@@ -95,6 +96,16 @@ class TextModality(Modality[TextInput]):
     @property
     def has_free_length(self) -> bool:
         return self.settings.padding is True and self.settings.tokenizer is None
+
+
+def shortened(text: str) -> str:
+    """At most `MAX_PREVIEW` characters of a text, all of them Unicode.
+
+    >>> shortened("knee"), len(shortened("knee " * 1000))
+    ('knee', 2000)
+    """
+    whole = text if is_unicode(text) else text.encode("utf-8", errors="replace").decode("utf-8")
+    return whole if len(whole) <= MAX_PREVIEW else whole[: MAX_PREVIEW - 1] + "…"
 
 
 def _text_with_words(value: Any) -> str:

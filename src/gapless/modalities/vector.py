@@ -1,13 +1,15 @@
 """Vectors: rows of numbers that are an encoder's features, or a short signal, taken as they are."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.core.errors import DataRefused
+from gapless.core.errors import DataRefused, UsageError
 from gapless.modalities.base import MODALITIES, NUMBERS, Modality
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class VectorInput:
 
 
 class VectorModality(Modality[VectorInput]):
-    """Rows of `size` finite numbers. A query cannot be one: the numbers are another encoder's."""
+    """Rows of `size` finite numbers. A query is one only as numbers: they come from another encoder."""
 
     Input = VectorInput
     manifest_form = NUMBERS
@@ -52,8 +54,42 @@ class VectorModality(Modality[VectorInput]):
         values = np.asarray(raw, dtype=np.float32)
         return f"{values.size} numbers from {values.min():.3g} to {values.max():.3g}"
 
+    def parse_query(self, value: Any) -> NDArray[np.float32]:
+        """[size] fp32 of a list or array of numbers, of JSON of a list, or of a `Path` to a .npy file.
+
+        A string is never a path here.
+
+        Raises:
+            UsageError: anything else, or not `size` finite numbers.
+        """
+        numbers = _numbers_of(value)
+        if numbers is None:
+            raise UsageError(
+                f"it takes vectors of another encoder, so it cannot be asked with a file or a text; give the "
+                f"{self.settings.size} numbers of a vector"
+            )
+        try:
+            return _finite_numbers(numbers, self.settings.size)
+        except DataRefused as error:
+            raise UsageError(str(error)) from None
+
     def sample(self, count: int, random: np.random.Generator) -> list[Any]:
         return list(random.standard_normal((count, self.settings.size)).astype(np.float32))
+
+
+def _numbers_of(value: Any) -> NDArray[np.float32] | None:
+    """The numbers of a query; None where it holds none."""
+    try:
+        if isinstance(value, Path):
+            value = np.load(value, allow_pickle=False)
+        elif isinstance(value, str) and value.lstrip().startswith("["):
+            value = json.loads(value)
+        if not isinstance(value, list | tuple | np.ndarray):
+            return None
+        array = np.asarray(value)
+        return array.astype(np.float32) if array.dtype.kind in "fiu" and array.size else None
+    except (OSError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def _finite_numbers(value: Any, size: int) -> NDArray[np.float32]:

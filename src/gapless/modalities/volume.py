@@ -140,8 +140,10 @@ class VolumeModality(Modality[VolumeInput]):
         return thumbnail_of_pixels(to_8_bits(on_grid(slab, (1, rows, columns), None), self.settings.window)[0])
 
     def parse_query(self, value: Any) -> Any:
-        """A path (also of a folder of slices), the bytes of a file, or an array [slice, row, column]."""
-        return file_query(value, "a volume")
+        """A path (also of a folder of slices), the bytes of a file or of each slice, or an array of voxels."""
+        from gapless.volumes.read import is_several_files
+
+        return value if is_several_files(value) else file_query(value, "a volume")
 
     def sample(self, count: int, random: np.random.Generator) -> list[Any]:
         values = random.random((count, 5, 24, 20)).astype(np.float32)

@@ -186,16 +186,17 @@ class WaveformModality(Modality[WaveformInput]):
         }
 
     def preview(self, raw: Any) -> bytes:
-        """The curves of the first channels, over the piece that the model sees."""
+        """The curves of the first channels, over the piece that the model sees, and shorter where it is shorter."""
         from gapless.signals.drawing import draw_curves
 
-        signal = self.read(raw)
-        return draw_curves(
-            signal.values if signal.rate is None else piece(signal, self.settings.seconds, "start").values
-        )
+        signal, settings = self.read(raw), self.settings
+        length = signal.values.shape[1]
+        shown = length if signal.rate is None else min(length, max(1, round(settings.seconds * signal.rate)))
+        first = 0 if settings.crop == "start" else (length - shown) // 2
+        return draw_curves(signal.values[:, first : first + shown])
 
     def parse_query(self, value: Any) -> Any:
-        """A path, the bytes of a file (not of WFDB, whose records are several files), or an array of numbers."""
+        """A path, the bytes of a file, or numbers; a WFDB record, which is several files, by its path alone."""
         return file_query(value, "a waveform")
 
     def sample(self, count: int, random: np.random.Generator) -> list[Any]:

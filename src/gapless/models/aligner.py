@@ -277,10 +277,19 @@ class GaplessModel(PreTrainedModel):
         rows = []
         for start in range(0, len(batch), batch_size):
             prepared = [preprocessor.prepare(raw) for raw in batch[start : start + batch_size]]
-            inputs = {key: value.to(self.device) for key, value in preprocessor.collate(prepared).items()}
-            rows.append(self.embed(modality, inputs).cpu())
+            rows.append(self.encode_prepared(modality, prepared))
         self.train(was_training)
         return torch.cat(rows)
+
+    @torch.no_grad()
+    def encode_prepared(self, modality: str, prepared: Sequence[Any]) -> Tensor:
+        """Embed one batch of what `prepare` of the modality gave; the model must be in evaluation mode.
+
+        Returns:
+            [len(prepared), embedding_dim] unit-norm rows, on the CPU.
+        """
+        inputs = {key: value.to(self.device) for key, value in self.preprocessor(modality).collate(prepared).items()}
+        return self.embed(modality, inputs).cpu()
 
     def preprocessor(self, modality: str) -> Modality[Any]:
         """What turns the raw inputs of a modality into its encoder's tensors."""

@@ -8,6 +8,8 @@ MODALITY_STYLES = (
     (ORANGE, "^", "▲", "triangle-up"),
     (GREEN, "s", "■", "square"),
     (PURPLE, "D", "◆", "diamond"),
+    (AMBER, "v", "▼", "triangle-down"),
+    (SKY, "P", "✚", "cross"),
 )
 
 # The page's own variables colour a drawing that stands in it, so that it follows light, dark and print.

@@ -1,6 +1,8 @@
 """What a search may be asked with, checked before the model or the engine sees it, whose own words say little."""
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,4 +42,101 @@ def checked_weight(weight: Any) -> float:
     number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(weight, bool)
     if not number or not math.isfinite(weight) or not 0 <= weight <= 1:
         raise UsageError(f"image_weight is a number from 0 (words alone) to 1 (image alone), got {weight!r:.40}")
+    return float(weight)
+
+
+def inputs_of(
+    words: str | None,
+    image: Any,
+    image_weight: float,
+    inputs: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+    *,
+    words_as: str = "text",
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The shorthands `words` and `image` with its weight among the inputs of a query: modality -> source, and weights.
+
+    Args:
+        words: what the model's modality of words is asked with; None for none.
+        image: what its modality `image` is asked with; None for none.
+        image_weight: with both and without `weights`, the image's share of the two, from 0 to 1.
+        inputs: further modality -> source.
+        weights: modality -> how much its part counts.
+        words_as: the modality that words are of.
+
+    Raises:
+        UsageError: nothing is given, a weight outside of [0, 1], or words beside an input of their modality.
+    """
+    image_weight = checked_weight(image_weight)
+    given = {**({} if words is None else {words_as: words}), **({} if image is None else {"image": image})}
+    if twice := sorted(set(given) & set(inputs or {})):
+        raise UsageError(f"{twice[0]} is asked for twice: by a shorthand, and among the inputs of the query")
+    if weights is None and len(given) == 2:
+        scale = 2 if inputs else 1  # beside other inputs, which weigh 1, an even mixture is one of equals
+        weights = {words_as: scale * (1 - image_weight), "image": scale * image_weight}
+    given |= dict(inputs or {})
+    if not given:
+        raise UsageError("a query needs words, an image, or both")
+    return given, dict(weights or {})
+
+
+def inputs_in(words: Sequence[str]) -> dict[str, Any]:
+    """The inputs of a query on the command line, modality -> what to ask with, of `NAME=VALUE` or `NAME=FILE`.
+
+    The kinds read the values; a file of numbers, .npy, becomes a path, because some kinds take numbers only.
+
+    Raises:
+        UsageError: a word without `=`, or a modality that is named twice.
+
+    >>> inputs_in(["report=left effusion", "labs=hb=11.2,age=60"])
+    {'report': 'left effusion', 'labs': 'hb=11.2,age=60'}
+    """
+    values = _by_name("--query", words, "ecg=ecg.npy, or labs=hb=11.2,age=60")
+    return {name: Path(text) if _is_array_file(text) else text for name, text in values.items()}
+
+
+def weights_in(words: Sequence[str]) -> dict[str, float]:
+    """The weights of a query on the command line, modality -> number, of `NAME=W`.
+
+    Raises:
+        UsageError: a word without `=`, a modality that is named twice, or a weight that is no number, 0 or above.
+
+    >>> weights_in(["report=2", "labs=0.5"])
+    {'report': 2.0, 'labs': 0.5}
+    """
+    weights = {}
+    for name, text in _by_name("--weight", words, "report=2").items():
+        try:
+            weights[name] = checked_part_weight(name, float(text))
+        except ValueError:
+            raise UsageError(f"the weight of {name} is a number, 0 or above, got {text!r:.40}") from None
+    return weights
+
+
+def _by_name(option: str, words: Sequence[str], example: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"{option} {word:.60}: no modality is named; write it as in {option} {example}")
+        if name in values:
+            raise UsageError(f"{option} names {name!r} twice; a query has one part of each modality")
+        values[name] = text
+    return values
+
+
+def _is_array_file(text: str) -> bool:
+    return text.endswith(".npy") and Path(text).is_file()
+
+
+def checked_part_weight(modality: str, weight: Any) -> float:
+    """The weight of a part of a query.
+
+    Raises:
+        UsageError: anything but a finite number that is at least 0.
+    """
+    number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(weight, bool)
+    if not number or not math.isfinite(weight) or weight < 0:
+        raise UsageError(f"the weight of {modality} is a number, 0 or above, got {weight!r:.40}")
     return float(weight)

@@ -11,7 +11,6 @@ Hub correction takes from each row what the bank's queries score with it (Chowdh
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,9 @@ NEAREST_SHARE = 0.1  # of a bank: the rows whose scores say what a query usually
 SAME = 1e-5  # rows whose cosine is above 1 less this are copies of each other
 MIN_SPREAD = 1e-6  # of scores; below it they are equal, and are left as they are
 HUB_NEIGHBOURS = 16  # of a row in the bank of queries; 128, the authors' number, is a quarter of our bank
-SWEEPS = 20
-STEPS = 40
+STEPS = 40  # of a bisection over all scores
+SWEEPS, STEPS_IN_SWEEP = 20, 12  # over more than two modalities
+SHARE_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Balance:
     """What a collection has learnt of its modalities.
 
     Args:
-        held: modality -> rows that queries are compared with.
+        held: modality -> rows that queries are compared with; without modalities of too few rows.
         asked: modality -> queries; the rows held of that modality unless the user gave others.
         offsets: modality asked with -> modality held -> number that is added to its normalised scores.
         rows: modality -> how many rows the collection had when this was learnt.
@@ -60,9 +60,10 @@ class Balance:
     seed: int = 0
     _hubs: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    @property
     def modalities(self) -> list[str]:
-        return list(self.held)
+        """All modalities of the collection."""
+        return list(self.rows)
 
     def weights(self, asked_with: Mapping[str, float]) -> dict[str, float]:
         """The shares of the modalities of a query; of an unknown one all alike."""
@@ -72,14 +73,16 @@ class Balance:
         return {name: weight / total for name, weight in known.items()}
 
     def slopes(self, query: np.ndarray, asked_with: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-        """[modality] factor and summand that make balanced scores of the cosines of this query.
+        """[modality] factor and summand that make balanced scores of the cosines of this query, of all `modalities`.
+
+        One that is not held has too few rows to learn from; it gets the mean of those that are.
 
         Args:
             query: [dim], unit norm.
             asked_with: modality -> its share of the query.
         """
         weights = self.weights(asked_with)
-        factors, summands = [], []
+        slopes = {}
         for name, bank in self.held.items():
             scores = bank.vectors @ query
             own = scores > 1 - SAME
@@ -87,9 +90,10 @@ class Balance:
                 scores = scores - self.hubs(name, weights)
             level, spread = level_and_spread(scores[None], own[None])
             offset = sum(weight * self.offsets[asked][name] for asked, weight in weights.items())
-            factors.append(1 / spread[0])
-            summands.append(offset - level[0] / spread[0])
-        return np.array(factors), np.array(summands)
+            slopes[name] = (1 / spread[0], offset - level[0] / spread[0])
+        usual = np.mean(list(slopes.values()), axis=0)
+        factors, summands = np.array([slopes.get(name, usual) for name in self.modalities]).T
+        return factors, summands
 
     def hubs(self, held: str, weights: Mapping[str, float]) -> np.ndarray:
         """[row of the bank] the weighted hub correction of the bank's own rows."""
@@ -154,25 +158,53 @@ def found_shares(best: np.ndarray, offsets: np.ndarray, depth: int) -> np.ndarra
 def matching_offsets(best: np.ndarray, shares: np.ndarray, depth: int) -> np.ndarray:
     """[modality] offsets under which the queries find the modalities in these shares; the first is 0.
 
-    One modality after the other is moved, by bisection, until its share is right; with two modalities once is enough.
+    With two modalities one bisection gives the second offset. With more, each move changes the shares of the others:
+    from the offsets that would do if all queries were one ranking, the modality that is furthest off is moved first,
+    and in ever smaller ranges, until all shares are within `SHARE_TOLERANCE`.
 
     Args:
         best: as `found_shares` takes it.
         shares: [modality], sum 1.
     """
-    offsets = np.zeros(best.shape[1])
     finite = best[np.isfinite(best)]
     reach = float(finite.max() - finite.min()) + 1.0
-    for _ in range(1 if len(shares) == 2 else SWEEPS):
-        for number in range(1, len(shares)):
-            low, high = -reach, reach
-            for _ in range(STEPS):
-                offsets[number] = (low + high) / 2
-                if found_shares(best, offsets, depth)[number] < shares[number]:
-                    low = offsets[number]
-                else:
-                    high = offsets[number]
+    if len(shares) == 2:
+        offsets = np.zeros(2)
+        _bisect(best, offsets, 1, shares[1], reach, depth, STEPS)
+        return offsets
+    offsets = pooled_offsets(best, shares, depth)
+    width = reach / 8
+    for _ in range(SWEEPS):
+        off = np.abs(found_shares(best, offsets, depth) - shares)
+        if off.max() < SHARE_TOLERANCE:
+            break
+        for number in (np.argsort(-off[1:]) + 1).tolist():
+            _bisect(best, offsets, number, shares[number], width, depth, STEPS_IN_SWEEP)
+        width /= 2
     return offsets
+
+
+def pooled_offsets(best: np.ndarray, shares: np.ndarray, depth: int) -> np.ndarray:
+    """[modality] offsets under which the best scores of all queries in one ranking have these shares."""
+    thresholds = []
+    for number, share in enumerate(shares):
+        scores = best[:, number][np.isfinite(best[:, number])]
+        rank = min(len(scores) - 1, int(share * len(best) * depth))
+        thresholds.append(np.sort(scores)[::-1][rank] if len(scores) else 0.0)
+    return np.array(thresholds[0] - np.array(thresholds))
+
+
+def _bisect(
+    best: np.ndarray, offsets: np.ndarray, number: int, share: float, width: float, depth: int, steps: int
+) -> None:
+    """Move one offset, by at most `width`, to where its modality has its share."""
+    low, high = offsets[number] - width, offsets[number] + width
+    for _ in range(steps):
+        offsets[number] = (low + high) / 2
+        if found_shares(best, offsets, depth)[number] < share:
+            low = offsets[number]
+        else:
+            high = offsets[number]
 
 
 def checked_correction(weight: Any) -> float:

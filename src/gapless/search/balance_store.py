@@ -42,32 +42,38 @@ class BalanceSettings:
     Args:
         hub_correction: weight of the correction of hubs, from 0 (none) to 1.
         texts: [text, dim] unit-norm rows of a user's own queries; by default the rows held are the queries.
+        texts_of: the modality that these queries are of.
         seed: of the draw of the banks.
     """
 
     hub_correction: float = 0.0
     texts: np.ndarray | None = None
+    texts_of: str = "text"
     seed: int = 0
 
 
 def learn(snapshot: Snapshot, modalities: Sequence[str], settings: BalanceSettings) -> Balance | str:
     """Learn the balance of a collection's rows; the same for the same rows and seed, whatever order they are stored in.
 
+    A modality with fewer than `MIN_BANK_ROWS` different rows is not learnt, as long as two others are.
+
     Returns:
         the balance, or the reason why there is none, such as "rows of one modality only".
     """
-    counts = {name: int((snapshot.modality_codes(modalities) == code).sum()) for code, name in enumerate(modalities)}
+    codes = snapshot.modality_codes(modalities)
+    counts = {name: int((codes == code).sum()) for code, name in enumerate(modalities)}
     if len([name for name, count in counts.items() if count]) < 2:
         return "rows of one modality only"
-    held = {}
-    for code, name in enumerate(modalities):
-        bank = drawn_bank(snapshot, np.flatnonzero(snapshot.modality_codes(modalities) == code), settings.seed)
-        if bank is None:
-            return f"fewer than {MIN_BANK_ROWS} different rows of {name}"
-        held[name] = bank
+    banks = {
+        name: drawn_bank(snapshot, np.flatnonzero(codes == code), settings.seed) for code, name in enumerate(modalities)
+    }
+    held = {name: bank for name, bank in banks.items() if bank is not None}
+    if len(held) < 2:
+        few = next(name for name, count in counts.items() if count and name not in held)
+        return f"fewer than {MIN_BANK_ROWS} different rows of {few}"
     asked = dict(held)
     if settings.texts is not None:
-        asked["text"] = Bank(settings.texts, (None,) * len(settings.texts))
+        asked[settings.texts_of] = Bank(settings.texts, (None,) * len(settings.texts))
     balance = Balance(held, asked, {}, counts, settings.hub_correction, settings.seed)
     return Balance(held, asked, learnt_offsets(snapshot, balance), counts, settings.hub_correction, settings.seed)
 
@@ -93,13 +99,12 @@ def learnt_offsets(snapshot: Snapshot, balance: Balance) -> dict[str, dict[str, 
 
     A query's own sample is left out in every modality, and copies of the query.
     """
-    names = balance.modalities
+    names = list(balance.held)
     codes = snapshot.modality_codes(names)
     total = np.array([balance.rows[name] for name in names], dtype=float)
     depth = int(min(DEPTH, max(1, (total.sum() - 1) // 4)))
     offsets = {}
-    for asked in names:
-        bank = balance.asked[asked]
+    for asked, bank in balance.asked.items():
         own = own_places(snapshot, bank, names)
         best = np.full((len(bank.vectors), len(names), depth), -np.inf)
         for places, vectors in snapshot.batches():
@@ -122,7 +127,7 @@ def learnt_offsets(snapshot: Snapshot, balance: Balance) -> dict[str, dict[str, 
                 scores = scores - balance.hubs(name, {asked: 1.0})
             level, spread = level_and_spread(scores, is_out)
             best[:, number] = (best[:, number] - level[:, None]) / spread[:, None]
-        first = names.index(asked)
+        first = names.index(asked) if asked in names else 0
         order = [first, *(number for number in range(len(names)) if number != first)]
         found = matching_offsets(best[:, order], total[order] / total.sum(), depth)
         offsets[asked] = {names[number]: float(offset) for number, offset in zip(order, found, strict=True)}
@@ -148,7 +153,7 @@ def same_sample(queries: Bank, rows: Bank) -> np.ndarray:
 def write_balance(database: Any, balance: Balance) -> None:
     """Bring a balance into the collection, in one commit."""
     roles = {(HELD, name): bank for name, bank in balance.held.items()}
-    roles |= {(ASKED, name): bank for name, bank in balance.asked.items() if bank is not balance.held[name]}
+    roles |= {(ASKED, name): bank for name, bank in balance.asked.items() if bank is not balance.held.get(name)}
     dim = next(iter(balance.held.values())).vectors.shape[1]
     known = {
         "version": BALANCE_VERSION,
@@ -212,7 +217,7 @@ def read_balance(table: Any, uri: str) -> StoredBalance | None:
                 if len(chosen):
                     stored[name] = Bank(vectors[chosen], tuple(keys[place] for place in chosen))
         is_whole = all(
-            len(banks[HELD].get(name, Bank(vectors[:0], ())).rows) >= MIN_BANK_ROWS for name in known["rows"]
+            len(banks[HELD].get(name, Bank(vectors[:0], ())).rows) >= MIN_BANK_ROWS for name in known["bank"]
         )
         balance = Balance(
             banks[HELD],

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,13 @@ from gapless.core.geometry import unit_norm
 from gapless.core.locks import LOCK_FILE, only_writer
 from gapless.core.values import name_of
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.embeddings.store import INDEX_FILE, Shard
+from gapless.embeddings.store import INDEX_FILE, PRESENT, Shard
 from gapless.inference.embed import Source
 from gapless.search.changes import Changes, changes_of, check_label_kinds
 from gapless.search.collection import (
     METADATA_KEY,
     OWN_FIELDS,
+    PREVIEW,
     TABLE,
     Collection,
     connect,
@@ -37,15 +38,29 @@ from gapless.search.collection import (
     table_names,
 )
 from gapless.search.engine import reading
+from gapless.search.filter_terms import literal
 from gapless.search.rebalance import forget_deleted
-from gapless.search.samples import Samples, digest
+from gapless.search.samples import Samples, content_column, digest, preview_column, text_of_preview
 from gapless.search.snapshot import check_unit_norm
 from gapless.search.tombstones import forget, remember
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
-HIDDEN_COLUMNS = ("row", "vector", "thumbnail", "content")
-Chunk = tuple[Mapping[str, np.ndarray], Mapping[str, Sequence[Any]]]
+HIDDEN_COLUMNS = ("row", "vector", "thumbnail", "content", PREVIEW)
+
+
+class Chunk(NamedTuple):
+    """Embedded samples, some at a time.
+
+    Args:
+        vectors: modality -> [sample, dim] unit norm, where the sample has it.
+        columns: name -> [sample], as `Samples.columns`.
+        present: modality -> [sample] bool; a modality that is not named is in every sample.
+    """
+
+    vectors: Mapping[str, np.ndarray]
+    columns: Mapping[str, Sequence[Any]]
+    present: Mapping[str, np.ndarray]
 
 
 def label_columns(labels: Sequence[str]) -> dict[str, str]:
@@ -62,8 +77,12 @@ def label_columns(labels: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def schema_of(info: Mapping[str, Any]) -> pa.Schema:
-    """The table's columns, and the information in its metadata."""
+def schema_of(info: Mapping[str, Any], with_previews: bool = True) -> pa.Schema:
+    """The table's columns, and the information in its metadata.
+
+    Args:
+        with_previews: False for a collection of an earlier version, which has no column of previews.
+    """
     return pa.schema(
         [
             *((name, pa.string()) for name in ("row", "id", "modality", "caption", "group", "split", "source")),
@@ -71,47 +90,71 @@ def schema_of(info: Mapping[str, Any]) -> pa.Schema:
             *((column, pa.string()) for column in info["labels"].values()),
             ("has_thumbnail", pa.bool_()),
             ("thumbnail", pa.binary()),
+            *([(PREVIEW, pa.string())] if with_previews else []),
             ("vector", pa.list_(pa.float32(), info["embedding_dim"])),
         ],
         metadata={METADATA_KEY: json.dumps(dict(info), sort_keys=True).encode()},
     )
 
 
-def batches_of(
-    chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, schema: pa.Schema, left_out: frozenset[str]
-) -> Iterator[Any]:
-    """Embedded samples as rows of the table, one batch per chunk and modality, without the keys that are left out."""
-    for matrices, columns in chunks:
-        size = len(columns["id"])
+def batches_of(chunks: Iterator[Chunk], info: Mapping[str, Any], origin: str, schema: pa.Schema) -> Iterator[Any]:
+    """Embedded samples as rows of the table, one batch for each chunk and modality that some of its samples have."""
+    for chunk in chunks:
+        size = len(chunk.columns["id"])
         for modality in info["modalities"]:
-            thumbnails = columns.get("thumbnail") if modality == "image" else None
-            values: dict[str, Sequence[Any]] = {
-                "row": [key_of(sample, modality) for sample in columns["id"]],
-                "id": columns["id"],
-                "modality": [modality] * size,
-                "caption": columns.get("captions", [None] * size),
-                "group": columns.get("group", [None] * size),
-                "split": columns.get("split", [None] * size),
-                "source": [origin] * size,
-                "content": columns["content"],
-                "has_thumbnail": [one is not None for one in thumbnails] if thumbnails else [False] * size,
-                "thumbnail": thumbnails or [None] * size,
-            }
-            values |= {
-                column: [name_of(value) or None for value in columns.get(label, [None] * size)]
-                for label, column in info["labels"].items()
-            }
-            vectors = np.ascontiguousarray(matrices[modality], dtype=np.float32)
-            check_unit_norm(vectors)
-            arrays = [
-                pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-                if field.name == "vector"
-                else pa.array(values[field.name], field.type)
-                for field in schema
-            ]
-            batch = pa.record_batch(arrays, schema=schema)
-            kept = pa.array([row not in left_out for row in values["row"]])
-            yield batch.filter(kept) if left_out else batch
+            if modality not in chunk.vectors:
+                continue
+            rows = np.flatnonzero(chunk.present.get(modality, np.ones(size, dtype=bool))).tolist()
+            if rows:
+                values = row_values({name: [of[row] for row in rows] for name, of in chunk.columns.items()}, modality)
+                values |= {
+                    column: [name_of(value) or None for value in _of_rows(chunk.columns.get(label), rows)]
+                    for label, column in info["labels"].items()
+                }
+                values["source"] = [origin] * len(rows)
+                vectors = np.ascontiguousarray(chunk.vectors[modality][rows], dtype=np.float32)
+                check_unit_norm(vectors)
+                yield batch_of(values, vectors, schema)
+
+
+def _of_rows(values: Sequence[Any] | None, rows: Sequence[int]) -> list[Any]:
+    return [None] * len(rows) if values is None else [values[row] for row in rows]
+
+
+def row_values(columns: Mapping[str, Sequence[Any]], modality: str) -> dict[str, Sequence[Any]]:
+    """The own fields of rows of one modality, by the names of the table's columns."""
+    size = len(columns["id"])
+    nothing = [None] * size
+    previews = columns.get(preview_column(modality), nothing)
+    texts = [text_of_preview(one) for one in previews]
+    thumbnails = [one if text is None else None for one, text in zip(previews, texts, strict=True)]
+    return {
+        "row": [key_of(sample, modality) for sample in columns["id"]],
+        "id": columns["id"],
+        "modality": [modality] * size,
+        "caption": [caption or None for caption in columns.get("captions", nothing)],
+        "group": columns.get("group", nothing),
+        "split": columns.get("split", nothing),
+        "content": columns[content_column(modality)],
+        "has_thumbnail": [one is not None for one in thumbnails],
+        "thumbnail": thumbnails,
+        PREVIEW: texts,
+    }
+
+
+def batch_of(values: Mapping[str, Sequence[Any]], vectors: np.ndarray, schema: pa.Schema) -> Any:
+    """A record batch of the schema's columns.
+
+    Args:
+        vectors: [row, dim] fp32.
+    """
+    arrays = [
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        if column.name == "vector"
+        else pa.array(values[column.name], column.type)
+        for column in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
 
 
 def staged(part: Samples, place: Path, fingerprint: str, embed: Callable[[Source, Path, int], Any]) -> Iterator[Chunk]:
@@ -135,7 +178,10 @@ def staged_chunks(directory: Path) -> Iterator[Chunk]:
     for number, summary in enumerate(read_json(directory / INDEX_FILE)["shards"]):
         shard = Shard(number, start, start + summary["rows"])
         table = pq.read_table(shard.file(directory, "parquet"))
-        yield load_file(shard.file(directory, "safetensors")), {n: table[n].to_pylist() for n in table.column_names}
+        tensors = load_file(shard.file(directory, "safetensors"))
+        masks = {name.removeprefix(PRESENT): of for name, of in tensors.items() if name.startswith(PRESENT)}
+        vectors = {name: of for name, of in tensors.items() if not name.startswith(PRESENT)}
+        yield Chunk(vectors, {name: table[name].to_pylist() for name in table.column_names}, masks)
         start = shard.stop
 
 
@@ -150,7 +196,7 @@ def ready_chunks(samples: Samples, embeddings: EmbeddingSet) -> Iterator[Chunk]:
             vectors = np.asarray(matrix[rows], dtype=np.float32)
             rounded = matrix.dtype != np.float32  # rows stored in half precision have lost their norm
             matrices[name] = unit_norm(torch.from_numpy(vectors)).numpy() if rounded else vectors
-        yield matrices, {**part.source.columns, "content": part.contents}
+        yield Chunk(matrices, part.columns, part.source.present or {})
 
 
 def write_collection(
@@ -169,7 +215,7 @@ def write_collection(
     Args:
         info: what a new collection records: model, embedding_dim, modalities, labels.
         chunks: embeds samples, with a directory to work in that an interrupted run finds again.
-        update: samples that differ from those in the collection replace them.
+        update: samples that differ from those in the collection replace them; rows of modalities that they lack go.
         restore_deleted: rows that were deleted from the collection come back; they stay out without it.
         text_labels: labels that hold numbers alone and may take words from now on.
         staging: where to work; by default inside the collection, which must be a directory then.
@@ -190,22 +236,28 @@ def write_collection(
             raise UsageError(f"{uri} has no label {unknown[0]!r} (it has {known}); index into a new collection")
         info = collection.info
     with working_directory(uri, staging) as place:
-        changes = changes_of(
-            samples.ids, samples.contents, info["modalities"], collection, update=update, restore=restore_deleted
-        )
+        changes = changes_of(samples, collection, update=update, restore=restore_deleted)
+        if collection is not None and changes.withdrawn:
+            forget_deleted(collection, changes.withdrawn)
         if changes.written:
-            part = samples.take(changes.written)
+            part = samples.take(changes.written, changes.rows)
             if collection is not None:
                 labels = {label: part.source.columns[label] for label in part.labels}
                 check_label_kinds(collection, part.ids, labels, text_labels)
-            schema = schema_of(info)
-            batches = batches_of(chunks(part, place), info, samples.origin, schema, changes.left_out)
+            schema = schema_of(info, collection is None or collection.has_previews)
+            batches = pa.RecordBatchReader.from_batches(
+                schema, batches_of(chunks(part, place), info, samples.origin, schema)
+            )
             replaces = bool(changes.updated or changes.restored)
             with reading(uri):
-                commit(uri, collection, pa.RecordBatchReader.from_batches(schema, batches), replaces)
+                commit(uri, collection, batches, replaces, changes.withdrawn)
+        elif changes.withdrawn:
+            assert collection is not None
+            with reading(uri):
+                collection.table.delete(of_keys(changes.withdrawn))
         if collection is not None and restore_deleted:
-            back = [samples.ids[number] for number in changes.written]
-            forget(collection, [key_of(sample, name) for sample in back for name in info["modalities"]])
+            back = [key_of(samples.ids[number], name) for number, names in changes.rows.items() for name in names]
+            forget(collection, back)
     return Collection.open(uri), changes
 
 
@@ -249,17 +301,31 @@ def working_directory(uri: str, staging: Path | None) -> Iterator[Path]:
                 shutil.rmtree(entry)
 
 
-def commit(uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool) -> None:
-    """All rows enter the table, or none."""
+def commit(
+    uri: str, collection: Collection | None, rows: pa.RecordBatchReader, replaces: bool, withdrawn: Sequence[str] = ()
+) -> None:
+    """All rows enter the table, and those that are withdrawn leave it, or nothing happens.
+
+    Args:
+        replaces: whether some of the rows are in the table already.
+        withdrawn: keys.
+    """
     if collection is None:
         if not is_remote(uri):
             shutil.rmtree(Path(uri) / f"{TABLE}.lance", ignore_errors=True)  # of a first commit that was killed
         connect(uri).create_table(TABLE, data=rows, schema=rows.schema, mode="create")
     elif replaces:
         merge = collection.table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()
+        if withdrawn:
+            merge = merge.when_not_matched_by_source_delete(of_keys(withdrawn))
         merge.execute(rows)
     else:
         collection.table.add(rows)
+
+
+def of_keys(rows: Sequence[str]) -> str:
+    """A condition of the engine that means the rows of these keys."""
+    return f"row IN ({', '.join(literal(row) for row in rows)})"
 
 
 def delete_rows(collection: Collection, where: str) -> int:

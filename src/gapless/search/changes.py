@@ -1,7 +1,7 @@
 """What a run of `gapless index` does to a collection that is there, decided before anything is embedded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +11,7 @@ from gapless.core.values import name_of
 from gapless.search.collection import Collection, key_of
 from gapless.search.engine import reading
 from gapless.search.kinds import is_number
+from gapless.search.samples import Samples
 from gapless.search.tombstones import deleted_rows, key_digest
 
 
@@ -20,26 +21,35 @@ class Changes:
 
     Args:
         added: new ones.
+        extended: ones whose rows are there as they are, and that bring a modality which they lacked.
         updated: ones that replace what the collection holds under their id.
         restored: ones with rows that were deleted and come back, because the user says so.
         unchanged: how many are there as they are.
         deleted: ones with rows that were deleted from the collection and stay out.
         changed_since: how many of `deleted` have another content than what was deleted.
-        left_out: keys of the rows that stay out.
+        rows: sample -> the modalities whose rows enter the table.
+        withdrawn: keys of rows that leave the table, because their samples lack the modality now.
     """
 
     added: list[int] = field(default_factory=list)
+    extended: list[int] = field(default_factory=list)
     updated: list[int] = field(default_factory=list)
     restored: list[int] = field(default_factory=list)
     unchanged: int = 0
     deleted: list[int] = field(default_factory=list)
     changed_since: int = 0
-    left_out: frozenset[str] = frozenset()
+    rows: dict[int, frozenset[str]] = field(default_factory=dict)
+    withdrawn: list[str] = field(default_factory=list)
 
     @property
     def written(self) -> list[int]:
-        """Samples whose rows enter the table."""
-        return sorted([*self.added, *self.updated, *self.restored])
+        """Samples with rows that enter the table."""
+        return sorted(self.rows)
+
+    def replaced(self, ids: Sequence[str]) -> frozenset[str]:
+        """Keys of the rows that are other ones now, or went."""
+        written = {key_of(ids[number], name) for number in self.updated for name in self.rows.get(number, ())}
+        return frozenset({*written, *self.withdrawn})
 
 
 def contents_of(collection: Collection) -> dict[str, str]:
@@ -49,19 +59,67 @@ def contents_of(collection: Collection) -> dict[str, str]:
     return dict(zip(table["row"].to_pylist(), table["content"].to_pylist(), strict=True))
 
 
-def changes_of(
-    ids: Sequence[str],
-    contents: Sequence[str],
-    modalities: Sequence[str],
-    collection: Collection | None,
-    *,
-    update: bool,
-    restore: bool,
-) -> Changes:
-    """Which samples are new, differ from what the collection holds under their id, or were deleted from it.
+@dataclass(frozen=True)
+class Compared:
+    """The modalities of one sample against a collection.
 
     Args:
-        contents: [sample] digests.
+        new: not in the collection, and never deleted from it.
+        same, other: in the collection, with the same content or another.
+        gone: deleted from the collection.
+        withdrawn: in the collection, but the sample lacks them now.
+        changed_since: whether one that was deleted has another content now.
+    """
+
+    new: frozenset[str]
+    same: frozenset[str]
+    other: frozenset[str]
+    gone: frozenset[str]
+    withdrawn: frozenset[str]
+    changed_since: bool
+
+
+def compared(
+    sample: str,
+    contents: Mapping[str, str | None],
+    earlier: str | None,
+    held: Mapping[str, str],
+    deleted: Mapping[str, str],
+) -> Compared:
+    """Compare a sample with a collection, row by row.
+
+    Args:
+        contents: modality -> digest, None where the sample lacks it. Modalities that the data do not have at all are
+            not named, and say nothing of rows that the collection holds.
+        earlier: the digest that an earlier version of gapless gave the sample's rows.
+        held: key -> digest, of the collection.
+        deleted: digest of the key -> digest, of deleted rows.
+    """
+    states: dict[str, set[str]] = {"new": set(), "same": set(), "other": set(), "gone": set(), "withdrawn": set()}
+    changed_since = False
+    for name, content in contents.items():
+        key = key_of(sample, name)
+        if content is None:
+            if key in held:
+                states["withdrawn"].add(name)
+        elif key in held:
+            states["same" if held[key] in (content, earlier) else "other"].add(name)
+        elif (known := deleted.get(key_digest(key))) is not None:
+            states["gone"].add(name)
+            changed_since |= known not in (content, earlier)
+        else:
+            states["new"].add(name)
+    return Compared(**{name: frozenset(found) for name, found in states.items()}, changed_since=changed_since)
+
+
+def changes_of(samples: Samples, collection: Collection | None, *, update: bool, restore: bool) -> Changes:
+    """Which samples are new, bring a new modality, differ from what the collection holds, or were deleted from it.
+
+    A modality that arrives is an addition: the other rows of its sample stay as they are. A sample that lacks a
+    modality which the collection holds of it differs, and its row goes with `update`. The rows of a sample that was
+    deleted as a whole stay out, also those that it brings for the first time.
+
+    Args:
         update: samples that differ are replaced.
         restore: rows that were deleted come back.
 
@@ -71,40 +129,47 @@ def changes_of(
     held = {} if collection is None else contents_of(collection)
     deleted = {} if collection is None else deleted_rows(collection)
     changes = Changes()
-    left_out: set[str] = set()
     unchanged = changed_since = 0
-    for number, (sample, content) in enumerate(zip(ids, contents, strict=True)):
-        keys = [key_of(sample, name) for name in modalities]
-        there = [held[key] for key in keys if key in held]
-        absent = {key: deleted.get(key_digest(key)) for key in keys if key not in held}
-        gone = {key for key, known in absent.items() if known is not None}
-        differs = any(one != content for one in there) or (bool(there) and len(absent) > len(gone))
-        if gone and restore and not differs:
-            changes.restored.append(number)
-            continue
-        if gone and not restore:
-            left_out |= gone
+    earlier: Sequence[str | None] = samples.earlier or [None] * len(samples.ids)
+    for number, (sample, former) in enumerate(zip(samples.ids, earlier, strict=True)):
+        contents = {name: digests[number] for name, digests in samples.contents.items()}
+        rows = compared(sample, contents, former, held, deleted)
+        stays_out = bool(rows.gone) and not restore
+        if stays_out:
             changes.deleted.append(number)
-            changed_since += any(absent[key] != content for key in gone)
-        if differs:
+            changed_since += rows.changed_since
+        written = rows.new | rows.other | (frozenset() if stays_out else rows.gone)
+        if rows.other or rows.withdrawn:
             changes.updated.append(number)
-        elif len(gone) < len(absent):
+            changes.withdrawn.extend(key_of(sample, name) for name in sorted(rows.withdrawn))
+        elif rows.gone and restore:
+            changes.restored.append(number)
+        elif rows.new and rows.same:
+            changes.extended.append(number)
+        elif rows.new and not rows.gone:
             changes.added.append(number)
-        elif there:
+        elif rows.same:
             unchanged += 1
+            continue
+        else:  # deleted as a whole, or without any of the modalities
+            continue
+        if written:
+            changes.rows[number] = written
     if changes.updated and not update:
-        raise DataRefused(
-            f"{len(changes.updated)} samples differ from those that the collection holds under the same id "
-            f"({listed([ids[number] for number in changes.updated])}); --update replaces them"
-        )
-    return Changes(
-        changes.added,
-        changes.updated,
-        changes.restored,
-        unchanged,
-        changes.deleted,
-        changed_since,
-        frozenset(left_out),
+        raise DataRefused(_differing(samples.ids, changes))
+    return replace(changes, unchanged=unchanged, changed_since=changed_since)
+
+
+def _differing(ids: Sequence[str], changes: Changes) -> str:
+    """The sentence on samples that differ."""
+    named = listed([ids[number] for number in changes.updated])
+    lacking = ""
+    if changes.withdrawn:
+        lacking = f", and lack {len(changes.withdrawn)} rows that it holds of them ({listed(changes.withdrawn)})"
+    replaces = "replaces them, and removes rows that they lack" if changes.withdrawn else "replaces them"
+    return (
+        f"{len(changes.updated)} samples differ from those that the collection holds under the same id "
+        f"({named}){lacking}; --update {replaces}"
     )
 
 

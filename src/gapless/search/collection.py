@@ -1,10 +1,11 @@
-"""A collection: one LanceDB table of embeddings, one row per (sample, modality), that search reads.
+"""A collection: one LanceDB table of embeddings, one row for each modality that a sample has, which search reads.
 
     collection = Collection.open("collections/x")            # or an object store: s3://bucket/x
     collection.search(vector, k=10, where="modality_type = 'CT'")
 
-Images and texts stand in one table and one space. A row holds its vector, the sample's caption, labels, group, split
-and source, and an image's thumbnail. The table's own metadata says which model the vectors are of.
+All modalities stand in one table and one space. A row holds its vector, the sample's caption, labels, group, split and
+source, and a thumbnail or a text that shows what the row is. The table's own metadata says which model the vectors are
+of.
 """
 
 import json
@@ -42,6 +43,7 @@ METADATA_KEY = b"gapless"
 ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
+PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
@@ -57,6 +59,7 @@ class Hit:
         similarity: the cosine in every search; thresholds are for it.
         balanced: what the hits of a balanced search are ordered by, higher is nearer: how many standard deviations a
             row lies above what the query scores among the nearest of the row's modality. None where it is not balanced.
+        preview: what a row without a picture holds, a text or the values of a table; None where there is none.
     """
 
     row: str
@@ -69,6 +72,7 @@ class Hit:
     labels: Mapping[str, str | None]
     group: str | None
     has_thumbnail: bool
+    preview: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,17 @@ class Condition:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Samples that have a row in every modality: vectors are [pair, dim], row i of everything is one sample.
+    """Samples that have rows of two modalities or more; row i of everything is one sample.
 
-    `thumbnails` are the keys of rows with a picture, or None.
+    Args:
+        vectors: modality -> [sample, dim], zeros where a sample lacks it.
+        present: modality -> [sample] bool, whether a sample has it.
+        thumbnails: the key of a row of each sample with a picture, or None.
     """
 
     ids: list[str]
     vectors: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
     captions: list[str | None]
     labels: dict[str, list[str | None]]
     groups: list[str | None]
@@ -151,6 +159,11 @@ class Collection:
             )
 
     @property
+    def has_previews(self) -> bool:
+        """Whether rows may have a text that shows what they hold; those of earlier versions of gapless have none."""
+        return PREVIEW in self.table.schema.names and PREVIEW not in self.info["labels"].values()
+
+    @property
     def fields(self) -> dict[str, str]:
         """What a filter may name -> column of the table; a label whose name is taken goes by its column's."""
         own = {name: name for name in OWN_FIELDS}
@@ -171,6 +184,13 @@ class Collection:
         condition = self.condition(where=where)
         with reading(self.uri, where):
             return int(self.table.count_rows(condition.sql))
+
+    def rows_per_modality(self) -> dict[str, int]:
+        """Modality -> how many rows it has, in the order of the collection's modalities."""
+        snapshot, names = self.snapshot(), self.info["modalities"]
+        with reading(self.uri):
+            codes = snapshot.modality_codes(names)
+        return {name: int((codes == code).sum()) for code, name in enumerate(names)}
 
     def label_kind(self, label: str) -> str:
         """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
@@ -284,6 +304,11 @@ class Collection:
             own = np.array([place])
             return self._hits(snapshot, own, np.ones(1), snapshot.vectors(own)[0])[0]
 
+    def rows_of(self, sample_id: str) -> list[Hit]:
+        """All rows of one sample, in the order of the collection's modalities, each with score 1; [] for none."""
+        keys = [key_of(checked_key(sample_id), name) for name in self.info["modalities"]]
+        return [hit for key in keys if (hit := self.get(key)) is not None]
+
     def vector_of(self, row: str) -> np.ndarray | None:
         """[dim] fp32 of a key."""
         snapshot = self.snapshot()
@@ -313,38 +338,41 @@ class Collection:
         return found
 
     def pairs(self, max_pairs: int) -> Pairs:
-        """Samples with a row in every modality; of more than `max_pairs` a random choice that is always the same."""
+        """Samples with two rows or more; of more than `max_pairs` a random choice that is always the same."""
         snapshot = self.snapshot()
         modalities = self.info["modalities"]
         with reading(self.uri):
-            rows = snapshot.rows
-            samples = pc.replace_substring_regex(rows, r"/[^/]*$", "")
-            counts = pc.value_counts(samples)
-            whole = counts.filter(pc.equal(counts.field("counts"), len(modalities))).field("values")
-            ids = sorted(whole.to_pylist())
+            rows = snapshot.rows.combine_chunks()
+            counts = pc.value_counts(pc.replace_substring_regex(rows, r"/[^/]*$", ""))
+            several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
+            ids = sorted(several.to_pylist())
             if len(ids) > max_pairs:
                 chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:max_pairs])
                 ids = [ids[place] for place in chosen.tolist()]
-            places = {
-                name: np.asarray(
-                    pc.index_in(pa.array([key_of(i, name) for i in ids], pa.string()), rows.combine_chunks())
-                )
-                for name in modalities
-            }
+            places = {}
+            for name in modalities:
+                found = pc.index_in(pa.array([key_of(i, name) for i in ids], pa.string()), rows)
+                places[name] = np.asarray(pc.fill_null(found, -1))
+            present = {name: at >= 0 for name, at in places.items()}
             pictured: list[str | None] = [None] * len(ids)
+            vectors, first = {}, np.full(len(ids), -1)
             for name, at in places.items():
-                shown = snapshot.fetch(at, ["has_thumbnail"])["has_thumbnail"].to_pylist()
-                pictured = [
-                    known or (key_of(i, name) if one else None)
-                    for known, i, one in zip(pictured, ids, shown, strict=True)
-                ]
-            first = snapshot.fetch(places[modalities[0]], ["caption", "group", *self.info["labels"].values()])
+                has = np.flatnonzero(present[name])
+                vectors[name] = np.zeros((len(ids), snapshot.dim), dtype=np.float32)
+                if len(has):
+                    vectors[name][has] = snapshot.vectors(at[has])
+                    shown = snapshot.fetch(at[has], ["has_thumbnail"])["has_thumbnail"].to_pylist()
+                    for sample, is_picture in zip(has.tolist(), shown, strict=True):
+                        pictured[sample] = pictured[sample] or (key_of(ids[sample], name) if is_picture else None)
+                first = np.where(first < 0, at, first)
+            known = snapshot.fetch(first, ["caption", "group", *self.info["labels"].values()])
             return Pairs(
                 ids=ids,
-                vectors={name: snapshot.vectors(at) for name, at in places.items()},
-                captions=first["caption"].to_pylist(),
-                labels={name: first[column].to_pylist() for name, column in self.info["labels"].items()},
-                groups=first["group"].to_pylist(),
+                vectors=vectors,
+                present=present,
+                captions=known["caption"].to_pylist(),
+                labels={name: known[column].to_pylist() for name, column in self.info["labels"].items()},
+                groups=known["group"].to_pylist(),
                 thumbnails=pictured,
             )
 
@@ -391,10 +419,11 @@ class Collection:
         cosines = exact_scores(snapshot.vectors(places), query)
         lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
         labels = self.info["labels"]
-        table = snapshot.fetch(places, [*HIT_COLUMNS, *labels.values()])
+        columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
+        table = snapshot.fetch(places, [*columns, *labels.values()])
         return [
             Hit(
-                **{name: values[name] for name in HIT_COLUMNS},
+                **{name: values[name] for name in columns},
                 score=float(score),
                 similarity=float(cosine),
                 balanced=balanced,

@@ -9,7 +9,10 @@ from gapless.core.errors import UsageError, listed
 from gapless.core.results import Result
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.inference.embed import Source, check_complete, columns_of, write_embeddings
+from gapless.embeddings.missing import KEEP
+from gapless.embeddings.sources import is_embeddings_directory
+from gapless.embeddings.store import read_embeddings
+from gapless.inference.embed import Source, check_names, columns_of, write_embeddings
 from gapless.inference.embed_data import RowsToEmbed, opened_rows
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -20,8 +23,9 @@ from gapless.search.balance import checked_correction
 from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import Chunk, label_columns, ready_chunks, staged, write_collection
 from gapless.search.changes import Changes, missing_from
-from gapless.search.collection import FORMAT, VERSION, key_of
+from gapless.search.collection import FORMAT, VERSION
 from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
+from gapless.search.query_length import words_modality
 from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.samples import Samples
 
@@ -32,8 +36,11 @@ class Indexed(Result):
 
     Args:
         collection: its directory or address.
-        rows: of the collection now, one for each sample and modality.
+        rows: of the collection now, one for each modality that a sample has.
+        modalities: modality -> how many of these rows it has.
         added, updated, unchanged: samples of the data.
+        extended: samples that are there and bring a modality which they lacked; the row is added, the others stay.
+        withdrawn: rows that left the collection, because their samples lack the modality now.
         restored: samples whose rows were deleted and came back.
         deleted: samples with rows that were deleted from the collection and stay out.
         not_in_data: samples of the collection that its data do not hold any more; they stay.
@@ -42,14 +49,18 @@ class Indexed(Result):
         balance: modality asked with -> modality held -> offset of the balanced scores of a mixed search; None where
             the collection has no balance.
         unbalanced: why it has none, as the end of a sentence; None where it has one.
-        notes: rows that stay out, and rows that stay in, although the data say otherwise.
+        notes: modalities and samples without a row, rows that stay out, and rows that stay in, although the data say
+            otherwise.
     """
 
     collection: str
     rows: int
+    modalities: Mapping[str, int]
     added: int
+    extended: int
     updated: int
     unchanged: int
+    withdrawn: int
     restored: int
     deleted: int
     not_in_data: int
@@ -92,7 +103,7 @@ def index(
         data: a manifest, or embeddings; those of this very model are taken as they are. Or the directory of either.
         out: the collection: a directory, or s3://...
         split: only these rows; by default all.
-        update: samples that differ from the collection's replace them.
+        update: samples that differ from the collection's replace them; a row whose modality they lack now goes.
         restore_deleted: rows that were deleted from the collection come back.
         text_labels: labels that hold numbers alone and may take words from now on.
         bank: queries to learn the balance of a mixed search with, one a line of a file, or a list; by default the
@@ -120,7 +131,8 @@ def index(
         raise UsageError("the encoders have no space in common; 'gapless close' makes one")
     loaded = on_accelerator(loaded)
     fingerprint = fingerprint_of(loaded)
-    samples, ready = _samples_of(opened_rows(data, split), _name_of(data), loaded, fingerprint)
+    rows = _opened(data, split)
+    samples, ready = _samples_of(rows, _name_of(data), loaded, fingerprint)
 
     def embed(source: Source, directory: Path, shard_size: int) -> None:
         options: dict[str, Any] = {"names": names, "shard_size": shard_size, "batch_size": batch_size}
@@ -152,18 +164,20 @@ def index(
         staging=None if staging is None else Path(staging),
     )
     made = update_indices(collection, ann, ann_above)
-    vectors = None if texts is None else encoded(loaded, texts, batch_size)
-    replaced = frozenset(
-        key_of(samples.ids[number], name) for number in changes.updated for name in collection.info["modalities"]
-    )
-    balancing = update_balance(collection, BalanceSettings(hub_correction, vectors, seed), replaced)
+    words = words_modality(loaded)
+    vectors = None if texts is None else encoded(loaded, words, texts, batch_size)
+    settings = BalanceSettings(hub_correction, vectors, words or "text", seed)
+    balancing = update_balance(collection, settings, changes.replaced(samples.ids))
     missing = missing_from(collection, samples.ids, samples.origin, split)
     return Indexed(
         collection=str(out),
         rows=collection.count(),
+        modalities=collection.rows_per_modality(),
         added=len(changes.added),
+        extended=len(changes.extended),
         updated=len(changes.updated),
         unchanged=changes.unchanged,
+        withdrawn=len(changes.withdrawn),
         restored=len(changes.restored),
         deleted=len(changes.deleted),
         not_in_data=len(missing),
@@ -171,8 +185,15 @@ def index(
         index=made,
         balance=balancing.offsets,
         unbalanced=balancing.reason,
-        notes=_notes_on(samples.ids, changes, missing),
+        notes=(*_notes_on_modalities(samples, loaded, rows), *_notes_on(samples.ids, changes, missing)),
     )
+
+
+def _opened(data: RowsToEmbed, split: str | None) -> Manifest | EmbeddingSet:
+    """The rows of the data, any modality of them absent."""
+    if isinstance(data, str | Path) and is_embeddings_directory(data):
+        data = read_embeddings(data, missing=KEEP, least=1)
+    return opened_rows(data, split)
 
 
 def _samples_of(
@@ -180,17 +201,41 @@ def _samples_of(
 ) -> tuple[Samples, EmbeddingSet | None]:
     """The samples of the rows, and the embeddings themselves where this model has made them already."""
     if isinstance(rows, Manifest):
-        check_complete(model, rows)
-        return Samples.of_manifest(Source.of_manifest(model, rows), rows), None
+        names = [name for name in model.modalities if name in rows.modalities]
+        if not names:
+            check_names(model.modalities, rows)
+        source = Source.of_manifest(model, rows, names)
+        return Samples.of_manifest(source, rows, {name: model.preprocessor(name) for name in names}), None
     origin = str((rows.info.get("data") or {}).get("source") or name)
     if (rows.info.get("model") or {}).get("fingerprint") == fingerprint:
-        source = Source(VectorPairs(rows.embeddings, rows.ids), columns_of(rows), {})
+        present = None if rows.is_complete else rows.presence
+        source = Source(VectorPairs(rows.embeddings, rows.ids), columns_of(rows), {}, present=present)
         return Samples.of_embeddings(source, rows, origin), rows
     return Samples.of_embeddings(Source.of_embeddings(model, rows), rows, origin), None
 
 
 def _name_of(data: RowsToEmbed) -> str:
     return Path(data).name if isinstance(data, str | Path) else "embeddings"
+
+
+def _notes_on_modalities(samples: Samples, model: GaplessModel, rows: Manifest | EmbeddingSet) -> tuple[str, ...]:
+    """Modalities of the model that no row has, and samples that have none of the model's modalities."""
+    notes = []
+    without = [name for name in model.modalities if name not in samples.contents or name in samples.without_rows]
+    if without:
+        where = str(rows.path) if isinstance(rows, Manifest) else rows.origin
+        notes.append(
+            f"no row of {where} has {listed(without)}, which the model takes, so none of it was indexed; the data have "
+            f"{listed([name for name in rows.modalities if name not in without])}"
+        )
+    empty = [
+        sample for sample, *digests in zip(samples.ids, *samples.contents.values(), strict=True) if not any(digests)
+    ]
+    if empty:
+        notes.append(
+            f"{len(empty):,} samples have none of the modalities that the model takes, and no row ({listed(empty)})"
+        )
+    return tuple(notes)
 
 
 def _notes_on(ids: Sequence[str], changes: Changes, missing: Sequence[str]) -> tuple[str, ...]:

@@ -45,29 +45,35 @@ class Overview:
 
 
 def map_of(pairs: Pairs, max_pairs: int) -> dict[str, Any]:
-    if len(pairs.vectors) < 2 or len(pairs.ids) < MIN_PAIRS:
-        raise UsageError("a map needs two samples or more that have a row in each of two modalities or more")
-    points, shares = principal_plane(pairs.vectors)
+    """What the page draws: points are null where a sample lacks a modality, and modalities without a point left out."""
+    present = {name: mask for name, mask in pairs.present.items() if mask.any()}
+    if len(present) < 2 or len(pairs.ids) < MIN_PAIRS:
+        raise UsageError("a map needs two samples or more that have rows of two modalities or more")
+    points, shares = principal_plane({name: pairs.vectors[name][mask] for name, mask in present.items()})
     figures = figures_of(pairs)
-    modalities = list(pairs.vectors)
-    first, second = list(pairs.vectors.values())[:2]
-    cosines = np.einsum("pd,pd->p", first, second)
+    firsts = [[name for name, mask in present.items() if mask[n]][:2] for n in range(len(pairs.ids))]
     return {
         "num_pairs": len(pairs.ids),
         "is_sample": len(pairs.ids) == max_pairs,
         "shares": shares,
         "modalities": [
-            {"name": name, "x": where[:, 0].round(5).tolist(), "y": where[:, 1].round(5).tolist(), **modality_mark(n)}
-            for n, (name, where) in enumerate(points.items())
+            {
+                "name": name,
+                "x": _at_places(points[name][:, 0], present[name]),
+                "y": _at_places(points[name][:, 1], present[name]),
+                **modality_mark(number),
+            }
+            for number, name in enumerate(pairs.present)
+            if name in present
         ],
         "pairs": [
             {
                 "id": pairs.ids[n],
-                "row": pairs.thumbnails[n] or key_of(pairs.ids[n], modalities[0]),
+                "row": pairs.thumbnails[n] or key_of(pairs.ids[n], firsts[n][0]),
                 "caption": pairs.captions[n],
                 "thumbnail": pairs.thumbnails[n],
                 "labels": {name: values[n] for name, values in pairs.labels.items()},
-                "cosine": round(float(cosines[n]), 4),
+                "cosine": round(float(np.dot(*(pairs.vectors[name][n] for name in firsts[n]))), 4),
             }
             for n in range(len(pairs.ids))
         ],
@@ -77,19 +83,31 @@ def map_of(pairs: Pairs, max_pairs: int) -> dict[str, Any]:
     }
 
 
+def _at_places(values: np.ndarray, mask: np.ndarray) -> list[float | None]:
+    """[sample] the values of the samples that have one, and None for the others."""
+    rest = iter(values.round(5).tolist())
+    return [next(rest) if has else None for has in mask]
+
+
 def figures_of(pairs: Pairs) -> dict[str, float]:
-    """The figures of these pairs; those that so few or such alike rows do not allow are left out."""
-    rows = {name: torch.from_numpy(np.ascontiguousarray(matrix)) for name, matrix in pairs.vectors.items()}
-    groups = None if None in pairs.groups else pairs.groups
-    captions = [caption or "" for caption in pairs.captions]
-    found = measured(rows, groups, captions, FIGURES) or measured(rows, groups, captions, QUICK_FIGURES) or {}
+    """The figures of these samples; those that so few or such alike rows do not allow are left out.
+
+    With more than two modalities every pair stands on the samples that have both.
+    """
+    names = [name for name, mask in pairs.present.items() if mask.any()]
+    rows = {name: torch.from_numpy(np.ascontiguousarray(pairs.vectors[name])) for name in names}
+    present = {name: torch.from_numpy(pairs.present[name]) for name in names}
+    given = {
+        "groups": None if None in pairs.groups else pairs.groups,
+        "captions": [caption or "" for caption in pairs.captions],
+        "present": None if all(mask.all() for mask in present.values()) else present,
+    }
+    found = measured(rows, FIGURES, **given) or measured(rows, QUICK_FIGURES, **given) or {}
     return {key: float(value) for key, value in found.items() if isinstance(value, int | float) and np.isfinite(value)}
 
 
-def measured(
-    rows: Mapping[str, torch.Tensor], groups: Sequence[Any] | None, captions: Sequence[str], parts: Sequence[str]
-) -> dict[str, Any] | None:
+def measured(rows: Mapping[str, torch.Tensor], parts: Sequence[str], **given: Any) -> dict[str, Any] | None:
     try:
-        return measure(rows, groups=groups, captions=captions, include=parts)
+        return measure(rows, include=parts, **given)
     except ValueError:
         return None

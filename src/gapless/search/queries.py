@@ -58,6 +58,8 @@ def search(
     *,
     image: Any = None,
     image_weight: float = 0.5,
+    query: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
     k: int = 10,
     modality: str | None = None,
     where: str | None = None,
@@ -66,7 +68,7 @@ def search(
     raw: bool = False,
     model: str | Sequence[str] | None = None,
 ) -> Found:
-    """The k nearest rows of a collection to words, an image, or both.
+    """The k nearest rows of a collection to words, an image, or any parts of a case together.
 
     It loads the model for this one query; `Searcher.open` loads it once for many.
 
@@ -80,21 +82,24 @@ def search(
         collection: what `gapless.index` wrote.
         words: what to search for.
         image: a path, the bytes of an image file, or an 8-bit array [height, width] or [height, width, 3].
-        image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
+        image_weight: with words and image, the image's share of the two, from 0 (words alone) to 1 (image alone).
+        query: further parts, modality -> a text, a path, an array, or the fields of a table, as its kind takes it.
+        weights: modality -> how much its part of the query counts, 1 by default; 0 leaves it out.
         k: how many hits, at least 1.
         modality: only rows of this one; by default all, mixed.
         where: a filter, such as "modality_type = 'CT' AND age > 60".
         hybrid: also search the captions for the words; the two rankings become one.
         exact: score every row; by default unless the collection has an approximate index.
-        raw: order by cosine where images and texts are mixed; by default the modalities are balanced there.
+        raw: order by cosine where rows of several modalities are mixed; by default they are balanced there.
         model: where the collection's model is now; by default where it was when the collection was indexed.
 
     Returns:
         The hits with cosines in [-1, 1], higher is nearer (of a hybrid search with fused scores).
 
     Raises:
-        UsageError: no collection, no query, another model, an unknown field, a broken filter.
-        DataRefused: a damaged collection or model, an image that cannot be read.
+        UsageError: no collection, no query, a modality that the model lacks, a weight without its part, another model,
+            an unknown field, a broken filter.
+        DataRefused: a damaged collection or model, a file that cannot be read.
     """
     searcher = Searcher.open(collection, model)
     with warnings.catch_warnings():
@@ -103,6 +108,8 @@ def search(
             text=words,
             image=image,
             image_weight=image_weight,
+            query=query,
+            weights=weights,
             k=k,
             modality=modality,
             where=where,
@@ -110,7 +117,7 @@ def search(
             exact=exact,
             raw=raw,
         )
-    cut = None if words is None else searcher.cut(words)
+    cut = searcher.cut_of(searcher.parts_of(words, image, image_weight, query=query, weights=weights))
     unbalanced = None if raw or modality is not None else searcher.collection.why_unbalanced()
     return Found(hits, searcher.collection.info["model"], cut, unbalanced)
 

@@ -1,4 +1,4 @@
-"""Whether a model reads all words of a query: what is longer than its text encoder takes is cut off."""
+"""What words are a query of, and whether a model reads all of them: what is longer than its encoder takes is cut."""
 
 import threading
 from copy import deepcopy
@@ -7,6 +7,13 @@ from typing import Any
 
 from gapless.modalities.text import TextModality
 from gapless.models.aligner import GaplessModel
+
+
+def words_modality(model: GaplessModel) -> str | None:
+    """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
+    kinds = {name: model.preprocessor(name) for name in model.modalities}
+    texts = [name for name, kind in kinds.items() if kind.takes_tokenizer and kind.takes_queries]
+    return "text" if "text" in texts else texts[0] if texts else None
 
 
 class QueryCut(UserWarning):
@@ -34,27 +41,30 @@ class Cut:
 class QueryLength:
     """Counts the tokens of queries for one model.
 
-    It has a tokenizer of its own, because a tokenizer that cuts and one that does not are one object in two states, and
+    It has tokenizers of its own, because a tokenizer that cuts and one that does not are one object in two states, and
     the service counts while its other thread embeds.
     """
 
     def __init__(self, model: GaplessModel) -> None:
         self._lock = threading.Lock()
-        self._tokenizer: Any = None
-        texts = model.preprocessor("text") if "text" in model.modalities else None
-        if isinstance(texts, TextModality) and texts.tokenizer is not None:
-            self._tokenizer = deepcopy(texts.tokenizer)
-            self._read = int(getattr(texts.tokenizer, "context_length", texts.settings.max_length))
+        self._texts: dict[str, tuple[Any, int]] = {}  # modality -> its tokenizer, and how many tokens the model reads
+        for name in model.modalities:
+            texts = model.preprocessor(name)
+            if isinstance(texts, TextModality) and texts.tokenizer is not None:
+                read = int(getattr(texts.tokenizer, "context_length", texts.settings.max_length))
+                self._texts[name] = (deepcopy(texts.tokenizer), read)
 
-    def cut_of(self, text: str) -> Cut | None:
-        """What the model leaves out of these words, or None."""
-        if self._tokenizer is None:
+    def cut_of(self, modality: str, text: Any) -> Cut | None:
+        """What the model leaves out of a text of a modality, or None; None too for modalities of other kinds."""
+        if modality not in self._texts:
             return None
+        tokenizer, read = self._texts[modality]
         with self._lock:
-            tokens = self._count(text)
-        return Cut(tokens, self._read) if tokens > self._read else None
+            tokens = _num_tokens(tokenizer, text)
+        return Cut(tokens, read) if tokens > read else None
 
-    def _count(self, text: str) -> int:
-        if hasattr(self._tokenizer, "num_tokens"):
-            return int(self._tokenizer.num_tokens(text))
-        return len(self._tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
+def _num_tokens(tokenizer: Any, text: str) -> int:
+    if hasattr(tokenizer, "num_tokens"):
+        return int(tokenizer.num_tokens(text))
+    return len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])

@@ -49,16 +49,15 @@ def update_balance(
     snapshot = collection.snapshot()
     stored = collection.stored_balance(newest=True)
     with reading(collection.uri):
-        codes = snapshot.modality_codes(names)
-        counts = {name: int((codes == code).sum()) for code, name in enumerate(names)}
+        counts = collection.rows_per_modality()
         if not must_learn(stored, counts, settings, replaced):
             assert stored is not None
             assert stored.balance is not None
             return Balancing(stored.balance.offsets)
         if settings.texts is None and stored is not None and stored.balance is not None:
-            given = stored.balance.asked.get("text")
-            if given is not None and given is not stored.balance.held.get("text"):
-                settings = replace(settings, texts=given.vectors)  # a bank that the user gave stays
+            for name, given in stored.balance.asked.items():
+                if given is not stored.balance.held.get(name):
+                    settings = replace(settings, texts=given.vectors, texts_of=name)  # a bank that the user gave stays
         found = learn(snapshot, names, settings)
         database = connect(collection.uri)
         if isinstance(found, str):
@@ -105,16 +104,19 @@ def texts_of(bank: str | Path | Sequence[str] | None) -> list[str] | None:
     return texts
 
 
-def encoded(model: GaplessModel, texts: Sequence[str], batch_size: int) -> np.ndarray:
+def encoded(model: GaplessModel, modality: str | None, texts: Sequence[str], batch_size: int) -> np.ndarray:
     """[text, dim] unit-norm rows of the texts, copies left out.
+
+    Args:
+        modality: what words are a query of; None for a model without words.
 
     Raises:
         UsageError: a model without words, or texts that it embeds alike.
     """
-    if "text" not in model.modalities or not model.preprocessor("text").takes_queries:
+    if modality is None:
         raise UsageError("--bank needs a model that embeds words")
     parts = [
-        model.encode("text", texts[start : start + batch_size]).numpy() for start in range(0, len(texts), batch_size)
+        model.encode(modality, texts[start : start + batch_size]).numpy() for start in range(0, len(texts), batch_size)
     ]
     vectors = np.concatenate(parts).astype(np.float32)
     vectors = vectors[~np.tril(vectors @ vectors.T > 1 - SAME, k=-1).any(axis=1)]

@@ -1,58 +1,82 @@
-"""What is to be in a collection: samples with what is known of them, and a digest of each one's content."""
+"""What is to be in a collection: samples with what is known of them, and a digest of the content of each row."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Subset
 
+from gapless.core.errors import GaplessError
 from gapless.embeddings.embedding_set import EmbeddingSet
-from gapless.images.thumbnails import thumbnail
 from gapless.inference.embed import Source
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import VERSION, Manifest
+from gapless.modalities.base import Modality
 
-THUMBNAILS_AT_ONCE = 4
+PREVIEWS_AT_ONCE = 4
+NO_CONTENT = ("image", "width", "height", "licence")  # of version 1: its column `sha256` says what the image is
+Contents = dict[str, list[str | None]]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is to be in a collection: how to embed each sample, what is known of it, and a digest of all that.
+    """What is to be in a collection: how to embed each sample, what is known of it, and what each of its rows holds.
 
     Args:
         source: inputs and columns, as `embed` reads them.
-        contents: [sample] digests; a sample whose digest is in the collection already is left alone.
+        contents: modality -> [sample] digest of what its row holds, None where the sample lacks the modality. A row
+            whose digest is in the collection already is left alone.
         origin: where the samples come from, for people.
-        images: [sample] files for thumbnails, or None.
+        previews: modality -> [sample] what is shown of it.
+        earlier: [sample] digests that earlier versions of gapless gave all rows of the sample, or None.
     """
 
     source: Source
-    contents: list[str]
+    contents: Mapping[str, Sequence[str | None]]
     origin: str
-    images: list[Path | None] | None = None
+    previews: Mapping[str, "LazyPreviews"] = field(default_factory=dict)
+    earlier: Sequence[str] | None = None
 
     @classmethod
-    def of_manifest(cls, source: Source, manifest: Manifest) -> "Samples":
-        table = manifest.table
-        kept = [name for name in table.column_names if name not in ("image", "width", "height", "licence")]
-        contents = [digest(list(row.values())) for row in table.select(kept).to_pylist()]
-        if "image" not in table.column_names:
-            return cls(source, contents, str(manifest.info["source"]))
-        names = table["image"].to_pylist()
-        images = [manifest.image_path(row) if name else None for row, name in enumerate(names)]
-        return cls(source, contents, str(manifest.info["source"]), images)
+    def of_manifest(cls, source: Source, manifest: Manifest, kinds: Mapping[str, Modality[Any]]) -> "Samples":
+        """The rows of a manifest.
+
+        Args:
+            kinds: modality -> its kind, with the settings of the model; the modalities that are embedded.
+        """
+        shown = [name for name in kinds if manifest.column_of(name) != manifest.caption_column]
+        rows = np.arange(len(manifest))
+        return cls(
+            source,
+            contents_of_manifest(manifest, list(kinds)),
+            str(manifest.info["source"]),
+            {name: LazyPreviews(manifest, name, kinds[name], rows) for name in shown},
+        )
 
     @classmethod
     def of_embeddings(cls, source: Source, embeddings: EmbeddingSet, origin: str) -> "Samples":
+        """The rows of a set of embeddings, of which there are no previews."""
         columns = [list(map(str, values)) for values in source.columns.values()]
-        contents = [
-            digest([*values, *(matrix[row].tobytes().hex() for matrix in embeddings.embeddings.values())])
-            for row, values in enumerate(zip(*columns, strict=True))
-        ]
-        return cls(source, contents, origin)
+        common = list(zip(*columns, strict=True))
+        contents: Contents = {
+            name: [
+                digest([*values, matrix[row].tobytes().hex()]) if has else None
+                for row, (values, has) in enumerate(zip(common, embeddings.presence[name], strict=True))
+            ]
+            for name, matrix in embeddings.embeddings.items()
+        }
+        earlier = None
+        if embeddings.is_complete:
+            matrices = embeddings.embeddings.values()
+            earlier = [
+                digest([*values, *(matrix[row].tobytes().hex() for matrix in matrices)])
+                for row, values in enumerate(common)
+            ]
+        return cls(source, contents, origin, earlier=earlier)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -62,37 +86,142 @@ class Samples:
     def labels(self) -> list[str]:
         return [name for name in self.source.columns if name not in ("id", "group", "split", "captions")]
 
-    def take(self, rows: Sequence[int]) -> "Samples":
-        """These samples, in this order."""
-        columns = {name: [values[row] for row in rows] for name, values in self.source.columns.items()}
+    @property
+    def without_rows(self) -> list[str]:
+        """Modalities of the data that no sample has."""
+        return [name for name, digests in self.contents.items() if not any(digests)]
+
+    def take(self, rows: Sequence[int], modalities: Mapping[int, frozenset[str]] | None = None) -> "Samples":
+        """These samples, in this order.
+
+        Args:
+            modalities: sample -> those of its modalities that are wanted; the others are neither read nor embedded.
+                By default all that it has.
+        """
+        source = self.source
+        columns = {name: [values[row] for row in rows] for name, values in source.columns.items()}
+        present = None if source.present is None else {name: mask[list(rows)] for name, mask in source.present.items()}
+        dataset: Any = source.dataset
+        if modalities is not None:
+            present = {name: np.array([name in modalities[row] for row in rows], dtype=bool) for name in self.contents}
+            if all(mask.all() for mask in present.values()):
+                present = None
+            else:
+                dataset = copy(dataset)
+                dataset.present = {name: np.zeros(len(self.ids), dtype=bool) for name in self.contents}
+                for name, mask in present.items():
+                    dataset.present[name][np.asarray(rows)[mask]] = True
+        contents = {name: [digests[row] for row in rows] for name, digests in self.contents.items()}
+        for name, mask in (present or {}).items():
+            contents[name] = [one if has else None for one, has in zip(contents[name], mask, strict=True)]
         return Samples(
-            source=replace(self.source, dataset=Subset(self.source.dataset, rows), columns=columns),
-            contents=[self.contents[row] for row in rows],
+            source=replace(source, dataset=Subset(dataset, list(rows)), columns=columns, present=present),
+            contents=contents,
             origin=self.origin,
-            images=None if self.images is None else [self.images[row] for row in rows],
+            previews={name: one.take(rows, contents[name]) for name, one in self.previews.items()},
+            earlier=None if self.earlier is None else [self.earlier[row] for row in rows],
         )
 
     @property
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """What is stored beside the vectors: the columns of the source, and the content and the preview of each row."""
+        return {
+            **self.source.columns,
+            **{content_column(name): digests for name, digests in self.contents.items()},
+            **{preview_column(name): one for name, one in self.previews.items()},
+        }
+
+    @property
     def staged_source(self) -> Source:
-        """What is embedded: the source with contents and thumbnails as further columns, under a name of its own."""
-        columns = {**self.source.columns, "content": self.contents}
-        if self.images is not None:
-            columns["thumbnail"] = LazyThumbnails(self.images)
-        return replace(self.source, columns=columns, data={"samples": digest(self.contents)})
+        """What is embedded: the source with the further columns, under a name of its own."""
+        return replace(self.source, columns=self.columns, data={"samples": digest(dict(self.contents))})
 
 
-class LazyThumbnails(Sequence[Any]):
-    """Thumbnails that are made when a range of them is asked for."""
+def contents_of_manifest(manifest: Manifest, names: Sequence[str]) -> Contents:
+    """Modality -> [row] digest of what its row in a collection holds, None where it is absent.
 
-    def __init__(self, images: Sequence[Path | None]) -> None:
-        self.images = images
+    Of version 2 a row holds what is known of the whole sample (id, group, split, labels, the caption) and its own cell,
+    so that a modality that arrives later leaves the other rows as they are. Of version 1, whose rows all have an image
+    and captions, every row of a sample has the digest of the whole sample. Names of files are not part of it.
+    """
+    table = manifest.table
+    masks = manifest.presence(names)
+    if manifest.version == VERSION:
+        whole = table.select([name for name in table.column_names if name not in NO_CONTENT])
+        common = [digest(list(row.values())) for row in whole.to_pylist()]
+        return {name: _where(mask, common) for name, mask in masks.items()}
+    known = table.select(["id", "group", "split", *manifest.labels]).to_pylist()
+    captions = [""] * len(manifest) if manifest.caption_column is None else manifest.first_captions
+    common = [digest([*row.values(), caption]) for row, caption in zip(known, captions, strict=True)]
+    files = manifest.contents()
+    contents = {}
+    for name, mask in masks.items():
+        cells = files[name] if name in files else table[name].to_pylist()
+        contents[name] = _where(mask, [digest(both) for both in zip(common, cells, strict=True)])
+    return contents
+
+
+def _where(mask: np.ndarray, digests: Sequence[str]) -> list[str | None]:
+    return [one if has else None for one, has in zip(digests, mask, strict=True)]
+
+
+class LazyPreviews(Sequence[bytes | None]):
+    """What is shown of the rows of one modality, made when a range of them is asked for.
+
+    It is a JPEG without metadata or a short text in UTF-8 (`text_of_preview` tells them apart), of the first view of a
+    row; None for a row that lacks the modality, or cannot be read.
+
+    Args:
+        manifest: where the sources are.
+        name: the modality.
+        kind: makes the previews.
+        rows: numbers of rows of the manifest; -1 for a row without a preview.
+    """
+
+    def __init__(self, manifest: Manifest, name: str, kind: Modality[Any], rows: np.ndarray) -> None:
+        self.manifest = manifest
+        self.name = name
+        self.kind = kind
+        self.rows = rows
+
+    def take(self, places: Sequence[int], wanted: Sequence[Any]) -> "LazyPreviews":
+        """Those at these places; none where `wanted` has None."""
+        chosen = self.rows[list(places)]
+        has = np.array([one is not None for one in wanted], dtype=bool)
+        return LazyPreviews(self.manifest, self.name, self.kind, np.where(has, chosen, -1))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
-    def __getitem__(self, rows: Any) -> Any:
-        with ThreadPoolExecutor(THUMBNAILS_AT_ONCE) as pool:
-            return list(pool.map(lambda path: None if path is None else thumbnail(path), self.images[rows]))
+    def __getitem__(self, places: Any) -> Any:
+        chosen = self.rows[places]
+        if np.ndim(chosen) == 0:
+            return self._preview(int(chosen))
+        with ThreadPoolExecutor(PREVIEWS_AT_ONCE) as pool:
+            return list(pool.map(self._preview, chosen.tolist()))
+
+    def _preview(self, row: int) -> bytes | None:
+        try:
+            views = None if row < 0 else self.manifest.views(self.name, row)
+            shown = self.kind.preview(views[0]) if views else None
+        except (GaplessError, OSError):
+            return None
+        return (shown.encode("utf-8", errors="replace") if isinstance(shown, str) else shown) or None
+
+
+def text_of_preview(preview: bytes | None) -> str | None:
+    """The text of a preview; None of a JPEG, whose first byte is none of UTF-8."""
+    return None if preview is None or preview.startswith(b"\xff") else preview.decode("utf-8")
+
+
+def content_column(modality: str) -> str:
+    """The column of staged rows with the digests of a modality's rows."""
+    return f"content/{modality}"
+
+
+def preview_column(modality: str) -> str:
+    """The column of staged rows with the previews of a modality's rows."""
+    return f"preview/{modality}"
 
 
 def digest(value: Any) -> str:

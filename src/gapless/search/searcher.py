@@ -1,7 +1,8 @@
-"""One model and one collection: words, an image or both, to the rows that are nearest.
+"""One model and one collection: words, an image or any other parts of a case, to the rows that are nearest.
 
 searcher = Searcher.open("collections/x")
 searcher.search(text="left pleural effusion", k=5)
+searcher.search(query={"ecg": "ecg.edf", "labs": "hb=11.2,age=60"}, weights={"labs": 0.5}, modality="report")
 """
 
 import warnings
@@ -11,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
+from gapless.core.errors import DataRefused, NeedsNetwork, UsageError, did_you_mean, unknown_name
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
-from gapless.search.arguments import checked_count, checked_weight
+from gapless.search.arguments import checked_count, checked_part_weight, inputs_of
 from gapless.search.collection import Collection, Hit
-from gapless.search.query_length import Cut, QueryCut, QueryLength
+from gapless.search.query_length import Cut, QueryCut, QueryLength, words_modality
 
 
 class Part(NamedTuple):
@@ -75,45 +76,105 @@ class Searcher:
             DataRefused: a damaged collection.
         """
         direction = np.eye(1, self.collection.info["embedding_dim"], dtype=np.float32)[0]
-        vector = self.embed("warm") if "text" in self.query_modalities else direction
+        vector = self.embed("warm") if self.words_modality else direction
         self.collection.search(vector, k=1, balanced={})
 
-    def embed(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> np.ndarray:
+    def embed(
+        self,
+        text: str | None = None,
+        image: Any = None,
+        image_weight: float = 0.5,
+        *,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
         """A query as a vector.
 
         Args:
-            text: words, or None.
+            text: words, or None; they are a part of `words_modality`.
             image: a path, the bytes of an image file, an 8-bit array [height, width] or [height, width, 3], or None.
-            image_weight: with both, the image's share, from 0 (words alone) to 1 (image alone).
+            image_weight: with words and image and without `weights`, the image's share of the two, from 0 to 1.
+            query: modality -> what to ask with, as `Modality.parse_query` of its kind takes it.
+            weights: modality -> how much its part counts, 1 by default; 0 leaves it out.
 
         Returns:
-            [dim] unit norm: the normalised weighted mean of the two unit-norm embeddings.
+            [dim] unit norm: the normalised weighted mean of the unit-norm embeddings of the parts.
 
         Raises:
-            UsageError: neither, empty words, a weight outside [0, 1], a model without that modality.
-            DataRefused: an image that cannot be read.
+            UsageError: no part, empty words, a weight that is none, a modality that the model lacks.
+            DataRefused: a file that cannot be read.
 
         Warns:
-            QueryCut: the words are more than the model reads.
+            QueryCut: a text is more than the model reads.
         """
-        wanted = self.parts(text, image, image_weight)
-        cut = None if text is None else self.cut(text)
+        return self._vector_of(self.parts_of(text, image, image_weight, query=query, weights=weights))
+
+    def parts_of(
+        self,
+        text: str | None = None,
+        image: Any = None,
+        image_weight: float = 0.5,
+        *,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Part]:
+        """`parts` of a query with the shorthands for words and an image; arguments and errors are those of `embed`."""
+        return self.parts(*inputs_of(text, image, image_weight, query, weights, words_as=self._words))
+
+    def _vector_of(self, parts: Sequence[Part]) -> np.ndarray:
+        cut = self.cut_of(parts)
         if cut is not None:
-            warnings.warn(QueryCut(str(cut)), stacklevel=2)
-        parts = [part._replace(raw=self._read(part)) for part in wanted]
-        return weighted_mean([self.encode(part.modality, [part.raw])[0] for part in parts], parts)
+            warnings.warn(QueryCut(str(cut)), stacklevel=3)
+        raws = [self._read(part) for part in parts]
+        return weighted_mean(
+            [self.encode(part.modality, [raw])[0] for part, raw in zip(parts, raws, strict=True)], parts
+        )
 
     def cut(self, text: str) -> Cut | None:
         """What the model leaves out of these words, or None where it reads all."""
-        return self._length.cut_of(self._parsed("text", text)) if "text" in self.query_modalities else None
+        words = self.words_modality
+        return None if words is None else self._length.cut_of(words, self._parsed(words, text))
 
-    def parts(self, text: str | None, image: Any = None, image_weight: float = 0.5) -> list[Part]:
-        """What of a query has to be encoded; the arguments and errors are those of `embed`."""
-        if text is None and image is None:
-            raise UsageError("a query needs words, an image, or both")
-        image_weight = checked_weight(image_weight)
-        both = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
-        return [part._replace(raw=self._parsed(part.modality, part.raw)) for part in both if part.raw is not None]
+    def cut_of(self, parts: Sequence[Part]) -> Cut | None:
+        """The first text of a query of which the model leaves something out, or None."""
+        cuts = (self._length.cut_of(part.modality, part.raw) for part in parts)
+        return next((cut for cut in cuts if cut is not None), None)
+
+    @property
+    def words_modality(self) -> str | None:
+        """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
+        return words_modality(self.model)
+
+    @property
+    def _words(self) -> str:
+        return self.words_modality or "text"
+
+    def parts(self, inputs: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> list[Part]:
+        """What of a query has to be encoded, each checked by its kind.
+
+        Args:
+            inputs: modality -> what the user gives for it.
+            weights: modality -> how much it counts, 1 by default; 0 leaves it out.
+
+        Raises:
+            UsageError: nothing to ask with, an unknown modality, a weight that is none, an input that its kind does not
+                take.
+        """
+        for name in weights or {}:
+            if name not in inputs:
+                raise unknown_name("part of the query with a weight", name, inputs)
+        parts = [
+            Part(name, self._parsed(name, value), checked_part_weight(name, (weights or {}).get(name, 1.0)))
+            for name, value in inputs.items()
+        ]
+        weighty = [part for part in parts if part.weight > 0]
+        if not weighty:
+            raise UsageError("a query needs a part with a weight above 0")
+        return weighty
+
+    def encode_prepared(self, modality: str, prepared: Sequence[Any]) -> np.ndarray:
+        """[len(prepared), dim] unit-norm rows of what `prepare` of the modality gave, in one pass of the model."""
+        return np.asarray(self.model.encode_prepared(modality, prepared).numpy(), dtype=np.float32)
 
     def encode(self, modality: str, raws: Sequence[Any]) -> np.ndarray:
         """[len(raws), dim] unit-norm rows of one modality, in one pass of the model."""
@@ -127,10 +188,15 @@ class Searcher:
     def _parsed(self, modality: str, value: Any) -> Any:
         """What a user gave for a modality, checked by its kind."""
         if modality not in self.model.modalities:
-            raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query")
-        if modality not in self.query_modalities:
-            raise UsageError(f"the model takes {modality} as vectors of another encoder, so it cannot embed a query")
-        return self.model.preprocessor(modality).parse_query(value)
+            meant = did_you_mean(modality, self.model.modalities)
+            raise UsageError(f"the model takes {', '.join(self.model.modalities)}, and no {modality} query{meant}")
+        kind = self.model.preprocessor(modality)
+        try:
+            return kind.parse_query(value)
+        except UsageError as error:
+            if kind.takes_queries:
+                raise
+            raise UsageError(f"{modality}: {error}") from None
 
     def _read(self, part: Part) -> Any:
         """The raw input of a part; a file is read and decoded."""
@@ -146,6 +212,8 @@ class Searcher:
         text: str | None = None,
         image: Any = None,
         image_weight: float = 0.5,
+        query: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
         k: int = 10,
         modality: str | None = None,
         where: str | None = None,
@@ -158,25 +226,27 @@ class Searcher:
 
         Args:
             hybrid: the words also search the captions, and the two rankings become one.
-            raw: order by cosine where images and texts are mixed; by default the modalities are balanced there.
+            raw: order by cosine where rows of several modalities are mixed; by default they are balanced there.
 
         Raises:
             UsageError: as `embed` and `Collection.search`; `hybrid` without words.
         """
-        if hybrid and text is None:
+        words = (query or {}).get(self._words, text) if hybrid else None
+        if hybrid and words is None:
             raise UsageError("a hybrid search needs words")
         checked_count(k)
         condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
-        vector = self.embed(text, image, image_weight)
-        words = text if hybrid else None
-        given = [Part("text", text, 1 - image_weight), Part("image", image, image_weight)]
-        balanced = None if raw else asked_with([part for part in given if part.raw is not None])
-        return self.collection.search(vector, k=k, where=condition, words=words, exact=exact, balanced=balanced)
+        parts = self.parts_of(text, image, image_weight, query=query, weights=weights)
+        balanced = None if raw else asked_with(parts)
+        return self.collection.search(
+            self._vector_of(parts), k=k, where=condition, words=words, exact=exact, balanced=balanced
+        )
 
 
 def asked_with(parts: Sequence[Part]) -> dict[str, float]:
     """Modality -> its share of a query."""
-    return {part.modality: part.weight for part in parts} if len(parts) > 1 else {part.modality: 1.0 for part in parts}
+    total = sum(part.weight for part in parts)
+    return {part.modality: part.weight / total for part in parts}
 
 
 def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.ndarray:
@@ -186,5 +256,5 @@ def weighted_mean(vectors: Sequence[np.ndarray], parts: Sequence[Part]) -> np.nd
     both = np.sum([vector * part.weight for vector, part in zip(vectors, parts, strict=True)], axis=0)
     norm = np.linalg.norm(both)
     if norm < 1e-6:
-        raise UsageError("words and image point in opposite directions; choose another image_weight")
+        raise UsageError("the parts of the query point in opposite directions; choose other weights")
     return np.asarray(both / norm, dtype=np.float32)

@@ -62,7 +62,7 @@ class Snapshot:
         self._kinds: dict[str, Kind] = {}
         self._lock = threading.Lock()
         self._vectors: np.ndarray | None = None
-        self._codes: np.ndarray | None = None
+        self._codes: dict[tuple[str, ...], np.ndarray] = {}
 
     @cached_property
     def has_index(self) -> bool:
@@ -85,14 +85,15 @@ class Snapshot:
         return np.asarray(self._keys["_rowid"].to_numpy())
 
     def modality_codes(self, modalities: Sequence[str]) -> np.ndarray:
-        """[row] the number of each row's modality in the list of the collection's modalities, int8."""
-        if self._codes is None:
+        """[row] int8, the number of each row's modality in this list; -1 where it is not in it."""
+        wanted = tuple(modalities)
+        if wanted not in self._codes:
             table = self.table.search().select(["modality"]).with_row_id(True).to_arrow()
             codes = np.empty(len(self), dtype=np.int8)
-            found = pc.index_in(table["modality"], value_set=pa.array(modalities, pa.string()))
-            codes[self.places_of(table["_rowid"].to_numpy())] = found.to_numpy()
-            self._codes = codes
-        return self._codes
+            found = pc.index_in(table["modality"], value_set=pa.array(wanted, pa.string()))
+            codes[self.places_of(table["_rowid"].to_numpy())] = pc.fill_null(found, -1).to_numpy()
+            self._codes[wanted] = codes
+        return self._codes[wanted]
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:

@@ -3,50 +3,49 @@
     uvicorn.run(create_app(Searcher.open("collections/x")))
 
 Queries are private: they come in the body of a request, never in its address, and are not logged. Uploads stay in
-memory and are dropped after the answer. Images are looked up by the key of their row; no path or address from a request
-is opened.
+memory and are dropped after the answer. Pictures are looked up by the key of their row; no path or address from a
+request is opened.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files as package_files
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gapless import __version__
-from gapless.core.errors import DataRefused, GaplessError, UsageError, did_you_mean
-from gapless.images.pixels import ImageRefused
+from gapless.core.errors import DataRefused, UsageError
+from gapless.modalities.base import FILES
 from gapless.pages.page import render_page
 from gapless.search.collection import Collection, Condition, Hit
 from gapless.search.overview import Overview
-from gapless.search.searcher import Searcher, asked_with, weighted_mean
+from gapless.search.searcher import Part, Searcher, asked_with, weighted_mean
 from gapless.server.batching import Batcher, TooBusy
-from gapless.server.guard import LOCAL_HOSTS, Guard, refusal
-from gapless.server.schemas import MAX_HITS, Answer, CutWords, Description, Failure, FoundRow, Health, Label, Query
-from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, decode_upload, read_upload
+from gapless.server.describe import description_of, fields_with_kinds, script_facts
+from gapless.server.guard import LOCAL_HOSTS, Guard
+from gapless.server.inputs import named_refusal, prepared_input, request_source
+from gapless.server.refusals import REFUSALS, add_refusals
+from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
+from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, Upload, read_upload
 
-IMAGE_SEARCH = "/api/search/image"
+UPLOAD_SEARCH, IMAGE_SEARCH = "/api/search/upload", "/api/search/image"  # the second is the older name of the first
 UPLOADS_AT_ONCE = 32
-DECODED_AT_ONCE = 2  # a large image takes hundreds of megabytes while it is decoded
+DECODED_AT_ONCE = 2  # a large file takes hundreds of megabytes while it is decoded
 NEAR_LABELS = 3  # shown beside the search box; further ones are folded, so that results fit on a phone
-MAX_VALUES = 200  # of a label, in the description
+SCRIPTS = ("common.js", "cards.js", "case.js", "parts.js", "page.js", "map.js")  # in this order
 STATIC = {
     "base.css": ("gapless.pages", "templates", "text/css"),
     "style.css": ("gapless.server", "static", "text/css"),
-    "page.js": ("gapless.server", "static", "text/javascript"),
-    "map.js": ("gapless.server", "static", "text/javascript"),
+    **dict.fromkeys(SCRIPTS, ("gapless.server", "static", "text/javascript")),
     "icon.svg": ("gapless.server", "static", "image/svg+xml"),
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {400: {"model": Failure}, 413: {"model": Failure}, 429: {"model": Failure}}
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -54,11 +53,13 @@ UPLOAD_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["image"],
+                    "description": "a file for each modality, in a part that is named as it, such as image or ecg; "
+                    "several parts of the name of a volume are the slices of a series",
                     "properties": {
-                        "image": {"type": "string", "format": "binary"},
                         "query": {"type": "string", "description": 'a Query as JSON, such as {"k": 5}'},
                     },
+                    "additionalProperties": {"type": "string", "format": "binary"},
+                    "minProperties": 1,
                 }
             }
         },
@@ -72,7 +73,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
     Args:
         searcher: the collection and its model, loaded once.
         hosts: further host names that browsers may call it by.
-        max_upload: bytes of the largest image.
+        max_upload: bytes of the files of a query, all together.
     """
     service = Service(searcher)
 
@@ -93,7 +94,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
     app.add_middleware(
         Guard,
         hosts=frozenset({*LOCAL_HOSTS, *(host.lower() for host in hosts)}),
-        max_bodies={IMAGE_SEARCH: max_upload + MAX_QUERY},
+        max_bodies=dict.fromkeys((UPLOAD_SEARCH, IMAGE_SEARCH), max_upload + MAX_QUERY),
     )
     add_refusals(app)
     add_page(app, service, max_upload)
@@ -104,20 +105,22 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
 
     @app.get("/api/collection")
     def description() -> Description:
-        return service.description()
+        return description_of(searcher)
 
     @app.post("/api/search", responses=REFUSALS)
     async def search(query: Query) -> Answer:
-        return await service.answer(query, None)
+        return await service.answer(query, {})
 
+    @app.post(UPLOAD_SEARCH, responses=REFUSALS, openapi_extra=UPLOAD_BODY)
     @app.post(IMAGE_SEARCH, responses=REFUSALS, openapi_extra=UPLOAD_BODY)
-    async def search_with_image(request: Request) -> Answer:
+    async def search_with_files(request: Request) -> Answer:
         async with service.upload():
-            content, query = await read_upload(request)
-            asked = Query.model_validate_json(query)
-            async with service.decoding:
-                pixels = await run_in_threadpool(decode_upload, content)
-        return await service.answer(asked, pixels)
+            files, query = await read_upload(request)
+            return await service.answer(Query.model_validate_json(query), files)
+
+    @app.get("/api/case", responses={404: {"model": Failure}})
+    def case(id: str) -> Case:
+        return service.case(id)
 
     @app.get("/api/thumbnail", responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Failure}})
     def thumbnail(row: str) -> Response:
@@ -139,7 +142,7 @@ class Service:
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
         self.collection: Collection = searcher.collection
-        self.batcher = Batcher(searcher.encode)
+        self.batcher = Batcher(searcher.encode_prepared)
         self.overview = Overview(searcher.collection)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         self._uploads = 0
@@ -148,20 +151,21 @@ class Service:
     async def upload(self) -> AsyncIterator[None]:
         """Limits the number of uploads at a time, because each is held in memory."""
         if self._uploads >= UPLOADS_AT_ONCE:
-            raise TooBusy("too many images are being uploaded; try again in a moment")
+            raise TooBusy("too many files are being uploaded; try again in a moment")
         self._uploads += 1
         try:
             yield
         finally:
             self._uploads -= 1
 
-    async def answer(self, query: Query, image: np.ndarray | None) -> Answer:
+    async def answer(self, query: Query, files: Mapping[str, Upload]) -> Answer:
         start = time.perf_counter()
-        query.check_inputs(image is not None)
+        query.check_inputs(bool(files))
         condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
-        vector, asked = await self.vector(query, image)
+        parts = self.parts(query, files)
+        vector, asked = await self.vector(query, parts)
         hits = await run_in_threadpool(self.hits, query, vector, asked, condition)
-        cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
+        cut = await run_in_threadpool(self.searcher.cut_of, parts)
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(
             hits=[FoundRow.of(hit) for hit in hits],
@@ -169,7 +173,7 @@ class Service:
             milliseconds=round(elapsed, 2),
         )
 
-    async def vector(self, query: Query, image: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+    async def vector(self, query: Query, parts: Sequence[Part]) -> tuple[np.ndarray, dict[str, float]]:
         """[dim] unit norm, and what was asked with, modality -> its share; empty where that is not known."""
         if query.vector is not None:
             return unit_vector(query.vector), {}
@@ -178,12 +182,42 @@ class Service:
             if vector is None:
                 raise HTTPException(404, "there is no such row in the collection")
             return vector, {query.like.rpartition("/")[2]: 1.0}
-        parts = self.searcher.parts(query.text, image, query.image_weight)
-        waiting = [asyncio.wrap_future(self.batcher.submit(part.modality, part.raw)) for part in parts]
+        rows = await asyncio.gather(*(self.encoded(part, len(parts)) for part in parts))
+        return weighted_mean(rows, parts), asked_with(parts)
+
+    def parts(self, query: Query, files: Mapping[str, Upload]) -> list[Part]:
+        """The parts of a query, each checked by its kind; nothing is decoded yet. None for `vector` and `like`.
+
+        Raises:
+            UsageError: an unknown modality, one that is given twice, or a source that its kind does not take.
+        """
+        if query.vector is not None or query.like is not None:
+            return []
+        if twice := sorted(set(query.parts) & set(files)):
+            raise UsageError(f"{twice[0]} is given twice, as a file and among the parts")
+        model = self.searcher.model
+        given = {
+            name: request_source(name, model.preprocessor(name), value) if name in model.modalities else value
+            for name, value in {**query.parts, **files}.items()
+        }
+        image = given.pop("image", None)
+        weights = query.weights or None
+        return self.searcher.parts_of(query.text, image, query.image_weight, query=given, weights=weights)
+
+    async def encoded(self, part: Part, count: int) -> np.ndarray:
+        """[dim] of one of `count` parts."""
+        kind = self.searcher.model.preprocessor(part.modality)
         try:
-            return weighted_mean(await asyncio.gather(*waiting), parts), asked_with(parts)
+            if kind.manifest_form == FILES:
+                async with self.decoding:  # the queue then holds prepared inputs, which are small
+                    prepared = await run_in_threadpool(prepared_input, kind, part.raw)
+            else:
+                prepared = prepared_input(kind, part.raw)
+            return await asyncio.wrap_future(self.batcher.submit(part.modality, prepared))
         except DataRefused as error:  # the query's data, not the collection's
             raise UsageError(str(error)) from None
+        except UsageError as error:
+            raise named_refusal(part.modality, error, count) from None
 
     def hits(self, query: Query, vector: np.ndarray, asked: dict[str, float], condition: Condition) -> list[Hit]:
         """The nearest rows; for a query by row ("more like this") without that row."""
@@ -196,28 +230,18 @@ class Service:
         )
         return [hit for hit in hits if hit.row != query.like][: query.k]
 
-    def fields_with_kinds(self) -> list[str]:
-        """The fields that a filter can use, as the page lists them."""
-        kinds = {column: self.collection.label_kind(name) for name, column in self.collection.info["labels"].items()}
-        fields = self.collection.fields.items()
-        return [f"{name} (numbers)" if kinds.get(column) == "number" else name for name, column in fields]
+    def case(self, sample: str) -> Case:
+        """All rows of a sample.
 
-    def description(self) -> Description:
-        info = self.collection.info
-        kinds = {name: self.collection.label_kind(name) for name in info["labels"]}
-        return Description(
-            rows=self.collection.count(),
-            modalities=info["modalities"],
-            balanced=len(info["modalities"]) > 1 and self.collection.balance() is not None,
-            labels={
-                name: Label(values=values[:MAX_VALUES], num_values=len(values), kind=kinds[name])
-                for name, values in self.collection.label_values().items()
-            },
-            queries=self.searcher.query_modalities,
-            fields=list(self.collection.fields),
-            embedding_dim=info["embedding_dim"],
-            fingerprint=info["model"]["fingerprint"],
-        )
+        Raises:
+            HTTPException: 404 no such sample.
+        """
+        rows = self.collection.rows_of(sample)
+        if not rows:
+            raise HTTPException(404, "there is no such case in the collection")
+        present = {row.modality for row in rows}
+        absent = [name for name in self.collection.info["modalities"] if name not in present]
+        return Case(id=sample, rows=[FoundRow.of(row) for row in rows], absent=absent)
 
 
 def unit_vector(values: list[float]) -> np.ndarray:
@@ -232,17 +256,17 @@ def unit_vector(values: list[float]) -> np.ndarray:
 def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
-        collection = service.description()
+        collection = description_of(service.searcher)
         return render_page(
             "gapless.server",
             "search.html",
             collection=collection,
             labels=[(name, label.model_dump()) for name, label in collection.labels.items() if label.values],
             near_labels=NEAR_LABELS,
-            fields=service.fields_with_kinds(),
+            fields=fields_with_kinds(service.collection),
             name=service.collection.uri.rstrip("/").rpartition("/")[2],
-            max_upload=max_upload,
-            max_hits=MAX_HITS,
+            script=script_facts(collection, max_upload),
+            scripts=SCRIPTS,
             version=__version__,
         )
 
@@ -257,43 +281,3 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
             raise HTTPException(404, "there is no such file")
         content, media_type = contents[name]
         return Response(content, media_type=media_type)
-
-
-def sentence_of(error: Any) -> str:
-    """pydantic's error about a query as one sentence."""
-    parts = [str(part) for part in error["loc"] if part != "body"]
-    if error["type"] == "json_invalid":
-        return "the request is no JSON"
-    if parts[:1] == ["labels"]:  # further parts name the branches of a union
-        return f"{'.'.join(parts[:2])[:100]}: a label and its value are text, or the value a number"
-    field = ".".join(parts)[:100]
-    if error["type"] == "extra_forbidden":
-        meant = did_you_mean(field, Query.model_fields)
-        return f"{field}: no field of a query (it takes {', '.join(Query.model_fields)}){meant}"
-    if error["type"] == "string_unicode":
-        return f"{field}: it holds half of a surrogate pair, which is no character"
-    return f"{field or 'the request'}: {error['msg']}"
-
-
-def add_refusals(app: FastAPI) -> None:
-    """Every refusal is JSON with one sentence."""
-
-    @app.exception_handler(HTTPException)
-    async def of_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        answer = refusal(error.status_code, str(error.detail))
-        answer.headers.update(error.headers or {})
-        return answer
-
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)
-    async def of_validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError | ValidationError)
-        return refusal(400, sentence_of(error.errors()[0]))
-
-    @app.exception_handler(GaplessError)
-    async def of_gapless(_: Request, error: Exception) -> Response:
-        status = 429 if isinstance(error, TooBusy) else 400
-        if isinstance(error, DataRefused) and not isinstance(error, ImageRefused):
-            status = 503  # the collection is damaged or out of reach
-        return refusal(status, str(error))

@@ -9,18 +9,37 @@ from gapless.core.errors import UsageError
 from gapless.search.collection import Hit
 
 MAX_HITS = 200
+MAX_PARTS = 16
+MAX_FIELDS = 2_000  # of a table
+MAX_WEIGHT = 1_000_000.0
 Words = Annotated[str, Field(max_length=2_000)]
 Name = Annotated[str, Field(max_length=1_000)]
+Numbers = Annotated[list[float], Field(max_length=200_000, fail_fast=True)]
+PartValue = (
+    Annotated[str, Field(max_length=10_000)]
+    | Numbers
+    | Annotated[list[Numbers], Field(max_length=1_024, fail_fast=True)]
+    | Annotated[dict[Name, Name | int | float | bool | None], Field(max_length=MAX_FIELDS)]
+)
 
 
 class Query(BaseModel):
-    """A query. Exactly one of: words and an uploaded image (either or both), `vector`, `like`."""
+    """A query. Exactly one of: words, parts and uploaded files (any of them together), `vector`, `like`."""
 
     # strict: "3" and true are no numbers, 2.5 is no number of hits
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     text: Words | None = Field(None, description="words to search with")
     image_weight: float = Field(0.5, ge=0, le=1, description="with words and an image: 0 is words alone, 1 image alone")
+    parts: Annotated[dict[Name, PartValue], Field(max_length=MAX_PARTS)] = Field(
+        default_factory=dict,
+        description="modality -> a text; the fields of a table, as an object or as 'age=63, hb=11.2'; or the numbers "
+        "of a signal, a list for each channel. Files come as the parts of a form to /api/search/upload",
+    )
+    weights: Annotated[dict[Name, Annotated[float, Field(ge=0, le=MAX_WEIGHT)]], Field(max_length=MAX_PARTS)] = Field(
+        default_factory=dict,
+        description="modality -> how much its part counts against the others; 1 where none is given, 0 leaves it out",
+    )
     vector: Annotated[list[float], Field(max_length=65_536)] | None = Field(
         None, description="an embedding of the collection's model instead of words; any length but 0"
     )
@@ -41,15 +60,17 @@ class Query(BaseModel):
         """The filter; None when it is empty or only spaces."""
         return self.where if self.where and self.where.strip() else None
 
-    def check_inputs(self, has_image: bool) -> None:
+    def check_inputs(self, has_files: bool) -> None:
         """Check that the query has exactly one kind of input.
 
         Raises:
-            UsageError: none, or several.
+            UsageError: none, or several; weights of nothing.
         """
-        given = [self.text is not None or has_image, self.vector is not None, self.like is not None]
-        if sum(given) != 1:
-            raise UsageError("ask with words, an image or both, or with 'vector', or with 'like': one of these")
+        has_parts = self.text is not None or bool(self.parts) or has_files
+        if sum([has_parts, self.vector is not None, self.like is not None]) != 1:
+            raise UsageError("ask with words, parts and files, or with 'vector', or with 'like': one of these")
+        if self.weights and not has_parts:
+            raise UsageError("'weights' are those of parts; a query by 'vector' or 'like' has none")
         if self.hybrid and self.text is None:
             raise UsageError("a hybrid search needs words")
 
@@ -70,6 +91,7 @@ class FoundRow(BaseModel):
     labels: dict[str, str | None]
     group: str | None
     has_thumbnail: bool
+    preview: str | None = Field(description="what a row without a picture holds: a text, the values of a table")
 
     @classmethod
     def of(cls, hit: Hit) -> "FoundRow":
@@ -89,6 +111,14 @@ class Answer(BaseModel):
     milliseconds: float = Field(description="inside the service, from the query's last byte to the hits")
 
 
+class Case(BaseModel):
+    """All that the collection has of one sample, in the order of the collection's modalities; scores mean nothing."""
+
+    id: str
+    rows: list[FoundRow]
+    absent: list[str] = Field(description="modalities of the collection that the sample lacks")
+
+
 class Failure(BaseModel):
     """Every refusal: one sentence."""
 
@@ -101,6 +131,14 @@ class Label(BaseModel):
     kind: str = Field(description="number where every value is one (a filter compares numbers then), else text")
 
 
+class TableField(BaseModel):
+    """A field of a table, as a form asks for it."""
+
+    name: str
+    numeric: bool
+    values: list[str] = Field(description="the categories that the model knows; empty for numbers and unknown fields")
+
+
 class Description(BaseModel):
     """The collection, its modalities and the fields of its filters."""
 
@@ -108,7 +146,11 @@ class Description(BaseModel):
     modalities: list[str]
     balanced: bool = Field(description="whether a mixed search balances the modalities")
     labels: dict[str, Label]
-    queries: list[str] = Field(description="what the model embeds: text, image")
+    queries: list[str] = Field(description="what the model embeds: modalities that a query can have parts of")
+    words: str | None = Field(description="the modality that `text` is embedded as")
+    kinds: dict[str, str] = Field(description="modality -> its kind: image, text, table, waveform, ...")
+    files: list[str] = Field(description="those of `queries` that come as files, or as their numbers")
+    table_fields: dict[str, list[TableField]] = Field(description="modality of a table -> its fields")
     fields: list[str] = Field(description="what `where` may name")
     embedding_dim: int
     fingerprint: str = Field(description="of the model")

@@ -1,16 +1,18 @@
-"""Reads an uploaded image in memory and decodes it. No file is written, no file name is used, nothing is logged."""
+"""Reads uploaded files in memory. No file is written, no file name is used, nothing is logged."""
 
 from typing import ClassVar
 
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gapless.images.pixels import ImageRefused, Pixels, load_image
+from gapless.server.schemas import MAX_PARTS
+from gapless.signals.limits import MAX_FILES
 
 MAX_UPLOAD = 20_000_000
-MAX_ASPECT = 20  # resizing the short side of a longer image for a centre crop would take gigabytes
 MAX_QUERY = 100_000
+QUERY = "query"  # the part of a form that holds the JSON
 
 
 class MemoryParser(MultiPartParser):
@@ -24,37 +26,37 @@ class MemoryParser(MultiPartParser):
             file.close()
 
 
-async def read_upload(request: Request) -> tuple[bytes, str]:
-    """The parts `image` (a file) and `query` (JSON, may be missing) of a multipart request.
+Upload = bytes | list[bytes]
+
+
+async def read_upload(request: Request) -> tuple[dict[str, Upload], str]:
+    """The files of a multipart request, and its part `query` (JSON, "{}" where it is missing).
+
+    Returns:
+        Modality -> the content of its file, or of several files, as those of a series.
 
     Raises:
         HTTPException: 415 another content type, 400 other parts, 413 from the guard.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        raise HTTPException(415, "send multipart/form-data with the parts 'image' and 'query'")
-    parser = MemoryParser(request.headers, request.stream(), max_files=1, max_fields=1, max_part_size=MAX_QUERY)
+        raise HTTPException(415, "send multipart/form-data: a file for each modality, and 'query' with the JSON")
+    parser = MemoryParser(request.headers, request.stream(), max_files=MAX_FILES, max_fields=1, max_part_size=MAX_QUERY)
     try:
-        parts = dict((await parser.parse()).multi_items())
-        image, query = parts.pop("image", None), parts.pop("query", "{}")
-        if parts or image is None or isinstance(image, str) or not isinstance(query, str):
-            raise HTTPException(400, "send a file 'image' and, if wanted, a JSON object 'query', and nothing else")
-        return await image.read(), query
+        parts = (await parser.parse()).multi_items()
+        files = [(name, part) for name, part in parts if isinstance(part, UploadFile)]
+        words = [(name, part) for name, part in parts if isinstance(part, str)]
+        if not files or any(name != QUERY for name, _ in words):
+            raise HTTPException(
+                400, "send at least one file, named as its modality, and if wanted a JSON object 'query', nothing else"
+            )
+        contents: dict[str, list[bytes]] = {}
+        for name, file in files:
+            contents.setdefault(name, []).append(await file.read())
+        if len(contents) > MAX_PARTS:
+            raise HTTPException(400, f"a query has files of at most {MAX_PARTS} modalities, not {len(contents)}")
+        uploads: dict[str, Upload] = {name: of[0] if len(of) == 1 else of for name, of in contents.items()}
+        return uploads, dict(words).get(QUERY, "{}")
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     finally:
         parser.close()
-
-
-def decode_upload(content: bytes) -> Pixels:
-    """The pixels of an uploaded image, with the checks of every other image: format, size before decoding, truncation.
-
-    Raises:
-        ImageRefused: it cannot be used.
-    """
-    if not content:
-        raise ImageRefused("unreadable image", "the file is empty")
-    pixels = load_image(content)
-    height, width = pixels.shape[:2]
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageRefused("unusable image", f"{width} x {height}: one side is more than {MAX_ASPECT} times the other")
-    return pixels

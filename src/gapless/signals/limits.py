@@ -1,5 +1,9 @@
 """The limits of files of signals and volumes, checked before anything of that size is allocated, and their refusal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from gapless.core.errors import DataRefused
 
 MAX_FILE_BYTES = 2 << 30
@@ -10,6 +14,23 @@ MAX_FILES = 4096  # of one recording or one series
 MAX_RATE = 10_000_000.0  # samples a second
 # What is kept after resampling and cropping: channels times samples, or voxels of the grid.
 MAX_PREPARED = 1 << 25
+_lowered: ContextVar[int | None] = ContextVar("max_values", default=None)
+
+
+def max_values() -> int:
+    """How many values may be read at once here: `MAX_VALUES`, or less inside `reading_at_most`."""
+    lowered = _lowered.get()
+    return MAX_VALUES if lowered is None else min(lowered, MAX_VALUES)
+
+
+@contextmanager
+def reading_at_most(values: int) -> Iterator[None]:
+    """Lower the limit of values in the block: a stranger's file of a few kilobytes may inflate to gigabytes."""
+    token = _lowered.set(values)
+    try:
+        yield
+    finally:
+        _lowered.reset(token)
 
 
 class FileRefused(DataRefused):
@@ -33,7 +54,8 @@ def check_counts(channels: int, samples: int) -> None:
         raise FileRefused("empty signal", f"{channels} channels of {samples} samples")
     if channels > MAX_CHANNELS:
         raise FileRefused("signal too large", f"{channels} channels are above {MAX_CHANNELS}")
-    if channels * samples > MAX_VALUES:
+    if channels * samples > max_values():
         raise FileRefused(
-            "signal too large", f"{channels} channels of {samples} samples are above {MAX_VALUES} values; name channels"
+            "signal too large",
+            f"{channels} channels of {samples} samples are above {max_values()} values; name channels",
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapless.signals.files import parsing
-from gapless.signals.limits import MAX_VALUES, FileRefused
+from gapless.signals.limits import FileRefused, max_values
 
 MAGIC = b"\x93NUMPY"
 
@@ -29,8 +29,8 @@ def read_npy(content: bytes) -> NDArray[Any]:
             raise FileRefused("unreadable file", "npy: it holds Python objects, which are refused unread")
         if dtype.kind not in "fiu":
             raise FileRefused("unreadable file", f"npy: it holds {dtype.kind!r} values, and no plain numbers")
-        if count > MAX_VALUES:
-            raise FileRefused("signal too large", f"npy: {count} values are above {MAX_VALUES}")
+        if count > max_values():
+            raise FileRefused("signal too large", f"npy: {count} values are above {max_values()}")
         held = len(content) - stream.tell()
         if count < 1 or held < count * dtype.itemsize:
             raise FileRefused(

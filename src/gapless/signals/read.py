@@ -15,7 +15,7 @@ from gapless.signals.files import content_of
 from gapless.signals.limits import FileRefused, check_counts
 from gapless.signals.npy_files import MAGIC, read_npy
 from gapless.signals.signal import Signal, check_values, chosen
-from gapless.signals.wfdb_files import header_of, read_wfdb, wfdb_files
+from gapless.signals.wfdb_files import header_of, is_header, read_wfdb, wfdb_files
 
 Layout = Literal["channel_time", "time_channel"]
 
@@ -54,6 +54,11 @@ def read_waveform(
         signal = read_dicom_waveform(content, channels, missing, group)
     elif is_audio(content):
         signal = _numbered(read_audio(content), channels, missing)
+    elif is_header(content):
+        raise FileRefused(
+            "unreadable file",
+            "WFDB: a record is several files, and this is its header alone; name its path, or send EDF, DICOM or npy",
+        )
     else:
         raise FileRefused("unreadable file", "it is no WFDB header, EDF, BDF, DICOM, WAV, FLAC or npy file")
     return check_values(signal)

@@ -6,6 +6,7 @@ such a name, or an address on the network.
 
 import math
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,13 @@ def header_of(path: Path) -> Path | None:
         return path
     beside = path.with_name(path.name + SUFFIX) if path.name else path
     return beside if beside.suffix == SUFFIX and not path.exists() and beside.exists() else None
+
+
+def is_header(content: bytes) -> bool:
+    """Whether these bytes begin as a WFDB header does: comments, then a name and the number of channels."""
+    lines = content[:MAX_HEADER_BYTES].split(b"\n")
+    first = next((line for line in lines if line.strip() and not line.startswith(b"#")), b"")
+    return re.fullmatch(rb"[A-Za-z0-9_-]+(/[0-9]+)?[ \t]+[0-9]+([ \t]+[ -~\t]*)?", first.strip()) is not None
 
 
 def wfdb_files(header: Path) -> list[Path]:

@@ -27,7 +27,7 @@ _SKIPPED = ("DICOMDIR",)
 class _Slice(NamedTuple):
     """The geometry of one file; `rows` and `columns` are the directions in which these indices grow, in the patient."""
 
-    file: Path
+    file: Path | bytes
     position: NDArray[np.float64]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
@@ -56,20 +56,19 @@ def series_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_series(folder: Path) -> Volume:
-    """The volume of the slices in a folder.
+def read_series(source: Path | Sequence[Path | bytes]) -> Volume:
+    """The volume of slices.
+
+    Args:
+        source: their folder, or each file or its bytes, in any order.
 
     Raises:
         FileRefused: a file that is no DICOM slice, several series, slices of different geometry, a slice that is
             missing or there twice, or above the limits.
         UsageError: pydicom is not installed.
     """
-    return read_slices(series_files(folder))
-
-
-def read_slices(files: Sequence[Path]) -> Volume:
-    """As `read_series`, of these files."""
     pydicom = import_pydicom()
+    files: Sequence[Path | bytes] = series_files(source) if isinstance(source, Path) else _checked_count(source)
     slices = [_geometry(pydicom, file, number) for number, file in enumerate(files, 1)]
     _check_alike(slices)
     normal = slices[0].normal
@@ -82,10 +81,17 @@ def read_slices(files: Sequence[Path]) -> Volume:
     return _oriented(voxels, slices[0], (step, *slices[0].spacing))
 
 
-def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
+def _checked_count(contents: Sequence[Path | bytes]) -> Sequence[Path | bytes]:
+    """The files themselves. Raises FileRefused: none, or more than `MAX_FILES`."""
+    if not 1 <= len(contents) <= MAX_FILES:
+        raise FileRefused("unreadable file", f"DICOM: a series has 1 to {MAX_FILES} files, it has {len(contents)}")
+    return contents
+
+
+def _geometry(pydicom: Any, file: Path | bytes, number: int) -> _Slice:
     content = content_of(file)
     if not is_dicom(content):
-        raise FileRefused("unreadable file", f"DICOM: file {number} of the folder is no DICOM file")
+        raise FileRefused("unreadable file", f"DICOM: file {number} of the series is no DICOM file")
     with parsing("DICOM"), silenced():
         dataset = parse_dicom(pydicom, content, (*_GEOMETRY, "Rows", "Columns", "NumberOfFrames"))
         position, cosines = numbers(dataset, "ImagePositionPatient"), numbers(dataset, "ImageOrientationPatient")
@@ -102,7 +108,7 @@ def _geometry(pydicom: Any, file: Path, number: int) -> _Slice:
         height,
         width,
     ):
-        raise FileRefused("unreadable file", f"DICOM: file {number} of the folder says no place in the patient")
+        raise FileRefused("unreadable file", f"DICOM: file {number} of the series says no place in the patient")
     columns, rows = np.array(cosines[:3], dtype=np.float64), np.array(cosines[3:], dtype=np.float64)
     faults = (np.linalg.norm(columns) - 1, np.linalg.norm(rows) - 1, columns @ rows)
     if max(abs(float(fault)) for fault in faults) > 0.01:
@@ -117,9 +123,7 @@ def _check_alike(slices: list[_Slice]) -> None:
     first = slices[0]
     count = len({one.series for one in slices})
     if count > 1:
-        raise FileRefused(
-            "several volumes", f"DICOM: the folder holds {count} series; put each into a folder of its own"
-        )
+        raise FileRefused("several volumes", f"DICOM: there are {count} series; put each into a folder of its own")
     for number, one in enumerate(slices, 1):
         angles = np.abs([one.rows - first.rows, one.columns - first.columns]).max()
         if one.shape != first.shape or angles > _SAME_ANGLE or not np.allclose(one.spacing, first.spacing, rtol=1e-3):
@@ -133,11 +137,11 @@ def _step(places: list[float]) -> float:
         FileRefused: one slice alone, two at one place, or a gap.
     """
     if len(places) < 2:
-        raise FileRefused("unreadable file", "DICOM: a series has at least two slices, and the folder holds one")
+        raise FileRefused("unreadable file", "DICOM: a series has at least two slices, and there is one")
     steps = np.diff(places)
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
-        raise FileRefused("several volumes", "DICOM: two slices lie at one place; the folder holds several volumes")
+        raise FileRefused("several volumes", "DICOM: two slices lie at one place; there are several volumes")
     if np.abs(steps - usual).max() > _SAME_STEP * usual:
         where = int(np.abs(steps - usual).argmax()) + 1
         raise FileRefused(

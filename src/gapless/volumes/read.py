@@ -18,8 +18,8 @@ def read_volume(source: Any, *, frame: int | None = None, voxel: Sequence[float]
     """A volume.
 
     Args:
-        source: a folder of DICOM slices, a path, the bytes of a file, or an array [slice, row, column] that is
-            oriented as `Volume` is.
+        source: a folder of DICOM slices, a list of the bytes of each, a path, the bytes of a file, or an array
+            [slice, row, column] that is oriented as `Volume` is.
         frame: which volume of a 4-D NIfTI file.
         voxel: millimetres between slices, rows and columns of arrays and .npy files, which say none; None is 1 each.
 
@@ -28,6 +28,8 @@ def read_volume(source: Any, *, frame: int | None = None, voxel: Sequence[float]
     """
     if isinstance(source, str | Path) and Path(source).is_dir():
         return check_volume(read_series(Path(source)))
+    if is_several_files(source):
+        return check_volume(read_series(source))
     if not isinstance(source, str | Path | bytes | bytearray | memoryview):
         return _array(np.asarray(source), voxel)
     content = content_of(source)
@@ -36,6 +38,11 @@ def read_volume(source: Any, *, frame: int | None = None, voxel: Sequence[float]
     if is_nifti(content):
         return check_volume(read_nifti(content, frame))
     raise FileRefused("unreadable file", "it is no NIfTI file of one part, no npy file and no folder of DICOM slices")
+
+
+def is_several_files(source: Any) -> bool:
+    """Whether a source is the bytes of several files, as those of a series."""
+    return isinstance(source, list) and bool(source) and all(isinstance(one, bytes) for one in source)
 
 
 def volume_files(source: Any) -> list[Path]:

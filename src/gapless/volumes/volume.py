@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.signals.limits import MAX_PREPARED, MAX_VALUES, FileRefused
+from gapless.signals.limits import MAX_PREPARED, FileRefused, max_values
 
 # Percentiles between which the values of a volume without a window are shown.
 _STRETCH = (0.5, 99.5)
@@ -33,8 +33,8 @@ def check_voxels(shape: Sequence[int]) -> None:
     if min(shape) < 1:
         raise FileRefused("empty volume", "an axis of it has no voxel")
     count = int(np.prod([int(size) for size in shape], dtype=object))
-    if count > MAX_VALUES:
-        raise FileRefused("volume too large", f"{count} voxels are above {MAX_VALUES}")
+    if count > max_values():
+        raise FileRefused("volume too large", f"{count} voxels are above {max_values()}")
 
 
 def check_volume(volume: Volume) -> Volume:

@@ -58,10 +58,10 @@ class PlainVolume:
 
     def read(self) -> bytes:
         """Raises FileRefused: slices that are no volume."""
-        from gapless.volumes.dicom_series import read_slices
+        from gapless.volumes.dicom_series import read_series
         from gapless.volumes.nifti import nifti_bytes
 
-        return nifti_bytes(read_slices([contained_path(self.root, name) for name in self.names]))
+        return nifti_bytes(read_series([contained_path(self.root, name) for name in self.names]))
 
     def key(self) -> str:
         """Those of all slices."""

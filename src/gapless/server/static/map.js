@@ -1,7 +1,7 @@
 "use strict";
 // The map: drawn on a canvas when its tab is first opened. Every pair can be reached with the arrow keys.
 (() => {
-  const { at, make, thumbnail, answerOf, reasonOf, findLike } = gapless;
+  const { at, make, button, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
   const [canvas, card, legend, joined, colourBy, status] = ["plot", "card", "legend", "joined", "colour-by", "map-status"].map(at);
   const PALETTE = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const NEAR = 18; // pixels from a mark that still mean it
@@ -70,6 +70,9 @@
     circle: (p, r) => paper.arc(p.x, p.y, r, 0, 2 * Math.PI),
     square: (p, r) => paper.rect(p.x - r, p.y - r, 2 * r, 2 * r),
     "triangle-up": (p, r) => polygon([[p.x, p.y - 1.25 * r], [p.x + 1.15 * r, p.y + 0.85 * r], [p.x - 1.15 * r, p.y + 0.85 * r]]),
+    "triangle-down": (p, r) => polygon([[p.x, p.y + 1.25 * r], [p.x - 1.15 * r, p.y - 0.85 * r], [p.x + 1.15 * r, p.y - 0.85 * r]]),
+    cross: (p, r) => polygon([[1, 3], [1, 1], [3, 1], [3, -1], [1, -1], [1, -3], [-1, -3], [-1, -1], [-3, -1], [-3, 1], [-1, 1], [-1, 3]]
+      .map(([x, y]) => [p.x + 0.42 * r * x, p.y + 0.42 * r * y])),
     diamond: (p, r) => polygon([[p.x, p.y - 1.3 * r], [p.x + 1.3 * r, p.y], [p.x, p.y + 1.3 * r], [p.x - 1.3 * r, p.y]]),
   };
   const polygon = (corners) => {
@@ -99,13 +102,14 @@
     canvas.height = Math.round(size().height * ratio);
     paper.setTransform(ratio, 0, 0, ratio, 0, 0);
     unit = base();
-    const points = data.modalities.map((one) => one.x.map((x, i) => place(x, one.y[i])));
+    const points = data.modalities.map((one) => one.x.map((x, i) => (x === null ? null : place(x, one.y[i]))));
     if (joined.checked) drawLines(points);
     const radius = data.pairs.length > 400 ? 3.2 : 4.5;
     data.modalities.forEach((modality, m) => {
       const colour = colourOf(modality);
       paper.globalAlpha = 0.8;
       points[m].forEach((point, i) => {
+        if (!point) return;
         paper.fillStyle = colour(data.pairs[i]);
         paper.beginPath();
         shapes[modality.symbol](point, radius);
@@ -121,21 +125,24 @@
     paper.strokeStyle = css("--faint");
     paper.lineWidth = 0.8;
     paper.beginPath();
-    for (const others of points.slice(1)) {
-      others.forEach((point, i) => {
-        paper.moveTo(points[0][i].x, points[0][i].y);
+    data.pairs.forEach((_, i) => {
+      const [first, ...others] = points.map((of) => of[i]).filter(Boolean);
+      for (const point of others) {
+        paper.moveTo(first.x, first.y);
         paper.lineTo(point.x, point.y);
-      });
-    }
+      }
+    });
     paper.stroke();
   };
   const drawChosen = (points, radius) => {
     paper.strokeStyle = css("--ink");
     paper.lineWidth = 2;
     paper.beginPath();
-    points.forEach((of, m) => (m ? paper.lineTo(of[chosen].x, of[chosen].y) : paper.moveTo(of[chosen].x, of[chosen].y)));
+    const own = points.map((of) => of[chosen]).filter(Boolean);
+    own.forEach((point, m) => (m ? paper.lineTo(point.x, point.y) : paper.moveTo(point.x, point.y)));
     paper.stroke();
     data.modalities.forEach((modality, m) => {
+      if (!points[m][chosen]) return;
       paper.beginPath();
       shapes[modality.symbol](points[m][chosen], radius + 4);
       paper.fillStyle = css(modality.colour);
@@ -168,16 +175,14 @@
       Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: `picture of ${pair.id}` });
     }
     const tags = Object.values(pair.labels).filter(Boolean).join(" · ");
-    const more = make("button", "", "More like this");
-    more.type = "button";
-    more.addEventListener("click", searchChosen);
+    const acts = make("div", "acts", button("More like this", searchChosen), button("Whole case", () => gapless.openCase(pair.id)));
     card.replaceChildren(...[
       picture,
       pair.caption ? make("p", "caption", pair.caption) : null,
       make("p", "identity", `cosine of the pair ${pair.cosine.toFixed(3)}`),
       tags ? make("p", "identity", tags) : null,
       make("p", "identity", pair.id),
-      more,
+      acts,
     ].filter(Boolean));
     draw();
   };
@@ -185,6 +190,7 @@
     let best = -1, least = NEAR * NEAR;
     for (const one of data.modalities) {
       one.x.forEach((x, i) => {
+        if (x === null) return;
         const point = place(x, one.y[i]);
         const distance = (point.x - where.x) ** 2 + (point.y - where.y) ** 2;
         if (distance < least) [best, least] = [i, distance];
@@ -192,14 +198,15 @@
     }
     return best;
   };
-  // The nearest pair in a direction, by the marks of the first modality.
+  // The nearest pair in a direction, by the first mark of each pair.
   const towards = (dx, dy) => {
-    const [first] = data.modalities;
     if (chosen < 0) return choose(0);
+    const marks = data.pairs.map((_, i) => data.modalities.find((one) => one.x[i] !== null)).map((one, i) => [one.x[i], one.y[i]]);
+    const [fromX, fromY] = marks[chosen];
     let best = -1, least = Infinity;
-    first.x.forEach((x, i) => {
-      const along = (x - first.x[chosen]) * dx + (first.y[i] - first.y[chosen]) * dy;
-      const across = Math.abs((x - first.x[chosen]) * dy) + Math.abs((first.y[i] - first.y[chosen]) * dx);
+    marks.forEach(([x, y], i) => {
+      const along = (x - fromX) * dx + (y - fromY) * dy;
+      const across = Math.abs((x - fromX) * dy) + Math.abs((y - fromY) * dx);
       if (i !== chosen && along > 0 && across <= along && along + across < least) [best, least] = [i, along + across];
     });
     if (best >= 0) choose(best);
