@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_server import shared_server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def run(name: str, *options: str) -> str:
     """What an example prints on stdout."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / name), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=290, env=environment)
+    done = shared_server().run(EXAMPLES / name, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
