@@ -21,7 +21,8 @@ def test_a_collapsed_model_scores_chance(dim, dtype):
     """Also in the middle of a BLAS: the order of its additions must not rank what is equal."""
     row = torch.randn(dim, generator=torch.Generator().manual_seed(dim), dtype=torch.float64).to(dtype)
     same = row.expand(150, dim)
-    include = QUICK if dim <= 1024 else QUICK[1:]  # the spectrum of 4,096 dimensions takes seconds and ranks nothing
+    # The spectrum of 4,096 dimensions takes seconds: once is enough, for it ranks nothing.
+    include = QUICK if dim <= 1024 or dtype == torch.float32 else QUICK[1:]
     figures = measure({"image": same, "text": same.clone()}, include=include, block_size=64)
     assert figures["retrieval/image_to_text/R@1"] == pytest.approx(1 / 150)
     assert figures["retrieval/text_to_image/R@10"] == pytest.approx(10 / 150)
