@@ -1,4 +1,4 @@
-# make demo | test | check | install; everything happens in .venv
+# make demo | test | check | bench | install; everything happens in .venv
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-slow torture check lint types clean
+.PHONY: install demo test test-slow torture bench check lint types clean
 
 install: $(STAMP)
 
@@ -34,6 +34,9 @@ test-slow: $(DEV_STAMP)
 
 torture: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 -m torture -s --timeout=1800 tests/torture
+
+bench: $(DEV_STAMP)
+	$(BIN)/python benchmarks/run_all.py --json runs/bench.json
 
 check: test lint types
 

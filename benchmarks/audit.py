@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,31623,100000,316228,1000000")
     parser.add_argument("--kinds", default="random,alike,one cluster,many clusters")
     parser.add_argument("--audit_rows", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=None, help="also write the fitted exponents")
     parser.add_argument("--measure", choices=[*KINDS, "audit"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
@@ -141,6 +142,7 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.measure, sizes[0])
         return
+    exponents = {}
     for kind in filter(None, arguments.kinds.split(",")):
         results = [run("--measure", kind, "--sizes", str(size)) for size in sizes]
         for size, result in zip(sizes, results, strict=True):
@@ -150,8 +152,11 @@ def main() -> None:
                 flush=True,
             )
         if len(sizes) > 1:
-            exponent = np.polyfit(np.log(sizes), np.log([result["cpu"] for result in results]), 1)[0]
-            print(f"{kind:14} CPU time grows with the rows to the power of {exponent:.2f}", flush=True)
+            slope = np.polyfit(np.log(sizes), np.log([result["cpu"] for result in results]), 1)[0]
+            exponents[kind] = float(slope)
+            print(f"{kind:14} CPU time grows with the rows to the power of {slope:.2f}", flush=True)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(exponents, indent=2))
     if arguments.audit_rows:
         result = run("--measure", "audit", "--audit_rows", str(arguments.audit_rows))
         print(f"audit of {arguments.audit_rows:,} rows: {result['seconds']:.1f} s, {result['peak_mb']:.0f} MB")

@@ -6,6 +6,7 @@ The targets, on 2 cores: 2 minutes for the adapter; for cca with all its setting
 """
 
 import argparse
+import json
 import logging
 import resource
 import tempfile
@@ -39,12 +40,14 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=sorted(CLOSING_METHODS, reverse=True))
+    parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)
     pairs = {name: rows.numpy() for name, rows in cone_pairs(args.pairs, args.dim).items()}
     settings = replace(adapter_settings(), patience=1000)  # every step, however easy the pairs are
     print(f"{args.pairs:,} pairs of {args.dim}-d, {args.threads} threads, torch {torch.__version__}")
+    figures: dict[str, dict[str, float]] = {}
     for method in args.methods:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
@@ -56,8 +59,11 @@ def main() -> None:
             )
             seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        figures[method] = {"seconds": seconds, "gigabytes": memory}
         target = f"   target {TARGETS[method]}" if method in TARGETS else ""
         print(f"{method:<12}{seconds:8.1f} s{memory:6.2f} GB{target}", flush=True)
+    if args.out is not None:
+        args.out.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

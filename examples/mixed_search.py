@@ -1,6 +1,7 @@
 """What the gap does to a search over images and texts together: one collection under `clip` and one under `gapless`.
 
     python examples/mixed_search.py [--seeds 3]              draws the demo's set and trains both (minutes)
+    python examples/mixed_search.py --modalities.image.input.size 32      other options are those of gapless compare
     python examples/mixed_search.py --study DIR --data MANIFEST      takes a finished `gapless compare`
     python examples/mixed_search.py --num_pairs 700 --epochs 12 --batch_size 64      small and quick
     python examples/mixed_search.py --collections DIR DIR --split test      what balances a mixed search, on collections
@@ -49,7 +50,7 @@ def trained(out: Path, options: argparse.Namespace) -> tuple[Path, Path]:
     words = ["--data", data, "--recipe", "phantom-small", "--methods", ",".join(METHODS), "--seeds", options.seeds]
     words += ["--training.num_train_epochs", options.epochs]
     words += ["--training.per_device_train_batch_size", options.batch_size, "--num_bootstrap", 0]
-    words += ["--training.eval_strategy", "no", "--training.save_strategy", "no"]
+    words += ["--training.eval_strategy", "no", "--training.save_strategy", "no", *options.more]
     run("compare", *words, "--out", study)
     return data, study
 
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--collections", type=Path, nargs="+", default=None, help="what gapless index wrote")
     parser.add_argument("--split", default="test", help="with --collections: whose samples are asked")
     parser.add_argument("--query_ids", type=Path, default=None, help="or a file of their ids, one a line")
-    options = parser.parse_args()
+    options, options.more = parser.parse_known_args()  # the rest goes to gapless compare
     if options.collections:
         compare_balances(options)
         return

@@ -11,10 +11,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 from data_samples import noise_image, write_jsonl
-from jaxtyping import install_import_hook
+from shape_checks import check_shapes_of
 
-pytest_plugins = ["outside_package"]  # the fixture `outside_site`
-install_import_hook(["gapless.core.geometry", "gapless.losses", "gapless.metrics"], "beartype.beartype")
+pytest_plugins = ["command_server", "outside_package"]  # fork for commands; the fixture `outside_site`
+check_shapes_of(["gapless.core.geometry", "gapless.losses", "gapless.metrics"])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, its children too
 
 

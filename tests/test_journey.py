@@ -1,4 +1,4 @@
-"""The journey as a user makes it: the real command, in a subprocess, from data to report; and what goes wrong on it."""
+"""The journey as a user makes it: the command in processes of its own, from data to report; what goes wrong on it."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from command_server import gapless, shared_server, succeeded
 
 TINY = [
     "--training.num_train_epochs=2",
@@ -19,14 +19,9 @@ TINY = [
 ]
 
 
-def gapless(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def in_a_new_process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gapless", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=cwd)
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +43,10 @@ def comparison(workplace):
 
 
 def test_help_names_every_verb_and_loads_fast():
-    out = succeeded(gapless("--help"))
+    out = succeeded(in_a_new_process("--help"))
     for verb in ("demo", "data table", "train", "evaluate", "compare", "report"):
         assert verb in out
-    assert succeeded(gapless()) == out
+    assert succeeded(in_a_new_process()) == out
 
 
 def test_a_comparison_is_the_papers_table_over_seeds(comparison):
@@ -156,15 +151,14 @@ def test_bad_usage_is_one_sentence_and_exit_code(tmp_path, arguments, code, said
 def test_an_interrupted_comparison_continues(workplace, tmp_path):
     out = tmp_path / "compare"
     words = ("compare", "--data", workplace / "data", "--methods", "clip", "--seeds", 1, "--out", out, *TINY)
-    command = [sys.executable, "-m", "gapless", *map(str, words), "--num_bootstrap=0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = shared_server().start(*words, "--num_bootstrap=0")
     deadline = time.monotonic() + 120
-    while not list(out.rglob("metrics.jsonl")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(out.rglob("metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr[-2000:]
-    assert "Traceback" not in stderr
+    os.kill(process.pid, signal.SIGINT)
+    done = process.communicate()
+    assert done.returncode == 130, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
     assert not list(out.rglob("results.json"))
     succeeded(gapless(*words, "--num_bootstrap=0"))
     assert (out / "compare.json").exists()

@@ -4,13 +4,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from command_server import shared_server
 from fakes import CAPTIONS, tiny_modalities, tiny_model, write_images
 
 from gapless.captioning import metrics as captioning
@@ -477,18 +476,17 @@ def test_an_interrupted_process_continues(place, tmp_path, capsys):
     out = tmp_path / "c.jsonl"
     words = ["caption", "generate", tmp_path / "model", "--data", place / "m", "--batch_size", 1, "--out", out]
     words += ["--method", "sample"]
-    command = [sys.executable, "-m", "gapless", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    process = shared_server().start(*words)
     partial = Path(f"{out}.partial")
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         if partial.exists() and partial.read_bytes().count(b"\n") >= 2:
-            process.send_signal(signal.SIGINT)
+            os.kill(process.pid, signal.SIGINT)
             break
         time.sleep(0.01)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr[-2000:]
-    assert "Traceback" not in stderr
+    done = process.communicate()
+    assert done.returncode == 130, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
     assert not out.exists()
     run(capsys, *words)
     run(capsys, *[word if word != out else tmp_path / "whole.jsonl" for word in words])

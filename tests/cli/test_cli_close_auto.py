@@ -1,12 +1,11 @@
 """`gapless close` without a method: auto, its purpose, its table, and options that name a method by themselves."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_server import gapless
 
 from gapless.cli.closing import named_method
 from gapless.core.errors import UsageError
@@ -29,10 +28,6 @@ def test_an_option_of_a_method_names_it(words: list[str], method: str) -> None:
     assert named_method(words) == method
 
 
-def gapless(*words: str, place: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "gapless", *words], cwd=place, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("close")
@@ -51,7 +46,7 @@ SOURCE = ("--image", "image.npy", "--text", "text.npy", "--groups", "groups.txt"
 
 def test_the_table_its_reason_and_the_figures_are_printed(place: Path) -> None:
     options = ("--auto.methods", "[center, procrustes]", "--auto.num_folds", "3", "--auto.num_bootstrap", "40")
-    done = gapless("close", *SOURCE, *options, "--for", "retrieval", "--out", "auto", place=place)
+    done = gapless("close", *SOURCE, *options, "--for", "retrieval", "--out", "auto", cwd=place)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["as", "center", "procrustes*"]
@@ -60,12 +55,12 @@ def test_the_table_its_reason_and_the_figures_are_printed(place: Path) -> None:
     results = json.loads((place / "auto" / "results.json").read_text())
     assert results["choice"]["purpose"] == "retrieval"
     assert results["figures"]["grouping/v_measure"]["mean"] >= 0
-    page = gapless("report", "auto", "--out", "auto.html", place=place)
+    page = gapless("report", "auto", "--out", "auto.html", cwd=place)
     assert page.returncode == 0, page.stderr
     text = (place / "auto.html").read_text()
     assert "How auto was chosen" in text
     assert "The candidates of auto" in text
-    card = gapless("export", "auto", "--to", "hub", "--out", "hub", place=place)
+    card = gapless("export", "auto", "--to", "hub", "--out", "hub", cwd=place)
     assert card.returncode == 0, card.stderr
     assert "How the method was chosen" in (place / "hub" / "README.md").read_text()
 
@@ -80,7 +75,7 @@ def test_the_table_its_reason_and_the_figures_are_printed(place: Path) -> None:
     ],
 )
 def test_wrong_words_are_one_sentence(place: Path, words: tuple[str, ...], message: str) -> None:
-    done = gapless("close", *SOURCE, *words, "--out", "wrong", place=place)
+    done = gapless("close", *SOURCE, *words, "--out", "wrong", cwd=place)
     assert done.returncode == UsageError.exit_code
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

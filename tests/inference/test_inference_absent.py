@@ -1,12 +1,11 @@
 """Rows that lack a modality: training takes them, and what does not take them yet says so before any work."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_server import gapless
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.store import read_embeddings
@@ -31,10 +30,6 @@ embedding_dim: 8
 vocab_size: 200
 training: {max_steps: 2, per_device_train_batch_size: 8, eval_strategy: "no", save_strategy: "no"}
 """
-
-
-def gapless(*words: str, place: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "gapless", *words], cwd=place, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +58,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "split",
     )
     for out, options in (("data", ("--min-present", "1")), ("complete", ("--missing", "drop"))):
-        built = gapless("data", "table", "t.jsonl", *named, *options, "--out", out, place=place)
+        built = gapless("data", "table", "t.jsonl", *named, *options, "--out", out, cwd=place)
         assert built.returncode == 0, built.stderr
-    trained = gapless("train", "--config", "own.yaml", "--data", "data", "--out", "run", place=place)
+    trained = gapless("train", "--config", "own.yaml", "--data", "data", "--out", "run", cwd=place)
     assert trained.returncode == 0, trained.stderr
     assert "left out: they have fewer than two of note, history, exam" in trained.stderr
     return place
 
 
 def test_rows_that_lack_a_modality_are_not_indexed(place: Path) -> None:
-    refused = gapless("index", "run", "--data", "data", "--out", "index-data", place=place)
+    refused = gapless("index", "run", "--data", "data", "--out", "index-data", cwd=place)
     assert refused.returncode == DataRefused.exit_code
     assert "of 36 rows of data 9 lack exam, 12 lack history" in refused.stderr
     assert "--missing drop" in refused.stderr
     assert not (place / "index-data").exists()
-    done = gapless("index", "run", "--data", "complete", "--out", "index-complete", place=place)
+    done = gapless("index", "run", "--data", "complete", "--out", "index-complete", cwd=place)
     assert done.returncode == 0, done.stderr
 
 
 def test_rows_that_lack_a_modality_are_embedded_with_a_mask(place: Path) -> None:
     for name in ("data", "complete"):
-        done = gapless("embed", "run", "--data", name, "--out", f"embed-{name}", place=place)
+        done = gapless("embed", "run", "--data", name, "--out", f"embed-{name}", cwd=place)
         assert done.returncode == 0, done.stderr
     masked = read_embeddings(place / "embed-data", missing="keep")
     complete = read_embeddings(place / "embed-complete")
@@ -94,9 +89,9 @@ def test_rows_that_lack_a_modality_are_embedded_with_a_mask(place: Path) -> None
     has_all = np.all(list(masked.presence.values()), axis=0)
     for name in ("note", "history", "exam"):  # the texts of a batch are padded alike: rows agree to rounding
         np.testing.assert_allclose(masked.embeddings[name][has_all], complete.embeddings[name], atol=1e-5)
-    measured = gapless("measure", "embed-data", "--missing", "keep", "--split", "all", "--json", place=place)
+    measured = gapless("measure", "embed-data", "--missing", "keep", "--split", "all", "--json", cwd=place)
     assert measured.returncode == 0, measured.stderr
-    alone = gapless("measure", "embed-complete", "--split", "all", "--json", place=place)
+    alone = gapless("measure", "embed-complete", "--split", "all", "--json", cwd=place)
     results, expected = (json.loads(done.stdout) for done in (measured, alone))
     assert {pair: one["n"] for pair, one in results["pairs"].items()} == {
         "exam-history": 18,
@@ -106,13 +101,13 @@ def test_rows_that_lack_a_modality_are_embedded_with_a_mask(place: Path) -> None
     key = "retrieval/mean/R@10"
     at_complete = results["figures"][f"{key}@complete"]["value"]
     assert at_complete == pytest.approx(expected["figures"][key]["value"], abs=0.05)
-    refused = gapless("measure", "embed-data", "--split", "all", place=place)
+    refused = gapless("measure", "embed-data", "--split", "all", cwd=place)
     assert refused.returncode == DataRefused.exit_code
     assert "--missing" in refused.stderr
 
 
 def test_a_captioner_names_the_text_that_it_needs(place: Path) -> None:
-    refused = gapless("caption", "train", "run", "--data", "complete", "--out", "captioner", place=place)
+    refused = gapless("caption", "train", "run", "--data", "complete", "--out", "captioner", cwd=place)
     assert refused.returncode == UsageError.exit_code
     assert len(refused.stderr.strip().splitlines()) == 1
     assert not (place / "captioner").exists()

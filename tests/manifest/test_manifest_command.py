@@ -1,29 +1,24 @@
 """`gapless data ...` as people call it: options that take names, wrong values, and what stdout holds."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import command_server
 import pyarrow.parquet as pq
 import pytest
 from data_samples import noise_image, write_jsonl
 from shard_samples import image_bytes, write_shard
 
-import gapless
 from gapless.cli.main import main
 from gapless.manifest.readers.base import READERS
 
 
 def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    source = str(Path(gapless.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "gapless", "data", *map(str, words)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+    return command_server.gapless("data", *words, cwd=folder)
 
 
 def rows_of(folder: Path, out: str) -> list[dict[str, Any]]:

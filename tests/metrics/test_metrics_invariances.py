@@ -21,14 +21,17 @@ def test_a_collapsed_model_scores_chance(dim, dtype):
     """Also in the middle of a BLAS: the order of its additions must not rank what is equal."""
     row = torch.randn(dim, generator=torch.Generator().manual_seed(dim), dtype=torch.float64).to(dtype)
     same = row.expand(150, dim)
-    figures = measure({"image": same, "text": same.clone()}, include=QUICK, block_size=64)
+    # The spectrum of 4,096 dimensions takes seconds: once is enough, for it ranks nothing.
+    include = QUICK if dim <= 1024 or dtype == torch.float32 else QUICK[1:]
+    figures = measure({"image": same, "text": same.clone()}, include=include, block_size=64)
     assert figures["retrieval/image_to_text/R@1"] == pytest.approx(1 / 150)
     assert figures["retrieval/text_to_image/R@10"] == pytest.approx(10 / 150)
     assert figures["retrieval/mean/median_rank"] == pytest.approx(75.5)
     assert figures["mixed/R@10"] == pytest.approx(10 / 299)
-    assert figures["gap/mixing@10"] == pytest.approx(150 / 299)
     assert figures["mixed/modality_bias"] == pytest.approx(0, abs=1e-12)
-    assert figures["gap/centroid_distance"] == pytest.approx(0, abs=1e-6)
+    if "gap" in include:
+        assert figures["gap/mixing@10"] == pytest.approx(150 / 299)
+        assert figures["gap/centroid_distance"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_collapsed_model_has_the_expected_rank_of_a_draw():

@@ -1,10 +1,9 @@
 """Specifications are typed: a misspelt key, a missing size and an unfit value are sentences, whoever writes them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from command_server import gapless
 
 from gapless import GaplessModel
 from gapless.core.errors import UsageError
@@ -117,7 +116,6 @@ def test_every_recipe_is_well_formed(name):
     [("--modalities.image.input.sizes=96", "size"), ("--modalities.image.encoder.trainble=false", "trainable")],
 )
 def test_the_command_line_refuses_a_misspelt_key(option, near, tmp_path):
-    command = [sys.executable, "-m", "gapless", "train", "table-small", "--data", str(tmp_path), "--out", "run", option]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = gapless("train", "table-small", "--data", tmp_path, "--out", "run", option, cwd=tmp_path)
     assert done.returncode == 2
     assert f"did you mean '{near}'" in done.stderr

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from command_server import gapless, succeeded
 from fakes import tiny_bert, tiny_modalities, tiny_model
 
 from gapless.cli import main as cli
@@ -17,15 +18,6 @@ from gapless.search.collection import Collection
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "gapless", *map(str, arguments)]
-
-
-def gapless(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, check=False)
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

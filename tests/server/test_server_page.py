@@ -5,8 +5,7 @@ Every test also requires that nothing was written to the console and that no oth
 
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_server import shared_server
 from small_service import NUM_SAMPLES, caption_of, pixels_of, png_of, write_collection_of_images
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -77,11 +77,10 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def serving(collection: Path) -> Iterator[str]:
     """The address of a collection that is served as long as it is wanted."""
-    command = [sys.executable, "-m", "gapless", "serve", str(collection), "--port", "0", "--max-upload-mb", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        yield next(line for line in process.stderr if "http://" in line).split(" at ")[1].split()[0]
-        process.kill()
+    running = shared_server().start("serve", collection, "--port", 0, "--max-upload-mb", 1)
+    yield running.said(r" at (http://\S+)")
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import yaml
+from command_server import shared_server
 from fakes import tiny_modalities
 from faults import KINDS, SHORT, Faults
 from ledger import record
@@ -142,21 +141,8 @@ def test_the_command_says_that_the_disk_is_full(tmp_path):
     recipe = {"modalities": tiny_modalities(), "embedding_dim": 24, "vocab_size": 400}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     words = ("train", "phantom-small", "--config", "tiny.yaml", "--data", "data", "--out", "run")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "gapless",
-            *words,
-            "--training.per_device_train_batch_size=8",
-            "--training.use_cpu=true",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: limited(20_000),
-    )
+    options = ("--training.per_device_train_batch_size=8", "--training.use_cpu=true")
+    done = shared_server().run(*words, *options, cwd=tmp_path, largest_file=20_000)
     assert done.returncode == 1
     assert os.strerror(errno.EFBIG).lower() in done.stderr.lower()
     assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 import torch
+from command_server import CommandServer, shared_server
 from fakes import CAPTIONS, tiny_modalities, tiny_model
 from torture.ledger import record
-from torture.prepared import Prepared
 
 from gapless.captioning.caption_files import read_captions
 from gapless.captioning.captioner import assemble_captioner
@@ -104,9 +104,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Iterator[Prepared]:
-    with Prepared() as process:
-        yield process
+def prepared() -> CommandServer:
+    return shared_server()
 
 
 def works(place: Path) -> dict[str, Work]:
@@ -140,8 +139,8 @@ class Tally:
     unclear: int = 0  # ends other than by the signal, with 130, or well
 
 
-def torture(work: Work, prepared: Prepared, place: Path, count: int, seed: int) -> Tally:
-    """So many outputs, each interrupted once or twice and then finished."""
+def torture(work: Work, prepared: CommandServer, place: Path, count: int, seed: int) -> Tally:
+    """So many outputs, each interrupted once or twice and then finished; more where none was hit before its end."""
     drawn = random.Random(seed)
     log = place / "log"
 
@@ -154,16 +153,18 @@ def torture(work: Work, prepared: Prepared, place: Path, count: int, seed: int) 
 
     whole_at = fresh("whole")
     start = time.monotonic()
-    assert prepared.run(work.words(whole_at), log) == 0, log.read_text()
+    assert prepared.start(*work.words(whole_at), streams=(log, log)).wait() == 0, log.read_text()
     seconds = time.monotonic() - start
     whole = work.opened(whole_at)
     allowed = [whole] if work.before is None else [whole, work.opened(work.before)]
     tally = Tally()
-    for number in range(count):
+    for number in range(4 * count):
+        if number >= count and tally.interrupted:
+            break
         out = fresh(str(number))
         for _ in range(drawn.choice([1, 1, 2])):
             was_whole = is_one_of([whole], work, out)
-            running = prepared.start(work.words(out), log)
+            running = prepared.start(*work.words(out), streams=(log, log))
             time.sleep(drawn.uniform(0.0, seconds))
             with suppress(ProcessLookupError):
                 os.kill(running.pid, drawn.choice([signal.SIGKILL, signal.SIGINT]))
@@ -173,7 +174,7 @@ def torture(work: Work, prepared: Prepared, place: Path, count: int, seed: int) 
             tally.unclear += code not in (0, 130, -signal.SIGKILL) and not (code == IN_USE and was_whole)
             tally.half_taken += is_one_of(allowed, work, out) is False
         was_whole = is_one_of([whole], work, out)
-        code = prepared.run(work.words(out), log)
+        code = prepared.start(*work.words(out), streams=(log, log)).wait()
         if is_one_of([whole], work, out) and (code == 0 or (code == IN_USE and was_whole)):
             shutil.rmtree(out.parent)
         else:  # stays, to be looked at
@@ -190,7 +191,7 @@ def is_one_of(allowed: list[Any], work: Work, out: Path) -> bool | None:
     return any(found.equals(one) if hasattr(one, "equals") else found == one for one in allowed)
 
 
-def check(name: str, place: Path, prepared: Prepared, tmp_path: Path, count: int) -> None:
+def check(name: str, place: Path, prepared: CommandServer, tmp_path: Path, count: int) -> None:
     tally = torture(works(place)[name], prepared, tmp_path, count, seed=count)
     record(f"interrupted {name}", **vars(tally))
     assert (tally.half_taken, tally.unequal, tally.unclear) == (0, 0, 0), (tmp_path / "log").read_text()[-3000:]
@@ -205,17 +206,17 @@ LONG = dict.fromkeys(["data phantom", "data table", "embed", "caption generate"]
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_interrupted_and_run_again(name: str, place: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_interrupted_and_run_again(name: str, place: Path, prepared: CommandServer, tmp_path: Path) -> None:
     check(name, place, prepared, tmp_path, SHORT[name])
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", LONG)
-def test_interrupted_and_run_again_at_length(name: str, place: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_interrupted_and_run_again_at_length(name: str, place: Path, prepared: CommandServer, tmp_path: Path) -> None:
     check(name, place, prepared, tmp_path, LONG[name])
 
 
-def test_the_control_a_naive_writer_fails(place: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_the_control_a_naive_writer_fails(place: Path, prepared: CommandServer, tmp_path: Path) -> None:
     tally = torture(works(place)["a naive writer"], prepared, tmp_path, count=10, seed=0)
     record("interrupted naive writer (control)", **vars(tally))
     assert tally.half_taken > 0

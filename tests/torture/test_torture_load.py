@@ -4,6 +4,7 @@ started again answers the same.
 
 import http.client
 import json
+import os
 import re
 import signal
 import statistics
@@ -11,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_server import shared_server
 from fakes import CAPTIONS
 from small_service import caption_of, pixels_of, png_of, write_collection_of_images
 from torture.ledger import record
@@ -30,7 +32,6 @@ SHORT_SECONDS = 4
 GROWTH = 1.03  # of the resident memory between the second quarter and the last
 SHORT_GROWTH = 1.10  # the allocator has not settled after a second
 ROUNDING = 2e-4  # how many texts are embedded together moves the last digits of a score
-NAIVE = [sys.executable, str(Path(__file__).with_name("naive_service.py"))]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,24 @@ REQUESTS = [
 ]
 
 
+Started = Callable[[], AbstractContextManager[tuple[int, int]]]  # gives a process id and a port
+
+
 @contextmanager
-def started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A service and its port; it is killed at the end."""
+def served(collection: Path) -> Iterator[tuple[int, int]]:
+    """The service of a collection; it is killed at the end."""
+    running = shared_server().start("serve", collection, "--port", 0)
+    try:
+        yield running.pid, int(running.said(r"http://127\.0\.0\.1:(\d+)"))
+    finally:
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+@contextmanager
+def naive_service() -> Iterator[tuple[int, int]]:
+    """The control, in a process that has imported nothing else: it is small, so that its growth shows."""
+    command = [sys.executable, str(Path(__file__).with_name("naive_service.py"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         told = next((line for line in process.stdout if "http://" in line), "")
@@ -80,7 +96,7 @@ def started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], int
         reader = threading.Thread(target=process.stdout.read)  # a full pipe would stop the service
         reader.start()
         try:
-            yield process, int(found[1])
+            yield process.pid, int(found[1])
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -184,24 +200,23 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_collection_of_images(tmp_path_factory.mktemp("load"))
 
 
-def endure(command: Sequence[str], requests: Sequence[Request], seconds: float) -> tuple[Outcome, bool]:
+def endure(started: Started, requests: Sequence[Request], seconds: float) -> tuple[Outcome, bool]:
     """Load, a kill in the midst of further load, a new start; whether the answers are then the same."""
-    with started(command) as (process, port):
+    with started() as (pid, port):
         one_by_one(port, requests)  # what is read once is read before memory is looked at
         expected = one_by_one(port, requests)
-        outcome = under_load(process.pid, port, requests, expected, seconds)
-        killer = threading.Timer(0.3, process.kill)
+        outcome = under_load(pid, port, requests, expected, seconds)
+        killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
         killer.start()
-        under_load(process.pid, port, requests[:4], expected[:4], 0.5)
+        under_load(pid, port, requests[:4], expected[:4], 0.5)
         killer.join()
-    with started(command) as (_, port):
+    with started() as (_, port):
         again = one_by_one(port, requests)
     return outcome, again == expected
 
 
 def check(collection: Path, seconds: float, growth: float) -> None:
-    command = [sys.executable, "-m", "gapless", "serve", str(collection), "--port", "0"]
-    outcome, is_same = endure(command, REQUESTS, seconds)
+    outcome, is_same = endure(lambda: served(collection), REQUESTS, seconds)
     record(
         "load",
         clients=CLIENTS,
@@ -229,7 +244,7 @@ def test_64_clients_for_a_minute(collection: Path) -> None:
 
 
 def test_the_control_a_naive_service_mixes_answers_and_swells() -> None:
-    outcome, is_same = endure(NAIVE, WORDS[:8], 1.0)
+    outcome, is_same = endure(naive_service, WORDS[:8], 1.0)
     record("load (control)", errors=len(outcome.errors), memory_growth=round(outcome.growth, 3), same=is_same)
     assert outcome.errors
     assert outcome.growth > SHORT_GROWTH

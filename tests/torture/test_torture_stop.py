@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from command_server import shared_server
 from fakes import tiny_modalities, tiny_model
 from ledger import record
 from processes import exit_code, forked
@@ -66,18 +66,16 @@ def in_fork(place: Path, words: list[str]) -> int:
 
 def stopped_run(place: Path, words: list[str], out: Path, num_lines: int) -> tuple[int, str]:
     """Start the command, and send SIGTERM to all of its processes once so many lines are logged; exit code, stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gapless", *words], cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = shared_server().start(*words, cwd=place)
     deadline = time.monotonic() + 120
     log = out / "metrics.jsonl"
-    while process.poll() is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         if log.exists() and log.read_text().count("\n") >= num_lines:
             break
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr
+    done = process.communicate()
+    return done.returncode, done.stderr
 
 
 def check_stopped(place: Path, kind: str, num_lines: int) -> None:

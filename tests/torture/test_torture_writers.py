@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import yaml
+from command_server import shared_server
 from fakes import tiny_modalities, tiny_model
 from ledger import record
 from processes import exit_code, forked
@@ -129,11 +128,11 @@ COMMANDS = {
 def check_two(place: Path, verb: str) -> None:
     """The same command twice at one moment."""
     out = place / verb.replace(" ", "-")
-    command = [sys.executable, "-m", "gapless", *COMMANDS[verb], "--data", "data", "--out", out.name]
-    two = [subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=240)[1] for process in two]
-    codes = sorted(process.returncode for process in two)
-    loser = next((text for process, text in zip(two, told, strict=True) if process.returncode), "")
+    words = [*COMMANDS[verb], "--data", "data", "--out", out.name]
+    two = [process.communicate() for process in [shared_server().start(*words, cwd=place) for _ in range(2)]]
+    told = [done.stderr for done in two]
+    codes = sorted(done.returncode for done in two)
+    loser = next((done.stderr for done in two if done.returncode), "")
     record(f"two writers, {verb}", won=codes.count(0), told=codes.count(TOLD))
     assert codes == [0, TOLD], told
     assert "another process is writing" in loser or "in use" in loser

@@ -1,0 +1,224 @@
+"""All benchmarks with one command: a table of every ratio beside its target, and the figures as JSON.
+
+    make bench                                        about 11 minutes on 2 quiet cores; writes runs/bench.json
+    python benchmarks/run_all.py --only search data   some of them
+    python benchmarks/run_all.py --small              does every one still run? Its figures say nothing
+
+Every benchmark is a process of its own, and its peers are timed in the same process in turn. Seconds and memory without
+a peer are those of this machine. What needs an accelerator (loss_device.py) and what computes from other figures
+(scale.py) is not among them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MINUTES = 12  # that a run on two quiet cores may take
+
+
+@dataclass(frozen=True)
+class Found:
+    """One figure of a benchmark.
+
+    Args:
+        what: what was measured.
+        value: the figure.
+        target: what it should be at most or at least; None where nothing was promised.
+        at_most: whether less is better.
+        unit: x for a ratio.
+    """
+
+    what: str
+    value: float
+    target: float | None = None
+    at_most: bool = True
+    unit: str = "x"
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        return "met" if (self.value <= self.target if self.at_most else self.value >= self.target) else "MISSED"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One file of this folder with its words.
+
+    Args:
+        name: what the table calls it.
+        words: the file and its options; `{out}` is a file for JSON, without which it is the last line of stdout.
+        small: the options of a run that only shows that it runs.
+        read: figures from that JSON.
+    """
+
+    name: str
+    words: str
+    small: str
+    read: Callable[[Any], list[Found]]
+
+
+def loss(found: Any) -> list[Found]:
+    seconds, peaks = found["seconds"], found["peak_bytes_beyond_inputs"]
+    others = [name for name in seconds if name != "gapless"]
+    times = [Found(f"time of gapless / {name}", seconds["gapless"] / seconds[name]) for name in others]
+    return times + [Found(f"memory of gapless / {name}", peaks["gapless"] / peaks[name]) for name in others]
+
+
+def train(found: Any) -> list[Found]:
+    return [Found("samples a second / a bare loop", found["ratio"], 0.95, at_most=False)]
+
+
+def metrics(found: Any) -> list[Found]:
+    cases = {name: case["wall_ratio"] for name, case in found["cases"].items() if name != "similarity product"}
+    targets = {"measure, all": 2.5}
+    return [Found(f"{name} / one product", ratio, targets.get(name)) for name, ratio in cases.items()]
+
+
+def caption(found: Any) -> list[Found]:
+    bare, loop = found["gapless/bare"], found["gapless/loop"]
+    return [
+        Found("captions a second / bare generate", bare, 0.9, at_most=False),
+        Found("captions a second / a loop that reads and encodes", loop),
+    ]
+
+
+def close(found: Any) -> list[Found]:
+    targets = {"adapter": 120.0, "cca": 60.0}
+    rows = [Found(f"{name}, seconds", one["seconds"], targets.get(name), unit="s") for name, one in found.items()]
+    memory = [Found("cca, peak memory", found["cca"]["gigabytes"], 4.0, unit="GB")] if "cca" in found else []
+    return rows + memory
+
+
+def data(found: Any) -> list[Found]:
+    rates = found["images_per_second"]
+    targets = {"manifest": 0.9}
+    return [
+        Found(f"{name}, images a second / bare Pillow", rates[name] / rates["bare"], targets.get(name), at_most=False)
+        for name in rates
+        if name != "bare"
+    ]
+
+
+def search(found: Any) -> list[Found]:
+    rows = []
+    for size in found:
+        flat = size["engines"]["faiss flat"]["p50_ms"]
+        for name, engine in size["engines"].items():
+            if name.startswith("gapless"):
+                target = 1.1 if name == "gapless, exact" else None
+                rows.append(Found(f"{size['size']:,}: {name}, p50 / faiss flat", engine["p50_ms"] / flat, target))
+    return rows
+
+
+def search_http(found: Any) -> list[Found]:
+    ways = found["ways"]
+    bare = ways["bare index"]["p50_ms"]
+    targets = {"HTTP, words": 2.0}
+    return [
+        Found(f"{name}, p50 / the bare index", way["p50_ms"] / bare, targets.get(name))
+        for name, way in ways.items()
+        if name != "bare index"
+    ]
+
+
+def audit(found: Any) -> list[Found]:
+    return [
+        Found(f"{kind}: CPU grows with the rows to the power of", power, 2.0, unit="") for kind, power in found.items()
+    ]
+
+
+ALL = (
+    Benchmark("loss", "loss.py --repeats 5 --json {out}", "--pairs 256 --memory-pairs 256 --repeats 2", loss),
+    Benchmark("train", "train.py --rounds 2", "--steps 2 --rounds 1", train),
+    Benchmark("metrics", "metrics.py --threads 2", "--pairs 200 --repeats 1 --bootstrap 10", metrics),
+    Benchmark(
+        "metrics, many pairs",
+        "metrics.py --threads 2 --pairs 40000 --repeats 1 --only similarity all",
+        "--pairs 300",
+        metrics,
+    ),
+    Benchmark("caption, beam", "caption.py --rounds 3", "--images 8 --rounds 1 --max_tokens 6", caption),
+    Benchmark(
+        "caption, greedy", "caption.py --rounds 3 --method greedy", "--images 8 --rounds 1 --max_tokens 6", caption
+    ),
+    Benchmark("close", "close.py --methods adapter --out {out}", "--pairs 600 --dim 16", close),
+    Benchmark("close, 768-d", "close.py --dim 768 --methods cca --out {out}", "--pairs 600 --dim 16", close),
+    Benchmark("data", "data.py --num_images 4000 --num_rows 8000 --json {out}", "--num_images 40 --num_rows 40", data),
+    Benchmark("search", "search.py --sizes 10000,100000 --out {out}", "--sizes 2000 --queries 5", search),
+    Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
+    Benchmark("audit", "audit.py --sizes 10000,31623,100000 --json {out}", "--sizes 1000,2000 --kinds random", audit),
+)
+
+
+def run(benchmark: Benchmark, small: bool) -> tuple[list[Found], float]:
+    """The figures of a benchmark, and the seconds that it took; raises RuntimeError with its last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        file, *words = [word.format(out=out) for word in benchmark.words.split()]
+        words += benchmark.small.split() if small else []  # of an option that is given twice the last one counts
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, str(HERE / file), *words], capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[-1000:])
+        text = out.read_text() if out.exists() else done.stdout.strip().splitlines()[-1]
+    return benchmark.read(json.loads(text)), seconds
+
+
+def shown(found: Found) -> str:
+    sign = "" if found.target is None else f"{'<=' if found.at_most else '>='} {found.target:g} {found.unit}".strip()
+    return f"  {found.what:<66}{found.value:9.2f} {found.unit:<3}{sign:<12}{found.verdict}"
+
+
+def chosen(names: Sequence[str] | None) -> list[Benchmark]:
+    """Those whose names begin with one of these; all without names."""
+    found = [one for one in ALL if not names or one.name.startswith(tuple(names))]
+    if not found:
+        raise SystemExit(
+            f"no benchmark begins with {', '.join(names or ())}; there are {', '.join(x.name for x in ALL)}"
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="names, or how they begin")
+    parser.add_argument("--small", action="store_true", help="sizes that say nothing, to see that every one runs")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    failed: list[str] = []
+    start = time.perf_counter()
+    for benchmark in chosen(options.only):
+        try:
+            found, seconds = run(benchmark, options.small)
+        except RuntimeError as error:
+            failed.append(benchmark.name)
+            print(f"{benchmark.name}: FAILED\n{error}", flush=True)
+            continue
+        print(f"{benchmark.name} ({seconds:.0f} s)", *map(shown, found), sep="\n", flush=True)
+        figures = [{**asdict(one), "verdict": one.verdict} for one in found]
+        results[benchmark.name] = {"seconds": seconds, "words": benchmark.words, "figures": figures}
+    minutes = (time.perf_counter() - start) / 60
+    missed = [f["what"] for one in results.values() for f in one["figures"] if f["verdict"] == "MISSED"]
+    print(f"{minutes:.1f} minutes (at most {MINUTES} on a quiet machine); {len(missed)} targets missed", flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(
+            json.dumps({"small": options.small, "minutes": minutes, "benchmarks": results}, indent=2)
+        )
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
