@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_closing_absent import NAMES, NUM_ROWS, holed, masks_of, rows_of
 
+from gapless.cli.main import main
 from gapless.closing.auto import AutoSettings
 from gapless.closing.close import close_gap, pairs_of
 from gapless.closing.stack import StackSettings
 from gapless.closing.trained_heads import adapter_settings, train_adapter
-from gapless.cli.main import main
 from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.store import read_embeddings
 from gapless.inference.embed import embed_dataset
@@ -115,7 +115,7 @@ def test_the_saved_model_embeds_rows_that_lack_modalities(closed, tmp_path, caps
         words += [f"--{name}", str(tmp_path / f"{name}.npy")]
     arguments = [*words, "--missing", "keep", "--out", str(tmp_path / "emb")]
     assert main(["embed", str(closed[0].path), *arguments]) == 0, capsys.readouterr().err
-    stored = read_embeddings(tmp_path / "emb")
+    stored = read_embeddings(tmp_path / "emb", missing="keep")
     model = GaplessModel.from_pretrained(closed[0].path)
     for name, mask in masks.items():
         assert (stored.presence[name] == mask).all()
