@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from gapless.cli import captions, closing, data, embeddings, search, serving, training
+from gapless.cli.completion import completion_verbs
 from gapless.cli.overview import as_options, find_verb, help_asked
 from gapless.cli.verb import Verb
 from gapless.core.errors import GaplessError
@@ -21,6 +22,7 @@ class Verbs(Mapping[str, Verb]):
     def __init__(self) -> None:
         rooms = (data, training, embeddings, closing, captions, search, serving)
         self._fixed = {name: verb for room in rooms for name, verb in room.VERBS.items()}
+        self._fixed |= completion_verbs(lambda: self)
 
     @cached_property
     def _all(self) -> dict[str, Verb]:

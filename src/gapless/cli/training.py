@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.loss_options import add_loss_arguments, changed_settings, value_of
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
+from gapless.cli.verb import FIRST, TRAINING, Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
 
 
 def add_recipe_arguments(parser: Parser, default: str) -> None:
@@ -187,11 +187,43 @@ def report(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "demo": Verb("phantom data -> clip and gapless -> table and report", demo_arguments, demo),
-    "train": Verb("train one model on a manifest", train_arguments, train, recipe_defaults, method_arguments),
-    "evaluate": Verb("measure a run on a split", evaluate_arguments, evaluate),
-    "compare": Verb(
-        "methods x seeds at equal budget -> the table", compare_arguments, compare, recipe_defaults, methods_arguments
+    "demo": Verb(
+        FIRST,
+        "phantom data -> clip and gapless -> table and report",
+        "demo --out demo",
+        demo_arguments,
+        demo,
     ),
-    "report": Verb("one HTML file from finished directories", report_arguments, report),
+    "train": Verb(
+        TRAINING,
+        "train one model on a manifest",
+        "train table-small --data manifest --out runs/model",
+        train_arguments,
+        train,
+        recipe_defaults,
+        method_arguments,
+    ),
+    "evaluate": Verb(
+        TRAINING,
+        "measure a run on a split",
+        "evaluate runs/model --data manifest --split test",
+        evaluate_arguments,
+        evaluate,
+    ),
+    "compare": Verb(
+        TRAINING,
+        "methods x seeds at equal budget -> the table",
+        "compare --data manifest --methods clip,gapless --seeds 3 --out study",
+        compare_arguments,
+        compare,
+        recipe_defaults,
+        methods_arguments,
+    ),
+    "report": Verb(
+        TRAINING,
+        "one HTML file from finished directories",
+        "report study --out report.html",
+        report_arguments,
+        report,
+    ),
 }

@@ -355,5 +355,13 @@ def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
 
 
 READER = READERS.add(
-    "dicom", Reader("dicom", "DICOM files and a table of reports -> manifest", DicomOptions, _read, "the folder")
+    "dicom",
+    Reader(
+        "dicom",
+        "DICOM files and a table of reports -> manifest",
+        DicomOptions,
+        _read,
+        "the folder",
+        example="data dicom studies --reports reports.csv --out manifest",
+    ),
 )
