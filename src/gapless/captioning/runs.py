@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.captioning.captioner import Captioner
+from gapless.captioning.route import Route, trainable
 from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
 from gapless.core.errors import UsageError
 from gapless.core.results import Result
@@ -48,18 +49,19 @@ def train_captioner(
         aligner: the model that encodes: a run or model directory, or any model that `gapless.embed` takes.
         data: the manifest, or its directory.
         out: run directory to write; with `resume` one that was begun with the same arguments.
-        settings: mode, decoder and training; by default those of `CaptionSettings`.
+        settings: mode, sources, target, decoder and training; by default those of `CaptionSettings`.
         seed: of the weights and of the order of the rows, at least 0.
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
 
     Raises:
-        UsageError: an unknown name, an output directory in use, a setting that differs on resume, a model without
-            images or, in mode joint, without a weight that can learn.
-        DataRefused: fewer rows than a batch.
+        UsageError: an unknown name or modality, a target that is no text, an output directory in use, a setting that
+            differs on resume, a model without the sources or, in mode joint, without a weight that can learn.
+        DataRefused: no row with both, fewer rows than a batch.
     """
-    manifest = Manifest.of(data)
+    manifest, settings = Manifest.of(data), settings or CaptionSettings()
+    trainable(manifest, settings.route, needs_sources=settings.mode != "text")  # before the model is loaded
     model = load_model([aligner])
-    run = CaptionRun.around(model, str(aligner), seed, settings or CaptionSettings(), manifest)
+    run = CaptionRun.around(model, str(aligner), seed, settings, manifest)
     return TrainedCaptioner(Path(out), train_caption_run(run, model, manifest, Path(out), resume=resume))
 
 
@@ -103,5 +105,7 @@ def about_run(source: Path) -> dict[str, Any]:
     if not (source / "config.yaml").exists():
         raise UsageError(f"{source} is not a run: it has no config.yaml")
     config = read_config(source, ("aligner", "seed", "settings"))
-    settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
+    asked = config["settings"]
+    route = Route.of_json({"from": asked.get("sources"), "to": asked.get("target")})
+    settings = {"mode": asked["mode"], "aligner": config["aligner"]["source"], **route.as_json()}
     return {"seed": config["seed"], "method": name, "budget": budget_of(source, config), **settings}
