@@ -1,4 +1,4 @@
-"""The captioner: a language decoder that attends to the aligned embedding of a row, and to the patch tokens of an image.
+"""The captioner: a language decoder that attends to the aligned embedding of a row, and to an image's patch tokens.
 
     model = Captioner.from_pretrained("runs/caption/model")
     ids = model.generate(prefix, num_beams=4)       # transformers' own generate; `generation.py` gives texts and scores
@@ -248,7 +248,7 @@ class Captioner(PreTrainedModel):
             assert batch is not None
             if len(self.route.sources) == 1:
                 embedding, tokens = self.joined_features(batch)
-                rows = {name: embedding for name in self.route.sources}
+                rows = dict.fromkeys(self.route.sources, embedding)
             else:
                 rows = self.source_embeddings(batch, present)
                 embedding = joined(rows, self.route.sources)

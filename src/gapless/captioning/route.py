@@ -52,7 +52,8 @@ class Route:
     @classmethod
     def of_json(cls, described: Mapping[str, Any]) -> "Route":
         """The route that a file names, or the usual one."""
-        return cls(described.get("from") or {IMAGE: 1.0}, described.get("to") or TEXT)
+        sources, target = described.get("from"), described.get("to")
+        return cls(sources if isinstance(sources, Mapping) and sources else {IMAGE: 1.0}, str(target or TEXT))
 
 
 def route_of(sources: str | Sequence[str] | Mapping[str, float] | None, target: str | None, usual: Route) -> Route:
@@ -100,17 +101,23 @@ def _weight(name: str, given: Any) -> float:
     return weight
 
 
-def check_manifest(route: Route, manifest: Manifest, needs_sources: bool = True) -> None:
+def check_manifest(route: Route, manifest: Manifest, needs_sources: bool = True, needs_target: bool = True) -> None:
     """Raise UsageError for a manifest without one of the modalities, or with a target that is not of texts.
 
     Args:
         needs_sources: False where captions are learnt from texts alone.
+        needs_target: False where captions are generated.
     """
-    named = {"--to": [route.target], "--from": list(route.sources) if needs_sources else []}
+    named = {
+        "--to": [route.target] if needs_target else [],
+        "--from": list(route.sources) if needs_sources else [],
+    }
     for option, names in named.items():
         for name in names:
             if name not in manifest.modalities:
                 raise _unknown(option, name, manifest, route)
+    if not needs_target:
+        return
     spec = manifest.spec(route.target)
     if spec.form != TEXTS:
         texts = ", ".join(one.name for one in manifest.specs if one.form == TEXTS) or "none"
@@ -185,8 +192,8 @@ def trainable(manifest: Manifest, route: Route, needs_sources: bool) -> tuple[Ma
     if not len(chosen):
         of = f" and {'one of ' if len(route.sources) > 1 else ''}{route.names}" if needs_sources else ""
         raise DataRefused(
-            f"none of the {len(train):,} {TRAIN} rows of {manifest.path} has {route.target}{of}; choose other modalities "
-            "with --from and --to"
+            f"none of the {len(train):,} {TRAIN} rows of {manifest.path} has {route.target}{of}; choose other "
+            "modalities with --from and --to"
         )
     return usable_rows(manifest, route, needs_sources)[0], left_out(counts, route, len(train), f"{TRAIN} rows")
 

@@ -9,6 +9,7 @@ from gapless.captioning.captioner import Captioner
 from gapless.captioning.route import Route, trainable
 from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
 from gapless.core.errors import UsageError
+from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.load import load_model
@@ -86,6 +87,21 @@ def load_captioner(path: Path) -> Captioner:
         raise UsageError(f"{path} does not exist")
     model: Captioner = on_accelerator(Captioner.from_pretrained(model_directory(path)))
     return model.train(False)
+
+
+def trained_route(path: Path) -> Route:
+    """The sources and the target of a saved captioner, without its weights; the usual ones where nothing is said.
+
+    Raises:
+        UsageError: nothing is there, or an unfinished run.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    file = model_directory(path) / "config.json"
+    if not file.is_file():
+        return Route()
+    config = read_object(file)
+    return Route.of_json({"from": config.get("sources"), "to": config.get("target")})
 
 
 def captions_of(run: Path, split: str) -> Path:

@@ -2,8 +2,8 @@
 
 There are three modes. `frozen`: the decoder is trained on the embeddings and patches of a frozen encoder. `joint`: the
 aligner is trained too, under the captioning loss and its own loss. `text`: the decoder is trained on *text* embeddings
-only and captions from *image* embeddings, which works as far as the gap is closed. Any modalities can stand in the place
-of the image, and any text in that of the text (`route.py`).
+only and captions from *image* embeddings, which works as far as the gap is closed. Any modalities can stand in the
+place of the image, and any text in that of the text (`route.py`).
 """
 
 import logging
@@ -273,15 +273,15 @@ def check_aligner(aligner: GaplessModel, mode: str, route: Route) -> None:
         takes = ", ".join(aligner.modalities)
         near = did_you_mean(route.target, aligner.modalities)
         raise UsageError(
-            f"mode {mode} embeds the texts of {route.target}, and this model takes {takes}{near}; use mode frozen, whose "
-            "decoder alone needs them"
+            f"mode {mode} embeds the texts of {route.target}, and this model takes {takes}{near}; use mode frozen, "
+            "whose decoder alone needs them"
         )
     compared = getattr(aligner.loss, "pairs", ANCHOR)
     anchor = getattr(aligner.loss, "anchor", route.target)
     if mode == "joint" and compared == ANCHOR and anchor not in (*route.sources, route.target):
         raise UsageError(
-            f"mode joint trains the model's own loss, which compares with its anchor {anchor}; name {anchor} in --from or "
-            "--to, or use mode frozen"
+            f"mode joint trains the model's own loss, which compares with its anchor {anchor}; name {anchor} in --from "
+            "or --to, or use mode frozen"
         )
 
 
