@@ -122,20 +122,22 @@ def test_two_modalities_close_as_their_common_rows_alone(tmp_path):
     assert masked.results["figures"] == alone.results["figures"]
 
 
-def test_what_takes_complete_rows_only_says_so(tmp_path):
+def test_what_takes_complete_rows_only_says_so(tmp_path, monkeypatch):
     rows, masks = rows_of(), masks_of()
-    with pytest.raises(UsageError, match=r"adapter takes rows that have every modality.*--missing drop"):
-        close_gap(rows, method="adapter", out=tmp_path / "a", present=masks)
+    monkeypatch.setattr(type(closing_method("center")), "takes_absent", False)
+    with pytest.raises(UsageError, match=r"center takes rows that have every modality.*--missing drop"):
+        close_gap(rows, method="center", out=tmp_path / "a", present=masks)
     without_ecg = {**masks, "ecg": ~masks["text"]}
-    with pytest.raises(DataRefused, match="0 training rows have both ecg and the anchor text"):
+    with pytest.raises(DataRefused, match="0 training rows have both ecg and text"):
         close_gap(rows, method="procrustes", out=tmp_path / "b", present=without_ecg)
 
 
-def test_auto_has_a_row_with_the_reason(tmp_path):
+def test_auto_has_a_row_with_the_reason(tmp_path, monkeypatch):
     from gapless.closing.auto import AutoSettings
 
-    settings = AutoSettings(methods=("center", "adapter"), num_bootstrap=20, num_folds=2, num_repeats=1)
+    monkeypatch.setattr(type(closing_method("shift")), "takes_absent", False)
+    settings = AutoSettings(methods=("center", "shift"), num_bootstrap=20, num_folds=2, num_repeats=1)
     closed = close_gap(rows_of(), settings=settings, out=tmp_path / "a", present=masks_of())
     reasons = {one["name"]: one["reason"] for one in closed.results["choice"]["candidates"]}
-    assert "adapter takes rows that have every modality" in reasons["adapter"]
+    assert "shift takes rows that have every modality" in reasons["shift"]
     assert closed.results["choice"]["name"] == "center"

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Subset
 
-from gapless.captioning.captioner import IMAGE, Captioner
+from gapless.captioning.captioner import Captioner
+from gapless.captioning.data import feature_batches
 from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from
+from gapless.captioning.route import IMAGE
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
 from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.images.pixels import verify_image
-from gapless.inference.embed import prepared_batches
 from gapless.inference.pairs import PairDataset, Sample
-from gapless.manifest.manifest import Manifest
 
 Line = dict[str, Any]
 
@@ -44,11 +44,6 @@ class ImageFiles(Dataset[Sample]):
     def described(self) -> list[dict[str, str]]:
         """The id and the sha256 of each file, in their order."""
         return [{"id": id, "sha256": sha256_of(Path(id))} for id in self.ids]
-
-
-def images_of(model: Captioner, rows: Manifest) -> PairDataset:
-    """A dataset of the images of a manifest's rows."""
-    return PairDataset(rows, {IMAGE: model.preprocessor(IMAGE)})
 
 
 def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
@@ -73,17 +68,29 @@ def generate_lines(
     num_workers: int = 0,
     progress: str | None = None,
 ) -> Any:
-    """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order."""
-    preprocessors = {IMAGE: model.preprocessor(IMAGE)}
-    for ids, batch in prepared_batches(
-        model, dataset, preprocessors, batch_size=batch_size, num_workers=num_workers, progress=progress
+    """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order.
+
+    A line of a captioner that does not write the text of an image also has `from`, the sources that the row has, and
+    `to`.
+    """
+    rows = dataset.dataset if isinstance(dataset, Subset) else dataset
+    sources = (IMAGE,) if isinstance(rows, ImageFiles) else None
+    for ids, features, used in feature_batches(
+        model, dataset, sources, progress, batch_size=batch_size, num_workers=num_workers
     ):
         with torch.inference_mode():
-            prefix = model.prefix(*model.features(batch[IMAGE]))
+            prefix = model.prefix(*features)
         captions = captions_from(model, prefix, settings, key=ids[0])
         yield [
-            {"id": id, "caption": text, "score": round(score, 6), "method": settings.method, "notice": NOTICE}
-            for id, (text, score) in zip(ids, captions, strict=True)
+            {
+                "id": id,
+                "caption": text,
+                "score": round(score, 6),
+                "method": settings.method,
+                **({} if model.route.is_usual else {"from": names, "to": model.route.target}),
+                "notice": NOTICE,
+            }
+            for id, (text, score), names in zip(ids, captions, used, strict=True)
         ]
 
 

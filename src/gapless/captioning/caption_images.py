@@ -9,14 +9,15 @@ from gapless.captioning.caption_files import (
     ImageFiles,
     Line,
     generate_lines,
-    images_of,
     read_captions,
     readable,
     write_captions,
 )
-from gapless.captioning.captioner import Captioner
+from gapless.captioning.captioner import Captioner, check_sources
+from gapless.captioning.data import sources_of
 from gapless.captioning.generation import NOTICE, GenerationSettings
-from gapless.captioning.runs import captions_of, load_captioner
+from gapless.captioning.route import IMAGE, Route, check_manifest, left_out, route_of, usable_rows
+from gapless.captioning.runs import captions_of, load_captioner, trained_route
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
@@ -33,9 +34,12 @@ class Captions(Result):
         captions: how many.
         out: the JSONL file that holds them, or None.
         lines: the first three lines for a manifest, all of them for image files. Each has `id`, `caption`, `score`
-            (mean log-probability of a token), `method` and `notice`.
+            (mean log-probability of a token), `method` and `notice`; from other modalities than the image, or to
+            another text, also `from`, what its row has, and `to`.
         unreadable: image file -> why it could not be captioned.
         notice: what the captions must not be used for.
+        left_out: rows of the split that have nothing to be captioned from; in the JSON where there are any.
+        notes: the same as a sentence.
     """
 
     captions: int
@@ -43,6 +47,12 @@ class Captions(Result):
     lines: Sequence[Line]
     unreadable: Mapping[str, str]
     notice: str = NOTICE
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What `gapless caption generate --json` prints."""
+        return {name: value for name, value in super().as_json().items() if name != "left_out" or value}
 
     def refuse_unreadable(self) -> None:
         """Raise where images could not be read; the others are captioned.
@@ -66,8 +76,10 @@ def caption(
     settings: GenerationSettings | None = None,
     batch_size: int = 64,
     workers: int = 0,
+    sources: str | Sequence[str] | Mapping[str, float] | None = None,
+    target: str | None = None,
 ) -> Captions:
-    """Caption the images of a split, or single image files; an unfinished file is continued.
+    """Caption the rows of a split, or single image files; an unfinished file is continued.
 
     Example:
         >>> import gapless
@@ -84,30 +96,67 @@ def caption(
         settings: how a caption is chosen; by default beam search.
         batch_size: images that the model reads at once.
         workers: processes that read images.
+        sources: modalities that a row is captioned from, with weights or without (`"image=2,history"`), in place of
+            those that the captioner was trained with; a row that lacks some is captioned from the others.
+        target: the text that is written; it must be the one that the captioner learnt.
 
     Raises:
-        UsageError: both or neither of `data` and `images`, no finished model, `out` holds something else.
-        DataRefused: a damaged model or manifest.
+        UsageError: both or neither of `data` and `images`, no finished model, `out` holds something else, a modality
+            that the manifest or the model has not.
+        DataRefused: a damaged model or manifest, no row with one of the sources.
     """
     if (data is None) == (not images):
         raise UsageError("give either --data MANIFEST or --image FILE...")
     settings = settings or GenerationSettings()
     path, place = Path(model), None if out is None else Path(out)
-    captioner = load_captioner(path)
-    about = {"model": {"source": str(path), "fingerprint": _fingerprint_of(captioner)}}
+    learnt = trained_route(path)
+    route = route_of(sources, target, learnt)
+    if route.target != learnt.target:
+        raise UsageError(f"{path} writes {learnt.target}; train a captioner with --to {route.target}")
     if data is None:
-        return _of_files(captioner, [Path(image) for image in images], place, settings, about, batch_size, workers)
+        if IMAGE not in route.sources:
+            raise UsageError(f"{path} captions from {route.names}, not from image files; give a manifest with --data")
+        captioner = _captioner_of(path, route, learnt)
+        return _of_files(captioner, [Path(image) for image in images], place, settings, path, batch_size, workers)
     manifest = Manifest.of(data)
-    rows = manifest.select(split)
+    selected = manifest.select(split)
+    check_manifest(route, manifest, needs_target=False)
+    rows, counts = usable_rows(selected, route, needs_target=False)
+    if not len(rows):
+        raise DataRefused(f"none of the {len(selected):,} {split} rows of {manifest.path} has {route.names}")
     if place is None and not (path / "config.yaml").exists():
         raise UsageError(f"{path} is a model directory, not a run; say where to write with --out")
     place = place or captions_of(path, split)
+    captioner = _captioner_of(path, route, learnt)
     described = {"source": manifest.info["source"], "fingerprint": manifest.fingerprint, "split": split}
-    write_captions(
-        captioner, images_of(captioner, rows), place, settings, {**about, "data": described}, batch_size, workers
-    )
+    about = {**_about(path, captioner), "data": described, **route.as_json()}
+    write_captions(captioner, sources_of(captioner, rows), place, settings, about, batch_size, workers)
+    sentence = left_out(counts, route, len(selected), f"{split} rows")
+    notes = (sentence,) if sentence else ()
     lines = list(read_captions(place).values())
-    return Captions(len(lines), place, lines[:SHOWN], {})
+    return Captions(len(lines), place, lines[:SHOWN], {}, left_out=len(selected) - len(rows), notes=notes)
+
+
+def _captioner_of(path: Path, route: Route, learnt: Route) -> Captioner:
+    """The captioner, with these sources.
+
+    Raises:
+        UsageError: its model does not embed them, or it attends to the patches of what it was trained with.
+    """
+    captioner = load_captioner(path)
+    check_sources(route, captioner.aligner)
+    if captioner.config.num_patches and set(route.sources) != set(learnt.sources):
+        raise UsageError(
+            f"{path} attends to the patches of {learnt.names}, which {route.names} has not; train a captioner with "
+            "--use_patches false"
+        )
+    captioner.route = route
+    return captioner
+
+
+def _about(path: Path, captioner: Captioner) -> dict[str, Any]:
+    """What the file beside the captions says of the model."""
+    return {"model": {"source": str(path), "fingerprint": _fingerprint_of(captioner)}}
 
 
 def _of_files(
@@ -115,7 +164,7 @@ def _of_files(
     images: Sequence[Path],
     out: Path | None,
     settings: GenerationSettings,
-    about: Mapping[str, Any],
+    path: Path,
     batch_size: int,
     workers: int,
 ) -> Captions:
@@ -130,8 +179,8 @@ def _of_files(
         batches = generate_lines(model, dataset, settings, batch_size, workers, "caption")
         lines = [line for batch in batches for line in batch]
     else:
-        described = {"images": dataset.described()}
-        write_captions(model, dataset, out, settings, {**about, "data": described}, batch_size, workers)
+        about = {**_about(path, model), "data": {"images": dataset.described()}, **model.route.as_json()}
+        write_captions(model, dataset, out, settings, about, batch_size, workers)
         lines = list(read_captions(out).values())
     return Captions(len(lines), out, lines, unreadable)
 

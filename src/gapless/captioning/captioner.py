@@ -1,4 +1,4 @@
-"""The captioner: a language decoder that attends to the aligned embedding of an image and to its patch tokens.
+"""The captioner: a language decoder that attends to the aligned embedding of a row, and to an image's patch tokens.
 
     model = Captioner.from_pretrained("runs/caption/model")
     ids = model.generate(prefix, num_beams=4)       # transformers' own generate; `generation.py` gives texts and scores
@@ -26,16 +26,17 @@ from gapless.captioning.decoders import (
     special_ids,
 )
 from gapless.captioning.prefix_cache import PrefixCache
-from gapless.core.errors import DataRefused, UsageError
+from gapless.captioning.route import IMAGE, TEXT, Route, joined
+from gapless.core.errors import DataRefused, UsageError, did_you_mean
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
+from gapless.losses.base import terms_of
 from gapless.modalities.base import Modality
 from gapless.modalities.image import ImageInput
 from gapless.models.aligner import GaplessConfig, GaplessModel, load_tokenizer, text_modalities
 from gapless.models.safe_loading import as_asked, loading, saved_tokenizer, whole_weights
 from gapless.models.tokenizers import tokenizer_home, train_tokenizer
 
-IMAGE, TEXT = "image", "text"
 CAPTION_TOKENIZER = "caption"  # the name of its folder, beside those of the tokenizers of the modalities
 IGNORED = -100
 
@@ -53,6 +54,8 @@ class CaptionerConfig(PretrainedConfig):
         noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding, which is
             normalised after it.
         trains_aligner: whether the aligner is trained too.
+        sources: modality -> its weight in the embedding that a caption is made from.
+        target: the modality of texts that is written.
     """
 
     model_type = "gapless-captioner"
@@ -67,6 +70,8 @@ class CaptionerConfig(PretrainedConfig):
         max_tokens: int = 64,
         noise_std: float = 0.0,
         trains_aligner: bool = False,
+        sources: Mapping[str, float] | None = None,
+        target: str = TEXT,
         **kwargs: Any,
     ) -> None:
         self.aligner_spec = dict(aligner or kwargs.pop("aligner_spec", {}))
@@ -77,6 +82,8 @@ class CaptionerConfig(PretrainedConfig):
         self.max_tokens = max_tokens
         self.noise_std = noise_std
         self.trains_aligner = trains_aligner
+        self.sources = dict(sources or {IMAGE: 1.0})
+        self.target = target
         super().__init__(**kwargs)
 
 
@@ -122,6 +129,7 @@ class Captioner(PreTrainedModel):
         check_positions(self.decoder, config.max_tokens)
         self.gap_weight = 1.0
         self.tokenizer: Any = None
+        self.route = Route(config.sources, config.target)
         embeddings: Any = self.decoder.get_input_embeddings()
         width = int(embeddings.embedding_dim)
         size = int(self.aligner.config.embedding_dim)
@@ -149,19 +157,53 @@ class Captioner(PreTrainedModel):
         """What `prefix` takes: embeddings, [pair, dim], and patch tokens, [pair, patch, size], or None without patches.
 
         Args:
-            inputs: of the image encoder, as `Modality.collate` gives them.
+            inputs: of the encoder of the only source, as `Modality.collate` gives them.
+
+        Raises:
+            UsageError: the captioner has several sources; see `joined_features`.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trains_aligner):
+        if len(self.route.sources) > 1:
+            raise UsageError(f"this captioner joins {self.route.names}; give the inputs of each to joined_features")
+        (source,) = self.route.sources
+        with torch.set_grad_enabled(self.aligner_learns()):
             if self.config.num_patches:
-                embedding, tokens = self.aligner.embed_with_tokens(IMAGE, inputs)
+                embedding, tokens = self.aligner.embed_with_tokens(source, inputs)
                 return embedding, tokens
-            return self.aligner.embed(IMAGE, inputs), None
+            return self.aligner.embed(source, inputs), None
+
+    def joined_features(
+        self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`features` of rows whose sources are joined by the normalised weighted mean of their embeddings.
+
+        Args:
+            batch: source -> the encoder's inputs, of the rows that have it; a source that no row has may be left out.
+            present: source -> [row] bool, whether a row has it; None: every row has every source of the batch.
+        """
+        if len(self.route.sources) == 1:
+            return self.features(next(iter(batch[name] for name in self.route.sources)))
+        return joined(self.source_embeddings(batch, present), self.route.sources), None
+
+    def source_embeddings(
+        self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Source -> [row, dim] unit-norm rows, zero where a row lacks it; arguments as in `joined_features`."""
+        with torch.set_grad_enabled(self.aligner_learns()):
+            if present is None:
+                return {name: self.aligner.embed(name, batch[name]) for name in self.route.sources if name in batch}
+            masks = {name: present[name] for name in self.route.sources if name in present}
+            embeddings: dict[str, Tensor] = self.aligner.embed_present(batch, masks)
+            return embeddings
+
+    def aligner_learns(self) -> bool:
+        """Whether the aligner is trained, and gradients are recorded."""
+        return torch.is_grad_enabled() and bool(self.config.trains_aligner)
 
     def prefix(self, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The rows that the decoder attends to.
 
         Args:
-            embedding: [pair, dim] unit-norm rows, of images or, for a decoder trained on text alone, of texts.
+            embedding: [pair, dim] unit-norm rows, of the sources or, for a decoder trained on text alone, of texts.
             tokens: [pair, patch, size], when the captioner attends to patches.
 
         Returns:
@@ -186,7 +228,8 @@ class Captioner(PreTrainedModel):
         batch: Mapping[str, Mapping[str, Tensor]] | None = None,
         embedding: Tensor | None = None,
         tokens: Tensor | None = None,
-        positives: Tensor | None = None,
+        positives: Tensor | Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
     ) -> CaptionerOutput:
         """Teacher-forced loss of captions.
 
@@ -196,20 +239,29 @@ class Captioner(PreTrainedModel):
             batch: the encoders' inputs by modality; with texts and an aligner that learns, its loss is added.
             embedding: ready embeddings in place of a batch.
             tokens: ready patch tokens in place of a batch.
-            positives: [pair] integers; rows that share one are positives of each other in the aligner's loss.
+            positives: [pair] integers; rows that share one are positives of each other in the aligner's loss. Or
+                modality -> such integers.
+            present: modality -> [pair] bool, whether a row has it; None: every row has everything.
         """
+        rows: dict[str, Tensor] = {}
         if embedding is None:
             assert batch is not None
-            embedding, tokens = self.features(batch[IMAGE])
+            if len(self.route.sources) == 1:
+                embedding, tokens = self.joined_features(batch)
+                rows = dict.fromkeys(self.route.sources, embedding)
+            else:
+                rows = self.source_embeddings(batch, present)
+                embedding = joined(rows, self.route.sources)
         losses, is_token = self.token_losses(self.prefix(embedding, tokens), input_ids, attention_mask)
         caption = losses.sum() / is_token.sum()
         per_row = losses.detach().sum(dim=1) / is_token.sum(dim=1)
-        if batch is None or TEXT not in batch or self.aligner.loss is None:
+        target = self.route.target
+        if batch is None or target not in batch or self.aligner.loss is None:
             return CaptionerOutput(loss=caption, terms={"caption": caption.detach()}, per_row=per_row)
-        pairs = {IMAGE: embedding, TEXT: self.aligner.embed(TEXT, batch[TEXT])}
-        gap = self.aligner.loss(pairs, positives=positives)
-        total = caption + self.gap_weight * gap.total
-        terms = {**gap._asdict(), "caption": caption, "total": total}
+        rows[target] = self.aligner.embed(target, batch[target])
+        gap = terms_of(self.aligner.loss, rows, present, positives)
+        total = caption + self.gap_weight * gap["total"]
+        terms = {**gap, "caption": caption, "total": total}
         return CaptionerOutput(loss=total, terms={name: term.detach() for name, term in terms.items()}, per_row=per_row)
 
     def token_losses(self, prefix: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -366,24 +418,27 @@ def assemble_captioner(
     use_patches: bool,
     max_tokens: int,
     vocab_size: int,
+    route: Route | None = None,
     **options: Any,
 ) -> Captioner:
     """A new captioner around an aligner.
 
-    The tokenizer is that of a pretrained decoder, else that of the aligner's texts if it can decode, else a new one
-    that is trained on the captions.
+    The tokenizer is that of a pretrained decoder, else that of the aligner's texts if it can decode (the target's
+    first), else a new one that is trained on the captions.
 
     Args:
         decoder: `pretrained` (a directory or hub name) alone, or values of a configuration as in `decoder_spec`.
         captions: of the training rows.
+        use_patches: attend to the patch tokens of an image that is the only source; ignored for other sources.
         vocab_size: of a tokenizer that is trained here.
+        route: the sources and the target; by default from the image to the text.
         options: further fields of `CaptionerConfig`.
 
     Raises:
-        UsageError: an aligner without images, a decoder that is unknown or cannot be built.
+        UsageError: an aligner without a source, a decoder that is unknown or cannot be built.
     """
-    if IMAGE not in aligner.modalities or not isinstance(aligner.specs[IMAGE].input, ImageInput):
-        raise UsageError(f"a captioner needs a model that takes images; this one takes {', '.join(aligner.modalities)}")
+    route = route or Route()
+    check_sources(route, aligner)
     module = None
     described = {name: value for name, value in decoder.items() if name != "pretrained"}
     if decoder.get("pretrained"):
@@ -392,16 +447,20 @@ def assemble_captioner(
             raise UsageError(f"a pretrained decoder takes no further arguments, got {', '.join(further)}")
         spec, module, tokenizer = load_pretrained_decoder(str(decoder["pretrained"]))
     else:
-        tokenizer = next((each for each in aligner.tokenizers.values() if hasattr(each, "batch_decode")), None)
+        known = [aligner.tokenizers.get(route.target), *aligner.tokenizers.values()]
+        tokenizer = next((each for each in known if hasattr(each, "batch_decode")), None)
         tokenizer = tokenizer or train_tokenizer(captions, vocab_size, max_tokens)
         spec = decoder_spec(described, tokenizer, max_tokens)
-    patches = _probe_patches(aligner) if use_patches else (0, 0)
+    image = image_source(route, aligner)
+    patches = _probe_patches(aligner, image) if use_patches and image is not None else (0, 0)
     config = CaptionerConfig(
         aligner=aligner.config.to_dict(),
         decoder=spec,
         num_patches=patches[0],
         patch_size=patches[1],
         max_tokens=max_tokens,
+        sources=route.sources,
+        target=route.target,
         **options,
     )
     model = Captioner(config, aligner, module)
@@ -409,16 +468,34 @@ def assemble_captioner(
     return model
 
 
+def check_sources(route: Route, aligner: GaplessModel) -> None:
+    """Raise UsageError for a model that does not embed the sources of a captioner."""
+    takes = ", ".join(aligner.modalities)
+    if route.is_usual and (IMAGE not in aligner.modalities or image_source(route, aligner) is None):
+        raise UsageError(f"a captioner needs a model that takes images; this one takes {takes}")
+    for name in route.sources:
+        if name not in aligner.modalities:
+            near = did_you_mean(name, aligner.modalities)
+            raise UsageError(f"--from names {name!r}, which the model does not embed{near} (it takes {takes})")
+
+
+def image_source(route: Route, aligner: GaplessModel) -> str | None:
+    """The only source, where it is of images."""
+    names = [name for name in route.sources if name in aligner.modalities]
+    is_image = len(route.sources) == 1 and all(isinstance(aligner.specs[name].input, ImageInput) for name in names)
+    return names[0] if names and is_image else None
+
+
 @torch.no_grad()
-def _probe_patches(aligner: GaplessModel) -> tuple[int, int]:
+def _probe_patches(aligner: GaplessModel, modality: str) -> tuple[int, int]:
     """(number, width) of the patch tokens of the image encoder, from encoding a black image."""
-    preprocessor = aligner.preprocessor(IMAGE)
-    spec = aligner.specs[IMAGE].input
+    preprocessor = aligner.preprocessor(modality)
+    spec = aligner.specs[modality].input
     assert isinstance(spec, ImageInput)
     size = spec.size
     black = preprocessor.collate([preprocessor.prepare(np.zeros((size, size), dtype=np.uint8))])
     was_training = aligner.training
     aligner.train(False)
-    _, tokens = aligner.embed_with_tokens(IMAGE, {name: value.to(aligner.device) for name, value in black.items()})
+    _, tokens = aligner.embed_with_tokens(modality, {name: value.to(aligner.device) for name, value in black.items()})
     aligner.train(was_training)
     return tokens.shape[1], tokens.shape[2]

@@ -1,6 +1,6 @@
 """Training data of captioners: rows of a manifest with raw inputs, or with features that are computed once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gapless.captioning.captioner import IMAGE, TEXT, Captioner
-from gapless.inference.embed import prepared_batches
+from gapless.captioning.captioner import Captioner
+from gapless.captioning.route import texts_of
+from gapless.inference.embed import Collator, model_batches
 from gapless.inference.pairs import CACHE_BYTES, PairDataset, Sample
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.split import assign_splits
-from gapless.training.run import TRAIN, VALIDATION, all_captions
+from gapless.training.run import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the rows of a data set by an encoder that is not trained; computed once.
+    """Features of the rows of a data set by encoders that are not trained; computed once.
 
     Args:
         embedding: [row, dim] unit-norm.
@@ -30,6 +31,26 @@ class Features:
     tokens: Tensor | None
 
 
+class TargetTexts(Dataset[Sample]):
+    """A dataset of rows whose `caption` is a text of the target: drawn for the epoch when training, else the first.
+
+    Args:
+        pairs: the rows, with the inputs that are needed.
+        target: a modality of texts that every row has.
+    """
+
+    def __init__(self, pairs: PairDataset, target: str) -> None:
+        self.pairs = pairs
+        self.texts = pairs.manifest.cells(target)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, row = key if isinstance(key, tuple) else (0, key)
+        return {**self.pairs[key], "caption": self.pairs.drawn(self.texts[row], row, epoch)}
+
+
 class FeatureDataset(Dataset[Sample]):
     """A dataset of captions with features that were computed before.
 
@@ -38,7 +59,7 @@ class FeatureDataset(Dataset[Sample]):
         lookup: (row, caption) to the features by name; a decoder that learns from texts looks them up by caption.
     """
 
-    def __init__(self, pairs: PairDataset, lookup: Callable[[int, str], Mapping[str, Tensor]]) -> None:
+    def __init__(self, pairs: PairDataset | TargetTexts, lookup: Callable[[int, str], Mapping[str, Tensor]]) -> None:
         self.pairs = pairs
         self.lookup = lookup
 
@@ -95,15 +116,16 @@ def dataset_of(
         training_seed: with a seed, a caption of each row is drawn; without, the first one is used.
         augment_images: with a seed, change images while training.
     """
-    captions_alone = PairDataset(rows, {}, training_seed)
+    target = model.route.target
+    captions_alone = TargetTexts(PairDataset(rows, {}, training_seed), target)
     if mode == "text":
-        texts = sorted(set(all_captions(rows)))
-        embedding = dict(zip(texts, model.aligner.encode(TEXT, texts), strict=True))
+        texts = sorted(set(texts_of(rows, target)))
+        embedding = dict(zip(texts, model.aligner.encode(target, texts), strict=True))
         return FeatureDataset(captions_alone, lambda row, caption: {"embedding": embedding[caption]})
     if mode == "joint" or augment_images or _feature_bytes(model, len(rows)) > CACHE_BYTES:
         prepare = {name: model.preprocessor(name) for name in modalities}
-        return PairDataset(rows, prepare, training_seed, augment_images)
-    features = image_features(model, rows)
+        return TargetTexts(PairDataset(rows, prepare, training_seed, augment_images), target)
+    features = source_features(model, rows)
     by_row = {name: value for name, value in vars(features).items() if value is not None}
     return FeatureDataset(captions_alone, lambda row, caption: {name: value[row] for name, value in by_row.items()})
 
@@ -115,12 +137,36 @@ def _feature_bytes(model: Captioner, num_rows: int) -> int:
 
 
 @torch.no_grad()
-def image_features(model: Captioner, rows: Manifest) -> Features:
-    """Embeddings and patch tokens of all images, on the CPU."""
-    dataset = PairDataset(rows, {IMAGE: model.preprocessor(IMAGE)})
-    batches = prepared_batches(
-        model, dataset, {IMAGE: model.preprocessor(IMAGE)}, batch_size=64, progress="encode images"
-    )
-    parts = [model.features(batch[IMAGE]) for _, batch in batches]
+def source_features(model: Captioner, rows: Manifest) -> Features:
+    """Embeddings and patch tokens of all rows by their sources, on the CPU."""
+    parts = [features for _, features, _ in feature_batches(model, sources_of(model, rows), batch_size=64)]
     tokens = [tokens.cpu() for _, tokens in parts if tokens is not None]
     return Features(torch.cat([embedding.cpu() for embedding, _ in parts]), torch.cat(tokens) if tokens else None)
+
+
+def sources_of(model: Captioner, rows: Manifest) -> PairDataset:
+    """A dataset of the sources of a manifest's rows."""
+    return PairDataset(rows, {name: model.preprocessor(name) for name in model.route.sources})
+
+
+@torch.no_grad()
+def feature_batches(
+    model: Captioner,
+    dataset: Dataset[Any],
+    sources: Sequence[str] | None = None,
+    progress: str | None = "encode",
+    **options: Any,
+) -> Iterator[tuple[list[str], tuple[Tensor, Tensor | None], list[list[str]]]]:
+    """Ids, what `Captioner.prefix` takes, and the sources that each row has, batch by batch.
+
+    Args:
+        dataset: rows with at least one source.
+        sources: those that the samples hold; by default all of the captioner.
+        progress, options: as in `model_batches`.
+    """
+    names = tuple(sources or model.route.sources)
+    collate = Collator({name: model.preprocessor(name) for name in names})
+    for inputs in model_batches(model, dataset, collate, progress=progress, **options):
+        ids, present = inputs["ids"], inputs.get("present")
+        used = [[name for name in names if present is None or bool(present[name][row])] for row in range(len(ids))]
+        yield ids, model.joined_features(inputs["batch"], present), used

@@ -1,6 +1,6 @@
 """`gapless caption evaluate` as one call: the scores of captions against a manifest, with baselines beside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 from gapless.captioning.caption_files import check_made_from, how_made, read_captions
 from gapless.captioning.captioner import CaptionerConfig
 from gapless.captioning.names import KIND, OWN_ENCODERS
+from gapless.captioning.route import Route, check_manifest, route_of
 from gapless.captioning.runs import about_run, captions_of, load_captioner, model_directory
-from gapless.captioning.scores import samples_of, score_captions, write_scores
+from gapless.captioning.scores import samples_of, score_captions, scored_rows, write_scores
 from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
@@ -34,7 +35,9 @@ class CaptionScores(Result):
         notice: what the captions must not be used for.
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups, and what leaks from train.
-        about: facts on the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, judge.
+        about: facts on the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, judge;
+            `from` and `to` where they are not the image and the text, `left_out` where rows are not scored.
+        notes: the latter as a sentence.
     """
 
     kind: str
@@ -50,6 +53,7 @@ class CaptionScores(Result):
     versions: Mapping[str, str]
     data: Mapping[str, Any]
     about: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What `results.json` holds: the scores, and the entries of `about` beside them."""
@@ -66,6 +70,8 @@ def evaluate_captions(
     out: str | Path | None = None,
     num_bootstrap: int = 1000,
     seed: int = 0,
+    sources: str | Sequence[str] | Mapping[str, float] | None = None,
+    target: str | None = None,
 ) -> CaptionScores:
     """Score captions; writes `results.json` and some samples into the run, or into `out`.
 
@@ -84,9 +90,12 @@ def evaluate_captions(
         out: directory to write; by default the run, and nowhere for a JSONL.
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers.
         seed: of the bootstrap and of the random baseline.
+        sources: the modalities that the captions were made from, for the nearest train row and the retrieval; by
+            default those that the captions' file names, else the image.
+        target: the modality of the references; by default the one that the captions' file names, else the text.
 
     Raises:
-        UsageError: no captions or judge there, or other figures in `out`.
+        UsageError: no captions or judge there, other figures in `out`, a modality that the manifest has not.
         DataRefused: rows without a caption, captions without a row, captions of other data.
     """
     path, manifest = Path(source), Manifest.of(data)
@@ -94,15 +103,21 @@ def evaluate_captions(
     captions = captions_of(path, split) if is_run else path
     lines = read_captions(captions)
     check_made_from(captions, manifest.fingerprint, split)
+    route = route_of(sources, target, Route.of_json(how_made(captions)))
+    check_manifest(route, manifest)
+    rows, sentence = scored_rows(manifest, split, route)
     place = Path(out) if out is not None else path if is_run else None
     if place is not None:
         refuse_other_figures(place, split, manifest.fingerprint, KIND)
     model = _load_judge(judge if judge is not None else path if is_run else None)
     named = str(judge) if judge is not None else OWN_ENCODERS if is_run else None
-    about = {**about_run(path), **_about_file(captions), "judge": named}
-    scores = CaptionScores(**score_captions(lines, manifest, split, model, num_bootstrap, seed), about=about)
+    about = {**about_run(path), **_about_file(captions), "judge": named, **route.as_json()}
+    if sentence:
+        about["left_out"] = len(manifest.select(split)) - len(rows)
+    found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route)
+    scores = CaptionScores(**found, about=about, notes=(sentence,) if sentence else ())
     if place is not None:
-        write_scores(place, scores.as_json(), samples_of(lines, manifest.select(split)))
+        write_scores(place, scores.as_json(), samples_of(lines, rows, target=route.target))
     return scores
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gapless.captioning.captioner import Captioner
+from gapless.captioning.route import Route, trainable
 from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
 from gapless.core.errors import UsageError
+from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.load import load_model
@@ -48,18 +50,19 @@ def train_captioner(
         aligner: the model that encodes: a run or model directory, or any model that `gapless.embed` takes.
         data: the manifest, or its directory.
         out: run directory to write; with `resume` one that was begun with the same arguments.
-        settings: mode, decoder and training; by default those of `CaptionSettings`.
+        settings: mode, sources, target, decoder and training; by default those of `CaptionSettings`.
         seed: of the weights and of the order of the rows, at least 0.
         resume: continue from the newest checkpoint of `out` that verifies; without one, start again.
 
     Raises:
-        UsageError: an unknown name, an output directory in use, a setting that differs on resume, a model without
-            images or, in mode joint, without a weight that can learn.
-        DataRefused: fewer rows than a batch.
+        UsageError: an unknown name or modality, a target that is no text, an output directory in use, a setting that
+            differs on resume, a model without the sources or, in mode joint, without a weight that can learn.
+        DataRefused: no row with both, fewer rows than a batch.
     """
-    manifest = Manifest.of(data)
+    manifest, settings = Manifest.of(data), settings or CaptionSettings()
+    trainable(manifest, settings.route, needs_sources=settings.mode != "text")  # before the model is loaded
     model = load_model([aligner])
-    run = CaptionRun.around(model, str(aligner), seed, settings or CaptionSettings(), manifest)
+    run = CaptionRun.around(model, str(aligner), seed, settings, manifest)
     return TrainedCaptioner(Path(out), train_caption_run(run, model, manifest, Path(out), resume=resume))
 
 
@@ -86,6 +89,21 @@ def load_captioner(path: Path) -> Captioner:
     return model.train(False)
 
 
+def trained_route(path: Path) -> Route:
+    """The sources and the target of a saved captioner, without its weights; the usual ones where nothing is said.
+
+    Raises:
+        UsageError: nothing is there, or an unfinished run.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    file = model_directory(path) / "config.json"
+    if not file.is_file():
+        return Route()
+    config = read_object(file)
+    return Route.of_json({"from": config.get("sources"), "to": config.get("target")})
+
+
 def captions_of(run: Path, split: str) -> Path:
     """Where the captions of a split lie in a run."""
     return run / f"captions-{split}.jsonl"
@@ -103,5 +121,7 @@ def about_run(source: Path) -> dict[str, Any]:
     if not (source / "config.yaml").exists():
         raise UsageError(f"{source} is not a run: it has no config.yaml")
     config = read_config(source, ("aligner", "seed", "settings"))
-    settings = {"mode": config["settings"]["mode"], "aligner": config["aligner"]["source"]}
+    asked = config["settings"]
+    route = Route.of_json({"from": asked.get("sources"), "to": asked.get("target")})
+    settings = {"mode": asked["mode"], "aligner": config["aligner"]["source"], **route.as_json()}
     return {"seed": config["seed"], "method": name, "budget": budget_of(source, config), **settings}

@@ -2,7 +2,8 @@
 
 There are three modes. `frozen`: the decoder is trained on the embeddings and patches of a frozen encoder. `joint`: the
 aligner is trained too, under the captioning loss and its own loss. `text`: the decoder is trained on *text* embeddings
-only and captions from *image* embeddings, which works as far as the gap is closed.
+only and captions from *image* embeddings, which works as far as the gap is closed. Any modalities can stand in the
+place of the image, and any text in that of the text (`route.py`).
 """
 
 import logging
@@ -15,19 +16,20 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
-from gapless.captioning.captioner import IMAGE, TEXT, Captioner, assemble_captioner
+from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
-from gapless.core.errors import UsageError, unknown_name
+from gapless.captioning.route import Route, route_of, texts_of, trainable
+from gapless.core.errors import UsageError, did_you_mean, unknown_name
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
+from gapless.losses.pairs import ANCHOR
 from gapless.manifest.manifest import Manifest
-from gapless.models.aligner import GaplessModel
+from gapless.models.aligner import GaplessModel, text_modalities
 from gapless.models.encoders import num_parameters
 from gapless.models.fingerprint import fingerprint_of
 from gapless.training.callbacks import LossRules
 from gapless.training.run import (
     Request,
-    all_captions,
     check_enough,
     claimed,
     resumed,
@@ -61,6 +63,8 @@ class CaptionSettings:
             validation split.
         vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
         training: arguments of `transformers.TrainingArguments`, by their own names.
+        sources: modality -> its weight in the embedding that a caption is made from.
+        target: the modality of texts that is learnt.
     """
 
     mode: str = "frozen"
@@ -90,6 +94,13 @@ class CaptionSettings:
             "logging_steps": 10,
         }
     )
+    sources: Mapping[str, float] = field(default_factory=lambda: dict(Route().sources))
+    target: str = Route().target
+
+    @property
+    def route(self) -> Route:
+        """The sources and the target."""
+        return route_of(self.sources, self.target, Route())
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -99,6 +110,7 @@ class CaptionSettings:
                 raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
         if not 0 <= self.held_back < 1:
             raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")
+        _ = self.route
 
 
 @dataclass(frozen=True)
@@ -125,17 +137,25 @@ class CaptionRun(Request):
         described = {"source": source, "fingerprint": fingerprint_of(aligner)}
         return cls(described, seed, settings, manifest.fingerprint)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The description; sources and target only where they are not the image and the text."""
+        described = super().to_dict()
+        if self.settings.route.is_usual:
+            described["settings"] = {k: v for k, v in described["settings"].items() if k not in ("sources", "target")}
+        return described
+
 
 class CaptionCollator:
     """Collates samples into the captioner's keyword arguments: caption tokens, and features or encoders' inputs.
 
-    With texts among the encoders' inputs the captioner adds the aligner's loss. The batch then has `positives`, so that
-    equal captions are not negatives of each other.
+    With the target among the encoders' inputs the captioner adds the aligner's loss. The batch then has `positives`, so
+    that equal captions are not negatives of each other.
     """
 
     def __init__(self, model: Captioner) -> None:
         self.encode_captions = model.encode_captions
         self.preprocessors = {name: model.preprocessor(name) for name in model.aligner.modalities}
+        self.target = model.route.target
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         first = samples[0]
@@ -144,7 +164,7 @@ class CaptionCollator:
             if name in first:
                 inputs[name] = torch.stack([sample[name] for sample in samples])
         raw = {name: preprocessor for name, preprocessor in self.preprocessors.items() if name in first}
-        raw_inputs = Collator(raw, mask_duplicates=TEXT in raw)(samples)
+        raw_inputs = Collator(raw, mask_duplicates=self.target in raw)(samples)
         return inputs | (raw_inputs if raw else {"ids": raw_inputs["ids"]})
 
 
@@ -206,29 +226,30 @@ def train_caption_run(
             differs on resume, a model without images or, in mode joint, without a weight that can learn.
         DataRefused: fewer rows than a batch.
     """
-    settings, seed = run.settings, run.seed
-    if "text" not in manifest.modalities:
-        raise UsageError(
-            f"{manifest.path} has no modality named text, whose captions a captioner learns "
-            f"(it has {', '.join(manifest.modalities)}); build it with --modality text=text:COLUMN"
-        )
-    train_rows, validation_rows = divided(manifest, settings.held_back)
+    settings, seed, route = run.settings, run.seed, run.settings.route
+    usable, sentence = trainable(manifest, route, needs_sources=settings.mode != "text")
+    train_rows, validation_rows = divided(usable, settings.held_back)
     arguments = _arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
-    check_modalities(aligner, manifest)
+    check_aligner(aligner, settings.mode, route)
+    if route.is_usual:
+        check_modalities(aligner, manifest)
     if settings.mode == "joint":
         _check_learns(aligner)
     with claimed(out, arguments, resume):
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
-        captions = all_captions(train_rows)
+        captions = texts_of(train_rows, route.target)
         model = new_captioner(aligner, settings, captions)
         if arguments.process_index == 0:
+            if sentence:
+                logger.warning(sentence)
             _warn_of_cut(model, captions)
         model.to(arguments.device)  # type: ignore[arg-type]
-        modalities = (IMAGE, TEXT) if settings.mode == "joint" else (IMAGE,)
+        modalities = (*route.sources, *([route.target] if settings.mode == "joint" else []))
         train_data = dataset_of(model, train_rows, settings.mode, modalities, seed, settings.augment_images)
-        evaluation = dataset_of(model, validation_rows, settings.mode, (IMAGE,)) if len(validation_rows) else None
+        own = tuple(route.sources)
+        evaluation = dataset_of(model, validation_rows, settings.mode, own) if len(validation_rows) else None
         write_request(run, arguments, out)
         trainer = CaptionTrainer(
             model,
@@ -241,6 +262,27 @@ def train_caption_run(
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
+
+
+def check_aligner(aligner: GaplessModel, mode: str, route: Route) -> None:
+    """Raise UsageError for a model that does not embed what a mode needs."""
+    check_sources(route, aligner)
+    if mode == "frozen":
+        return
+    if route.target not in text_modalities(aligner.config):
+        takes = ", ".join(aligner.modalities)
+        near = did_you_mean(route.target, aligner.modalities)
+        raise UsageError(
+            f"mode {mode} embeds the texts of {route.target}, and this model takes {takes}{near}; use mode frozen, "
+            "whose decoder alone needs them"
+        )
+    compared = getattr(aligner.loss, "pairs", ANCHOR)
+    anchor = getattr(aligner.loss, "anchor", route.target)
+    if mode == "joint" and compared == ANCHOR and anchor not in (*route.sources, route.target):
+        raise UsageError(
+            f"mode joint trains the model's own loss, which compares with its anchor {anchor}; name {anchor} in --from "
+            "or --to, or use mode frozen"
+        )
 
 
 def _check_learns(aligner: GaplessModel) -> None:
@@ -274,6 +316,7 @@ def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: It
         use_patches=settings.use_patches and settings.mode != "text",
         max_tokens=settings.max_tokens,
         vocab_size=settings.vocab_size,
+        route=settings.route,
         num_slots=settings.num_slots,
         noise_std=settings.noise_std,
         trains_aligner=settings.mode == "joint",

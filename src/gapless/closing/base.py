@@ -9,7 +9,7 @@ one of somebody else's package is named in its `pyproject.toml`:
 Either way it is one of `gapless close --method`, and the fields of its settings are its options.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -92,9 +92,12 @@ class ClosingPairs:
         return None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
 
     def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
-        """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives."""
+        """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives.
+
+        Rows that lack a modality come without its values, and each batch says which rows those are.
+        """
         arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
-        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None)
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present)
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,26 @@ def check_varied(pairs: ClosingPairs) -> None:
             raise DataRefused(
                 f"all {len(training)} training rows of {name} are the same (equal captions?), so that there is nothing "
                 "to close; check what was embedded"
+            )
+
+
+def check_common(pairs: ClosingPairs, compared: Iterable[tuple[str, str]]) -> None:
+    """Refuse a modality that fewer than two training rows have beside another one that it is compared with.
+
+    Args:
+        compared: the pairs of modalities that the method compares, such as each one with the anchor.
+
+    Raises:
+        DataRefused: the modality is named.
+    """
+    counts = [(names, len(pairs.common(pairs.train, *names))) for names in compared]
+    for name in pairs.sizes:
+        if not any(name in names and count >= MIN_ROWS for names, count in counts):
+            most = max((count for names, count in counts if name in names), default=0)
+            others = " or ".join(other for names, _ in counts if name in names for other in names if other != name)
+            raise DataRefused(
+                f"{most} training rows have both {name} and {others or 'another modality'}, and {MIN_ROWS} are needed; "
+                f"choose another anchor, or leave {name} out"
             )
 
 

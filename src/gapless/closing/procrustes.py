@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_common
 from gapless.closing.layers import AffineMap, affine_model
 from gapless.closing.map_choice import best_option
 from gapless.closing.moments import Moments, mean_of, moments_of
-from gapless.core.errors import DataRefused, UsageError, unknown_name
-from gapless.metrics.inputs import MIN_ROWS
+from gapless.core.errors import UsageError, unknown_name
+from gapless.losses.pairs import ANCHOR, pairs_of
 
 MAPS = ("orthogonal", "shrunk", "ridge")
 ALPHAS = (1.0, 10.0, 0.1, 100.0, 0.01)
@@ -54,7 +54,7 @@ class Procrustes:
     takes_absent = True
 
     def fit(self, pairs: ClosingPairs, settings: ProcrustesSettings, seed: int, *, folder: Path) -> FittedMethod:
-        _check_common(pairs)
+        check_common(pairs, pairs_of(ANCHOR, list(pairs.sizes), pairs.anchor))
         if settings.map == "orthogonal":
             return FittedMethod(affine_model(pairs, _orthogonal_maps(pairs)))
         maps: dict[str, AffineMap] = {}
@@ -94,17 +94,6 @@ def shrunk_maps(
         return lambda alpha: {name: AffineMap(means[0], solve(alpha), shift), pairs.anchor: anchor}
 
     return maps_of
-
-
-def _check_common(pairs: ClosingPairs) -> None:
-    """Raise DataRefused for a modality that has fewer than two training rows in common with the anchor."""
-    for name in pairs.sizes:
-        count = len(pairs.common(pairs.train, name, pairs.anchor))
-        if count < MIN_ROWS:
-            raise DataRefused(
-                f"{count} training rows have both {name} and the anchor {pairs.anchor}; a map needs {MIN_ROWS}: choose "
-                f"another anchor, or leave {name} out"
-            )
 
 
 def _orthogonal_maps(pairs: ClosingPairs) -> dict[str, AffineMap]:

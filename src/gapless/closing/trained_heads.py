@@ -1,11 +1,13 @@
 """Trained heads on frozen embeddings: the aligner with `vector` encoders and its own trainer, on cached rows."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
@@ -15,6 +17,7 @@ from gapless.closing.base import (
     ClosingPairs,
     ClosingSettings,
     FittedMethod,
+    check_common,
     chooses,
     trains,
 )
@@ -23,7 +26,10 @@ from gapless.closing.layers import vector_modalities
 from gapless.core.errors import UsageError, unknown_name
 from gapless.losses.base import METHODS, masks_duplicates
 from gapless.losses.gap_closing_methods import GapClosingSettings
+from gapless.losses.pairs import ANCHOR, check_settings_names, checked_pairs, pairs_of
+from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.evaluator import GapAndRetrieval
 from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
@@ -114,6 +120,7 @@ class TrainedHeads:
     source = "Grassucci, Cicchetti, Comminiello, arXiv 2602.20046 (the loss)"
     settings = AdapterSettings
     trains = True
+    takes_absent = True  # by the masked loss; a loss that takes complete rows only is refused
 
     @property
     def candidates(self) -> tuple[AdapterSettings, ...]:
@@ -125,7 +132,16 @@ class TrainedHeads:
 
 
 def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, folder: Path) -> GaplessModel:
-    """Train the heads with the aligner's own trainer and keep the best weights by the validation part."""
+    """Train the heads with the aligner's own trainer and keep the best weights by the validation part.
+
+    Raises:
+        UsageError: settings that do not fit; rows lack modalities, and the loss takes complete rows only.
+        DataRefused: a modality that has no rows in common with those that the loss compares it with.
+    """
+    if pairs.present is not None:
+        check_settings_names(settings.loss, list(pairs.sizes))
+        compared = checked_pairs(getattr(settings.loss, "pairs", ANCHOR))
+        check_common(pairs, pairs_of(compared, list(pairs.sizes), pairs.anchor))
     begun = started_model(pairs, settings.start, seed, folder)
     heads, size = adapter_heads(pairs, settings, begun)
     recipe = Recipe(
@@ -146,6 +162,7 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
         run=folder,
         label="close",
         evaluation=pairs.dataset(pairs.validation),
+        evaluator=GapAndRetrieval() if (masks := pairs.masks(pairs.validation)) is None else PairsOnOwnRows(masks),
     )
     best = KeepBest(model, settings.select_by, settings.patience, settled_at(settings.loss))
     trainer.add_callback(best)
@@ -234,6 +251,20 @@ def settled_at(loss: Any) -> float:
     """The training progress from which no setting of the loss changes: a schedule is a list of [progress, weight]."""
     scheduled = [value for value in vars(loss).values() if isinstance(value, list)]
     return max((points[-1][0] for points in scheduled), default=0.0)
+
+
+class PairsOnOwnRows:
+    """`GapAndRetrieval` of rows that lack modalities: each pair on the rows that have both, a bare key their mean."""
+
+    primary = GapAndRetrieval.primary
+
+    def __init__(self, present: Mapping[str, np.ndarray]) -> None:
+        self.present = present
+
+    def __call__(self, rows: Mapping[str, Tensor]) -> Mapping[str, Any]:
+        """The figures of these pairs, without the mappings that say which rows they stand on."""
+        figures = measure(rows, present=self.present, include=("gap", "retrieval"))
+        return {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
 
 
 class KeepBest(TrainerCallback):
