@@ -48,6 +48,16 @@ def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str
     return "\n".join([*lines, *map(say, table.notes)])
 
 
+def pairs_to_terminal(tables: Sequence[tuple[str, Table]], width: int = 100, ascii_only: bool = False) -> str:
+    """The tables of pairs of modalities below each other, each under its title; empty without any."""
+    say = _to_ascii if ascii_only else str
+    parts = []
+    for title, table in tables:
+        body = to_terminal(table, width, ascii_only) if table.columns else ""
+        parts += [say(title), body.rstrip("\n"), ""] if body else [say(title), ""]
+    return "\n".join(parts)
+
+
 def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]]:
     """The columns in bands of whole groups that fit into the width beside each other."""
     column_bands: list[list[int]] = []
