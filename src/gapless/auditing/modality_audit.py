@@ -148,9 +148,18 @@ def audit_modalities(
     )
 
 
+def manifest_presence(manifest: Manifest, modalities: Sequence[str] | None = None) -> dict[str, Any]:
+    """The figures of presence of a manifest, of all its modalities or of some, and `notes`: sentences on them."""
+    names = manifest.modalities if modalities is None else modalities
+    rows = _Rows([manifest])
+    rows.present = manifest.presence(names)
+    figures = presence_figures(rows)
+    return {**figures, "notes": list(presence_notes(figures))}
+
+
 def presence_figures(rows: _Rows) -> dict[str, Any]:
     """Counts as in `manifest.json`, what presence tells of each label, and how it differs between splits."""
-    counted = PresenceCount(rows.specs)
+    counted = PresenceCount(rows.present)
     for row, split in enumerate(rows.splits):
         counted.add(split, (name for name, has in rows.present.items() if has[row]))
     told = {name: label_figures(rows.present, codes, rows.groups) for name, codes in rows.labels().items()}

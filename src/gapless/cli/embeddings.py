@@ -85,7 +85,8 @@ def measure_arguments(parser: Parser) -> None:
 
 def measure(args: Arguments) -> Outcome:
     from gapless.study.measured import measure_embeddings
-    from gapless.study.renderings import counts_to_terminal, figures_to_terminal, verdict_to_terminal
+    from gapless.study.pair_blocks import results_to_terminal
+    from gapless.study.renderings import counts_to_terminal, verdict_to_terminal
 
     measurement = measure_embeddings(
         given_source(args, args.source),
@@ -102,7 +103,7 @@ def measure(args: Arguments) -> Outcome:
     )
     written = "".join(f"\n{path}" for path in (args.html, args.out) if path)
     head = counts_to_terminal(measurement.as_json())
-    text = f"{head}\n\n{figures_to_terminal(measurement.figures, ascii_only())}"
+    text = f"{head}\n\n{results_to_terminal(measurement.as_json(), ascii_only())}"
     text += f"\n\n{verdict_to_terminal(measurement.verdict, ascii_only())}{written}"
     return Outcome(measurement.as_json(), text, notes=measurement.notes)
 

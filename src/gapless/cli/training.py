@@ -132,12 +132,15 @@ def evaluate_arguments(parser: Parser) -> None:
 
 def evaluate(args: Arguments) -> Outcome:
     import gapless
-    from gapless.study.renderings import figures_to_terminal
+    from gapless.study.pair_blocks import results_to_terminal
+    from gapless.study.renderings import counts_to_terminal
 
     evaluation = gapless.evaluate(
         args.run, data=args.data, split=args.split, num_bootstrap=args.num_bootstrap, out=args.out
     )
-    return Outcome(evaluation.as_json(), figures_to_terminal(evaluation.figures, ascii_only()))
+    results = evaluation.as_json()
+    counts = f"{counts_to_terminal(results)}\n\n" if evaluation.pairs else ""
+    return Outcome(results, counts + results_to_terminal(results, ascii_only()))
 
 
 def compare_arguments(parser: Parser) -> None:
@@ -148,6 +151,9 @@ def compare_arguments(parser: Parser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method, with seeds 0, 1, ...")
     parser.add_argument("--split", default="test", help="which rows are the gallery")
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals")
+    parser.add_argument(
+        "--joint", action="append", default=[], help="a joint query, such as image+history->text; again for several"
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory to write; finished runs in it are kept")
     add_recipe_arguments(parser, "phantom-small")
 
@@ -173,16 +179,21 @@ def compare(args: Arguments) -> Outcome:
         num_bootstrap=args.num_bootstrap,
         settings=recipe_from(args, get_recipe(args.recipe).loss),
         loss=changed_settings(methods, vars(args.loss)),
+        joint=args.joint,
     )
     return Outcome(comparison.as_json(), comparison_text(comparison, args.out))
 
 
 def comparison_text(comparison: Any, written: Path) -> str:
-    """The paper's table, and what was written."""
-    from gapless.study.renderings import to_terminal
+    """The paper's table, a table for each pair of several modalities, and what was written."""
+    from gapless.study.pair_tables import pair_tables
+    from gapless.study.renderings import pairs_to_terminal, to_terminal
     from gapless.study.table import paper_table
 
-    return f"{to_terminal(paper_table(comparison.as_json()), terminal_width(), ascii_only())}\n{written}"
+    contents = comparison.as_json()
+    table = to_terminal(paper_table(contents), terminal_width(), ascii_only())
+    pairs = pairs_to_terminal(pair_tables(contents), terminal_width(), ascii_only())
+    return "\n".join(part for part in (table, pairs, str(written)) if part)
 
 
 def demo_arguments(parser: Parser) -> None:

@@ -7,22 +7,30 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
 
-from gapless.core.errors import UsageError
+from gapless.auditing.modality_audit import manifest_presence
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json, write_json, write_text
 from gapless.core.plan import claimed_for
 from gapless.core.results import Result
+from gapless.inference.embed import check_names
+from gapless.inference.presence import MIN_MODALITIES
 from gapless.manifest.manifest import Manifest
-from gapless.metrics.measure import measure_difference
+from gapless.metrics.inputs import MIN_ROWS
+from gapless.metrics.joint import joint_queries
+from gapless.metrics.measure import measure, measure_difference
 from gapless.metrics.uncertainty import Interval
+from gapless.study.pair_tables import pair_tables
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
 from gapless.training.evaluate import (
+    ABSENT,
     EMBEDDINGS,
     comparable_rows,
     embed_split,
@@ -32,6 +40,7 @@ from gapless.training.evaluate import (
     write_latent,
 )
 from gapless.training.from_manifest import completed_recipe
+from gapless.training.presence import trainable_rows
 from gapless.training.recipes import Recipe, apply_method, get_recipe
 from gapless.training.run import Run, initial_model, train_run
 
@@ -50,10 +59,15 @@ class Comparison(Result):
         random: figure of grouping -> its value for random embeddings.
         runs: method -> directories of its runs, relative to `out`.
         differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
+        anchor: the modality that the methods draw the others to, where there are more than two.
+        present, pairs, complete: as `gapless.measure` gives them, where rows lack modalities.
+        joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
+        presence: how many rows of the manifest have each modality and each pattern of them, in all and by split, and
+            `notes`: what presence alone tells; where there are more than two modalities, or rows lack one.
     """
 
     n: int
-    gallery_size: int
+    gallery_size: int | None
     split: str
     recipe: str
     versions: Mapping[str, str]
@@ -66,6 +80,17 @@ class Comparison(Result):
     random: Mapping[str, float]
     runs: Mapping[str, Sequence[str]]
     differences: Mapping[str, Any]
+    anchor: str | None = None
+    present: Mapping[str, int] | None = None
+    pairs: Mapping[str, Any] | None = None
+    complete: Mapping[str, Any] | None = None
+    joint: Mapping[str, Any] | None = None
+    presence: Mapping[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `compare.json`; without what holds only for several modalities or absent ones."""
+        optional = ("anchor", *ABSENT, "joint", "presence")
+        return {key: value for key, value in super().as_json().items() if key not in optional or value}
 
 
 def compare(
@@ -80,6 +105,7 @@ def compare(
     num_bootstrap: int = 1000,
     settings: Recipe | None = None,
     loss: Mapping[str, Any] | None = None,
+    joint: Sequence[str] = (),
 ) -> Comparison:
     """Train and measure every method with every seed at equal budget, and write the comparison directory.
 
@@ -99,15 +125,19 @@ def compare(
         num_bootstrap: resamples of groups for the 95 % intervals; 0 gives plain numbers and no differences.
         settings: a recipe to train in place of the named one; each method replaces its loss.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
+        joint: joint queries such as "image+history->text", for their figures beside those of single modalities.
 
     Raises:
-        UsageError: an unknown method, no seed, or an output directory that holds another comparison.
-        DataRefused: a split of one row.
+        UsageError: an unknown method, no seed, an output directory that holds another comparison, one modality, a joint
+            query of another form, or a method that takes complete rows only where rows lack a modality.
+        DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     manifest, out = Manifest.of(data), Path(out)
     chosen = completed_recipe(settings if settings is not None else get_recipe(recipe), manifest)
     recipes = {method: apply_method(chosen, method, loss) for method in methods}
-    comparable_rows(manifest, split)
+    check_comparable(manifest, split, chosen.modalities)
+    joint_queries(joint, list(chosen.modalities))
+    anchor = _anchor_of(recipes, manifest)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
         raise UsageError(
@@ -123,13 +153,72 @@ def compare(
         _run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
-        differing = _differences_to(baseline, runs, manifest.select(split), num_bootstrap)
-        comparison = Comparison(**_summarise(runs, baseline, out), differences=differing)
-        write_json(out / COMPARISON, comparison.as_json())
-        table = paper_table(comparison.as_json())
-        write_text(out / "table.md", to_markdown(table))
-        write_text(out / "table.tex", to_latex(table))
+        rows = manifest.select(split)
+        joint_figures, stands_on = _joint_of(runs, rows, joint)
+        differing = _differences_to(baseline, runs, rows, num_bootstrap, joint)
+        comparison = Comparison(
+            **_summarise(runs, baseline, out, joint_figures),
+            differences=differing,
+            anchor=anchor if len(chosen.modalities) > 2 else None,
+            joint=stands_on,
+            presence=_presence_of(manifest, list(chosen.modalities)),
+        )
+        written = comparison.as_json()
+        write_json(out / COMPARISON, written)
+        tables = [paper_table(written), *(table for _, table in pair_tables(written))]
+        write_text(out / "table.md", to_markdown(tables[0]))
+        write_text(out / "table.tex", to_latex(tables[0]))
+        if len(tables) > 1:
+            pages = [f"## {title}\n\n{to_markdown(table)}" for title, table in pair_tables(written)]
+            write_text(out / "pairs.md", "\n".join(pages))
     return comparison
+
+
+def check_comparable(manifest: Manifest, split: str, modalities: Iterable[str]) -> None:
+    """Refuse what has no figures, before anything is trained.
+
+    Raises:
+        UsageError: no such split, one modality.
+        DataRefused: a split in which no two rows have the same two modalities.
+    """
+    names = list(modalities)
+    if len(names) < MIN_MODALITIES:
+        raise UsageError(
+            f"a comparison is of two modalities or more, and the recipe has {', '.join(names) or 'none'}; give it "
+            f"another one of {manifest.path} with --modalities"
+        )
+    rows = comparable_rows(manifest, split)
+    check_names(names, rows)
+    present = rows.presence(names)
+    common = {f"{a}-{b}": int((present[a] & present[b]).sum()) for a, b in combinations(names, 2)}
+    if max(common.values()) < MIN_ROWS:
+        listed = ", ".join(f"{name} {count}" for name, count in common.items())
+        raise DataRefused(
+            f"{manifest.path}: no two modalities have {MIN_ROWS} rows of split {split!r} in common ({listed}), so "
+            "nothing can be compared; name another --split, or build the manifest with rows that have both"
+        )
+
+
+def _anchor_of(recipes: Mapping[str, Recipe], manifest: Manifest) -> str | None:
+    """The anchor that the methods train with; each method's recipe is checked against the training rows here.
+
+    Raises:
+        UsageError: a method that takes complete rows only, where rows lack a modality.
+        DataRefused: a modality that no training row has.
+    """
+    anchor = None
+    for method, recipe in recipes.items():
+        try:
+            anchor = trainable_rows(recipe, manifest.select("train"))[0].anchor
+        except UsageError as error:
+            raise UsageError(f"{method}: {error}") from None
+    return anchor
+
+
+def _presence_of(manifest: Manifest, modalities: list[str]) -> dict[str, Any] | None:
+    """Presence in the manifest; None for two modalities that every row has."""
+    lacks = any(not mask.all() for mask in manifest.presence(modalities).values())
+    return manifest_presence(manifest, modalities) if lacks or len(modalities) > 2 else None
 
 
 def _run_all(plans: dict[str, Run], manifest: Manifest, out: Path, split: str, num_bootstrap: int) -> None:
@@ -152,12 +241,41 @@ def _run_one(run: Run, manifest: Manifest, directory: Path, label: str, split: s
     evaluate(directory, data=manifest, split=split, num_bootstrap=num_bootstrap, train_seconds=seconds)
 
 
-def _summarise(runs: dict[str, list[Path]], baseline: str, out: Path) -> dict[str, Any]:
-    """The content of compare.json except the differences."""
+def _joint_of(
+    runs: dict[str, list[Path]], rows: Manifest, joint: Sequence[str]
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any] | None]:
+    """The figures of the joint queries of each run of each method, and the rows that each query stands on."""
+    if not joint:
+        return {}, None
+    columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
+    figures: dict[str, list[dict[str, float]]] = {}
+    stands_on = None
+    for method, paths in runs.items():
+        for path in paths:
+            embeddings = load_file(path / EMBEDDINGS)
+            measured = measure(embeddings, **columns, present=present_in(embeddings), include=(), joint=joint)
+            stands_on = measured["joint"]
+            found = {key: value for key, value in measured.items() if key.startswith("retrieval/")}
+            figures.setdefault(method, []).append(found)
+    return figures, stands_on
+
+
+def _summarise(
+    runs: dict[str, list[Path]], baseline: str, out: Path, joint: Mapping[str, list[dict[str, float]]]
+) -> dict[str, Any]:
+    """The content of compare.json except the differences.
+
+    Args:
+        joint: method -> figures of joint queries of each of its runs; empty where none was asked for.
+    """
     results = {method: [read_json(path / "results.json") for path in paths] for method, paths in runs.items()}
     first = results[baseline][0]
     figures = {method: [_flat_figures(one["figures"]) for one in over_runs] for method, over_runs in results.items()}
+    for method, of_runs in joint.items():
+        for one, beside in zip(figures[method], of_runs, strict=True):
+            one.update(beside)
     shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
+    shared |= {key: first[key] for key in ABSENT if key in first}
     return {
         **shared,
         "methods": list(runs),
@@ -195,7 +313,7 @@ def _over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | 
 
 
 def _differences_to(
-    baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int
+    baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int, joint: Sequence[str] = ()
 ) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
@@ -205,7 +323,7 @@ def _differences_to(
     measured_columns["present"] = present_in(embeddings[baseline][0])
     return {
         method: measure_difference(
-            embeddings[method], embeddings[baseline], **measured_columns, num_bootstrap=num_bootstrap
+            embeddings[method], embeddings[baseline], **measured_columns, joint=joint, num_bootstrap=num_bootstrap
         )
         for method in runs
         if method != baseline

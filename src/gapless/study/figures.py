@@ -131,10 +131,14 @@ def latent_figure(panels: Sequence[Panel], limit: float | None = None, with_lege
 
 
 def pair_cosines(latent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of the true pairs and of all false pairs, over every two modalities of unit-norm rows."""
+    """Cosines of the true pairs and of all false pairs, over every two modalities of unit-norm rows.
+
+    A row that lacks a modality is NaN in it, and in no pair with it.
+    """
     true, false = [], []
     for a, b in combinations(latent.values(), 2):
-        scores = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
+        both = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))
+        scores = np.asarray(a[both], dtype=np.float64) @ np.asarray(b[both], dtype=np.float64).T
         true.append(np.diag(scores))
         false.append(scores[~np.eye(len(scores), dtype=bool)])
     return np.concatenate(true), np.concatenate(false)

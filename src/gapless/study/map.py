@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gapless.study.renderings import figure_text
 from gapless.study.table import number_of
 
 MAX_PAIRS = 1000
+MIN_DRAWN = 2  # modalities of a row that is drawn
 
 
 def write_map(
@@ -43,7 +45,7 @@ def write_map(
     manifest: Manifest | None = None,
     title: str = "embeddings",
     max_pairs: int = MAX_PAIRS,
-    num_left_out: int = 0,
+    present: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write the map of paired embeddings.
 
@@ -57,7 +59,8 @@ def write_map(
         labels: name -> [pair], to colour by; the manifest's labels by default.
         manifest: where captions, labels and thumbnails come from.
         max_pairs: the largest number of pairs to draw; of more pairs a fixed random choice is drawn, as the page says.
-        num_left_out: rows that are not among the embeddings because they lack a modality, for a sentence on the page.
+        present: modality -> [pair] bool, whether a row has it; a modality that is not named is in every row. Rows with
+            fewer than two modalities are not drawn, of the others what they have.
 
     Raises:
         UsageError: plotly is not installed.
@@ -67,8 +70,13 @@ def write_map(
     num_pairs = {len(matrix) for matrix in embeddings.values()}
     if len(embeddings) < 2 or len(num_pairs) != 1:
         raise DataRefused(f"a map needs 2 modalities or more with as many rows each, got {_shapes_of(embeddings)}")
-    rows = sampled_rows(num_pairs.pop(), max_pairs)
-    drawn = {name: chosen(matrix, rows).numpy() for name, matrix in embeddings.items()}
+    num_rows = num_pairs.pop()
+    masks = {name: np.ones(num_rows, dtype=bool) for name in embeddings} | dict(present or {})
+    paired = np.flatnonzero(np.sum([masks[name] for name in embeddings], axis=0) >= MIN_DRAWN)
+    if num_rows and not len(paired):
+        raise DataRefused("a map joins modalities of a row, and no row has two of them; leave --html away")
+    rows = paired[sampled_rows(len(paired), max_pairs)]
+    drawn = {name: _present_part(matrix, rows, masks[name]) for name, matrix in embeddings.items()}
     pairs: list[dict[str, Any]] = [{"id": str(ids[row]) if ids is not None else f"row {row}"} for row in rows]
     if manifest is not None:
         _add_manifest(pairs, manifest)
@@ -77,7 +85,7 @@ def write_map(
             pair["caption"] = str(captions[row])
         if labels is not None:
             pair["labels"] = {name: _label_text(values[row]) for name, values in labels.items()}
-    write_text(out, _render(script, drawn, pairs, results, title, num_left_out))
+    write_text(out, _render(script, drawn, pairs, results, title, num_rows - len(paired)))
 
 
 def _shapes_of(embeddings: Mapping[str, np.ndarray | torch.Tensor]) -> str:
@@ -88,6 +96,14 @@ def chosen(matrix: np.ndarray | torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     """[row, dim] unit-norm fp32 rows of a matrix or memory map, of which no other row is read."""
     some = matrix[torch.from_numpy(rows)] if isinstance(matrix, torch.Tensor) else np.asarray(matrix)[rows]
     return unit_norm(torch.as_tensor(some).to("cpu", torch.float32))
+
+
+def _present_part(matrix: np.ndarray | torch.Tensor, rows: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """[row, dim] unit-norm rows; NaN where a row lacks the modality."""
+    has = present[rows]
+    part = np.full((len(rows), matrix.shape[1]), np.nan, dtype=np.float32)
+    part[has] = chosen(matrix, rows[has]).numpy()
+    return part
 
 
 def sampled_rows(num_rows: int, at_most: int) -> np.ndarray:
@@ -151,13 +167,13 @@ def _render(
     title: str,
     num_left_out: int,
 ) -> str:
-    points, shares = principal_plane(drawn)
+    masks = {name: ~np.isnan(matrix[:, 0]) for name, matrix in drawn.items()}
+    points, shares = principal_plane({name: matrix[masks[name]] for name, matrix in drawn.items()})
     modalities = [
-        {"name": name, "x": where[:, 0].round(5).tolist(), "y": where[:, 1].round(5).tolist(), **modality_mark(index)}
+        {"name": name, **_coordinates(where, masks[name]), **modality_mark(index)}
         for index, (name, where) in enumerate(points.items())
     ]
-    first, second = list(drawn.values())[:2]
-    for pair, cosine in zip(pairs, (first * second).sum(axis=1).tolist(), strict=True):
+    for pair, cosine in zip(pairs, _mean_cosines(drawn).tolist(), strict=True):
         pair["cosine"] = round(cosine, 4)
     label_names = sorted({name for pair in pairs for name in pair.get("labels", {})})
     page = {"modalities": modalities, "pairs": pairs, "labels": label_names, "shares": [round(s, 4) for s in shares]}
@@ -183,6 +199,25 @@ def _render(
     )
 
 
+def _coordinates(where: np.ndarray, has: np.ndarray) -> dict[str, list[float | None]]:
+    """`x` and `y` of every drawn row; None where it lacks the modality.
+
+    Args:
+        where: [present row, 2].
+        has: [drawn row] bool.
+    """
+    placed = np.full((len(has), 2), None, dtype=object)
+    placed[has] = where.round(5)
+    return {"x": placed[:, 0].tolist(), "y": placed[:, 1].tolist()}
+
+
+def _mean_cosines(drawn: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[row] the mean cosine over every two modalities that a row has."""
+    cosines = np.stack([(a * b).sum(axis=1) for a, b in combinations(drawn.values(), 2)])
+    mean: np.ndarray = np.nanmean(cosines, axis=0)
+    return mean
+
+
 def has(figures: Mapping[str, Any], key: str) -> bool:
     """Whether a figure has a value."""
     return number_of(figures.get(key)) is not None
@@ -190,8 +225,8 @@ def has(figures: Mapping[str, Any], key: str) -> bool:
 
 def _facts_of(results: Mapping[str, Any], num_drawn: int, num_left_out: int) -> list[str]:
     """The split, the gallery size and the share of pairs that is drawn, as text."""
-    num_pairs = results.get("n", num_drawn) - num_left_out
-    lacking = f"{num_left_out:,} rows that lack a modality are not drawn; the figures are of all"
+    num_pairs = results.get("n", num_drawn)
+    lacking = f"{num_left_out:,} rows that have fewer than two modalities are not drawn"
     drawn = f"all {num_pairs:,} pairs drawn"
     if num_drawn < num_pairs:
         drawn = f"{num_drawn:,} of {num_pairs:,} pairs drawn, a fixed random choice; the figures are of all"

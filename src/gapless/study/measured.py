@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from gapless.core.errors import DataRefused, GaplessError, UsageError, unknown_name
+from gapless.core.errors import DataRefused, GaplessError, unknown_name
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_json
 from gapless.core.results import Result
 from gapless.core.values import names_of
@@ -267,11 +267,6 @@ def _title_of(source: EmbeddingsSource) -> str:
 def _write_map(
     html: Path, rows: EmbeddingSet, results: Mapping[str, Any], data: PathName | Manifest | None, title: str
 ) -> None:
-    is_complete = np.logical_and.reduce(list(rows.presence.values()))
-    if not is_complete.any():
-        raise UsageError("a map draws rows that have every modality, and no row has; leave --html away")
-    left_out = int((~is_complete).sum())
-    rows = rows.take(np.flatnonzero(is_complete)) if left_out else rows
     recorded = (rows.info.get("data") or {}).get("manifest")
     manifest_source = data or (Path(recorded) if recorded and Path(recorded).exists() else None)
     write_map(
@@ -283,7 +278,7 @@ def _write_map(
         labels=_drawn_labels(rows) or None,
         manifest=Manifest.of(manifest_source) if manifest_source else None,
         title=title,
-        num_left_out=left_out,
+        present=rows.presence,
     )
 
 

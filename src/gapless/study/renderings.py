@@ -11,7 +11,7 @@ from gapless.study.table import Cell, Table, number_of
 ASCII = {"±": "+-", "→": "->", "°": " deg", "↓": "", "↑": "", "–": "-", "─": "-"}
 
 
-def _to_ascii(text: str) -> str:
+def to_ascii(text: str) -> str:
     """The text in ASCII, for terminals that show nothing else."""
     for character, plain in ASCII.items():
         text = text.replace(character, plain)
@@ -32,7 +32,7 @@ def _padded(text: str, width: int) -> str:
 
 def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str:
     """Aligned text, at most `width` columns wide where that is possible: groups of columns that do not fit go below."""
-    say = _to_ascii if ascii_only else str
+    say = to_ascii if ascii_only else str
     name_width = max(_printed_width(say(name)) for name in [*table.rows, "method"])
     lines: list[str] = []
     for indices in bands(table, width - name_width, say):
@@ -46,6 +46,16 @@ def to_terminal(table: Table, width: int = 100, ascii_only: bool = False) -> str
         body = ["  ".join(parts).rstrip() for parts in zip(left, *groups, strict=True)]
         lines += [*body[:2], say("─") * max(map(_printed_width, body)), *body[2:], ""]
     return "\n".join([*lines, *map(say, table.notes)])
+
+
+def pairs_to_terminal(tables: Sequence[tuple[str, Table]], width: int = 100, ascii_only: bool = False) -> str:
+    """The tables of pairs of modalities below each other, each under its title; empty without any."""
+    say = to_ascii if ascii_only else str
+    parts = []
+    for title, table in tables:
+        body = to_terminal(table, width, ascii_only) if table.columns else ""
+        parts += [say(title), body.rstrip("\n"), ""] if body else [say(title), ""]
+    return "\n".join(parts)
 
 
 def bands(table: Table, width: int, say: Callable[[str], str]) -> list[list[int]]:
@@ -107,7 +117,7 @@ def counts_to_terminal(results: Mapping[str, Any]) -> str:
 
 def figures_to_terminal(figures: Mapping[str, Any], ascii_only: bool = False) -> str:
     """Every figure of one model on its own line with which way is better, families apart, intervals beside."""
-    say = _to_ascii if ascii_only else str
+    say = to_ascii if ascii_only else str
     width = max((len(key) for key in figures), default=0)
     texts = {key: figure_text(figure) for key, figure in figures.items()}
     text_width = max(map(len, texts.values()), default=0)
@@ -136,7 +146,7 @@ def verdict_to_terminal(verdict: Mapping[str, Any], ascii_only: bool = False) ->
     if verdict.get("prediction") == {}:
         lines += ["", "there are too few groups to hold any out, so nothing is predicted"]
     text = "\n".join(lines)
-    return _to_ascii(text) if ascii_only else text
+    return to_ascii(text) if ascii_only else text
 
 
 def figure_text(figure: Any) -> str:

@@ -35,6 +35,8 @@ from gapless.study.figures import (
     latent_figure,
     plane_limit,
 )
+from gapless.study.pair_tables import pair_matrix, pair_tables
+from gapless.study.presence_table import presence_table
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
@@ -172,6 +174,9 @@ def section_of(study: Study) -> dict[str, Any]:
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,
+        "presence": presence_table(study.comparison),
+        "matrices": [(method, matrix) for method in pair if (matrix := pair_matrix(study.comparison, method))],
+        "pairs": pair_tables(study.comparison),
         "pictures": pictures_of(study, table, panels),
         "effect": effect_picture(*shown) if len(shown) == 2 else None,
         "verdicts": verdicts_of(study),
@@ -331,9 +336,10 @@ def latent_picture(panels: Sequence[Panel]) -> Picture:
     legend = [(name, glyph, page_colour(colour)) for name, colour, _, glyph in styles]
     limit = plane_limit(panels)
     num_pairs = len(next(iter(panels[0].latent.values())))
+    pairs = "pairs" if len(panels[0].latent) == 2 else "rows that have every modality,"
     drawings = [inline_svg(latent_figure([panel], limit, with_legend=False), _named(panel)) for panel in panels]
     caption = (
-        f"The first two principal components of {num_pairs:,} pairs of one run each, fitted to all modalities "
+        f"The first two principal components of {num_pairs:,} {pairs} of one run each, fitted to all modalities "
         "together in each panel; one scale for all panels. Thin lines join true pairs, large marks are the centroids."
     )
     return Picture("latent", "Latent space", caption, drawings, legend, latent_figure(panels, limit))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from gapless.metrics.catalogue import FigureEntry, further_figures, label_of, required_entry
+from gapless.metrics.catalogue import COMPLETE, FigureEntry, further_figures, label_of, required_entry
 
 SEEDS_FOR_A_CLAIM = 3  # a difference is marked as significant only with at least 3 seeds and an interval
 GAP_COLUMNS = (
@@ -37,7 +37,7 @@ class Column:
     @property
     def label(self) -> str:
         """The column's name under its heading."""
-        tail = self.key.rsplit("/", 1)[1]
+        tail = self.key.removesuffix(COMPLETE).rsplit("/", 1)[1]
         return self.entry.short or (tail if "<k>" in self.entry.key else self.entry.label)
 
     @property
@@ -127,7 +127,7 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def columns_for(keys: Iterable[str]) -> list[Column]:
-    """The paper's columns; retrieval between image and text, or between the first two modalities there are."""
+    """The paper's columns; retrieval between the two modalities there are, of several the mean over all directions."""
     keys = list(keys)
     gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
     gap += [Column(key, "without the means") for key in CENTRED_COLUMNS if key in keys]
@@ -138,6 +138,8 @@ def columns_for(keys: Iterable[str]) -> list[Column]:
     first = "image_to_text" if "image_to_text" in directions_present else directions_present[0]
     a, _, b = first.partition("_to_")
     directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
+    if len(directions_present) > 2:
+        directions = {"mean": "mean recall %"}
     retrieval = [
         Column(f"retrieval/{direction}/{recall}", heading)
         for direction, heading in directions.items()

@@ -9,14 +9,16 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const palette = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const numModalities = page.modalities.length;
-  const anchor = page.modalities[0];
+  const hidden = new Set();
+  const shown = (i) => page.modalities.filter((one) => !hidden.has(one.name) && one.x[i] !== null);
 
   const lines = (pairs) => {
     const x = [], y = [];
-    for (const other of page.modalities.slice(1)) {
-      for (const i of pairs) {
-        x.push(anchor.x[i], other.x[i], null);
-        y.push(anchor.y[i], other.y[i], null);
+    for (const i of pairs) {
+      const [first, ...others] = shown(i);
+      for (const other of others) {
+        x.push(first.x[i], other.x[i], null);
+        y.push(first.y[i], other.y[i], null);
       }
     }
     return { x, y };
@@ -44,6 +46,7 @@
       line: { color: css("--faint"), width: 0.7 }, opacity: Math.max(0.2, Math.min(0.6, 120 / all.length)) },
     ...page.modalities.map((modality) => ({
       x: modality.x, y: modality.y, mode: "markers", type: "scatter", hoverinfo: "none",
+      visible: !hidden.has(modality.name),
       marker: { symbol: modality.symbol, size: 7, opacity: 0.8, color: colours(modality) },
     })),
     { x: [], y: [], mode: "lines+markers", type: "scatter", hoverinfo: "skip",
@@ -82,12 +85,13 @@
     }
     const words = line("div", "", "words");
     if (pair.caption) words.append(line("p", pair.caption, "caption"));
-    words.append(line("p", `cosine ${pair.cosine.toFixed(3)} · ${pair.id}`, "identity"));
+    if (numModalities > 2) words.append(line("p", shown(index).map((one) => one.name).join(" + "), "identity"));
+    words.append(line("p", `${numModalities > 2 ? "mean cosine" : "cosine"} ${pair.cosine.toFixed(3)} · ${pair.id}`, "identity"));
     const labels = Object.entries(pair.labels || {}).filter((entry) => entry[1]).map(([name, value]) => `${name}: ${value}`);
     if (labels.length) words.append(line("p", labels.join(" · "), "identity"));
     card.replaceChildren(...parts, words);
     const marked = { x: [], y: [] };
-    for (const modality of page.modalities) {
+    for (const modality of shown(index)) {
       marked.x.push(modality.x[index]);
       marked.y.push(modality.y[index]);
     }
@@ -102,8 +106,23 @@
     return item;
   };
   const drawLegend = () => {
-    const items = page.modalities.map((modality) =>
-      entry(modality.glyph, colourBy.value ? css("--ink") : css(modality.colour), modality.name));
+    const items = page.modalities.map((modality) => {
+      const item = entry(modality.glyph, colourBy.value ? css("--ink") : css(modality.colour), modality.name);
+      if (numModalities === 2) return item;
+      const box = document.createElement("input");
+      const label = document.createElement("label");
+      box.type = "checkbox";
+      box.checked = !hidden.has(modality.name);
+      box.addEventListener("change", () => {
+        if (box.checked) hidden.delete(modality.name);
+        else hidden.add(modality.name);
+        draw();
+        legend.querySelectorAll("input")[page.modalities.indexOf(modality)].focus();
+      });
+      label.append(box, ...item.childNodes);
+      item.replaceChildren(label);
+      return item;
+    });
     if (colourBy.value) {
       const values = counted(colourBy.value);
       values.slice(0, palette.length).forEach((value, index) => items.push(entry("●", css(palette[index]), value)));
