@@ -4,7 +4,7 @@
     python examples/multimodal_study.py DATA --arrays ARRAYS --seeds 5 --workers 8 --out study.json    the dev rows
 
 DATA holds `train_multimodal.jsonl` and `dev_multimodal.jsonl` (a case, a caption, a history, an exam, age and sex a
-line) and `features_train.npz`, `features_dev.npz` with `image` and `text`, row i of each being line i. ARRAYS (by default
+line) and `features_train.npz`, `features_dev.npz` with `image` and `text`, row i being line i. ARRAYS (by default
 DATA) holds `history_train.npy`, `exam_train.npy` and those of dev: features of these texts, NaN where a row has none.
 `--embed MODEL` makes those four with a local sentence-transformers model and ends.
 
