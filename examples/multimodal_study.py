@@ -104,7 +104,8 @@ class Training:
 
 
 WEAK = {"history": 0.1, "exam": 0.1, "table": 0.0}
-ARMS: Mapping[str, Arm] = {
+HIDDEN = {"image": 0.3}
+FINAL: Mapping[str, Arm] = {
     "two, clip": Arm(method="clip", modalities=TWO),
     "two": Arm(modalities=TWO),
     "five, clip": Arm(method="clip"),
@@ -112,8 +113,20 @@ ARMS: Mapping[str, Arm] = {
     "five": Arm(),
     "five, alignment weights": Arm(changes={"alignment_modality_weights": WEAK}),
     "five, own weights": Arm(own_weights=True),
-    "five, joint": Arm(joint=True, hidden_share={"image": 0.3}),
+    "five, joint": Arm(joint=True, hidden_share=HIDDEN),
 }
+CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
+    "five, hidden": Arm(hidden_share=HIDDEN),
+    "five, joint, nothing hidden": Arm(joint=True),
+    "five, joint, own weights": Arm(joint=True, hidden_share=HIDDEN, own_weights=True),
+    "five, joint, positives each": Arm(joint=True, hidden_share=HIDDEN, positives="each"),
+    "five, joint, positives case": Arm(joint=True, hidden_share=HIDDEN, positives="case"),
+    "five, positives each": Arm(positives="each"),
+    "five, positives case": Arm(positives="case"),
+    "two, positives case": Arm(modalities=TWO, positives="case"),
+    "five, all pairs": Arm(changes={"pairs": "all"}),
+}
+ARMS = {**FINAL, **CANDIDATES}
 
 
 @dataclass(frozen=True)
@@ -355,7 +368,8 @@ def run_job(job: Job) -> str:
     settings, facts = arm.loss, {}
     if arm.own_weights:
         facts["weights"] = chosen_weights(training, arm, job.seed, job.how)
-        settings = replace(settings, modality_weights=facts["weights"], alignment_modality_weights={})
+        even = {} if settings.alignment_modality_weights is None else settings.alignment_modality_weights
+        settings = replace(settings, modality_weights=facts["weights"], alignment_modality_weights=even)
     embeddings = embed(train(training, arm, settings, job.seed, job.how), measured)
     facts["seconds"] = round(time.monotonic() - begun, 1)
     partial = job.path.with_suffix(f".{os.getpid()}.partial")
@@ -519,7 +533,9 @@ def main() -> None:
     parser.add_argument("--embed", metavar="MODEL", help="make the history and exam features with this model, and end")
     parser.add_argument("--choose", type=int, default=0, metavar="N", help="measure N folds of the training cases")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--arms", help="names of arms, separated by semicolons; default all")
+    parser.add_argument(
+        "--arms", help="names of arms, separated by semicolons; default: the final ones, with --choose all"
+    )
     parser.add_argument("--epochs", type=int, default=Training.epochs)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, each in a process of one thread")
     parser.add_argument("--out", type=Path, default=Path("study.json"))
@@ -528,7 +544,7 @@ def main() -> None:
     if options.embed:
         embed_texts(options.data, arrays, options.embed)
         return
-    names = options.arms.split(";") if options.arms else list(ARMS)
+    names = options.arms.split(";") if options.arms else list(ARMS if options.choose else FINAL)
     if unknown := [name for name in names if name not in ARMS]:
         parser.error(f"unknown arms {', '.join(unknown)}; the arms are {'; '.join(ARMS)}")
     if not 0 <= options.choose <= NUM_FOLDS:
