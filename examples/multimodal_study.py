@@ -67,6 +67,7 @@ class Arm:
         joint: compare the mean of the parts that a row has, less some drawn ones, with the anchor too.
         positives: "text" (equal captions), "each" (equal rows of any modality of texts) or "case".
         hidden_share: modality -> the share of its rows that hide it in an epoch.
+        training: fields of `Training` that differ.
     """
 
     method: str = "gapless"
@@ -77,6 +78,7 @@ class Arm:
     joint: bool = False
     positives: str = "text"
     hidden_share: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def loss(self) -> GapClosingSettings:
@@ -105,6 +107,7 @@ class Training:
 
 WEAK = {"history": 0.1, "exam": 0.1, "table": 0.0}
 HIDDEN = {"image": 0.3}
+WEAK_DROPOUT = {"dropout": 0.1, "input_dropout": 0.0}
 FINAL: Mapping[str, Arm] = {
     "two, clip": Arm(method="clip", modalities=TWO),
     "two": Arm(modalities=TWO),
@@ -125,6 +128,8 @@ CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
     "five, positives case": Arm(positives="case"),
     "two, positives case": Arm(modalities=TWO, positives="case"),
     "five, all pairs": Arm(changes={"pairs": "all"}),
+    "two, weak dropout": Arm(modalities=TWO, training=WEAK_DROPOUT),
+    "five, weak dropout": Arm(training=WEAK_DROPOUT),
 }
 ARMS = {**FINAL, **CANDIDATES}
 
@@ -338,7 +343,13 @@ class Job:
     def settings(self) -> str:
         """What decides the embeddings, as JSON: embeddings of other settings are not taken."""
         arm = ARMS[self.name]
-        return json.dumps({"arm": asdict(arm), "loss": asdict(arm.loss), "training": asdict(self.how)}, sort_keys=True)
+        what = {name: value for name, value in asdict(arm).items() if name != "training"}
+        return json.dumps({"arm": what, "loss": asdict(arm.loss), "training": asdict(self.training)}, sort_keys=True)
+
+    @property
+    def training(self) -> Training:
+        """How its arm trains."""
+        return replace(self.how, **ARMS[self.name].training)
 
     def rows(self) -> tuple[Rows, Rows]:
         """The rows to train on and the rows to measure."""
@@ -367,10 +378,10 @@ def run_job(job: Job) -> str:
     training, measured = job.rows()
     settings, facts = arm.loss, {}
     if arm.own_weights:
-        facts["weights"] = chosen_weights(training, arm, job.seed, job.how)
+        facts["weights"] = chosen_weights(training, arm, job.seed, job.training)
         even = {} if settings.alignment_modality_weights is None else settings.alignment_modality_weights
         settings = replace(settings, modality_weights=facts["weights"], alignment_modality_weights=even)
-    embeddings = embed(train(training, arm, settings, job.seed, job.how), measured)
+    embeddings = embed(train(training, arm, settings, job.seed, job.training), measured)
     facts["seconds"] = round(time.monotonic() - begun, 1)
     partial = job.path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
