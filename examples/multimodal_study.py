@@ -392,8 +392,8 @@ def run_job(job: Job) -> str:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[str]:
-    left = [job for job in jobs if job.stored() is None]
-    if workers == 1:
+    left = [job for job in jobs if job.stored() is None] if workers else []
+    if workers <= 1:
         yield from map(run_job, left)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -548,7 +548,12 @@ def main() -> None:
         "--arms", help="names of arms, separated by semicolons; default: the final ones, with --choose all"
     )
     parser.add_argument("--epochs", type=int, default=Training.epochs)
-    parser.add_argument("--workers", type=int, default=1, help="trainings at a time, each in a process of one thread")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="trainings at a time, each in a process of one thread; 0 trains none and sums up what is stored",
+    )
     parser.add_argument("--out", type=Path, default=Path("study.json"))
     options = parser.parse_args()
     arrays = options.arrays or options.data

@@ -80,6 +80,9 @@ def test_each_arm_and_seed_is_trained_once(run: Callable[..., Any]) -> None:
     both, added = run("--arms", "two;two, clip")
     assert added == ["two, clip", "two", "two, clip"]  # the second seed of one, both of the other
     assert [one["seed"] for one in both["runs"]["two"]] == [0, 1]
+    summed, none = run("--arms", "two;two, clip;five", "--workers", "0")
+    assert not none
+    assert summed["arms"] == both["arms"]
     _, again = run("--arms", "two", "--epochs", "3")
     assert again == ["two", "two"]  # other settings: what is stored is of another training
 
@@ -123,3 +126,9 @@ def test_absent_rows_change_nothing_and_complete_rows_are_those_with_all_five(st
     changed = study.train(study.replace(rows, features=other), arm, arm.loss, 0, how)
     pairs = zip(heads.parameters(), changed.parameters(), strict=True)
     assert not all(torch.equal(one, different) for one, different in pairs)
+
+
+def test_an_arm_may_train_differently(study: ModuleType, data: Path) -> None:
+    job = study.Job(data, data, "five, weak dropout", 0, None, study.Training(), data)
+    assert (job.training.dropout, job.training.hidden) == (0.1, study.Training().hidden)
+    assert job.settings != study.replace(job, name="five").settings
