@@ -132,12 +132,15 @@ def evaluate_arguments(parser: Parser) -> None:
 
 def evaluate(args: Arguments) -> Outcome:
     import gapless
-    from gapless.study.renderings import figures_to_terminal
+    from gapless.study.renderings import counts_to_terminal, figures_to_terminal
 
     evaluation = gapless.evaluate(
         args.run, data=args.data, split=args.split, num_bootstrap=args.num_bootstrap, out=args.out
     )
-    return Outcome(evaluation.as_json(), figures_to_terminal(evaluation.figures, ascii_only()))
+    counts = [counts_to_terminal(evaluation.as_json())] if evaluation.pairs else []
+    return Outcome(
+        evaluation.as_json(), "\n".join([*counts, figures_to_terminal(evaluation.figures, ascii_only())])
+    )
 
 
 def compare_arguments(parser: Parser) -> None:
