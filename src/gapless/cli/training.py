@@ -138,9 +138,7 @@ def evaluate(args: Arguments) -> Outcome:
         args.run, data=args.data, split=args.split, num_bootstrap=args.num_bootstrap, out=args.out
     )
     counts = [counts_to_terminal(evaluation.as_json())] if evaluation.pairs else []
-    return Outcome(
-        evaluation.as_json(), "\n".join([*counts, figures_to_terminal(evaluation.figures, ascii_only())])
-    )
+    return Outcome(evaluation.as_json(), "\n".join([*counts, figures_to_terminal(evaluation.figures, ascii_only())]))
 
 
 def compare_arguments(parser: Parser) -> None:
