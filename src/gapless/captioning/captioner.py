@@ -82,9 +82,15 @@ class CaptionerConfig(PretrainedConfig):
         self.max_tokens = max_tokens
         self.noise_std = noise_std
         self.trains_aligner = trains_aligner
-        self.sources = dict(sources or {IMAGE: 1.0})
-        self.target = target
+        route = Route(dict(sources or {IMAGE: 1.0}), target)
+        if not route.is_usual:  # a captioner from the image to the text has the file that it always had
+            self.sources, self.target = dict(route.sources), target
         super().__init__(**kwargs)
+
+    @property
+    def route(self) -> Route:
+        """The sources and the target."""
+        return Route.of_json({"from": getattr(self, "sources", None), "to": getattr(self, "target", None)})
 
 
 @dataclass
@@ -129,7 +135,7 @@ class Captioner(PreTrainedModel):
         check_positions(self.decoder, config.max_tokens)
         self.gap_weight = 1.0
         self.tokenizer: Any = None
-        self.route = Route(config.sources, config.target)
+        self.route = config.route
         embeddings: Any = self.decoder.get_input_embeddings()
         width = int(embeddings.embedding_dim)
         size = int(self.aligner.config.embedding_dim)

@@ -229,9 +229,9 @@ def train_caption_run(
     settings, seed, route = run.settings, run.seed, run.settings.route
     usable, sentence = trainable(manifest, route, needs_sources=settings.mode != "text")
     train_rows, validation_rows = divided(usable, settings.held_back)
+    check_aligner(aligner, settings.mode, route)
     arguments = _arguments_of(settings, out, seed, has_evaluation=len(validation_rows) > 0)
     check_enough(train_rows, arguments)
-    check_aligner(aligner, settings.mode, route)
     if route.is_usual:
         check_modalities(aligner, manifest)
     if settings.mode == "joint":

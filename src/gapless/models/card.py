@@ -1,11 +1,12 @@
 """The model card: what a model is for, what it was made from, and how large its gap was before and is now."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gapless.metrics.catalogue import label_of, required_entry
+from gapless.metrics.catalogue import COMPLETE, label_of, required_entry
 from gapless.models.aligner import GaplessModel
 from gapless.models.choice import markdown_choice
 
@@ -22,6 +23,9 @@ SHOWN = (
     "retrieval/mean/R@10",
     "grouping/v_measure",
 )
+MAX_SETTING = 120  # characters of a setting on the card
+# The columns of the table of pairs, for three modalities or more.
+OF_PAIRS = ("gap/centroid_distance_unbiased", "gap/true_pair_cosine", "gap/margin")
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ rows = model.encode("{model.modalities[-1]}", [...])      # unit-norm [row, {mod
 ## How it was made
 
 {_made_lines(model, results)}
+
+## What goes in
+
+{preprocessing_lines(model)}
 {_choice_lines(results)}
 ## Data and licences
 
@@ -143,10 +151,32 @@ def _source_of(source: Any) -> str:
 
 
 def _measured_line(results: Mapping[str, Any]) -> str:
-    pairs, gallery, split = (results.get(key, UNKNOWN) for key in ("n", "gallery_size", "split"))
+    num_rows, gallery, split = (results.get(key, UNKNOWN) for key in ("n", "gallery_size", "split"))
     resampled = any(isinstance(figure, Mapping) and "low" in figure for figure in results.get("figures", {}).values())
     intervals = "; intervals are 95 %, groups resampled" if resampled else ""
-    return f"Measured on {pairs} pairs of the split `{split}`, gallery {gallery}{intervals}."
+    pairs = results.get("pairs")
+    if not isinstance(pairs, Mapping) or not pairs:
+        return f"Measured on {num_rows} pairs of the split `{split}`, gallery {gallery}{intervals}."
+    said = f"Measured on {num_rows} rows of the split `{split}`, each pair of modalities on the rows that have both"
+    return f"{said}{intervals}. A figure above is the mean over the pairs.\n\n{_pairs_table(results, pairs)}"
+
+
+def _pairs_table(results: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
+    """Each pair of modalities with its rows, its gallery and its main figures; then the complete rows."""
+    keys = [key for key in OF_PAIRS if any(f"{key}/{name}" in results.get("figures", {}) for name in pairs)]
+    columns = ["pair", "n", "gallery", *map(label_of, keys)]
+    lines = [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+    figures = results.get("figures", {})
+    for name, pair in pairs.items():
+        counts = [str(pair.get(key, UNKNOWN)) for key in ("n", "gallery_size")]
+        values = [text_of(figures.get(f"{key}/{name}")) for key in keys]
+        lines.append(f"| {name} | {' | '.join([*counts, *values])} |")
+    complete = results.get("complete")
+    if isinstance(complete, Mapping):
+        counts = [str(complete.get(key, UNKNOWN)) for key in ("n", "gallery_size")]
+        values = [text_of(figures.get(f"{key}{COMPLETE}")) for key in keys]
+        lines.append(f"| rows with every modality | {' | '.join([*counts, *values])} |")
+    return "\n".join(lines)
 
 
 def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
@@ -162,6 +192,23 @@ def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
     return "\n".join(lines)
+
+
+def preprocessing_lines(model: GaplessModel) -> str:
+    """For each modality the settings by which raw inputs become the tensors of its encoder."""
+    lines = []
+    for name in model.modalities:
+        settings = {k: v for k, v in model.config.modalities[name]["input"].items() if v is not None}
+        described = ", ".join(f"{key} {_setting(value)}" for key, value in settings.items() if key != "kind")
+        lines.append(f"- {name}: {settings.get('kind')}{': ' if described else ''}{described}")
+    return "\n".join(lines)
+
+
+def _setting(value: Any) -> str:
+    """A setting as JSON; of long ones, such as the fitted percentiles of a table, the number of entries."""
+    text = json.dumps(value)
+    is_long = len(text) > MAX_SETTING and isinstance(value, list | tuple | Mapping)
+    return f"of {len(value)} entries (config.json)" if is_long else text
 
 
 def _choice_lines(results: Mapping[str, Any]) -> str:
