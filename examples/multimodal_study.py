@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ class Training:
 
 WEAK = {"history": 0.1, "exam": 0.1, "table": 0.0}
 HIDDEN = {"image": 0.3}
+ALIGNED_ALL = {  # the contrast of the pairs with the anchor, Align True Pairs of all pairs
+    "pairs": "all",
+    "modality_weights": {f"{a}+{b}": 0.0 for a, b in combinations([name for name in FIVE if name != ANCHOR], 2)},
+    "alignment_modality_weights": {},
+}
 WEAK_DROPOUT = {"dropout": 0.1, "input_dropout": 0.0}
 FINAL: Mapping[str, Arm] = {
     "two, clip": Arm(method="clip", modalities=TWO),
@@ -128,6 +134,8 @@ CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
     "five, positives case": Arm(positives="case"),
     "two, positives case": Arm(modalities=TWO, positives="case"),
     "five, all pairs": Arm(changes={"pairs": "all"}),
+    "five, all pairs aligned": Arm(changes=ALIGNED_ALL),
+    "five, clip, weak dropout": Arm(method="clip", changes={"mask_duplicates": False}, training=WEAK_DROPOUT),
     "two, weak dropout": Arm(modalities=TWO, training=WEAK_DROPOUT),
     "five, weak dropout": Arm(training=WEAK_DROPOUT),
 }
