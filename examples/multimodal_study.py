@@ -48,7 +48,7 @@ FIVE = ("image", ANCHOR, "history", "exam", "table")
 TEXTS = (ANCHOR, "history", "exam")  # modalities of texts, whose rows may say the same
 JOINT = "joint"  # the name under which the mean of a row's parts is compared with the anchor
 JOINT_WEIGHTS = (1.0, 2.0, 3.0)  # of the image beside the history
-CHOSEN_WEIGHT = 2.0  # with --choose 3, the best of those for "five, joint"
+CHOSEN_WEIGHT = 2.0  # with --choose 4, the best of those for "five"
 NUM_FOLDS = 8  # of the training cases; a fold has about as many rows as the dev part
 NUM_BOOTSTRAP = 2000
 R10 = "lenient_R@10"
@@ -451,10 +451,10 @@ def figures_of(embeddings: Mapping[str, Tensor], rows: Rows, draws: Tensor | Non
 
 
 def interval(values: Tensor) -> dict[str, float]:
-    """A figure with the 95 % interval of its replicates, where it has any."""
+    """A figure with the 95 % interval of its replicates; without where some are not finite, as over a gap of 0."""
     result = {"value": float(values[0])}
-    if len(values) > 1:
-        low, high = np.nanquantile(values[1:].numpy(), [0.025, 0.975])
+    if len(values) > 1 and values.isfinite().all():
+        low, high = np.quantile(values[1:].numpy(), [0.025, 0.975])
         result |= {"low": float(low), "high": float(high)}
     return result
 
