@@ -135,6 +135,10 @@ CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
     "two, positives case": Arm(modalities=TWO, positives="case"),
     "five, all pairs": Arm(changes={"pairs": "all"}),
     "five, all pairs aligned": Arm(changes=ALIGNED_ALL),
+    "five, alignment 40": Arm(changes={"alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}),
+    "five, all pairs aligned, alignment 40": Arm(
+        changes={**ALIGNED_ALL, "alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}
+    ),
     "five, clip, weak dropout": Arm(method="clip", changes={"mask_duplicates": False}, training=WEAK_DROPOUT),
     "two, weak dropout": Arm(modalities=TWO, training=WEAK_DROPOUT),
     "five, weak dropout": Arm(training=WEAK_DROPOUT),
