@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ FIVE = ("image", ANCHOR, "history", "exam", "table")
 TEXTS = (ANCHOR, "history", "exam")  # modalities of texts, whose rows may say the same
 JOINT = "joint"  # the name under which the mean of a row's parts is compared with the anchor
 JOINT_WEIGHTS = (1.0, 2.0, 3.0)  # of the image beside the history
-CHOSEN_WEIGHT = 2.0  # with --choose 3, the best of those for "five, joint"
+CHOSEN_WEIGHT = 2.0  # with --choose 4, the best of those for "five"
 NUM_FOLDS = 8  # of the training cases; a fold has about as many rows as the dev part
 NUM_BOOTSTRAP = 2000
 R10 = "lenient_R@10"
@@ -107,6 +108,11 @@ class Training:
 
 WEAK = {"history": 0.1, "exam": 0.1, "table": 0.0}
 HIDDEN = {"image": 0.3}
+ALIGNED_ALL = {  # the contrast of the pairs with the anchor, Align True Pairs of all pairs
+    "pairs": "all",
+    "modality_weights": {f"{a}+{b}": 0.0 for a, b in combinations([name for name in FIVE if name != ANCHOR], 2)},
+    "alignment_modality_weights": {},
+}
 WEAK_DROPOUT = {"dropout": 0.1, "input_dropout": 0.0}
 FINAL: Mapping[str, Arm] = {
     "two, clip": Arm(method="clip", modalities=TWO),
@@ -128,6 +134,12 @@ CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
     "five, positives case": Arm(positives="case"),
     "two, positives case": Arm(modalities=TWO, positives="case"),
     "five, all pairs": Arm(changes={"pairs": "all"}),
+    "five, all pairs aligned": Arm(changes=ALIGNED_ALL),
+    "five, alignment 40": Arm(changes={"alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}),
+    "five, all pairs aligned, alignment 40": Arm(
+        changes={**ALIGNED_ALL, "alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}
+    ),
+    "five, clip, weak dropout": Arm(method="clip", changes={"mask_duplicates": False}, training=WEAK_DROPOUT),
     "two, weak dropout": Arm(modalities=TWO, training=WEAK_DROPOUT),
     "five, weak dropout": Arm(training=WEAK_DROPOUT),
 }
@@ -443,10 +455,10 @@ def figures_of(embeddings: Mapping[str, Tensor], rows: Rows, draws: Tensor | Non
 
 
 def interval(values: Tensor) -> dict[str, float]:
-    """A figure with the 95 % interval of its replicates, where it has any."""
+    """A figure with the 95 % interval of its replicates; without where some are not finite, as over a gap of 0."""
     result = {"value": float(values[0])}
-    if len(values) > 1:
-        low, high = np.nanquantile(values[1:].numpy(), [0.025, 0.975])
+    if len(values) > 1 and values.isfinite().all():
+        low, high = np.quantile(values[1:].numpy(), [0.025, 0.975])
         result |= {"low": float(low), "high": float(high)}
     return result
 
