@@ -130,7 +130,7 @@ def test_a_split_without_common_rows_is_refused(phantom):
 
 def test_a_split_in_which_all_is_absent_is_refused(phantom):
     everything = range(len(phantom))
-    nothing = without(phantom, {name: everything for name in ("image", "text", "waveform")})
+    nothing = without(phantom, dict.fromkeys(("image", "text", "waveform"), everything))
     with pytest.raises(DataRefused, match="image-text 0, image-waveform 0, text-waveform 0"):
         check_comparable(nothing, "test", ["image", "text", "waveform"])
 
