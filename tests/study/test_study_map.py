@@ -197,3 +197,29 @@ def test_a_browser_draws_the_map_under_its_policy(page: str, tmp_path: Path) -> 
     ]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert len(re.findall(r'<path class="point"', dom)) == 100
+
+
+def test_a_row_is_drawn_in_the_modalities_that_it_has(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = {name: random.normal(size=(8, 4)) for name in ("image", "text", "ecg")}
+    present = {"image": np.arange(8) != 2, "ecg": ~np.isin(np.arange(8), [2, 3])}
+    rows["image"][2] = np.nan  # what an absent row holds is not looked at
+    write_map(tmp_path / "map.html", rows, {"figures": {}, "n": 7}, present=present)
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    data = data_of(page)
+    x = {one["name"]: one["x"] for one in data["modalities"]}
+    assert [pair["id"] for pair in data["pairs"]] == [f"row {row}" for row in (0, 1, 3, 4, 5, 6, 7)]
+    assert [row for row, value in enumerate(x["ecg"]) if value is None] == [2]
+    assert None not in x["image"] + x["text"]
+    unit = {name: matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for name, matrix in rows.items()}
+    assert data["pairs"][2]["cosine"] == pytest.approx(float(unit["image"][3] @ unit["text"][3]), abs=1e-4)
+    several = [float(unit[a][0] @ unit[b][0]) for a, b in (("image", "text"), ("image", "ecg"), ("text", "ecg"))]
+    assert data["pairs"][0]["cosine"] == pytest.approx(np.mean(several), abs=1e-4)
+    assert "1 rows that have fewer than two modalities are not drawn" in page
+
+
+def test_a_map_without_a_row_of_two_modalities_is_refused(tmp_path: Path) -> None:
+    rows = {name: np.eye(4) for name in ("image", "text")}
+    present = {"image": np.array([1, 1, 0, 0], bool), "text": np.array([0, 0, 1, 1], bool)}
+    with pytest.raises(DataRefused, match="no row has two of them"):
+        write_map(tmp_path / "map.html", rows, {"figures": {}}, present=present)

@@ -1,5 +1,7 @@
 """Tables of pairs, the pair matrix and the presence table of three modalities of which rows lack some."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from gapless.metrics.measure import measure
 from gapless.study.pair_blocks import results_to_terminal
 from gapless.study.pair_tables import pair_matrix, pair_tables, pairs_of_modalities
 from gapless.study.presence_table import presence_table
+from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import pairs_to_terminal, to_terminal
 from gapless.study.table import paper_table
 
@@ -80,6 +83,21 @@ def test_the_tables_fit_into_100_columns(comparison):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_a_file_that_lists_modalities_by_name_gives_the_same_figures(comparison):
+    read = json.loads(json.dumps(comparison, sort_keys=True))
+    assert list(read["present"]) == sorted(NAMES) != list(NAMES)
+    given = {title: table.rows for title, table in pair_tables(comparison)}
+    assert {title: table.rows for title, table in pair_tables(read)} == given
+    assert pair_matrix(read, "gapless")["text"][0] == pair_matrix(comparison, "gapless")["text"][2]
+
+
+def test_the_galleries_of_the_pairs_are_said_in_words(comparison):
+    sizes = [one["gallery_size"] for one in comparison["pairs"].values()]
+    note = reliability_notes(comparison)[0]
+    assert (note.state, note.topic) == ("warn", "Gallery")
+    assert f"{min(sizes)} to {max(sizes)} candidates" in note.text
+
+
 def test_the_matrix_has_every_direction_with_the_rows_of_its_pair(comparison):
     matrix = pair_matrix(comparison, "gapless")
     figures = comparison["table"]["gapless"]
@@ -137,10 +155,10 @@ def test_presence_counts_by_split_and_by_pattern():
     presence = {
         "rows": 10,
         "present": {"image": 8, "text": 5},
-        "patterns": {"image": 5, "image + text": 3, "text": 2},
+        "patterns": {"text": 2, "image": 5, "image + text": 3},
         "splits": {
-            "train": {"rows": 6, "present": {"image": 6, "text": 3}},
             "test": {"rows": 4, "present": {"image": 2, "text": 2}},
+            "train": {"rows": 6, "present": {"image": 6, "text": 3}},
         },
         "notes": ["text is present in 5 of 10 rows"],
     }

@@ -214,12 +214,13 @@ def report_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument("--figures", type=Path, default=None, help="new directory for the figures as SVG, PDF and PNG")
+    parser.add_argument("--data", type=Path, default=None, help="manifest, to show examples of its cases")
 
 
 def report(args: Arguments) -> Outcome:
     import gapless
 
-    written = gapless.report(args.source, out=args.out, figures=args.figures)
+    written = gapless.report(args.source, out=args.out, figures=args.figures, data=args.data)
     return Outcome(written.as_json(), "\n".join(written.written))
 
 

@@ -23,14 +23,8 @@ class PairColumn(Column):
 
     @property
     def short_name(self) -> str:
-        return (
-            f"{self.group.removesuffix(' %')} {self.label}" if self.key.startswith("retrieval/") else self.label_of_rows
-        )
-
-    @property
-    def label_of_rows(self) -> str:
-        """The label, and whether it is of the complete rows."""
-        return self.label + (", complete rows" if self.key.endswith(COMPLETE) else "")
+        direction = f"{self.group.removesuffix(' %')} " if "→" in self.group else ""
+        return direction + self.label + (", complete rows" if self.key.endswith(COMPLETE) else "")
 
 
 @dataclass(frozen=True)
@@ -77,8 +71,11 @@ def pairs_of_modalities(comparison: Mapping[str, Any]) -> list[Pair]:
     anchor = comparison.get("anchor")
     sizes = comparison.get("pairs") or {}
     whole = {"n": comparison.get("n"), "gallery_size": comparison.get("gallery_size")}
+    named = {key.rpartition("/")[2] for figures in comparison["table"].values() for key in figures} | set(sizes)
     pairs = []
     for first, second in combinations(modalities_of(comparison), 2):
+        if f"{second}-{first}" in named:  # files list modalities by their names, keys have them in their order
+            first, second = second, first
         one = sizes.get(f"{first}-{second}", whole)
         pairs.append(Pair(first, second, one.get("n"), one.get("gallery_size"), one.get("left_out", "")))
     return sorted(pairs, key=lambda pair: anchor not in (pair.first, pair.second))
@@ -107,15 +104,15 @@ def pair_tables(comparison: Mapping[str, Any]) -> list[tuple[str, Table]]:
 
 def _columns_of(pair: Pair, keys: set[str], complete: Mapping[str, Any] | None) -> list[Column]:
     """The gap and both directions of retrieval on the pair's own rows, then on the complete rows where there are."""
-    groups = [("", "own rows" if complete else "modality gap", "")]
+    groups = [("", "own rows" if complete else "modality gap")]
     if complete and "left_out" not in complete:
-        groups.append((COMPLETE, f"complete rows ({complete['n']:,})", ", complete"))
+        groups.append((COMPLETE, f"complete rows ({complete['n']:,})"))
     columns: list[Column] = []
-    for suffix, heading, note in groups:
+    for suffix, heading in groups:
         columns += [PairColumn(f"{key}/{pair.name}{suffix}", heading) for key in GAP_OF_PAIR]
         for a, b in ((pair.first, pair.second), (pair.second, pair.first)):
             columns += [
-                PairColumn(f"retrieval/{a}_to_{b}/{recall}{suffix}", f"{a}→{b}{note} %") for recall in RECALLS_OF_PAIR
+                PairColumn(f"retrieval/{a}_to_{b}/{recall}{suffix}", f"{a}→{b} %") for recall in RECALLS_OF_PAIR
             ]
     return [column for column in columns if column.key in keys]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gapless.manifest.manifest import SPLITS
 from gapless.manifest.presence import PATTERN_SEPARATOR
 
 MAX_PATTERNS = 16  # rows of the table of patterns; the last one counts the others
@@ -44,7 +45,9 @@ def presence_table(comparison: Mapping[str, Any]) -> PresenceTable | None:
             return None
         rows = max(comparison.get("n") or 0, *comparison["present"].values())
         presence = {"rows": rows, "present": comparison["present"], "patterns": {}, "splits": {}}
-    columns: dict[str, Any] = dict(presence["splits"]) if len(presence["splits"]) > 1 else {}
+    of_splits = presence["splits"]
+    ordered = sorted(of_splits, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
+    columns: dict[str, Any] = {split: of_splits[split] for split in ordered} if len(ordered) > 1 else {}
     columns["all" if columns else comparison.get("split") or "all"] = presence
     names = list(presence["present"])
     modalities = [
@@ -53,7 +56,7 @@ def presence_table(comparison: Mapping[str, Any]) -> PresenceTable | None:
     ]
     patterns = [
         ([name in pattern.split(PATTERN_SEPARATOR) for name in names], count)
-        for pattern, count in presence["patterns"].items()
+        for pattern, count in sorted(presence["patterns"].items(), key=lambda entry: (-entry[1], entry[0]))
     ]
     return PresenceTable(
         list(columns),

@@ -32,6 +32,13 @@ def reliability_notes(comparison: Mapping[str, Any]) -> list[Note]:
 
 def _gallery_note(comparison: Mapping[str, Any]) -> Note:
     size, split = comparison.get("gallery_size"), comparison.get("split")
+    if not size and comparison.get("pairs"):
+        galleries = [one["gallery_size"] for one in comparison["pairs"].values() if "left_out" not in one]
+        text = (
+            f"Rows lack modalities, so that each pair ranks the rows that have both, {min(galleries):,} to "
+            f"{max(galleries):,} candidates: recalls of two pairs compare on the complete rows only."
+        )
+        return Note("warn", "Gallery", text)
     if not size:
         return Note("unknown", "Gallery", "The gallery size was not recorded: the recalls cannot be compared.")
     where = f"the whole {split} split" if split else "all rows"

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
 from gapless.core.results import Result
+from gapless.manifest.manifest import Manifest
 from gapless.metrics.catalogue import label_of
 from gapless.pages.page import render_page
 from gapless.pages.palette import modality_style, page_colour
 from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
+from gapless.study.cases import Case, cases_of
 from gapless.study.choice import ChoiceSection, choices_of
 from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.figures import (
@@ -42,6 +44,7 @@ from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.results import Study, read_studies
 from gapless.study.table import Table, difference_text_of, number_of, paper_table
 
+TEST = "test"
 MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
 SUBJECT = (
     "How far apart the modalities lie in the latent space, and what closing the gap does to retrieval and grouping."
@@ -93,7 +96,13 @@ class Report(Result):
     written: Sequence[str]
 
 
-def report(sources: str | Path | Sequence[str | Path], *, out: str | Path, figures: str | Path | None = None) -> Report:
+def report(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    figures: str | Path | None = None,
+    data: str | Path | Manifest | None = None,
+) -> Report:
     """One HTML file of finished directories, with everything a reader needs and no address outside itself.
 
     Example:
@@ -103,11 +112,16 @@ def report(sources: str | Path | Sequence[str | Path], *, out: str | Path, figur
     Args and errors are those of `write_report`; a single source needs no list.
     """
     paths = [sources] if isinstance(sources, str | Path) else sources
-    written = write_report([Path(path) for path in paths], Path(out), None if figures is None else Path(figures))
+    manifest = None if data is None else Manifest.of(data)
+    written = write_report(
+        [Path(path) for path in paths], Path(out), None if figures is None else Path(figures), manifest
+    )
     return Report(Path(out), [str(path) for path in written])
 
 
-def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) -> list[Path]:
+def write_report(
+    paths: Sequence[Path], out: Path, figures: Path | None = None, manifest: Manifest | None = None
+) -> list[Path]:
     """Write the report of comparison, run, measure and caption directories.
 
     Args:
@@ -115,6 +129,7 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
         out: the HTML file; one that is there is replaced.
         figures: a new directory for the figures as SVG, PDF and PNG, the tables as LaTeX and Markdown, and one picture
             of the gap before and after (`effect.png`).
+        manifest: also show examples of its cases: of the test rows, or of all where there are none.
 
     Returns:
         the files and directories written.
@@ -135,7 +150,7 @@ def write_report(paths: Sequence[Path], out: Path, figures: Path | None = None) 
             for section in sections:
                 prefix = f"{file_name(section['name'])}-" if len(sections) > 1 else ""
                 write_section(directory, prefix, section)
-    write_text(out, render(sections))
+    write_text(out, render(sections, [] if manifest is None else _examples(manifest)))
     return [out, *([figures] if figures is not None else [])]
 
 
@@ -154,10 +169,15 @@ def file_name(title: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "study"
 
 
-def render(sections: Sequence[Mapping[str, Any]]) -> str:
+def _examples(manifest: Manifest) -> list[Case]:
+    """Cases of the test rows, or of all rows where there are no test rows."""
+    return cases_of(manifest.select(TEST) if manifest.rows_per_split().get(TEST) else manifest)
+
+
+def render(sections: Sequence[Mapping[str, Any]], cases: Sequence[Case] = ()) -> str:
     """The page, every string of the user escaped."""
     title = sections[0]["title"] if len(sections) == 1 else f"{len(sections)} studies"
-    return render_page("gapless.study", "report.html", title=title, sections=sections, version=__version__)
+    return render_page("gapless.study", "report.html", title=title, sections=sections, cases=cases, version=__version__)
 
 
 def section_of(study: Study) -> dict[str, Any]:

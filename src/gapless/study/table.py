@@ -215,7 +215,7 @@ def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) 
     data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
     facts = [
         f"split {comparison['split']}" if comparison.get("split") else "",
-        f"{comparison['n']:,} pairs" if comparison.get("n") else "",
+        f"{comparison['n']:,} {'rows' if comparison.get('pairs') else 'pairs'}" if comparison.get("n") else "",
         _gallery_text(comparison),
         f"{data['groups']:,} groups" if isinstance(data.get("groups"), int) else "",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})" if seeds else "",
