@@ -58,7 +58,7 @@ def test_the_model_is_read_where_the_package_is_not_installed(outside_site: Outs
 
 
 def test_its_options_are_in_the_help_and_a_misspelt_one_is_refused(outside_site: OutsideSite, curved: Path) -> None:
-    shown = outside_site.gapless("close", "--method", METHOD, "--help").stdout
+    shown = outside_site.gapless("close", "--method", METHOD, "--help-all").stdout
     assert "--outside_shift.frequency" in shown
     assert "standard deviation of their frequencies" in shown
     assert "Rahimi and Recht" in shown
