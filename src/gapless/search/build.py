@@ -32,12 +32,12 @@ from gapless.search.collection import (
     key_of,
     table_names,
 )
+from gapless.search.deleted_rows import forget, remember
 from gapless.search.engine import reading
 from gapless.search.filter_terms import literal
 from gapless.search.rebalance import forget_deleted
 from gapless.search.samples import Samples, digest
 from gapless.search.table_rows import Chunk, batches_of, schema_of
-from gapless.search.tombstones import forget, remember
 
 STAGING = "staging"
 STAGED_ROWS = 1024  # rows of a staged shard: what an interruption costs at most
