@@ -14,6 +14,7 @@ from gapless.cli.completion import completion_verbs
 from gapless.cli.overview import as_options, find_verb, help_asked
 from gapless.cli.verb import Verb
 from gapless.core.errors import GaplessError
+from gapless.core.progress import show_progress
 
 
 class Verbs(Mapping[str, Verb]):
@@ -71,6 +72,7 @@ def run(argv: Sequence[str]) -> None:
     from gapless.core.files import strict_json
 
     args = parse(name, VERBS[name], rest)
+    show_progress("off" if args.quiet else "bar" if sys.stderr.isatty() else "lines")
     outcome = VERBS[name].run(args)
     for note in outcome.notes:
         print(f"gapless: {note}", file=sys.stderr)

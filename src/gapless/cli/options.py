@@ -35,6 +35,7 @@ def build_parser(name: str, verb: Verb, short_help: bool = False) -> Parser:
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb.add_arguments(parser)
     return parser

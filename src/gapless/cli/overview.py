@@ -20,7 +20,7 @@ def overview(verbs: Mapping[str, Verb]) -> str:
         "usage: gapless VERB [options]      (gapless VERB --help says what a verb takes)\n\n"
         "Train, measure and use medical image-text embeddings whose modality gap is closed.\n\n"
         f"{by_task(verbs)}\n\n"
-        "everywhere: --json, --debug, --config FILE.yaml, --print_config, --help-all, --version\n"
+        "everywhere: --json, --quiet, --debug, --config FILE.yaml, --print_config, --help-all, --version\n"
         "Research use, not for diagnosis."
     )
 
