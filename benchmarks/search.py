@@ -128,7 +128,7 @@ def collection_engines(collection: Collection, half: int) -> dict[str, Engine]:
         return numbers_of(hits, half)
 
     def engine_alone(query: np.ndarray) -> Sequence[int]:
-        table = collection.snapshot().table
+        table = collection.table_version().table
         found = table.search(query, vector_column_name="vector").distance_type("dot").bypass_vector_index().limit(K)
         rows = found.select(["id", "modality", "caption"]).to_arrow().to_pylist()
         return [int(row["id"]) + (half if row["modality"] == "text" else 0) for row in rows]
@@ -221,7 +221,7 @@ def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigure
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        key_bytes = collection.snapshot().rows.nbytes / size
+        key_bytes = collection.table_version().rows.nbytes / size
     return SizeFigures(size=size, engines=results, seconds=seconds, bytes_on_disk=on_disk, key_bytes=key_bytes)
 
 

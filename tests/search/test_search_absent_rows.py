@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from small_cases import NUM_CASES, RATE, SOURCES, ecg_of, labs_of, model_of_case
 from small_service import pixels_of
 
 from gapless.cli.main import main
+from gapless.core.errors import DataRefused
 from gapless.manifest.manifest import Manifest
+from gapless.modalities.image import ImageModality
+from gapless.modalities.waveform import WaveformModality
 from gapless.models.load import load_model
 from gapless.search.collection import Collection
 from gapless.search.overview import Overview
@@ -40,20 +44,30 @@ def cells_of(home: Path, case: int) -> dict[str, Any]:
         cells[name] = SOURCES[name][0](case) if has[name] else None
     cells |= labs_of(case) if has["labs"] else dict.fromkeys(("age", "hb", "ward"))
     files = {name: home / f"{name} {case}.{suffix}" for name, suffix in (("ecg", "npy"), ("ct", "npy"))}
-    np.save(files["ecg"], ecg_of(case))
-    np.save(files["ct"], volume_of(case))
     image = home / f"image {case}.{'png' if case else 'dcm'}"
     if case == 0:
-        files["ecg"] = wfdb_record(home / "wfdb", ecg_of(0), rate=int(RATE), name="rec0")
-        image.write_bytes(dicom_bytes(pixels_of(0, 96).astype(np.uint16), PatientName=SECRET, PatientID=SECRET))
-    else:
-        Image.fromarray(pixels_of(case, 96)).save(image)
+        files["ecg"] = home / "wfdb" / "rec0.hea"
     files["image"] = image
+    if not image.exists():
+        write_files(files, case)
     return cells | {name: str(path.relative_to(home)) if has[name] else None for name, path in files.items()}
 
 
-def write_manifest(home: Path, out: Path, changes: Mapping[int, Mapping[str, Any]] | None = None) -> Path:
-    """`gapless data table` of the cases; `changes` are other cells of cases."""
+def write_files(files: Mapping[str, Path], case: int) -> None:
+    np.save(files["ct"], volume_of(case))
+    image = files["image"]
+    if case == 0:
+        wfdb_record(files["ecg"].parent, ecg_of(0), rate=int(RATE), name="rec0")
+        image.write_bytes(dicom_bytes(pixels_of(0, 96).astype(np.uint16), PatientName=SECRET, PatientID=SECRET))
+    else:
+        np.save(files["ecg"], ecg_of(case))
+        Image.fromarray(pixels_of(case, 96)).save(image)
+
+
+def write_manifest(
+    home: Path, out: Path, changes: Mapping[int, Mapping[str, Any]] | None = None, only: Sequence[str] = tuple(SOURCES)
+) -> Path:
+    """`gapless data table` of the cases; `changes` are other cells of cases, `only` the modalities that it names."""
     rows = [{**cells_of(home, case), **(changes or {}).get(case, {})} for case in range(NUM_CASES)]
     table = home / f"{out.name}.csv"
     with table.open("w", newline="", encoding="utf-8") as stream:
@@ -62,11 +76,13 @@ def write_manifest(home: Path, out: Path, changes: Mapping[int, Mapping[str, Any
         writer.writerows([{name: "" if cell is None else cell for name, cell in row.items()} for row in rows])
     words = ["data", "table", str(table), "--out", str(out), "--image-root", str(home), "--id-key", "name"]
     words += ["--group-key", "patient", "--label-key", "region", "--min-present", "1"]
-    assert main([*words, *(word for spec in MODALITIES for word in ("--modality", spec))]) == 0
+    specs = [spec for spec in MODALITIES if spec.partition("=")[0] in only]
+    assert main([*words, *(word for spec in specs for word in ("--modality", spec))]) == 0
     return out
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    capsys.readouterr()
     assert main([*map(str, words), "--json"]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
 
@@ -198,7 +214,8 @@ def test_filters_and_hybrid_search_pass_over_what_is_absent(searcher):
     assert "meniscus" in found[0].caption
 
 
-def test_the_map_shows_samples_of_two_modalities_or_more(searcher):
+def test_the_map_shows_samples_of_two_modalities_or_more(searcher, monkeypatch):
+    monkeypatch.setattr("gapless.search.overview.FIGURES", ("gap",))
     drawn = Overview(searcher.collection).map()
     several = [n for n in range(NUM_CASES) if sum(has_row(name, n) for name in SOURCES) > 1]
     assert drawn["num_pairs"] == len(several)
@@ -235,3 +252,92 @@ def test_what_is_no_query_is_one_sentence(home, capsys, words, sentence):
     assert len([line for line in said.err.splitlines() if line.startswith("gapless:")]) == 1
     assert "Traceback" not in said.err
     assert not said.out
+
+
+def test_labs_that_arrive_later_are_read_alone(home, tmp_path, capsys, monkeypatch):
+    shutil.copytree(home / "c", tmp_path / "c")
+    labs = {"age": 44, "hb": 7.5, "ward": "surgery"}
+    later = write_manifest(home / "files", tmp_path / "later", {1: labs, 5: labs})
+    capsys.readouterr()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image or an ECG was read again")
+
+    monkeypatch.setattr(ImageModality, "prepare", refuse)
+    monkeypatch.setattr(WaveformModality, "prepare", refuse)
+    index = ["index", home / "model", "--data", later, "--out", tmp_path / "c"]
+    done = answer(capsys, *index)
+    assert (done["extended"], done["added"], done["updated"], done["unchanged"]) == (2, 0, 0, NUM_CASES - 2)
+    collection = Collection.open(tmp_path / "c")
+    assert (
+        collection.count()
+        == Collection.open(home / "c").count() + 2
+        == done["rows"]
+        == sum(done["modalities"].values())
+    )
+    hits = collection.rows_of("case 5")
+    assert [hit.preview for hit in hits if hit.modality == "labs"] == ["age: 44\nhb: 7.5\nward: surgery"]
+    assert answer(capsys, *index)["unchanged"] == NUM_CASES
+
+
+def test_a_report_that_arrives_changes_what_all_rows_of_its_sample_show(home, tmp_path, capsys):
+    shutil.copytree(home / "c", tmp_path / "c")
+    later = write_manifest(home / "files", tmp_path / "later", {5: {"text": "a late report"}, 2: {"ecg": None}})
+    index = ["index", str(home / "model"), "--data", str(later), "--out", str(tmp_path / "c")]
+    capsys.readouterr()
+    assert main(index) == 3
+    said = capsys.readouterr().err
+    assert "2 samples differ" in said
+    assert "case 2/ecg" in said
+    assert "--update" in said
+    done = answer(capsys, *index, "--update")
+    assert (done["updated"], done["withdrawn"], done["unchanged"]) == (2, 1, NUM_CASES - 2)
+    collection = Collection.open(tmp_path / "c")
+    assert {hit.caption for hit in collection.rows_of("case 5")} == {"a late report"}
+    assert "ecg" not in {hit.modality for hit in collection.rows_of("case 2")}
+
+
+def test_a_modality_without_any_row_is_said_and_the_rest_is_indexed(home, tmp_path, capsys):
+    none = write_manifest(home / "files", tmp_path / "none", {case: {"ct": None} for case in range(NUM_CASES)})
+    capsys.readouterr()
+    index = ["index", home / "model", "--out"]
+    assert main([*map(str, index), str(tmp_path / "c"), "--data", str(none)]) == 0
+    said = capsys.readouterr().err
+    assert "has ct, which the model takes" in said
+    collection = Collection.open(tmp_path / "c")
+    assert collection.rows_per_modality()["ct"] == 0
+    assert collection.search(collection.vector_of("case 0/ecg"), k=1, balanced={"ecg": 1.0})[0].row == "case 0/ecg"
+    assert collection.search(collection.vector_of("case 0/ecg"), modality="ct") == []
+    done = answer(capsys, *index, tmp_path / "c", "--data", home / "manifest")
+    assert (done["extended"], done["modalities"]["ct"]) == (4, 4)
+    two = write_manifest(home / "files", tmp_path / "two", only=("text", "labs"))
+    done = answer(capsys, *index, tmp_path / "d", "--data", two)
+    assert {name for name, count in done["modalities"].items() if count} == {"text", "labs"}
+
+
+def test_embeddings_with_absent_rows_give_the_same_collection(home, tmp_path, capsys):
+    embed = ["embed", home / "model", "--data", home / "manifest", "--out", tmp_path / "e"]
+    assert main([*map(str, embed)]) == 0
+    assert main([*map(str, ["index", home / "model", "--data", tmp_path / "e", "--out", tmp_path / "c"])]) == 0
+    rows, others = (
+        {row["row"]: row for row in Collection.open(path).table.to_arrow().to_pylist()}
+        for path in (home / "c", tmp_path / "c")
+    )
+    assert set(rows) == set(others)
+    for key, row in rows.items():
+        np.testing.assert_allclose(others[key]["vector"], row["vector"], atol=1e-5)
+        assert (others[key]["caption"], others[key]["region"]) == (row["caption"], row["region"])
+
+
+def test_an_interrupted_run_goes_on_with_the_same_rows(home, tmp_path, monkeypatch):
+    """The second run finds the staged shards: it reads nothing again."""
+    words = ["index", str(home / "model"), "--data", str(home / "manifest"), "--out", str(tmp_path / "c")]
+    with monkeypatch.context() as broken:
+        broken.setattr("gapless.search.build.commit", lambda *_: (_ for _ in ()).throw(DataRefused("no space")))
+        assert main(words) == 3
+    assert not (tmp_path / "c" / "rows.lance").exists()
+    with monkeypatch.context() as watched:
+        watched.setattr(ImageModality, "prepare", lambda *_: pytest.fail("an image was read again"))
+        assert main(words) == 0
+    first, second = (Collection.open(path).table.to_arrow().to_pylist() for path in (home / "c", tmp_path / "c"))
+    assert first == second

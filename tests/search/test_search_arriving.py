@@ -135,9 +135,9 @@ def test_collections_of_earlier_versions_know_their_samples_again(place, tmp_pat
     """They hold one digest for all rows of a sample, and have no column of previews."""
     whole = embedding_set({name: unit_rows(20, seed=number) for number, name in enumerate(NAMES)})
     collection = collection_of(tmp_path / "old", whole)
-    from gapless.search.samples import Samples
-    from gapless.inference.embed import Source, columns_of
     from gapless.embeddings.dataset import VectorPairs
+    from gapless.inference.embed import Source, columns_of
+    from gapless.search.samples import Samples
 
     source = Source(VectorPairs(whole.embeddings, whole.ids), columns_of(whole), {})
     earlier = dict(zip(whole.ids, Samples.of_embeddings(source, whole, "drawn").earlier, strict=True))

@@ -8,7 +8,7 @@ from search_samples import brute_force, collection_of, embedding_set, keyed, row
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.search.collection import Collection
-from gapless.search.snapshot import check_unit_norm
+from gapless.search.table_version import check_unit_norm
 
 ANSWERS = ("yes", "no", "perhaps")
 
@@ -138,10 +138,10 @@ def test_the_size_decides_about_an_index(tmp_path):
     from gapless.search.indices import update_indices
 
     collection = collection_of(tmp_path / "c", embedding_set({"image": unit_rows(600, 8)}))
-    assert not collection.snapshot().has_index
+    assert not collection.table_version().has_index
     assert update_indices(collection, None, above=1000) is None
     assert update_indices(collection, None, above=500)["recall@10"] > 0.5
-    assert collection.snapshot().has_index
+    assert collection.table_version().has_index
 
 
 def test_vectors_that_no_model_gave_are_refused():

@@ -207,7 +207,7 @@ def _embedding_batches(
         embeddings = model(batch=inputs["batch"], present=present, return_loss=False).embeddings
         rows = {name: one.float().cpu() for name, one in embeddings.items()}
         for name, mask in (present or {}).items():
-            rows[name][~mask.cpu()] = torch.nan
+            rows[name] = torch.where(mask.cpu()[:, None], rows[name], torch.nan)
         yield inputs["ids"], rows
 
 

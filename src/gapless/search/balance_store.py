@@ -22,7 +22,7 @@ from gapless.search.balance import (
     level_and_spread,
     matching_offsets,
 )
-from gapless.search.snapshot import Snapshot
+from gapless.search.table_version import TableVersion
 
 BALANCE_TABLE = "balance"
 BALANCE_VERSION = 1
@@ -52,7 +52,7 @@ class BalanceSettings:
     seed: int = 0
 
 
-def learn(snapshot: Snapshot, modalities: Sequence[str], settings: BalanceSettings) -> Balance | str:
+def learn(version: TableVersion, modalities: Sequence[str], settings: BalanceSettings) -> Balance | str:
     """Learn the balance of a collection's rows; the same for the same rows and seed, whatever order they are stored in.
 
     A modality with fewer than `MIN_BANK_ROWS` different rows is not learnt, as long as two others are.
@@ -60,12 +60,12 @@ def learn(snapshot: Snapshot, modalities: Sequence[str], settings: BalanceSettin
     Returns:
         the balance, or the reason why there is none, such as "rows of one modality only".
     """
-    codes = snapshot.modality_codes(modalities)
+    codes = version.modality_codes(modalities)
     counts = {name: int((codes == code).sum()) for code, name in enumerate(modalities)}
     if len([name for name, count in counts.items() if count]) < 2:
         return "rows of one modality only"
     banks = {
-        name: drawn_bank(snapshot, np.flatnonzero(codes == code), settings.seed) for code, name in enumerate(modalities)
+        name: drawn_bank(version, np.flatnonzero(codes == code), settings.seed) for code, name in enumerate(modalities)
     }
     held = {name: bank for name, bank in banks.items() if bank is not None}
     if len(held) < 2:
@@ -75,39 +75,39 @@ def learn(snapshot: Snapshot, modalities: Sequence[str], settings: BalanceSettin
     if settings.texts is not None:
         asked[settings.texts_of] = Bank(settings.texts, (None,) * len(settings.texts))
     balance = Balance(held, asked, {}, counts, settings.hub_correction, settings.seed)
-    return Balance(held, asked, learnt_offsets(snapshot, balance), counts, settings.hub_correction, settings.seed)
+    return Balance(held, asked, learnt_offsets(version, balance), counts, settings.hub_correction, settings.seed)
 
 
-def drawn_bank(snapshot: Snapshot, places: np.ndarray, seed: int) -> Bank | None:
+def drawn_bank(version: TableVersion, places: np.ndarray, seed: int) -> Bank | None:
     """At most `BANK_ROWS` rows, copies of one another drawn once; None where too few are left.
 
     Args:
         places: of the rows of one modality.
     """
-    in_order = places[np.argsort(snapshot.ranks(places))]
+    in_order = places[np.argsort(version.ranks(places))]
     drawn = in_order[np.random.default_rng(seed).permutation(len(in_order))[: 2 * BANK_ROWS]]
-    vectors = snapshot.vectors(drawn) if len(drawn) else np.empty((0, snapshot.dim), dtype=np.float32)
+    vectors = version.vectors(drawn) if len(drawn) else np.empty((0, version.dim), dtype=np.float32)
     copies = np.tril(vectors @ vectors.T > 1 - SAME, k=-1).any(axis=1)  # of a row before it
     kept = np.flatnonzero(~copies)[:BANK_ROWS]
     if len(kept) < MIN_BANK_ROWS:
         return None
-    return Bank(vectors[kept], tuple(snapshot.rows.take(pa.array(drawn[kept])).to_pylist()))
+    return Bank(vectors[kept], tuple(version.rows.take(pa.array(drawn[kept])).to_pylist()))
 
 
-def learnt_offsets(snapshot: Snapshot, balance: Balance) -> dict[str, dict[str, float]]:
+def learnt_offsets(version: TableVersion, balance: Balance) -> dict[str, dict[str, float]]:
     """Modality asked with -> modality held -> offset; the modality asked with has none.
 
     A query's own sample is left out in every modality, and copies of the query.
     """
     names = list(balance.held)
-    codes = snapshot.modality_codes(names)
+    codes = version.modality_codes(names)
     total = np.array([balance.rows[name] for name in names], dtype=float)
     depth = int(min(DEPTH, max(1, (total.sum() - 1) // 4)))
     offsets = {}
     for asked, bank in balance.asked.items():
-        own = own_places(snapshot, bank, names)
+        own = own_places(version, bank, names)
         best = np.full((len(bank.vectors), len(names), depth), -np.inf)
-        for places, vectors in snapshot.batches():
+        for places, vectors in version.batches():
             scores = (bank.vectors @ vectors.T).astype(np.float64)
             is_out = scores > 1 - SAME
             for column in own.T:  # the query's sample in one modality
@@ -134,10 +134,10 @@ def learnt_offsets(snapshot: Snapshot, balance: Balance) -> dict[str, dict[str, 
     return offsets
 
 
-def own_places(snapshot: Snapshot, bank: Bank, modalities: Sequence[str]) -> np.ndarray:
+def own_places(version: TableVersion, bank: Bank, modalities: Sequence[str]) -> np.ndarray:
     """[query, modality] the places of the query's own sample; -1 where there is none."""
     keys = [None if row is None else f"{row.rpartition('/')[0]}/{name}" for row in bank.rows for name in modalities]
-    found = pc.index_in(pa.array(keys, pa.string()), snapshot.rows.combine_chunks())
+    found = pc.index_in(pa.array(keys, pa.string()), version.rows.combine_chunks())
     return np.asarray(found.fill_null(-1)).reshape(len(bank.rows), len(modalities))
 
 

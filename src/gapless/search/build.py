@@ -41,7 +41,7 @@ from gapless.search.engine import reading
 from gapless.search.filter_terms import literal
 from gapless.search.rebalance import forget_deleted
 from gapless.search.samples import Samples, content_column, digest, preview_column, text_of_preview
-from gapless.search.snapshot import check_unit_norm
+from gapless.search.table_version import check_unit_norm
 from gapless.search.tombstones import forget, remember
 
 STAGING = "staging"

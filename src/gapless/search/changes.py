@@ -60,7 +60,7 @@ def contents_of(collection: Collection) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """The modalities of one sample against a collection.
 
     Args:
@@ -79,13 +79,13 @@ class Compared:
     changed_since: bool
 
 
-def compared(
+def comparison_of(
     sample: str,
     contents: Mapping[str, str | None],
     earlier: str | None,
     held: Mapping[str, str],
     deleted: Mapping[str, str],
-) -> Compared:
+) -> Comparison:
     """Compare a sample with a collection, row by row.
 
     Args:
@@ -109,7 +109,7 @@ def compared(
             changed_since |= known not in (content, earlier)
         else:
             states["new"].add(name)
-    return Compared(**{name: frozenset(found) for name, found in states.items()}, changed_since=changed_since)
+    return Comparison(**{name: frozenset(found) for name, found in states.items()}, changed_since=changed_since)
 
 
 def changes_of(samples: Samples, collection: Collection | None, *, update: bool, restore: bool) -> Changes:
@@ -133,7 +133,7 @@ def changes_of(samples: Samples, collection: Collection | None, *, update: bool,
     earlier: Sequence[str | None] = samples.earlier or [None] * len(samples.ids)
     for number, (sample, former) in enumerate(zip(samples.ids, earlier, strict=True)):
         contents = {name: digests[number] for name, digests in samples.contents.items()}
-        rows = compared(sample, contents, former, held, deleted)
+        rows = comparison_of(sample, contents, former, held, deleted)
         stays_out = bool(rows.gone) and not restore
         if stays_out:
             changes.deleted.append(number)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gapless.core.errors import DataRefused, UsageError, missing_extra, unknown_name
+from gapless.search.approximate import fused, indexed
 from gapless.search.arguments import checked_count, checked_key
 from gapless.search.balance import Balance
 from gapless.search.balance_store import BALANCE_TABLE, StoredBalance, read_balance
@@ -33,7 +33,7 @@ from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
 from gapless.search.lift import BalancedLift, RowHubs
-from gapless.search.snapshot import MEMORY_BYTES, NORM_TOLERANCE, Snapshot, exact_scores
+from gapless.search.table_version import MEMORY_BYTES, NORM_TOLERANCE, TableVersion, exact_scores
 
 FORMAT = "gapless-collection"
 VERSION = 1
@@ -46,7 +46,6 @@ HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
-INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ class Collection:
         self.info = info
         self.memory_bytes = memory_bytes
         self._lock = threading.Lock()
-        self._held: Snapshot | None = None
+        self._held: TableVersion | None = None
         self._balance: StoredBalance | None = None
-        self._balance_seen: tuple[Snapshot, float] | None = None
+        self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
 
     @classmethod
@@ -170,13 +169,13 @@ class Collection:
         labels = self.info["labels"].items()
         return own | {column if label.lower() in own else label: column for label, column in labels}
 
-    def snapshot(self) -> Snapshot:
+    def table_version(self) -> TableVersion:
         """The newest version; the same object as long as nothing is written."""
         with reading(self.uri), self._lock:
-            if self._held is None or self._held.version != self.table.version:
+            if self._held is None or self._held.number != self.table.version:
                 table = connect(self.uri).open_table(TABLE)
                 table.checkout(table.version)
-                self._held = Snapshot(table, self.info["embedding_dim"], self.memory_bytes)
+                self._held = TableVersion(table, self.info["embedding_dim"], self.memory_bytes)
             return self._held
 
     def count(self, where: str | None = None) -> int:
@@ -187,9 +186,9 @@ class Collection:
 
     def rows_per_modality(self) -> dict[str, int]:
         """Modality -> how many rows it has, in the order of the collection's modalities."""
-        snapshot, names = self.snapshot(), self.info["modalities"]
+        version, names = self.table_version(), self.info["modalities"]
         with reading(self.uri):
-            codes = snapshot.modality_codes(names)
+            codes = version.modality_codes(names)
         return {name: int((codes == code).sum()) for code, name in enumerate(names)}
 
     def label_kind(self, label: str) -> str:
@@ -200,7 +199,7 @@ class Collection:
         if column in OWN_FIELDS:
             return BOOLEAN if column == "has_thumbnail" else TEXT
         with reading(self.uri):
-            return self.snapshot().kind(column)
+            return self.table_version().kind(column)
 
     def search(
         self,
@@ -236,19 +235,19 @@ class Collection:
         query = self._query(vector)
         k = checked_count(k)
         condition = where if isinstance(where, Condition) else self.condition(modality, where, labels)
-        snapshot = self.snapshot()
+        version = self.table_version()
         with reading(self.uri, condition.where):
-            k = min(k, max(1, len(snapshot)))  # the engine takes no number above 64 bits
+            k = min(k, max(1, len(version)))  # the engine takes no number above 64 bits
             wanted = k if words is None else max(k, MIN_FUSED)
-            lift = None if balanced is None or condition.modality else self._lift(snapshot, query, balanced)
-            if exact is False or (exact is None and snapshot.has_index):
+            lift = None if balanced is None or condition.modality else self._lift(version, query, balanced)
+            if exact is False or (exact is None and version.has_index):
                 apart = self.info["modalities"] if lift is not None else ()
-                places, scores = indexed(snapshot, query, wanted, condition.sql, lift, apart)
+                places, scores = indexed(version, query, wanted, condition.sql, lift, apart)
             else:
-                places, scores = snapshot.exact(query, wanted, condition.sql, lift)
+                places, scores = version.exact(query, wanted, condition.sql, lift)
             if words is not None:
-                places, scores = fused(snapshot, places, words, wanted, condition.sql)
-            return self._hits(snapshot, places[:k], scores[:k], query, lift)
+                places, scores = fused(version, places, words, wanted, condition.sql)
+            return self._hits(version, places[:k], scores[:k], query, lift)
 
     def balance(self) -> Balance | None:
         """What the collection has learnt of its modalities; None for one that was indexed without."""
@@ -270,9 +269,9 @@ class Collection:
         Args:
             newest: look now; by default a balance that another process wrote for the same rows is seen within a second.
         """
-        snapshot, now = self.snapshot(), time.monotonic()
+        version, now = self.table_version(), time.monotonic()
         seen = self._balance_seen
-        if not newest and seen is not None and seen[0] is snapshot and now - seen[1] < BALANCE_SECONDS:
+        if not newest and seen is not None and seen[0] is version and now - seen[1] < BALANCE_SECONDS:
             return self._balance
         with reading(self.uri):
             database = connect(self.uri)
@@ -282,27 +281,27 @@ class Collection:
                     self._balance = None
                 elif self._balance is None or self._balance.version != int(table.version):
                     self._balance = read_balance(table, self.uri)
-                self._balance_seen = (snapshot, now)
+                self._balance_seen = (version, now)
                 return self._balance
 
-    def _lift(self, snapshot: Snapshot, query: np.ndarray, asked_with: Mapping[str, float]) -> BalancedLift | None:
+    def _lift(self, version: TableVersion, query: np.ndarray, asked_with: Mapping[str, float]) -> BalancedLift | None:
         balance = self.balance()
         if balance is None:
             return None
         hubs = self._hubs
-        if hubs is None or hubs.snapshot is not snapshot or hubs.balance is not balance:
-            hubs = self._hubs = RowHubs(snapshot, balance)
+        if hubs is None or hubs.version is not version or hubs.balance is not balance:
+            hubs = self._hubs = RowHubs(version, balance)
         return BalancedLift(hubs, query, asked_with)
 
     def get(self, row: str) -> Hit | None:
         """The row of a key, with score 1."""
-        snapshot = self.snapshot()
+        version = self.table_version()
         with reading(self.uri):
-            place = snapshot.place_of(checked_key(row))
+            place = version.place_of(checked_key(row))
             if place is None:
                 return None
             own = np.array([place])
-            return self._hits(snapshot, own, np.ones(1), snapshot.vectors(own)[0])[0]
+            return self._hits(version, own, np.ones(1), version.vectors(own)[0])[0]
 
     def rows_of(self, sample_id: str) -> list[Hit]:
         """All rows of one sample, in the order of the collection's modalities, each with score 1; [] for none."""
@@ -311,38 +310,38 @@ class Collection:
 
     def vector_of(self, row: str) -> np.ndarray | None:
         """[dim] fp32 of a key."""
-        snapshot = self.snapshot()
+        version = self.table_version()
         with reading(self.uri):
-            place = snapshot.place_of(checked_key(row))
-            return None if place is None else snapshot.vectors(np.array([place]))[0]
+            place = version.place_of(checked_key(row))
+            return None if place is None else version.vectors(np.array([place]))[0]
 
     def thumbnail_of(self, row: str) -> bytes | None:
         """The JPEG of a key; None for a text, or an image that could not be read."""
-        snapshot = self.snapshot()
+        version = self.table_version()
         with reading(self.uri):
-            place = snapshot.place_of(checked_key(row))
+            place = version.place_of(checked_key(row))
             if place is None:
                 return None
-            content: bytes | None = snapshot.fetch(np.array([place]), ["thumbnail"])["thumbnail"][0].as_py()
+            content: bytes | None = version.fetch(np.array([place]), ["thumbnail"])["thumbnail"][0].as_py()
             return content
 
     def label_values(self) -> dict[str, list[tuple[str, int]]]:
         """Each label's values with how many rows have them, the most frequent first."""
-        snapshot = self.snapshot()
+        version = self.table_version()
         found: dict[str, list[tuple[str, int]]] = {}
         with reading(self.uri):
             for name, column in self.info["labels"].items():
-                values = snapshot.table.search().select([column]).to_arrow()[column].drop_null()
+                values = version.table.search().select([column]).to_arrow()[column].drop_null()
                 counts = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()})
                 found[name] = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return found
 
     def pairs(self, max_pairs: int) -> Pairs:
         """Samples with two rows or more; of more than `max_pairs` a random choice that is always the same."""
-        snapshot = self.snapshot()
+        version = self.table_version()
         modalities = self.info["modalities"]
         with reading(self.uri):
-            rows = snapshot.rows.combine_chunks()
+            rows = version.rows.combine_chunks()
             counts = pc.value_counts(pc.replace_substring_regex(rows, r"/[^/]*$", ""))
             several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
             ids = sorted(several.to_pylist())
@@ -358,14 +357,14 @@ class Collection:
             vectors, first = {}, np.full(len(ids), -1)
             for name, at in places.items():
                 has = np.flatnonzero(present[name])
-                vectors[name] = np.zeros((len(ids), snapshot.dim), dtype=np.float32)
+                vectors[name] = np.zeros((len(ids), version.dim), dtype=np.float32)
                 if len(has):
-                    vectors[name][has] = snapshot.vectors(at[has])
-                    shown = snapshot.fetch(at[has], ["has_thumbnail"])["has_thumbnail"].to_pylist()
+                    vectors[name][has] = version.vectors(at[has])
+                    shown = version.fetch(at[has], ["has_thumbnail"])["has_thumbnail"].to_pylist()
                     for sample, is_picture in zip(has.tolist(), shown, strict=True):
                         pictured[sample] = pictured[sample] or (key_of(ids[sample], name) if is_picture else None)
                 first = np.where(first < 0, at, first)
-            known = snapshot.fetch(first, ["caption", "group", *self.info["labels"].values()])
+            known = version.fetch(first, ["caption", "group", *self.info["labels"].values()])
             return Pairs(
                 ids=ids,
                 vectors=vectors,
@@ -408,7 +407,7 @@ class Collection:
 
     def _hits(
         self,
-        snapshot: Snapshot,
+        version: TableVersion,
         places: np.ndarray,
         scores: np.ndarray,
         query: np.ndarray,
@@ -416,11 +415,11 @@ class Collection:
     ) -> list[Hit]:
         if len(places) == 0:
             return []
-        cosines = exact_scores(snapshot.vectors(places), query)
+        cosines = exact_scores(version.vectors(places), query)
         lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
         labels = self.info["labels"]
         columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
-        table = snapshot.fetch(places, [*columns, *labels.values()])
+        table = version.fetch(places, [*columns, *labels.values()])
         return [
             Hit(
                 **{name: values[name] for name in columns},
@@ -436,56 +435,6 @@ class Collection:
 def key_of(sample: str, modality: str) -> str:
     """The key of a row."""
     return f"{sample}/{modality}"
-
-
-def indexed(
-    snapshot: Snapshot,
-    query: np.ndarray,
-    k: int,
-    where: str | None,
-    lift: BalancedLift | None = None,
-    apart: Sequence[str] = (),
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the approximate index finds, ordered by exact scores.
-
-    Args:
-        lift: makes of the cosines what is ranked.
-        apart: modalities that are asked for one by one, because under a gap the nearest rows are all of one.
-    """
-    conditions: list[str | None] = [f"modality = {literal(name)}" for name in apart] or [None]
-
-    def places(condition: str | None) -> np.ndarray:
-        asked = snapshot.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
-        both = [f"({part})" for part in (where, condition) if part is not None]
-        if both:
-            asked = asked.where(" AND ".join(both), prefilter=True)
-        found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
-        return snapshot.places_of(found["_rowid"].to_numpy())
-
-    if len(conditions) == 1:
-        return snapshot.order(places(conditions[0]), query, k, lift)
-    with ThreadPoolExecutor(len(conditions)) as pool:  # the engine works beside Python's lock
-        parts = list(pool.map(places, conditions))
-    return snapshot.order(np.concatenate(parts), query, k, lift)
-
-
-def fused(
-    snapshot: Snapshot, places: np.ndarray, words: str, k: int, where: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """One ranking of two, by reciprocal ranks: rows by vector, and rows whose caption has the words."""
-    from lancedb.rerankers import RRFReranker
-
-    asked = snapshot.table.search(words, query_type="fts", fts_columns="caption").with_row_id(True)
-    if where is not None:
-        asked = asked.where(where, prefilter=True)
-    by_words = asked.select(["row", "_score"]).limit(k).to_arrow()
-    by_words = by_words.sort_by([("_score", "descending"), ("row", "ascending")]).select(["_rowid"])
-    by_vector = pa.table({"_rowid": pa.array(snapshot.row_ids[places], pa.uint64())})
-    both = RRFReranker().rerank_hybrid(words, by_vector, by_words)
-    found = snapshot.places_of(both["_rowid"].to_numpy())
-    scores = both["_relevance_score"].to_numpy()
-    order = np.lexsort((snapshot.ranks(found), -scores))
-    return found[order], scores[order]
 
 
 def is_remote(uri: str) -> bool:

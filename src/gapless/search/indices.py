@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from gapless.core.errors import unknown_name
-from gapless.search.collection import Collection, indexed
+from gapless.search.approximate import indexed
+from gapless.search.collection import Collection
 from gapless.search.engine import reading
 
 KINDS = ("hnsw", "ivf-pq", "ivf-flat")
@@ -42,12 +43,12 @@ def update_indices(collection: Collection, kind: str | None, above: int = ANN_AB
         table = collection.table
         if not any("caption" in index.columns for index in table.list_indices()):
             table.create_index("caption", config=FTS(remove_stop_words=False))  # "no effusion" is not "effusion"
-        if kind is None and not collection.snapshot().has_index and table.count_rows() > above:
+        if kind is None and not collection.table_version().has_index and table.count_rows() > above:
             kind = KINDS[0]
         if kind is not None:
             table.create_index("vector", config=index_config(kind), replace=True)
         table.optimize()
-    return measured_recall(collection) if collection.snapshot().has_index and collection.count() else None
+    return measured_recall(collection) if collection.table_version().has_index and collection.count() else None
 
 
 def measured_recall(collection: Collection) -> dict[str, float]:
@@ -56,12 +57,12 @@ def measured_recall(collection: Collection) -> dict[str, float]:
     Returns:
         recall@10 in [0, 1], higher is better; the drawn row itself counts neither way.
     """
-    snapshot = collection.snapshot()
+    version = collection.table_version()
     with reading(collection.uri):
-        drawn = np.random.default_rng(0).permutation(len(snapshot))[:RECALL_QUERIES]
+        drawn = np.random.default_rng(0).permutation(len(version))[:RECALL_QUERIES]
         shares = []
-        for place, query in zip(drawn.tolist(), snapshot.vectors(drawn), strict=True):
-            nearest = set(snapshot.exact(query, RECALL_AT + 1)[0].tolist()) - {place}
-            found = set(indexed(snapshot, query, RECALL_AT + 1, None)[0].tolist())
+        for place, query in zip(drawn.tolist(), version.vectors(drawn), strict=True):
+            nearest = set(version.exact(query, RECALL_AT + 1)[0].tolist()) - {place}
+            found = set(indexed(version, query, RECALL_AT + 1, None)[0].tolist())
             shares.append(len(nearest & found) / max(1, len(nearest)))
     return {"recall@10": float(np.mean(shares)), "queries": len(shares)}

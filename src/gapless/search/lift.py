@@ -1,4 +1,4 @@
-"""Balanced scores of the rows of a snapshot, for one query."""
+"""Balanced scores of the rows of a version of a collection, for one query."""
 
 import threading
 from collections.abc import Mapping
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from gapless.search.balance import SAME, Balance
-from gapless.search.snapshot import Snapshot
+from gapless.search.table_version import TableVersion
 
 
 class RowHubs:
-    """The hub corrections of a snapshot's rows, computed from the stored bank once for each modality asked with.
+    """The hub corrections of a version's rows, computed from the stored bank once for each modality asked with.
 
     They are not stored, so that rows that were added, replaced or deleted cannot have a wrong one.
     """
 
-    def __init__(self, snapshot: Snapshot, balance: Balance) -> None:
-        self.snapshot = snapshot
+    def __init__(self, version: TableVersion, balance: Balance) -> None:
+        self.version = version
         self.balance = balance
         self._lock = threading.Lock()
         self._all: dict[str, np.ndarray] = {}
@@ -30,18 +30,18 @@ class RowHubs:
             known = self._all.get(asked)
             if known is not None:
                 return np.asarray(known[places])
-            return self.balance.hubs_of(self.snapshot.vectors(places), asked).astype(np.float32)
+            return self.balance.hubs_of(self.version.vectors(places), asked).astype(np.float32)
         with self._lock:  # threads that come together wait for one pass
             if asked not in self._all:
-                corrections = np.empty(len(self.snapshot), dtype=np.float32)
-                for some, vectors in self.snapshot.batches():
+                corrections = np.empty(len(self.version), dtype=np.float32)
+                for some, vectors in self.version.batches():
                     corrections[some] = self.balance.hubs_of(vectors, asked)
                 self._all[asked] = corrections
         return self._all[asked]
 
 
 class BalancedLift:
-    """Makes balanced scores of cosines; see `snapshot.Lift`.
+    """Makes balanced scores of cosines; see `table_version.Lift`.
 
     A copy of the query comes first whatever its modality: it scores what a cosine of 1 is worth at most.
 
@@ -55,7 +55,7 @@ class BalancedLift:
         balance = hubs.balance
         self.factors, self.summands = balance.slopes(query, asked_with)
         self.steepest = float(self.factors.max())
-        self._codes = hubs.snapshot.modality_codes(balance.modalities)
+        self._codes = hubs.version.modality_codes(balance.modalities)
         self._weights = balance.weights(asked_with)
         self._hubs = hubs if balance.hub_correction else None
 

@@ -37,7 +37,7 @@ class Overview:
             UsageError: fewer than two samples with a row in every modality.
         """
         with self._lock:
-            version = self.collection.snapshot().version
+            version = self.collection.table_version().number
             if version != self._version:
                 self._map = map_of(self.collection.pairs(self.max_pairs), self.max_pairs)
                 self._version = version

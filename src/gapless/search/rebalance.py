@@ -46,7 +46,7 @@ def update_balance(
         replaced: keys of rows that this run has replaced.
     """
     names = collection.info["modalities"]
-    snapshot = collection.snapshot()
+    version = collection.table_version()
     stored = collection.stored_balance(newest=True)
     with reading(collection.uri):
         counts = collection.rows_per_modality()
@@ -58,7 +58,7 @@ def update_balance(
             for name, given in stored.balance.asked.items():
                 if given is not stored.balance.held.get(name):
                     settings = replace(settings, texts=given.vectors, texts_of=name)  # a bank that the user gave stays
-        found = learn(snapshot, names, settings)
+        found = learn(version, names, settings)
         database = connect(collection.uri)
         if isinstance(found, str):
             if BALANCE_TABLE in table_names(database):

@@ -44,7 +44,7 @@ class Lift(Protocol):
     def __call__(self, places: np.ndarray | None, cosines: np.ndarray) -> np.ndarray: ...
 
 
-class Snapshot:
+class TableVersion:
     """The rows of one version. A row is named by its place, 0 to n - 1.
 
     Args:
@@ -55,7 +55,7 @@ class Snapshot:
 
     def __init__(self, table: Any, dim: int, memory_bytes: int = MEMORY_BYTES) -> None:
         self.table = table
-        self.version = int(table.version)
+        self.number = int(table.version)
         self.dim = dim
         self.memory_bytes = memory_bytes
         self._allowed: dict[str, np.ndarray] = {}
