@@ -53,7 +53,21 @@ def wav_with_a_name():
     return wav_bytes(ecg(1, 800), extra=b"LIST" + struct.pack("<I", len(info)) + info)
 
 
+def dicom_with_a_name():
+    from dicom_samples import dicom_bytes
+
+    return dicom_bytes(np.arange(400, dtype=np.uint16).reshape(20, 20), PatientName=SECRET, StudyDescription=SECRET)
+
+
+def series_with_a_name():
+    from dicom_samples import slice_bytes
+
+    return [slice_bytes(np.full((6, 7), 50 * place), place, PatientName=SECRET) for place in range(3)]
+
+
 HOLDERS = {
+    "dicom": (ImageModality(ImageInput()), dicom_with_a_name),
+    "series": (VolumeModality(VolumeInput()), series_with_a_name),
     "image": (ImageModality(ImageInput()), png_with_notes),
     "edf": (WaveformModality(WaveformInput()), lambda: edf_bytes(ecg(2, 300) * 100)),
     "audio": (AudioModality(AudioInput()), wav_with_a_name),
@@ -63,10 +77,11 @@ HOLDERS = {
 
 @pytest.mark.parametrize("name", HOLDERS)
 def test_nothing_of_a_header_is_in_a_preview(name):
-    pytest.importorskip({"edf": "edfio", "audio": "soundfile", "volume": "nibabel"}.get(name, "numpy"))
+    needed = {"edf": "edfio", "audio": "soundfile", "volume": "nibabel", "dicom": "pydicom", "series": "pydicom"}
+    pytest.importorskip(needed.get(name, "numpy"))
     kind, make = HOLDERS[name]
     content = make()
-    assert SECRET.encode() in content, "the control: the file holds it"
+    assert SECRET.encode() in (content[0] if isinstance(content, list) else content), "the control: the file holds it"
     preview = kind.preview(content)
     assert SECRET.encode() not in preview
     picture = Image.open(io.BytesIO(preview))

@@ -9,7 +9,7 @@ request is opened.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files as package_files
 from typing import Any
@@ -24,7 +24,6 @@ from gapless import __version__
 from gapless.core.errors import DataRefused, UsageError
 from gapless.modalities.base import FILES
 from gapless.pages.page import render_page
-from gapless.search.arguments import inputs_of
 from gapless.search.collection import Collection, Condition, Hit
 from gapless.search.overview import Overview
 from gapless.search.searcher import Part, Searcher, asked_with, weighted_mean
@@ -152,7 +151,7 @@ class Service:
     async def upload(self) -> AsyncIterator[None]:
         """Limits the number of uploads at a time, because each is held in memory."""
         if self._uploads >= UPLOADS_AT_ONCE:
-            raise TooBusy("too many images are being uploaded; try again in a moment")
+            raise TooBusy("too many files are being uploaded; try again in a moment")
         self._uploads += 1
         try:
             yield
@@ -163,9 +162,10 @@ class Service:
         start = time.perf_counter()
         query.check_inputs(bool(files))
         condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
-        vector, asked = await self.vector(query, files)
+        parts = self.parts(query, files)
+        vector, asked = await self.vector(query, parts)
         hits = await run_in_threadpool(self.hits, query, vector, asked, condition)
-        cut = None if query.text is None else await run_in_threadpool(self.searcher.cut, query.text)
+        cut = await run_in_threadpool(self.searcher.cut_of, parts)
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(
             hits=[FoundRow.of(hit) for hit in hits],
@@ -173,7 +173,7 @@ class Service:
             milliseconds=round(elapsed, 2),
         )
 
-    async def vector(self, query: Query, files: Mapping[str, Upload]) -> tuple[np.ndarray, dict[str, float]]:
+    async def vector(self, query: Query, parts: Sequence[Part]) -> tuple[np.ndarray, dict[str, float]]:
         """[dim] unit norm, and what was asked with, modality -> its share; empty where that is not known."""
         if query.vector is not None:
             return unit_vector(query.vector), {}
@@ -182,16 +182,17 @@ class Service:
             if vector is None:
                 raise HTTPException(404, "there is no such row in the collection")
             return vector, {query.like.rpartition("/")[2]: 1.0}
-        parts = self.parts(query, files)
         rows = await asyncio.gather(*(self.encoded(part, len(parts)) for part in parts))
         return weighted_mean(rows, parts), asked_with(parts)
 
     def parts(self, query: Query, files: Mapping[str, Upload]) -> list[Part]:
-        """The parts of a query, each checked by its kind; nothing is decoded yet.
+        """The parts of a query, each checked by its kind; nothing is decoded yet. None for `vector` and `like`.
 
         Raises:
             UsageError: an unknown modality, one that is given twice, or a source that its kind does not take.
         """
+        if query.vector is not None or query.like is not None:
+            return []
         if twice := sorted(set(query.parts) & set(files)):
             raise UsageError(f"{twice[0]} is given twice, as a file and among the parts")
         model = self.searcher.model
@@ -200,9 +201,8 @@ class Service:
             for name, value in {**query.parts, **files}.items()
         }
         image = given.pop("image", None)
-        words_as = self.searcher.words_modality or "text"
         weights = query.weights or None
-        return self.searcher.parts(*inputs_of(query.text, image, query.image_weight, given, weights, words_as=words_as))
+        return self.searcher.parts_of(query.text, image, query.image_weight, query=given, weights=weights)
 
     async def encoded(self, part: Part, count: int) -> np.ndarray:
         """[dim] of one of `count` parts."""

@@ -68,7 +68,7 @@ def read_series(source: Path | Sequence[bytes]) -> Volume:
         UsageError: pydicom is not installed.
     """
     pydicom = import_pydicom()
-    files = series_files(source) if isinstance(source, Path) else _checked_count(source)
+    files: Sequence[Path | bytes] = series_files(source) if isinstance(source, Path) else _checked_count(source)
     slices = [_geometry(pydicom, file, number) for number, file in enumerate(files, 1)]
     _check_alike(slices)
     normal = slices[0].normal

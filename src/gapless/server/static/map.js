@@ -71,10 +71,8 @@
     square: (p, r) => paper.rect(p.x - r, p.y - r, 2 * r, 2 * r),
     "triangle-up": (p, r) => polygon([[p.x, p.y - 1.25 * r], [p.x + 1.15 * r, p.y + 0.85 * r], [p.x - 1.15 * r, p.y + 0.85 * r]]),
     "triangle-down": (p, r) => polygon([[p.x, p.y + 1.25 * r], [p.x - 1.15 * r, p.y - 0.85 * r], [p.x + 1.15 * r, p.y - 0.85 * r]]),
-    cross: (p, r) => {
-      paper.rect(p.x - 1.2 * r, p.y - 0.4 * r, 2.4 * r, 0.8 * r);
-      paper.rect(p.x - 0.4 * r, p.y - 1.2 * r, 0.8 * r, 2.4 * r);
-    },
+    cross: (p, r) => polygon([[1, 3], [1, 1], [3, 1], [3, -1], [1, -1], [1, -3], [-1, -3], [-1, -1], [-3, -1], [-3, 1], [-1, 1], [-1, 3]]
+      .map(([x, y]) => [p.x + 0.42 * r * x, p.y + 0.42 * r * y])),
     diamond: (p, r) => polygon([[p.x, p.y - 1.3 * r], [p.x + 1.3 * r, p.y], [p.x, p.y + 1.3 * r], [p.x - 1.3 * r, p.y]]),
   };
   const polygon = (corners) => {
