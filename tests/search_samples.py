@@ -10,11 +10,12 @@ import numpy as np
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import Source, columns_of
-from gapless.search.build import label_columns, ready_chunks, write_collection
+from gapless.search.build import ready_chunks, write_collection
 from gapless.search.changes import Changes
 from gapless.search.collection import FORMAT, VERSION, Collection
 from gapless.search.indices import update_indices
 from gapless.search.samples import Samples
+from gapless.search.table_rows import label_columns
 
 FINGERPRINT = "f" * 64
 

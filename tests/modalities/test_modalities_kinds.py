@@ -67,8 +67,11 @@ def test_queries_are_checked_by_their_kind():
         TextModality(TextInput()).parse_query(" ")
     with pytest.raises(UsageError, match="an image is a path"):
         ImageModality(ImageInput()).parse_query(3)
-    with pytest.raises(UsageError, match="a query cannot be of the kind vector"):
-        VectorModality(VectorInput(2)).parse_query([1, 2])
+    vector = VectorModality(VectorInput(2))
+    assert vector.parse_query([1, 2]).tolist() == vector.parse_query("[1, 2]").tolist() == [1.0, 2.0]
+    for value in ("cyst", b"x", [1, 2, 3], [1, float("nan")]):
+        with pytest.raises(UsageError, match=r"vector|numbers"):
+            vector.parse_query(value)
 
 
 def test_checking_items_needs_no_torch():

@@ -17,9 +17,10 @@ from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.fingerprint import fingerprint_of
 from gapless.search import build
-from gapless.search.build import delete_rows, label_columns
+from gapless.search.build import delete_rows
 from gapless.search.collection import Collection
 from gapless.search.searcher import Searcher
+from gapless.search.table_rows import label_columns
 
 NUM_PAIRS = 40
 

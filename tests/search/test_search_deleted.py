@@ -8,7 +8,7 @@ from gapless.search import build
 from gapless.search.build import delete_rows
 from gapless.search.changes import missing_from
 from gapless.search.collection import Collection
-from gapless.search.tombstones import DELETED_TABLE, deleted_rows
+from gapless.search.deleted_rows import DELETED_TABLE, deleted_rows
 
 CAPTIONS = [f"finding {number}" for number in range(12)]
 

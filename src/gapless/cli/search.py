@@ -153,7 +153,7 @@ VERBS = {
     ),
     "search": Verb(
         SEARCH,
-        "words or an image -> the nearest images and texts",
+        "words, an image or other parts of a case -> what is nearest",
         'search collection "left pleural effusion"',
         search_arguments,
         search,

@@ -1,4 +1,4 @@
-"""What the engine's indices find: rows near a vector, approximately, and captions with the words of a query."""
+"""Searches by the indices of the engine: the approximate one of the vectors, and the full text of the captions."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

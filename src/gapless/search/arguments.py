@@ -1,4 +1,4 @@
-"""What a search may be asked with, checked before the model or the engine sees it, whose own words say little."""
+"""Checks the arguments of a search before the model or the engine sees them, whose own errors would not name them."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What makes scores of different modalities comparable in one ranking of a mixed search.
+"""Makes the scores of different modalities comparable, so that a mixed search can rank them together.
 
 A gap adds another amount to the cosines of each modality, and the amount differs from query to query. So each query is
 compared with a bank of rows of every modality first. What it scores there is taken off: this is the normalisation by a
@@ -41,7 +41,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Balance:
-    """What a collection has learnt of its modalities.
+    """The banks and offsets that a collection has learnt for its modalities.
 
     Args:
         held: modality -> rows that queries are compared with; without modalities of too few rows.

@@ -1,4 +1,4 @@
-"""What a run of `gapless index` does to a collection that is there, decided before anything is embedded."""
+"""Compares samples with the rows of a collection, and decides which rows `gapless index` writes, before it embeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from gapless.core.errors import DataRefused, listed
 from gapless.core.values import name_of
 from gapless.search.collection import Collection, key_of
+from gapless.search.deleted_rows import deleted_rows, key_digest
 from gapless.search.engine import reading
 from gapless.search.kinds import is_number
 from gapless.search.samples import Samples
-from gapless.search.tombstones import deleted_rows, key_digest
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ FORMAT = "gapless-collection"
 VERSION = 1
 TABLE = "rows"
 METADATA_KEY = b"gapless"
-# where LanceDB is told which models to make by itself, code of their authors included; no collection of ours has it
+# The metadata in which LanceDB names embedding models that it builds and runs itself; a collection with it is refused.
 ENGINE_FUNCTIONS = b"embedding_functions"
 OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thumbnail")
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
@@ -170,7 +170,7 @@ class Collection:
         return own | {column if label.lower() in own else label: column for label, column in labels}
 
     def table_version(self) -> TableVersion:
-        """The newest version; the same object as long as nothing is written."""
+        """The rows of the newest version; the same object as long as nothing is written."""
         with reading(self.uri), self._lock:
             if self._held is None or self._held.number != self.table.version:
                 table = connect(self.uri).open_table(TABLE)

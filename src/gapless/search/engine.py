@@ -1,8 +1,8 @@
-"""What the engine of a collection says of a failure, as one sentence of ours.
+"""Turns the exceptions of LanceDB, the engine of a collection, into errors of gapless with one sentence each.
 
-"It is damaged: remove it" is dangerous advice, so it is given only for what the engine says about broken or missing
-files. A full disk or a missing permission is said in the system's words, a filter that cannot be applied is wrong
-usage, and a mistake of our own code goes on as it is.
+The advice to remove a collection is given only for broken or missing files, because it loses data. A full disk or a
+missing permission is described in the system's words, a filter that cannot be applied is a `UsageError`, and exceptions
+of our own code are raised unchanged.
 """
 
 import os
@@ -68,13 +68,13 @@ def words_of(error: BaseException) -> str:
     return " ".join(re.sub(r",? \S*\.rs:[\d:]*", "", str(error)).split())[:200] or type(error).__name__
 
 
-def filter_refused(where: str, said: str) -> UsageError:
-    return UsageError(f"the filter {where[:60]!r} cannot be applied ({said})")
+def filter_refused(where: str, message: str) -> UsageError:
+    return UsageError(f"the filter {where[:60]!r} cannot be applied ({message})")
 
 
 def refusal_of(error: BaseException, uri: str, where: str | None) -> GaplessError:
     """The sentence for a failure of the engine."""
-    said = words_of(error)
+    message = words_of(error)
     system = SYSTEM.search(str(error))
     number = int(system[1]) if system else error.errno if isinstance(error, OSError) else None
     if number not in (None, NOT_FOUND):
@@ -82,12 +82,12 @@ def refusal_of(error: BaseException, uri: str, where: str | None) -> GaplessErro
         return DataRefused(
             f"{uri} cannot be used ({reason}); what it held is still there: put that right and try again"
         )
-    if where is not None and OF_A_FILTER.search(said):
-        return filter_refused(where, said)
+    if where is not None and OF_A_FILTER.search(message):
+        return filter_refused(where, message)
     if "://" in uri:
-        return DataRefused(f"{uri} cannot be read ({said}); check the address and the credentials")
+        return DataRefused(f"{uri} cannot be read ({message}); check the address and the credentials")
     if not Path(uri).exists():
         return DataRefused(f"{uri} is no longer there; it was removed or renamed while it was in use")
-    if DAMAGE.search(said) or is_panic(error) or isinstance(error, UnicodeDecodeError):
-        return DataRefused(f"{uri} cannot be read ({said}); it is damaged: remove it and index again")
-    return DataRefused(f"{uri} could not be used ({said}); nothing in it was changed")
+    if DAMAGE.search(message) or is_panic(error) or isinstance(error, UnicodeDecodeError):
+        return DataRefused(f"{uri} cannot be read ({message}); it is damaged: remove it and index again")
+    return DataRefused(f"{uri} could not be used ({message}); nothing in it was changed")

@@ -84,8 +84,8 @@ def common_kind(terms: Sequence[Term]) -> str:
 
 
 def gives(term: Term) -> str:
-    said = {"number": "numbers", "text": "text", "boolean": "true or false"}[term.kind]
-    return f"holds {said}" if term.field is not None else f"gives {said}"
+    values = {"number": "numbers", "text": "text", "boolean": "true or false"}[term.kind]
+    return f"holds {values}" if term.field is not None else f"gives {values}"
 
 
 def different(terms: Sequence[Term]) -> str:

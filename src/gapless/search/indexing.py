@@ -21,13 +21,14 @@ from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
 from gapless.search.balance import checked_correction
 from gapless.search.balance_store import BalanceSettings
-from gapless.search.build import Chunk, label_columns, ready_chunks, staged, write_collection
+from gapless.search.build import ready_chunks, staged, write_collection
 from gapless.search.changes import Changes, missing_from
 from gapless.search.collection import FORMAT, VERSION
 from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
 from gapless.search.query_length import words_modality
 from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.samples import Samples
+from gapless.search.table_rows import Chunk, label_columns
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What makes a large collection fast: a full-text index of the captions, and an approximate index of the vectors."""
+"""Builds the indices of a collection: full text of the captions, and an approximate index of the vectors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the fields of a collection hold: text, numbers or booleans, decided by their values.
+"""Decides whether a field of a collection holds text, numbers or booleans, by its values.
 
 A label is stored as the text that its table held, and holds numbers when every value of it is written as one: 60, -1.5,
 2e-3. A code with a leading zero (007) is text, a number of more than 15 digits too (an accession number would lose its

@@ -1,4 +1,4 @@
-"""The collection as a whole: the plane of its pairs and their figures, computed once for each version of the table."""
+"""The map of a collection: a plane of its samples, and their figures, computed once for each version of the table."""
 
 import threading
 from collections.abc import Mapping, Sequence

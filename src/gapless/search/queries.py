@@ -21,7 +21,7 @@ class Found(Result):
         hits: the nearest rows, best first.
         model: source and fingerprint of the collection's model.
         cut: how much of the words the model read, where it did not read all.
-        unbalanced: why the modalities of a mixed search were not balanced although nobody said `raw`; else None.
+        unbalanced: why the modalities of a mixed search were not balanced although `raw` was not set; else None.
     """
 
     hits: Sequence[Hit]

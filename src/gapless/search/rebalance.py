@@ -26,7 +26,7 @@ MAX_TEXTS = 4096  # of a user's own bank of queries
 
 @dataclass(frozen=True)
 class Balancing:
-    """What a run did about the balance.
+    """The balance of a collection after a run, or the reason why it has none.
 
     Args:
         offsets: modality asked with -> modality held -> offset; None where there is no balance.

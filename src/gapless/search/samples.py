@@ -1,4 +1,4 @@
-"""What is to be in a collection: samples with what is known of them, and a digest of the content of each row."""
+"""The samples that `gapless index` reads: their inputs, columns and previews, and a digest of each row's content."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ Contents = dict[str, list[str | None]]
 
 @dataclass(frozen=True)
 class Samples:
-    """What is to be in a collection: how to embed each sample, what is known of it, and what each of its rows holds.
+    """Samples for a collection: how to embed each of them, its columns, and digests and previews of its rows.
 
     Args:
         source: inputs and columns, as `embed` reads them.

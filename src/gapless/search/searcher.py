@@ -235,7 +235,7 @@ class Searcher:
         if hybrid and words is None:
             raise UsageError("a hybrid search needs words")
         checked_count(k)
-        condition = self.collection.condition(modality, where, labels)  # what is wrong is said before the model works
+        condition = self.collection.condition(modality, where, labels)  # refused before the model works
         parts = self.parts_of(text, image, image_weight, query=query, weights=weights)
         balanced = None if raw else asked_with(parts)
         return self.collection.search(

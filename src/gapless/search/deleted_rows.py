@@ -1,4 +1,4 @@
-"""Which rows were deleted from a collection, so that the next `gapless index` of the same data leaves them out.
+"""Records which rows were deleted from a collection, so that the next `gapless index` of the same data skips them.
 
 A second table of the collection holds one row per deleted row: the digest of its key and the digest of its content. No
 id, caption or group is in it, because people delete rows to be rid of them.
