@@ -1,4 +1,4 @@
-"""Exports of models with waveforms and tables: the graph gives the model's embeddings, and the card says what goes in."""
+"""Exports of models with waveforms and tables: the graph gives the embeddings of the model, and the card its inputs."""
 
 import json
 
