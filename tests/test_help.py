@@ -1,17 +1,29 @@
 """Help that answers whichever way it is asked, in no programming language; and typing errors that name the nearest."""
 
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from gapless.cli.completion import completion_script
 from gapless.cli.main import VERBS, main
+from gapless.cli.options import parse
+from gapless.cli.overview import find_verb
 from gapless.cli.reader_summaries import reader_summaries
 from gapless.manifest.readers.base import READERS
 
 PYTHON_NOTATION = re.compile(r"<class|\{['\"]|\bNone\b|Mapping\[|Union\[|\| null|\btype: |<function|object at 0x")
 WORDS_OF_A_RECIPE = {"train": ["phantom-small"]}
+
+
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory):
+    """A file with the script for bash."""
+    path = tmp_path_factory.mktemp("completion") / "gapless.bash"
+    path.write_text(completion_script(VERBS))
+    return path
 
 
 def printed(capsys, *words: str) -> str:
@@ -48,6 +60,62 @@ def test_the_parsers_own_help_would_show_python(capsys):
     parser = ArgumentParser(prog="gapless train")
     VERBS["train"].add_arguments(parser)
     assert len(PYTHON_NOTATION.findall(parser.format_help())) > 3
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_example_of_a_verb_is_one_that_its_parser_takes(name):
+    words = shlex.split(VERBS[name].example)
+    words = words[: words.index(">")] if ">" in words else words
+    found, rest = find_verb(words, VERBS)
+    assert found == name
+    assert parse(name, VERBS[name], rest).json is False
+
+
+def test_rare_options_are_behind_help_all(capsys):
+    short, whole = printed(capsys, "measure", "--help"), printed(capsys, "measure", "--help-all")
+    for rare in ("--num_bootstrap", "--print_config"):
+        assert rare not in short
+        assert rare in whole
+    assert "--groups" in short
+    hidden = set(re.findall(r"--\w+", whole)) - set(re.findall(r"--\w+", short))
+    assert f"{len(hidden)} more options: gapless measure --help-all" in short
+    assert "more options" not in whole
+
+
+@pytest.mark.parametrize("words", [("train", "phantom-small"), ("close",), ("data", "table"), ("index",)])
+def test_what_must_be_given_is_in_the_short_help(capsys, words):
+    short = printed(capsys, *words, "--help")
+    required = re.findall(r"(--\w+) [A-Z_]+(?= |$)", short.splitlines()[0])
+    assert required or words == ("close",)
+    assert all(f"  {option} " in short for option in required)
+    assert "--loss." not in short
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["me"], ["measure"]),
+        (["data", "ta"], ["table"]),
+        (["data", "table", "--image_k"], ["--image_key"]),
+        (["measure", "x.npy", "--gr"], ["--groups"]),
+        (["index", "delete", "--wh"], ["--where"]),
+        (["index", "run", "--da"], ["--data"]),
+        (["measure", "case"], ["cases.txt"]),
+        (["measure", "--nothing"], []),
+    ],
+)
+def test_the_shell_completes_verbs_options_and_files(completion, tmp_path, typed, offered):
+    (tmp_path / "cases.txt").touch()
+    program = f"""source {shlex.quote(str(completion))}
+COMP_WORDS=(gapless "$@"); COMP_CWORD=$#; _gapless; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    result = subprocess.run(
+        ["bash", "-c", program, "bash", *typed], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert result.stdout.split() == offered
+
+
+def test_a_shell_without_a_script_is_refused(capsys):
+    assert "shell" in refusal(capsys, "completion", "tcsh")
 
 
 @pytest.mark.parametrize("name", ["search", "data table", "index delete", "caption train"])
@@ -138,6 +206,7 @@ def test_help_imports_no_library():
 
 
 def test_the_summaries_that_are_read_from_the_source_are_those_of_the_readers():
-    expected = {name: reader.summary for name, reader in READERS.items()}
-    assert {name: text for name, text in reader_summaries().items() if name in expected} == expected
+    expected = {name: (reader.summary, reader.example) for name, reader in READERS.items()}
+    assert {name: lines for name, lines in reader_summaries().items() if name in expected} == expected
+    assert all(example for _, example in expected.values())
     assert len(expected) >= 6

@@ -23,10 +23,11 @@ def batch(num_pairs, dim=64, num_modalities=2, dtype=torch.float64):
     return parts
 
 
-def value_and_gradients(parts, positives, device, dtype):
+def value_and_gradients(parts, positives, device, dtype, present=None):
     loss = GapClosingLoss(alignment_weight=2.0, uniformity_weight=0.5).to(device)
     rows = {name: part.to(device, dtype).requires_grad_() for name, part in parts.items()}
-    terms = loss(rows, positives=None if positives is None else positives.to(device))
+    masks = None if present is None else {name: mask.to(device) for name, mask in present.items()}
+    terms = loss(rows, present=masks, positives=None if positives is None else positives.to(device))
     terms.total.backward()
     gradients = [part.grad.cpu().double() for part in rows.values()]
     return [float(term) for term in terms], gradients, float(loss.logit_scale.grad)
@@ -45,6 +46,29 @@ def test_the_device_agrees_with_the_cpu(num_pairs, num_modalities, with_positive
     for found, expected in zip(gradients, expected_gradients, strict=True):
         assert float((found - expected).norm() / expected.norm()) < 2e-4
     assert float((gradients[0] - expected_gradients[1]).norm() / expected_gradients[1].norm()) > 0.1  # the control
+
+
+@pytest.mark.parametrize("num_pairs", [SMALL, TILED], ids=["plain", "tiled"])
+@pytest.mark.parametrize("with_positives", [False, True])
+def test_the_device_agrees_with_the_cpu_where_rows_lack_modalities(num_pairs, with_positives):
+    generator = torch.Generator().manual_seed(1)
+    parts = batch(num_pairs, num_modalities=3)
+    present = {
+        name: torch.rand(num_pairs, generator=generator) < share
+        for name, share in zip(parts, (0.8, 0.9, 0.3), strict=True)
+    }
+    for name, mask in present.items():
+        parts[name][~mask] = torch.nan
+    positives = torch.arange(num_pairs) // 2 if with_positives else None
+    terms, gradients, scale = value_and_gradients(parts, positives, "cuda", torch.float32, present)
+    expected_terms, expected_gradients, expected_scale = value_and_gradients(
+        parts, positives, "cpu", torch.float64, present
+    )
+    assert terms == pytest.approx(expected_terms, rel=2e-5, abs=1e-6)
+    assert scale == pytest.approx(expected_scale, rel=2e-4, abs=1e-5)
+    for name, found, expected in zip(parts, gradients, expected_gradients, strict=True):
+        assert float(found[~present[name]].abs().sum()) == 0  # NaN in absent rows reaches nothing
+        assert float((found - expected).norm() / expected.norm()) < 2e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

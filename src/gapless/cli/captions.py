@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
+from gapless.cli.verb import CAPTIONS, Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
 from gapless.core.errors import DataRefused
 
 
@@ -119,7 +119,25 @@ def evaluate(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "caption train": Verb("a captioner around a trained model", train_arguments, train),
-    "caption generate": Verb("captions of a split or of image files -> JSONL", generate_arguments, generate),
-    "caption evaluate": Verb("scores of captions, with baselines beside", evaluate_arguments, evaluate),
+    "caption train": Verb(
+        CAPTIONS,
+        "a captioner around a trained model",
+        "caption train runs/model --data manifest --out runs/captioner",
+        train_arguments,
+        train,
+    ),
+    "caption generate": Verb(
+        CAPTIONS,
+        "captions of a split or of image files -> JSONL",
+        "caption generate runs/captioner --data manifest --split test --out captions.jsonl",
+        generate_arguments,
+        generate,
+    ),
+    "caption evaluate": Verb(
+        CAPTIONS,
+        "scores of captions, with baselines beside",
+        "caption evaluate runs/captioner --data manifest --split test",
+        evaluate_arguments,
+        evaluate,
+    ),
 }

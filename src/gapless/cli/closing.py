@@ -7,7 +7,7 @@ from typing import Any
 
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source
 from gapless.cli.loss_options import add_loss_arguments, value_of
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb
+from gapless.cli.verb import EMBEDDINGS, Arguments, Outcome, Parser, Verb
 from gapless.core.errors import UsageError
 
 DEFAULT_LOSS = "gapless"
@@ -189,6 +189,20 @@ def export(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "close": Verb("close the gap of frozen embeddings", close_arguments, close, close_defaults, method_arguments),
-    "export": Verb("a model as ONNX graphs, or as a directory for a hub", export_arguments, export),
+    "close": Verb(
+        EMBEDDINGS,
+        "close the gap of frozen embeddings",
+        "close embeddings --out models/closed",
+        close_arguments,
+        close,
+        close_defaults,
+        method_arguments,
+    ),
+    "export": Verb(
+        EMBEDDINGS,
+        "a model as ONNX graphs, or as a directory for a hub",
+        "export runs/model --to onnx --out exported",
+        export_arguments,
+        export,
+    ),
 }

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.reader_summaries import reader_summaries
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb
+from gapless.cli.verb import DATA, Arguments, Outcome, Parser, Verb
 from gapless.core.errors import DataRefused, UsageError
 
 
 def reader_verbs() -> dict[str, Verb]:
     """A verb for each registered reader, by name; none of the readers is imported."""
-    return {f"data {name}": reader_verb(name, summary) for name, summary in reader_summaries().items()}
+    return {f"data {name}": reader_verb(name, *lines) for name, lines in reader_summaries().items()}
 
 
-def reader_verb(name: str, summary: str) -> Verb:
+def reader_verb(name: str, summary: str, example: str) -> Verb:
     """The verb of a registered reader, which is imported when the verb is used.
 
     Its words are the reader's sources, `--out`, and an option for each field of the reader's options.
@@ -42,7 +42,7 @@ def reader_verb(name: str, summary: str) -> Verb:
                 options[field_name] = names_given(option.name, given, option.is_divided)
         return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
 
-    return Verb(summary, add_arguments, run)
+    return Verb(DATA, summary, example, add_arguments, run)
 
 
 def registered_reader(name: str) -> Any:
@@ -139,6 +139,10 @@ def split(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "data audit": Verb("leakage, duplicates, captions, licences, coverage", audit_arguments, audit),
-    "data split": Verb("a group-disjoint split", split_arguments, split),
+    "data audit": Verb(
+        DATA, "leakage, duplicates, captions, licences, coverage", "data audit manifest", audit_arguments, audit
+    ),
+    "data split": Verb(
+        DATA, "a group-disjoint split", "data split manifest --out manifest-split", split_arguments, split
+    ),
 }

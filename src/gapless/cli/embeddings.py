@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source, modality_files
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only
+from gapless.cli.verb import EMBEDDINGS, Arguments, Outcome, Parser, Verb, ascii_only
 from gapless.core.errors import UsageError
 
 
@@ -108,6 +108,22 @@ def measure(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "embed": Verb("a model over a manifest -> embeddings", embed_arguments, embed, None, further_modalities),
-    "measure": Verb("every figure of any embeddings", measure_arguments, measure, None, further_modalities),
+    "embed": Verb(
+        EMBEDDINGS,
+        "a model over a manifest -> embeddings",
+        "embed runs/model --data manifest --out embeddings",
+        embed_arguments,
+        embed,
+        None,
+        further_modalities,
+    ),
+    "measure": Verb(
+        EMBEDDINGS,
+        "every figure of any embeddings",
+        "measure --image images.npy --text texts.npy --groups cases.txt",
+        measure_arguments,
+        measure,
+        None,
+        further_modalities,
+    ),
 }

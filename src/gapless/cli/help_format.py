@@ -7,9 +7,12 @@ import re
 from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
+
+from gapless.cli.verb import RARE
 
 SHOWN_ELSEWHERE = "--print_config shows it"
 SCALARS = (str, int, float, Path)
@@ -22,7 +25,7 @@ TYPED = (
 MAX_SHOWN = 3  # entries of a mapping; a larger one is shown by --print_config
 
 
-class HelpFormatter(DefaultHelpFormatter):
+class FullHelp(DefaultHelpFormatter):
     """Help without types, and defaults only where they say something."""
 
     def _get_help_string(self, action: Action) -> str:
@@ -37,6 +40,12 @@ class HelpFormatter(DefaultHelpFormatter):
             return f"{text} (required)".strip()
         default = "false" if action.default is False and action.nargs != 0 else default_text(action.default)
         return f"{text} (default: {default})".strip() if default else text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Lines stay lines; those of examples are not folded, so that they can be copied."""
+        lines = text.splitlines()
+        folded = [line if line.startswith("  ") else fill(line, width) for line in lines]
+        return "\n".join(indent + line for line in folded)
 
     def _format_action_invocation(self, action: Action) -> str:
         """The spellings of an option, less the library's own `--option+`, which appends to a list."""
@@ -60,6 +69,26 @@ class HelpFormatter(DefaultHelpFormatter):
             many = f"{action.dest} ..." if action.nargs in ("+", "*") else action.dest
             return f"[{many}]" if action.nargs in ("?", "*") else many
         return f"{action.option_strings[-1]} {self._get_default_metavar_for_optional(action)}"
+
+
+class ShortHelp(FullHelp):
+    """The same help without the rare options."""
+
+    def add_argument(self, action: Action) -> None:
+        if not is_rare(action):
+            super().add_argument(action)
+
+
+def is_rare(action: Action) -> bool:
+    """Whether only `--help-all` shows it: what must be given is never rare, the settings of a part always are."""
+    return not is_required(action) and (action.dest in RARE or "." in action.dest)
+
+
+def epilogue(name: str, example: str, actions: Iterable[Action], further: str | None, short: bool) -> str:
+    """What follows the options: the parser's own lines, an example, and how many options are not shown."""
+    num_hidden = sum(is_rare(action) and action.help != SUPPRESS for action in actions) if short else 0
+    hidden = f"{num_hidden} more options: gapless {name} --help-all" if num_hidden else None
+    return "\n\n".join(part for part in (further, f"example:\n  gapless {example}", hidden) if part)
 
 
 def is_required(action: Action) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from gapless.cli import captions, closing, data, embeddings, search, serving, training
+from gapless.cli.completion import completion_verbs
 from gapless.cli.overview import as_options, find_verb, help_asked
 from gapless.cli.verb import Verb
 from gapless.core.errors import GaplessError
+from gapless.core.progress import show_progress
 
 
 class Verbs(Mapping[str, Verb]):
@@ -21,6 +23,7 @@ class Verbs(Mapping[str, Verb]):
     def __init__(self) -> None:
         rooms = (data, training, embeddings, closing, captions, search, serving)
         self._fixed = {name: verb for room in rooms for name, verb in room.VERBS.items()}
+        self._fixed |= completion_verbs(lambda: self)
 
     @cached_property
     def _all(self) -> dict[str, Verb]:
@@ -69,6 +72,7 @@ def run(argv: Sequence[str]) -> None:
     from gapless.core.files import strict_json
 
     args = parse(name, VERBS[name], rest)
+    show_progress("off" if args.quiet else "bar" if sys.stderr.isatty() else "lines")
     outcome = VERBS[name].run(args)
     for note in outcome.notes:
         print(f"gapless: {note}", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from gapless.cli.verb import LIMITS, Arguments, Parser, Verb
 from gapless.core.errors import DataRefused, UsageError, one_line
 
+HELP_ALL = "--help_all"
 # What a value should be, by the type that the parser's message names.
 EXPECTED = (
     (re.compile(r"<class 'int'>|\bint\b"), "a whole number"),
@@ -20,17 +21,21 @@ EXPECTED = (
 )
 
 
-def build_parser(name: str, verb: Verb) -> Parser:
-    """The parser of a verb, with the options that every verb has."""
+def build_parser(name: str, verb: Verb, short_help: bool = False) -> Parser:
+    """The parser of a verb, with the options that every verb has; a short help leaves the rare ones out."""
     from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
-    from gapless.cli.help_format import HelpFormatter
+    from gapless.cli.help_format import FullHelp, ShortHelp
 
     parser = ArgumentParser(
-        prog=f"gapless {name}", description=verb.summary, exit_on_error=False, formatter_class=HelpFormatter
+        prog=f"gapless {name}",
+        description=verb.summary,
+        exit_on_error=False,
+        formatter_class=ShortHelp if short_help else FullHelp,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb.add_arguments(parser)
     return parser
@@ -64,10 +69,15 @@ def parse(name: str, verb: Verb, argv: Sequence[str]) -> Arguments:
     """
     from argparse import ArgumentError, ArgumentTypeError
 
-    argv = [underscored(word) for word in argv]
-    parser = build_parser(name, verb)
+    from gapless.cli.help_format import epilogue
+
+    words = [underscored(word) for word in argv]
+    short_help = HELP_ALL not in words
+    argv = ["--help" if word == HELP_ALL else word for word in words]
+    parser = build_parser(name, verb, short_help)
     if verb.late_arguments is not None:
         verb.late_arguments(parser, argv)
+    parser.epilog = epilogue(name, verb.example, parser._actions, parser.epilog, short_help)
     check_config_files(argv)
     try:
         args = parsed(parser, verb, argv)

@@ -6,10 +6,12 @@ This module imports no library, so that `gapless --help` is fast.
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from gapless.cli.verb import Verb
+from gapless.cli.verb import CAPTIONS, DATA, EMBEDDINGS, FIRST, SEARCH, TRAINING, Verb
 from gapless.core.errors import UsageError
 
-HELP_WORDS = ("-h", "--help", "help")
+HELP_WORDS = ("-h", "--help", "--help-all", "--help_all", "help")
+TASKS = (FIRST, DATA, TRAINING, EMBEDDINGS, CAPTIONS, SEARCH)
+SHOWN = ("data table", "compare", "measure", "search")  # whose example stands for their task
 
 
 def overview(verbs: Mapping[str, Verb]) -> str:
@@ -17,8 +19,8 @@ def overview(verbs: Mapping[str, Verb]) -> str:
     return (
         "usage: gapless VERB [options]      (gapless VERB --help says what a verb takes)\n\n"
         "Train, measure and use medical image-text embeddings whose modality gap is closed.\n\n"
-        f"verbs:\n{summaries(verbs)}\n\n"
-        "everywhere: --json, --debug, --config FILE.yaml, --print_config, --version\n"
+        f"{by_task(verbs)}\n\n"
+        "everywhere: --json, --quiet, --debug, --config FILE.yaml, --print_config, --help-all, --version\n"
         "Research use, not for diagnosis."
     )
 
@@ -28,13 +30,30 @@ def family_help(family: str, verbs: Mapping[str, Verb]) -> str:
     members = family_of(family, verbs)
     return (
         f"usage: gapless {family} VERB [options]      (gapless {family} VERB --help says what a verb takes)\n\n"
-        f"verbs:\n{summaries(members)}"
+        f"verbs:\n{summaries(members)}\n\n{examples(members)}"
     )
 
 
-def summaries(verbs: Mapping[str, Verb]) -> str:
-    """A line for each verb: its name and its summary."""
+def by_task(verbs: Mapping[str, Verb]) -> str:
+    """The verbs under the headings of their tasks, an example below each."""
     width = max(map(len, verbs))
+    tasks = {verb.task: None for verb in sorted(verbs.values(), key=lambda verb: TASKS.index(verb.task))}
+    parts = []
+    for task in tasks:
+        members = {name: verb for name, verb in verbs.items() if verb.task == task}
+        shown = next((verb for name, verb in members.items() if name in SHOWN), next(iter(members.values())))
+        parts.append(f"{task}:\n{summaries(members, width)}\n  e.g. gapless {shown.example}")
+    return "\n\n".join(parts)
+
+
+def examples(verbs: Mapping[str, Verb]) -> str:
+    """The examples of verbs, a line each."""
+    return "\n".join(["examples:", *(f"  gapless {verb.example}" for verb in verbs.values() if verb.example)])
+
+
+def summaries(verbs: Mapping[str, Verb], width: int | None = None) -> str:
+    """A line for each verb: its name and its summary."""
+    width = width or max(map(len, verbs))
     return "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items())
 
 
@@ -51,7 +70,7 @@ def help_asked(argv: Sequence[str], verbs: Mapping[str, Verb]) -> str | None:
     Raises:
         UsageError: help on an unknown verb.
     """
-    if not argv or argv[0] in ("-h", "--help") or (argv[0] == "help" and all(word in HELP_WORDS for word in argv)):
+    if not argv or argv[0] in HELP_WORDS[:-1] or (argv[0] == "help" and all(word in HELP_WORDS for word in argv)):
         return overview(verbs)
     words = list(argv[1:]) if argv[0] == "help" else list(argv)
     family = words[0] not in verbs and bool(family_of(words[0], verbs))

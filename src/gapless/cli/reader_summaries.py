@@ -11,19 +11,20 @@ from pathlib import Path
 import gapless.manifest.readers
 
 
-def reader_summaries() -> dict[str, str]:
-    """Name -> summary, in alphabetical order; the readers of other packages are imported."""
-    others = {point.name: _summary_of(point) for point in metadata.entry_points(group="gapless.readers")}
+def reader_summaries() -> dict[str, tuple[str, str]]:
+    """Name -> summary and example, in alphabetical order; the readers of other packages are imported."""
+    others = {point.name: _lines_of(point) for point in metadata.entry_points(group="gapless.readers")}
     ours = dict(pair for module in _modules() for pair in _readers_of(module.read_bytes()))
     return dict(sorted({**others, **ours}.items()))
 
 
-def _summary_of(point: metadata.EntryPoint) -> str:
-    """The summary of another package's reader; one that cannot be loaded is refused only when it is used."""
+def _lines_of(point: metadata.EntryPoint) -> tuple[str, str]:
+    """Summary and example of another package's reader; one that cannot be loaded is refused only when it is used."""
     try:
-        return str(point.load().summary)
+        reader = point.load()
+        return str(reader.summary), str(reader.example)
     except Exception:
-        return f"(cannot be loaded: {point.value})"
+        return f"(cannot be loaded: {point.value})", ""
 
 
 def _modules() -> Iterator[Path]:
@@ -31,8 +32,8 @@ def _modules() -> Iterator[Path]:
         yield from Path(folder).glob("*.py")
 
 
-def _readers_of(source: bytes) -> Iterator[tuple[str, str]]:
-    """(name, summary) of each `READERS.add("name", Reader("name", "summary", ...))` at the top of a module."""
+def _readers_of(source: bytes) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(name, (summary, example)) of each `READERS.add("name", Reader("name", "summary", ...))` of a module."""
     if b"READERS.add(" not in source:
         return
     for statement in ast.parse(source).body:
@@ -40,7 +41,12 @@ def _readers_of(source: bytes) -> Iterator[tuple[str, str]]:
             case ast.Assign(
                 value=ast.Call(
                     func=ast.Attribute(value=ast.Name(id="READERS"), attr="add"),
-                    args=[ast.Constant(value=str(name)), ast.Call(args=[_, ast.Constant(value=str(summary)), *_])],
+                    args=[
+                        ast.Constant(value=str(name)),
+                        ast.Call(args=[_, ast.Constant(value=str(summary)), *_], keywords=keywords),
+                    ],
                 )
             ):
-                yield name, summary
+                given = {word.arg: word.value for word in keywords}
+                example = given.get("example")
+                yield name, (summary, str(example.value) if isinstance(example, ast.Constant) else "")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb, terminal_width
+from gapless.cli.verb import SEARCH, Arguments, Outcome, Parser, Verb, terminal_width
 
 
 def index_arguments(parser: Parser) -> None:
@@ -126,7 +126,25 @@ def hits_to_text(hits: Any, width: int) -> str:
 
 
 VERBS = {
-    "index": Verb("a model over a manifest -> a collection", index_arguments, index),
-    "index delete": Verb("rows of a collection that a filter names", delete_arguments, delete),
-    "search": Verb("words or an image -> the nearest images and texts", search_arguments, search),
+    "index": Verb(
+        SEARCH,
+        "a model over a manifest -> a collection",
+        "index runs/model --data manifest --out collection",
+        index_arguments,
+        index,
+    ),
+    "index delete": Verb(
+        SEARCH,
+        "rows of a collection that a filter names",
+        """index delete collection --where "group = 'case-17'\"""",
+        delete_arguments,
+        delete,
+    ),
+    "search": Verb(
+        SEARCH,
+        "words or an image -> the nearest images and texts",
+        'search collection "left pleural effusion"',
+        search_arguments,
+        search,
+    ),
 }

@@ -2,7 +2,7 @@
 
 import sys
 
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb
+from gapless.cli.verb import SEARCH, Arguments, Outcome, Parser, Verb
 
 
 def serve_arguments(parser: Parser) -> None:
@@ -33,4 +33,8 @@ def say_address(address: str, rows: int) -> None:
     sys.stderr.flush()
 
 
-VERBS = {"serve": Verb("a collection's search page and API, on this computer", serve_arguments, serve)}
+VERBS = {
+    "serve": Verb(
+        SEARCH, "a collection's search page and API, on this computer", "serve collection", serve_arguments, serve
+    )
+}

@@ -1,5 +1,7 @@
 """`gapless demo, train, evaluate, compare, report`."""
 
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
@@ -7,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.loss_options import add_loss_arguments, changed_settings, value_of
-from gapless.cli.verb import Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
+from gapless.cli.verb import FIRST, TRAINING, Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
+
+# Of the last evaluation, in the summary of a training.
+SUMMARY_FIGURES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10")
 
 
 def add_recipe_arguments(parser: Parser, default: str) -> None:
@@ -78,6 +83,7 @@ def train(args: Arguments) -> Outcome:
     import gapless
     from gapless.losses.base import METHODS
 
+    started = time.monotonic()
     trained = gapless.train(
         args.recipe,
         data=args.data,
@@ -87,13 +93,33 @@ def train(args: Arguments) -> Outcome:
         settings=recipe_from(args, type(METHODS[args.method].settings)(**vars(args.loss))),
         resume=args.resume == "latest",
     )
-    return Outcome(trained.as_json(), run_text(trained))
+    text = run_text(trained, f"{trained_line(trained, time.monotonic() - started)}\n{next_line(args)}\n")
+    return Outcome(trained.as_json(), text)
 
 
-def run_text(trained: Any) -> str:
-    """A finished training: the checkpoints that could not be used, and the directory."""
+def run_text(trained: Any, summary: str = "") -> str:
+    """A finished training: the checkpoints that could not be used, a summary, and the directory in the last line."""
     notes = "".join(f"passed over {name}: {fault}\n" for name, fault in trained.passed_over.items())
-    return f"{notes}{trained.run}"
+    return f"{notes}{summary}{trained.run}"
+
+
+def trained_line(trained: Any, seconds: float) -> str:
+    """How long a training took, where its model is, and the main figures of its last evaluation."""
+    from gapless.core.progress import duration
+    from gapless.metrics.catalogue import entry_of
+
+    done = f"trained in {duration(seconds)}; the model is in {trained.run / 'model'}"
+    figures = []
+    for key in SUMMARY_FIGURES:
+        entry = entry_of(key)
+        if key in trained.validation and entry is not None:
+            figures.append(f"{entry.label} {trained.validation[key]:.3f}")
+    return f"{done}\nvalidation rows: {', '.join(figures)}" if figures else done
+
+
+def next_line(args: Arguments) -> str:
+    """The command that measures what was trained."""
+    return f"next: gapless evaluate {shlex.quote(str(args.out))} --data {shlex.quote(str(args.data))}"
 
 
 def evaluate_arguments(parser: Parser) -> None:
@@ -187,11 +213,43 @@ def report(args: Arguments) -> Outcome:
 
 
 VERBS = {
-    "demo": Verb("phantom data -> clip and gapless -> table and report", demo_arguments, demo),
-    "train": Verb("train one model on a manifest", train_arguments, train, recipe_defaults, method_arguments),
-    "evaluate": Verb("measure a run on a split", evaluate_arguments, evaluate),
-    "compare": Verb(
-        "methods x seeds at equal budget -> the table", compare_arguments, compare, recipe_defaults, methods_arguments
+    "demo": Verb(
+        FIRST,
+        "phantom data -> clip and gapless -> table and report",
+        "demo --out demo",
+        demo_arguments,
+        demo,
     ),
-    "report": Verb("one HTML file from finished directories", report_arguments, report),
+    "train": Verb(
+        TRAINING,
+        "train one model on a manifest",
+        "train table-small --data manifest --out runs/model",
+        train_arguments,
+        train,
+        recipe_defaults,
+        method_arguments,
+    ),
+    "evaluate": Verb(
+        TRAINING,
+        "measure a run on a split",
+        "evaluate runs/model --data manifest --split test",
+        evaluate_arguments,
+        evaluate,
+    ),
+    "compare": Verb(
+        TRAINING,
+        "methods x seeds at equal budget -> the table",
+        "compare --data manifest --methods clip,gapless --seeds 3 --out study",
+        compare_arguments,
+        compare,
+        recipe_defaults,
+        methods_arguments,
+    ),
+    "report": Verb(
+        TRAINING,
+        "one HTML file from finished directories",
+        "report study --out report.html",
+        report_arguments,
+        report,
+    ),
 }

@@ -9,6 +9,13 @@ from typing import Any
 
 from gapless.core.errors import GaplessError
 
+# The headings of the help, in its order.
+FIRST = "a first look, without data"
+DATA = "data to manifests"
+TRAINING = "train, and compare what was trained"
+EMBEDDINGS = "measure and close the gap, also of other models"
+CAPTIONS = "captions"
+SEARCH = "search"
 Arguments = Any
 Parser = Any
 
@@ -28,14 +35,18 @@ class Verb:
     """One verb of the command line.
 
     Args:
+        task: the heading under which the help lists it.
         summary: its line in the help.
+        example: a command that a user can start from, without the word `gapless`.
         add_arguments: adds its options to a parser.
         run: parsed options to the outcome.
         late_defaults: defaults that depend on other options, such as the values of a named recipe.
         late_arguments: adds options that the words on the command line name, such as one per modality.
     """
 
+    task: str
     summary: str
+    example: str
     add_arguments: Callable[[Parser], None]
     run: Callable[[Arguments], Outcome]
     late_defaults: Callable[[Arguments], dict[str, Any]] | None = None
@@ -54,6 +65,20 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # what NumPy takes
     "port": (0, 65535),
 }
+
+# Options that few users need, by name; `--help` leaves them out, and those of a part (`--loss.temperature`), and
+# `--help-all` shows them.
+RARE = frozenset(
+    (
+        *("debug", "print_config", "workers", "max_bad", "num_bootstrap", "dtype", "shard", "shard_size", "ray"),
+        *("licence", "licence_key", "encoding", "separator", "store_images", "image_root", "allow_burned_in_text"),
+        *("kinds", "image_size", "num_test", "num_validation", "near_duplicates", "fail_on"),
+        *("training", "vocab_size", "embedding_dim", "micro_batch_size", "modality_dropout", "augment_images"),
+        *("ann", "ann_above", "staging", "hub_correction", "bank", "restore_deleted", "text_labels"),
+        *("allow_host", "max_upload_mb", "name", "push", "num_slots", "held_back", "gap_weight", "use_patches"),
+        *("length_penalty", "no_repeat_ngram_size", "temperature", "top_p"),
+    )
+)
 
 
 def terminal_width() -> int:

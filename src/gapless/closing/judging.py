@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gapless.closing.base import ClosingPairs
 from gapless.closing.candidates import Candidate
@@ -25,6 +24,7 @@ from gapless.closing.purposes import V_MEASURE, Judged
 from gapless.closing.split import split_rows
 from gapless.core.errors import DataRefused, GaplessError, one_line
 from gapless.core.files import json_text, write_text
+from gapless.core.progress import progress_bar, say
 from gapless.inference.embed import embed_dataset
 from gapless.metrics.grouping import v_measure_under_draws
 from gapless.metrics.inputs import MIN_ROWS
@@ -133,15 +133,16 @@ class Judge:
         if len(set(self.folds[0].pairs.sizes.values())) == 1:
             judged.append(replace(self._judged(AS_THEY_ARE, None, None), is_reference=True))
         total = (len(candidates) + len(judged)) * len(self.folds)
-        with tqdm(desc="judging", unit="fit", total=total, disable=None, mininterval=0.5) as progress:
-            progress.update(len(judged) * len(self.folds))
+        say(f"judging {len(candidates)} closing methods on {len(self.folds)} folds")
+        with progress_bar(what="judging", unit="fit", total=total) as shown:
+            shown.update(len(judged) * len(self.folds))
             for candidate in candidates:
-                progress.set_postfix_str(candidate.name)
+                shown.set_postfix_str(candidate.name)
                 has_any = any(one.figures and not one.is_reference for one in judged)
                 one = self._judged(candidate.name, candidate, self.seconds if has_any else None)
                 judged.append(one)
                 logger.info(f"{one.name}: {one.reason or f'{len(self.folds)} folds in {one.seconds:.1f} s'}")
-                progress.update(len(self.folds))
+                shown.update(len(self.folds))
         return judged
 
     def _judged(self, name: str, candidate: Candidate | None, seconds_allowed: float | None) -> Judged:

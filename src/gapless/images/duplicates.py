@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gapless.core.errors import missing_extra
+from gapless.core.progress import progress_bar
 from gapless.images.near_copies import HASH_BITS, MAX_BITS
 from gapless.images.pixels import ImageRefused, load_image
 
@@ -36,11 +36,11 @@ def perceptual_hashes(paths: Sequence[Path]) -> ImageHashes:
     """The perceptual hash of each image, on all cores; zeros where it cannot be read."""
     words = np.zeros((len(paths), HASH_BITS // 64), np.uint64)
     unreadable = np.zeros(len(paths), np.bool_)
-    with tqdm(total=len(paths), desc="hashing images", unit="image", disable=None) as progress:
+    with progress_bar(total=len(paths), what="hashing images", unit="image") as shown:
         for row, hashed in enumerate(_hash_in_order(paths)):
             unreadable[row] = hashed is None
             words[row] = 0 if hashed is None else hashed
-            progress.update()
+            shown.update()
     return ImageHashes(words, ~unreadable & (np.bitwise_count(words).sum(axis=1) < MIN_SET_BITS), unreadable)
 
 

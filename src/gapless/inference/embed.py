@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from gapless.core.captions import caption_number
 from gapless.core.errors import DataRefused, UsageError, listed
+from gapless.core.progress import progress_bar
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter, Shard
@@ -142,7 +142,7 @@ def model_batches(
         collate: samples to the inputs of a batch.
         batch_size: rows of a batch.
         num_workers: processes that prepare inputs; 0 prepares them in this one.
-        progress: a label for the progress bar on stderr; None shows none.
+        progress: a label for the progress on stderr; None shows none.
         batches: the rows of each batch; by default all rows, `batch_size` at a time.
     """
     batching: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
@@ -156,7 +156,7 @@ def model_batches(
     was_training = model.training
     model.train(False)
     try:
-        for inputs in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
+        for inputs in loader if progress is None else progress_bar(loader, what=progress, unit="batch"):
             yield _on_device(inputs, model.device)
     finally:
         model.train(was_training)

@@ -14,9 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, missing_extra
+from gapless.core.progress import progress_bar
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
@@ -121,7 +120,7 @@ def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
         num_cpus=1,
         num_gpus=1 if has_gpus else 0,
     )
-    for answer in tqdm(done.iter_rows(), total=len(shards), desc="embed on Ray", unit="shard", disable=None):
+    for answer in progress_bar(done.iter_rows(), total=len(shards), what="embed on Ray", unit="shard"):
         if answer["exit_code"]:
             raise ERRORS[answer["exit_code"]](answer["said"])
 

@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
 from gapless.core.plan import directory_beside
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
+from gapless.core.progress import progress_bar
 from gapless.core.values import is_missing, is_unicode, name_of
 from gapless.manifest.clean_text import clean_captions, clean_text
 from gapless.manifest.manifest import SKIPPED_FILE, Manifest, split_named
@@ -293,14 +292,14 @@ def _checked(
             waiting.append(chunk)
             yield [(_source_of(row, options), stored_name(row.id)) for row, result in chunk if result is None]
 
-    with tqdm(desc="verifying images", unit="image", disable=None, mininterval=0.5) as progress:
+    with progress_bar(what="verifying images", unit="image") as shown:
         for results in check_in_order(work(), options.images, store, num_workers):
             journal.add(results)
             fresh = iter(results)
             chunk = waiting.popleft()
             for row, result in chunk:
                 yield row, result if result is not None else next(fresh)
-            progress.update(len(chunk))
+            shown.update(len(chunk))
 
 
 def _judged(

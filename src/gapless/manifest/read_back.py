@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from gapless.core import files
 from gapless.core.errors import DataRefused
 from gapless.core.pool import available_cores
+from gapless.core.progress import progress_bar
 from gapless.manifest.manifest import TABLE_FILE
 from gapless.manifest.modality_columns import CONTENT, file_columns
 from gapless.manifest.modality_spec import ModalitySpec
@@ -152,11 +152,11 @@ def _judge(
     faults = []
     with (
         ThreadPoolExecutor(available_cores()) as pool,
-        tqdm(desc="reading images back", unit="image", total=len(entries), disable=None, mininterval=0.5) as progress,
+        progress_bar(what="reading images back", unit="image", total=len(entries)) as shown,
     ):
         for count, chunk_faults in pool.map(faults_of, _chunks(entries)):
             faults += chunk_faults
-            progress.update(count)
+            shown.update(count)
     if faults:
         more = "; ..." if len(faults) > NUM_NAMED else ""
         raise DataRefused(

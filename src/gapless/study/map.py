@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from gapless import __version__
 from gapless.core.errors import DataRefused, missing_extra
 from gapless.core.files import write_text
 from gapless.core.geometry import unit_norm
+from gapless.core.progress import progress_bar
 from gapless.images.thumbnails import thumbnail
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
@@ -112,7 +112,7 @@ def _add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
             "name the manifest that they were made from"
         )
     columns = manifest.table.select(["captions", *manifest.labels]).take([row for _, row in matched]).to_pylist()
-    for (pair, row), values in zip(tqdm(matched, desc="thumbnails", unit="image", disable=None), columns, strict=True):
+    for (pair, row), values in zip(progress_bar(matched, what="thumbnails", unit="image"), columns, strict=True):
         texts = values["captions"] or [""]
         pair["caption"] = texts[0]
         pair["labels"] = {name: _label_text(values[name]) for name in manifest.labels}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gapless.core.errors import DataRefused
 from gapless.core.files import strict_json, write_text
+from gapless.core.progress import progress_bar, say
 from gapless.losses.base import after_step, set_progress
 
 HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
@@ -156,7 +156,7 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """A progress bar on stderr with steps, time left and the last figures."""
+    """Steps, time left and the last figures on stderr: a bar, or lines."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -166,14 +166,12 @@ class ProgressBar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc=self.label,
-                unit="step",
-                mininterval=0.5,
-                disable=None,
+            rows = args.train_batch_size * args.world_size
+            say(
+                f"{self.label}: {state.max_steps:,} steps of {rows:,} rows on {args.device.type}, "
+                f"into {Path(str(args.output_dir)).parent}"
             )
+            self.bar = progress_bar(what=self.label, unit="step", total=state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.bar is not None:

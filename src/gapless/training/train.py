@@ -1,5 +1,6 @@
 """`gapless train` as one call: trains a recipe by a method on a manifest, and writes a run directory."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from gapless.manifest.manifest import Manifest
 from gapless.training.recipes import Recipe, apply_method, get_recipe
 from gapless.training.run import Run, train_run
 
+EVALUATED = "eval/"  # before the keys of an evaluation in `metrics.jsonl`
+
 
 @dataclass(frozen=True)
 class TrainedRun(Result):
@@ -17,10 +20,12 @@ class TrainedRun(Result):
     Args:
         run: the directory: `config.yaml`, `metrics.jsonl`, `checkpoints/`, and the model in `model/`.
         passed_over: checkpoints that a resume could not use -> why.
+        validation: the figures of the last evaluation on the validation rows, by key; empty where there was none.
     """
 
     run: Path
     passed_over: Mapping[str, str]
+    validation: Mapping[str, float]
 
 
 def train(
@@ -59,4 +64,15 @@ def train(
     manifest = Manifest.of(data)
     chosen = settings if settings is not None else apply_method(get_recipe(recipe), method)
     passed_over = train_run(Run(recipe, method, seed, chosen, manifest.fingerprint), manifest, Path(out), resume=resume)
-    return TrainedRun(Path(out), passed_over)
+    return TrainedRun(Path(out), passed_over, last_evaluation(Path(out)))
+
+
+def last_evaluation(run: Path) -> dict[str, float]:
+    """The figures of the last evaluation that a run's `metrics.jsonl` has, by key; empty where it has none."""
+    try:
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    except FileNotFoundError:  # a training of no step
+        return {}
+    evaluations = [record for record in records if any(key.startswith(EVALUATED) for key in record)]
+    last = evaluations[-1] if evaluations else {}
+    return {key.removeprefix(EVALUATED): value for key, value in last.items() if key.startswith(EVALUATED)}

@@ -89,6 +89,7 @@ class Reader(Generic[Options]):
             is read; a row that cannot be used is a `faulty_row`, not an exception.
         source: the help of the verb's sources; None for a reader that has none.
         takes_several: whether there may be several sources.
+        example: a command that a user can start from, without the word `gapless`.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Reader(Generic[Options]):
     read: Callable[[Sequence[str | Path], Options], Reading]
     source: str | None = "the file"
     takes_several: bool = False
+    example: str = ""
 
     def build(self, sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
         """Read the sources and write them as a manifest.

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from tqdm import tqdm
-
 from gapless.core.errors import DataRefused, UsageError, unknown_name
+from gapless.core.progress import progress_bar
 from gapless.core.values import name_of, text_of
 from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, read_header
 from gapless.images.pixels import ImageRefused, is_dicom
@@ -190,7 +189,7 @@ def _rows(
     yield from odd
     names = _sorted_names(root, table.path, passed_over)
     # Every header comes first: the last file of a folder may be what joins two studies.
-    files = [_read_file(root, name) for name in tqdm(names, desc="reading headers", unit="file", disable=None)]
+    files = [_read_file(root, name) for name in progress_bar(names, what="reading headers", unit="file")]
     passed_over.say()
     groups = _patient_groups(files, keys.group_by, keys.group_key is None)
     by_column: dict[str, str] = {}
@@ -355,5 +354,13 @@ def _column_group(value: str, digest: str, names: dict[str, str]) -> str:
 
 
 READER = READERS.add(
-    "dicom", Reader("dicom", "DICOM files and a table of reports -> manifest", DicomOptions, _read, "the folder")
+    "dicom",
+    Reader(
+        "dicom",
+        "DICOM files and a table of reports -> manifest",
+        DicomOptions,
+        _read,
+        "the folder",
+        example="data dicom studies --reports reports.csv --out manifest",
+    ),
 )

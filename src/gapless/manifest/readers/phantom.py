@@ -122,5 +122,13 @@ def _row(figure: Figure, split: str, image_size: int) -> RawRow:
 
 
 READER = READERS.add(
-    "phantom", Reader("phantom", "the procedural radiology set -> manifest", PhantomOptions, _draw, source=None)
+    "phantom",
+    Reader(
+        "phantom",
+        "the procedural radiology set -> manifest",
+        PhantomOptions,
+        _draw,
+        source=None,
+        example="data phantom --out phantom",
+    ),
 )

@@ -235,5 +235,13 @@ def roco_coverage(source: str | Path) -> dict[str, dict[str, int]]:
 
 
 READER = READERS.add(
-    "roco", Reader("roco", "ROCO's own layout -> manifest", RocoOptions, _read, "the folder that holds data/")
+    "roco",
+    Reader(
+        "roco",
+        "ROCO's own layout -> manifest",
+        RocoOptions,
+        _read,
+        "the folder that holds data/",
+        example="data roco roco-dataset --out manifest",
+    ),
 )

@@ -215,5 +215,13 @@ def _parquet_row(origin: str, cells: Mapping[str, object] | None, fault: str, co
 
 
 READER = READERS.add(
-    "rocov2", Reader("rocov2", "ROCOv2, CSV or Parquet -> manifest", Rocov2Options, _read, "the folder")
+    "rocov2",
+    Reader(
+        "rocov2",
+        "ROCOv2, CSV or Parquet -> manifest",
+        Rocov2Options,
+        _read,
+        "the folder",
+        example="data rocov2 rocov2-folder --out manifest",
+    ),
 )

@@ -284,5 +284,14 @@ def _captions(
 
 
 READER = READERS.add(
-    "shards", Reader("shards", "tar shards (WebDataset) -> manifest", ShardOptions, _read, MANY, takes_several=True)
+    "shards",
+    Reader(
+        "shards",
+        "tar shards (WebDataset) -> manifest",
+        ShardOptions,
+        _read,
+        MANY,
+        takes_several=True,
+        example="data shards 'shards/{000..099}.tar' --out manifest",
+    ),
 )

@@ -357,5 +357,13 @@ def _named_cells(cells: Cells, keys: TableOptions, split: str | None) -> dict[st
 
 READER = READERS.add(
     "table",
-    Reader("table", "a table of images and captions -> manifest", TableOptions, _read, MANY, takes_several=True),
+    Reader(
+        "table",
+        "a table of images and captions -> manifest",
+        TableOptions,
+        _read,
+        MANY,
+        takes_several=True,
+        example="data table cases.csv --image-key file --caption-key report --group-key patient --out manifest",
+    ),
 )
