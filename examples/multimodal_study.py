@@ -106,6 +106,11 @@ class Training:
     warmup_share: float = 0.1
 
 
+def ramp(weight: float) -> list[list[float]]:
+    """0 until 30 % of the training, then linear up to the weight, as in `gapless`."""
+    return [[0.0, 0.0], [0.3, 0.0], [1.0, weight]]
+
+
 WEAK = {"history": 0.1, "exam": 0.1, "table": 0.0}
 HIDDEN = {"image": 0.3}
 ALIGNED_ALL = {  # the contrast of the pairs with the anchor, Align True Pairs of all pairs
@@ -135,10 +140,8 @@ CANDIDATES: Mapping[str, Arm] = {  # for --choose alone
     "two, positives case": Arm(modalities=TWO, positives="case"),
     "five, all pairs": Arm(changes={"pairs": "all"}),
     "five, all pairs aligned": Arm(changes=ALIGNED_ALL),
-    "five, alignment 40": Arm(changes={"alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}),
-    "five, all pairs aligned, alignment 40": Arm(
-        changes={**ALIGNED_ALL, "alignment_weight": [[0.0, 0.0], [0.3, 0.0], [1.0, 40.0]]}
-    ),
+    "five, alignment 24": Arm(changes={"alignment_weight": ramp(24.0)}),
+    "five, alignment 40": Arm(changes={"alignment_weight": ramp(40.0)}),
     "five, clip, weak dropout": Arm(method="clip", changes={"mask_duplicates": False}, training=WEAK_DROPOUT),
     "two, weak dropout": Arm(modalities=TWO, training=WEAK_DROPOUT),
     "five, weak dropout": Arm(training=WEAK_DROPOUT),
