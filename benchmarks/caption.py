@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, set_seed
 
-from gapless.captioning.caption_files import images_of, read_captions, write_captions
-from gapless.captioning.captioner import IMAGE, Captioner
+from gapless.captioning.caption_files import read_captions, write_captions
+from gapless.captioning.captioner import Captioner
+from gapless.captioning.data import feature_batches, sources_of
 from gapless.captioning.generation import GenerationSettings, options_of
 from gapless.captioning.training import CaptionSettings, new_captioner
-from gapless.inference.embed import prepared_batches
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.recipes import phantom_small
@@ -51,9 +51,8 @@ class Sides:
     @torch.no_grad()
     def prefixes(self) -> Iterator[torch.Tensor]:
         """Batch by batch, from the image files."""
-        dataset, preprocessors = images_of(self.model, self.rows), {IMAGE: self.model.preprocessor(IMAGE)}
-        for _, inputs in prepared_batches(self.model, dataset, preprocessors, batch_size=self.batch):
-            yield self.model.prefix(*self.model.features(inputs[IMAGE]))
+        for _, features, _ in feature_batches(self.model, sources_of(self.model, self.rows), batch_size=self.batch):
+            yield self.model.prefix(*features)
 
     def generated(self, prefix: torch.Tensor) -> torch.Tensor:
         """Transformers' own call with its own caches; BERT must be given this pair of them."""
@@ -81,7 +80,7 @@ class Sides:
 
     def gapless(self) -> list[str]:
         out = self.folder / f"{time.monotonic_ns()}.jsonl"
-        write_captions(self.model, images_of(self.model, self.rows), out, self.settings, {}, self.batch)
+        write_captions(self.model, sources_of(self.model, self.rows), out, self.settings, {}, self.batch)
         return [line["caption"] for line in read_captions(out).values()]
 
 

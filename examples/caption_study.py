@@ -24,11 +24,13 @@ from pathlib import Path
 import torch
 
 from gapless.captioning.caption_files import read_captions
-from gapless.captioning.captioner import IMAGE, TEXT, Captioner
-from gapless.captioning.data import image_features
+from gapless.captioning.captioner import Captioner
+from gapless.captioning.data import source_features
 from gapless.captioning.generation import NOTICE
 from gapless.captioning.metrics import CaptionScorer
-from gapless.captioning.scores import CONSTANT, RANDOM, baselines, caption_rows, image_rows, judged
+from gapless.captioning.names import IMAGE, TEXT
+from gapless.captioning.route import Route
+from gapless.captioning.scores import CONSTANT, RANDOM, baselines, caption_rows, judged, source_rows
 from gapless.cli.main import main as gapless
 from gapless.core.files import write_json, write_text
 from gapless.core.plan import claimed_for
@@ -138,7 +140,7 @@ def losses(run: Path, rows: Manifest, groups: GroupSums) -> Figures:
     caption from the other modality."""
     model = Captioner.from_pretrained(run / "model").train(False)
     captions = rows.first_captions
-    images = image_features(model, rows)
+    images = source_features(model, rows)
     sources = {IMAGE: (images.embedding, images.tokens)}
     if images.tokens is None:
         sources[TEXT] = (model.aligner.encode(TEXT, captions), None)
@@ -158,10 +160,10 @@ def retrieved(aligner: GaplessModel, manifest: Manifest, rows: Manifest) -> Iter
     """What an aligner gives without a captioner: the caption of the nearest train image, and the nearest train text,
     which works as far as the gap is closed."""
     train = manifest.select("train")
-    images = image_rows(aligner, manifest, rows.table["split"][0].as_py())
+    images = source_rows(aligner, rows, Route())
     texts = all_captions(train)
     for name, gallery, captions in (
-        ("nearest image", image_rows(aligner, manifest, "train"), train.first_captions),
+        ("nearest image", source_rows(aligner, train, Route()), train.first_captions),
         ("nearest text", caption_rows(aligner, texts), texts),
     ):
         yield name, [captions[row] for row in (images @ gallery.T).argmax(dim=1).tolist()]
@@ -169,7 +171,7 @@ def retrieved(aligner: GaplessModel, manifest: Manifest, rows: Manifest) -> Iter
 
 def score(study: Study, manifest: Manifest, rows: Manifest, scorer: CaptionScorer) -> Scores:
     judge = GaplessModel.from_pretrained(study.judge / "model")
-    images = image_rows(judge, manifest, "test")
+    images = source_rows(judge, rows, Route())
 
     def figures(captions: Sequence[str]) -> Figures:
         return scorer.figures(captions, {"caption": caption_rows(judge, captions), "image": images})
@@ -180,13 +182,13 @@ def score(study: Study, manifest: Manifest, rows: Manifest, scorer: CaptionScore
             for arm in (arm for arm, seeds in study.arms.items() if seed < seeds):
                 run = study.captioner(arm, method, seed)
                 lines = read_captions(run / "captions-test.jsonl")
-                task = judged(lines, rows)
+                task = judged(lines, rows, rows.table["id"].to_pylist())
                 told = {**losses(run, rows, scorer.groups), **figures(task.captions)}
                 found.setdefault((arm, method), []).append(told)
             aligner = GaplessModel.from_pretrained(study.aligner(method, seed) / "model")
             for name, captions in retrieved(aligner, manifest, rows):
                 found.setdefault((name, method), []).append(figures(captions))
-        plain = baselines(task, manifest, {}, "test", seed)
+        plain = baselines(task, manifest.select("train"), {}, "test", seed)
         for name in (CONSTANT, RANDOM):
             found.setdefault((name, ""), []).append(figures(plain[name]))
         print(f"scored seed {seed}", file=sys.stderr, flush=True)

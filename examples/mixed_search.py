@@ -198,7 +198,8 @@ def main() -> None:
     parser.add_argument("--collections", type=Path, nargs="+", default=None, help="what gapless index wrote")
     parser.add_argument("--split", default="test", help="with --collections: whose samples are asked")
     parser.add_argument("--query_ids", type=Path, default=None, help="or a file of their ids, one a line")
-    options, options.more = parser.parse_known_args()  # the rest goes to gapless compare
+    options, more = parser.parse_known_args()
+    options.more = more  # the rest goes to gapless compare
     if options.collections:
         compare_balances(options)
         return

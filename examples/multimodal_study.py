@@ -391,7 +391,8 @@ def run_job(job: Job) -> str:
     begun = time.monotonic()
     arm = ARMS[job.name]
     training, measured = job.rows()
-    settings, facts = arm.loss, {}
+    settings = arm.loss
+    facts: dict[str, Any] = {}
     if arm.own_weights:
         facts["weights"] = chosen_weights(training, arm, job.seed, job.training)
         even = {} if settings.alignment_modality_weights is None else settings.alignment_modality_weights
@@ -400,7 +401,7 @@ def run_job(job: Job) -> str:
     facts["seconds"] = round(time.monotonic() - begun, 1)
     partial = job.path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
-        arrays = {name: rows.numpy() for name, rows in embeddings.items()}
+        arrays: dict[str, Any] = {name: rows.numpy() for name, rows in embeddings.items()}
         np.savez(file, settings=np.array(job.settings), facts=np.array(json.dumps(facts)), **arrays)
     partial.replace(job.path)
     return f"{job.path.stem} {facts}"
@@ -582,7 +583,8 @@ def main() -> None:
         parser.error(f"--choose is at most {NUM_FOLDS}")
     folder = options.out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [(fold, fold) for fold in range(options.choose)] or [(None, seed) for seed in range(options.seeds)]
+    parts: list[tuple[int | None, int]] = [(fold, fold) for fold in range(options.choose)]
+    parts = parts or [(None, seed) for seed in range(options.seeds)]
     how = Training(epochs=options.epochs)
     jobs = [Job(options.data, arrays, name, seed, fold, how, folder) for fold, seed in parts for name in names]
     for line in run_jobs(jobs, options.workers):

@@ -77,7 +77,7 @@ def route_of(sources: str | Sequence[str] | Mapping[str, float] | None, target: 
 
 def _weights_of(sources: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
     if isinstance(sources, Mapping):
-        given = [(str(name), weight) for name, weight in sources.items()]
+        given: list[tuple[str, Any]] = [(str(name), weight) for name, weight in sources.items()]
     else:
         parts = sources.split(",") if isinstance(sources, str) else list(sources)
         split = [part.partition("=") for part in parts]
