@@ -10,7 +10,6 @@ from gapless.study.report import write_report
 
 
 @dataclass(frozen=True, kw_only=True)
-@dataclass(frozen=True)
 class Demo(Comparison):
     """The comparison of the demonstration, and its report.
 
