@@ -28,8 +28,7 @@ from gapless.captioning.captioner import Captioner
 from gapless.captioning.data import source_features
 from gapless.captioning.generation import NOTICE
 from gapless.captioning.metrics import CaptionScorer
-from gapless.captioning.names import IMAGE, TEXT
-from gapless.captioning.route import Route
+from gapless.captioning.route import IMAGE, TEXT, Route
 from gapless.captioning.scores import CONSTANT, RANDOM, baselines, caption_rows, judged, source_rows
 from gapless.cli.main import main as gapless
 from gapless.core.files import write_json, write_text

@@ -253,7 +253,7 @@ def train(rows: Rows, arm: Arm, settings: GapClosingSettings, seed: int, how: Tr
     rows = trainable(rows, arm)
     torch.manual_seed(seed)
     heads = new_heads(arm.modalities, rows, how)
-    loss = METHODS[arm.method].build(settings, ANCHOR)
+    loss: Any = METHODS[arm.method].build(settings, ANCHOR)
     optimizer = optimizer_of(heads, loss, how)
     num_steps = how.epochs * how.batches
     warmup = how.warmup_share * num_steps

@@ -331,8 +331,9 @@ class GaplessModel(PreTrainedModel):
         return as_asked(model, info, kwargs)
 
 
-def text_modalities(config: GaplessConfig) -> list[str]:
-    """The modalities whose kind takes a tokenizer."""
+def text_modalities(config: PreTrainedConfig) -> list[str]:
+    """The modalities of a model, by its `GaplessConfig`, whose kind takes a tokenizer."""
+    assert isinstance(config, GaplessConfig)
     return [name for name, spec in config.specs().items() if MODALITIES[spec.input.kind].takes_tokenizer]
 
 
