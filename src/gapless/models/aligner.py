@@ -331,7 +331,7 @@ class GaplessModel(PreTrainedModel):
         return as_asked(model, info, kwargs)
 
 
-def text_modalities(config: PreTrainedConfig) -> list[str]:
+def text_modalities(config: PretrainedConfig) -> list[str]:
     """The modalities of a model, by its `GaplessConfig`, whose kind takes a tokenizer."""
     assert isinstance(config, GaplessConfig)
     return [name for name, spec in config.specs().items() if MODALITIES[spec.input.kind].takes_tokenizer]
