@@ -34,7 +34,7 @@ from gapless.closing.folds import group_folds, mean_reciprocal_rank
 from gapless.core.captions import caption_codes
 from gapless.core.geometry import unit_norm
 from gapless.inference.presence import hidden_modalities
-from gapless.losses.base import METHODS
+from gapless.losses.base import METHODS, after_step, set_progress
 from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.metrics.measure import measure_under_draws
 from gapless.metrics.uncertainty import draw_counts
@@ -267,7 +267,7 @@ def train(rows: Rows, arm: Arm, settings: GapClosingSettings, seed: int, how: Tr
     for epoch in range(how.epochs):
         masks = masks_of_epoch(rows, arm, seed, epoch)
         for number, batch in enumerate(torch.randperm(len(rows.cases)).chunk(how.batches)):
-            loss.set_progress((epoch * how.batches + number) / num_steps)
+            set_progress(loss, (epoch * how.batches + number) / num_steps)
             present = {name: mask[batch] for name, mask in masks.items()}
             embeddings = {name: embed_present(heads[name], features[name][batch], present[name]) for name in masks}
             if arm.joint:
@@ -276,7 +276,7 @@ def train(rows: Rows, arm: Arm, settings: GapClosingSettings, seed: int, how: Tr
             optimizer.zero_grad()
             terms.total.backward()
             optimizer.step()
-            loss.after_step()
+            after_step(loss)
             schedule.step()
     return heads.eval()
 
@@ -391,7 +391,8 @@ def run_job(job: Job) -> str:
     begun = time.monotonic()
     arm = ARMS[job.name]
     training, measured = job.rows()
-    settings, facts = arm.loss, {}
+    settings = arm.loss
+    facts: dict[str, Any] = {}
     if arm.own_weights:
         facts["weights"] = chosen_weights(training, arm, job.seed, job.training)
         even = {} if settings.alignment_modality_weights is None else settings.alignment_modality_weights
@@ -400,7 +401,7 @@ def run_job(job: Job) -> str:
     facts["seconds"] = round(time.monotonic() - begun, 1)
     partial = job.path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
-        arrays = {name: rows.numpy() for name, rows in embeddings.items()}
+        arrays: dict[str, Any] = {name: rows.numpy() for name, rows in embeddings.items()}
         np.savez(file, settings=np.array(job.settings), facts=np.array(json.dumps(facts)), **arrays)
     partial.replace(job.path)
     return f"{job.path.stem} {facts}"
@@ -582,7 +583,8 @@ def main() -> None:
         parser.error(f"--choose is at most {NUM_FOLDS}")
     folder = options.out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [(fold, fold) for fold in range(options.choose)] or [(None, seed) for seed in range(options.seeds)]
+    parts: list[tuple[int | None, int]] = [(fold, fold) for fold in range(options.choose)]
+    parts = parts or [(None, seed) for seed in range(options.seeds)]
     how = Training(epochs=options.epochs)
     jobs = [Job(options.data, arrays, name, seed, fold, how, folder) for fold, seed in parts for name in names]
     for line in run_jobs(jobs, options.workers):
