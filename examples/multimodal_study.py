@@ -34,7 +34,7 @@ from gapless.closing.folds import group_folds, mean_reciprocal_rank
 from gapless.core.captions import caption_codes
 from gapless.core.geometry import unit_norm
 from gapless.inference.presence import hidden_modalities
-from gapless.losses.base import METHODS
+from gapless.losses.base import METHODS, after_step, set_progress
 from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.metrics.measure import measure_under_draws
 from gapless.metrics.uncertainty import draw_counts
@@ -267,7 +267,7 @@ def train(rows: Rows, arm: Arm, settings: GapClosingSettings, seed: int, how: Tr
     for epoch in range(how.epochs):
         masks = masks_of_epoch(rows, arm, seed, epoch)
         for number, batch in enumerate(torch.randperm(len(rows.cases)).chunk(how.batches)):
-            loss.set_progress((epoch * how.batches + number) / num_steps)
+            set_progress(loss, (epoch * how.batches + number) / num_steps)
             present = {name: mask[batch] for name, mask in masks.items()}
             embeddings = {name: embed_present(heads[name], features[name][batch], present[name]) for name in masks}
             if arm.joint:
@@ -276,7 +276,7 @@ def train(rows: Rows, arm: Arm, settings: GapClosingSettings, seed: int, how: Tr
             optimizer.zero_grad()
             terms.total.backward()
             optimizer.step()
-            loss.after_step()
+            after_step(loss)
             schedule.step()
     return heads.eval()
 
