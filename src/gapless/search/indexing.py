@@ -212,7 +212,7 @@ def _samples_of(
         present = None if rows.is_complete else rows.presence
         source = Source(VectorPairs(rows.embeddings, rows.ids), columns_of(rows), {}, present=present)
         return Samples.of_embeddings(source, rows, origin), rows
-    return Samples.of_embeddings(Source.of_embeddings(model, rows), rows, origin), None
+    return Samples.of_embeddings(Source.of_embeddings(model, rows), rows, origin, model.modalities), None
 
 
 def _name_of(data: RowsToEmbed) -> str:

@@ -58,8 +58,14 @@ class Samples:
         )
 
     @classmethod
-    def of_embeddings(cls, source: Source, embeddings: EmbeddingSet, origin: str) -> "Samples":
-        """The rows of a set of embeddings, of which there are no previews."""
+    def of_embeddings(
+        cls, source: Source, embeddings: EmbeddingSet, origin: str, modalities: Sequence[str] | None = None
+    ) -> "Samples":
+        """The rows of a set of embeddings, of which there are no previews.
+
+        Args:
+            modalities: those that a model takes and that become rows; by default all of the set.
+        """
         columns = [list(map(str, values)) for values in source.columns.values()]
         common = list(zip(*columns, strict=True))
         contents: Contents = {
@@ -68,6 +74,7 @@ class Samples:
                 for row, (values, has) in enumerate(zip(common, embeddings.presence[name], strict=True))
             ]
             for name, matrix in embeddings.embeddings.items()
+            if modalities is None or name in modalities
         }
         earlier = None
         if embeddings.is_complete:

@@ -127,12 +127,13 @@ def _add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
             f"no id of the embeddings ({pairs[0]['id']!r}, ...) occurs in {manifest.path} ({names[0]!r}, ...); "
             "name the manifest that they were made from"
         )
-    columns = manifest.table.select(["captions", *manifest.labels]).take([row for _, row in matched]).to_pylist()
+    captions = [""] * len(manifest) if manifest.caption_column is None else manifest.first_captions
+    has_image = manifest.presence(["image"])["image"] if "image" in manifest.modalities else None
+    columns = manifest.table.select(["id", *manifest.labels]).take([row for _, row in matched]).to_pylist()
     for (pair, row), values in zip(progress_bar(matched, what="thumbnails", unit="image"), columns, strict=True):
-        texts = values["captions"] or [""]
-        pair["caption"] = texts[0]
+        pair["caption"] = captions[row]
         pair["labels"] = {name: _label_text(values[name]) for name in manifest.labels}
-        picture = thumbnail_of(manifest, row)
+        picture = thumbnail_of(manifest, row) if has_image is not None and has_image[row] else None
         if picture:
             pair["thumbnail"] = picture
 
