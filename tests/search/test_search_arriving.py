@@ -167,3 +167,14 @@ def test_the_approximate_index_finds_rows_of_every_modality_that_has_any(tmp_pat
     assert found[0].row == exact[0].row == "s03/image"
     assert {hit.modality for hit in found} == {"image", "text"}
     shutil.rmtree(tmp_path / "c")
+
+
+def test_a_modality_that_the_model_lacks_is_no_content():
+    from gapless.embeddings.dataset import VectorPairs
+    from gapless.inference.embed import Source, columns_of
+    from gapless.search.samples import Samples
+
+    whole = embedding_set({name: unit_rows(20, seed=number) for number, name in enumerate(NAMES)})
+    source = Source(VectorPairs(whole.embeddings, whole.ids), columns_of(whole), {})
+    assert set(Samples.of_embeddings(source, whole, "drawn", NAMES[:2]).contents) == set(NAMES[:2])
+    assert set(Samples.of_embeddings(source, whole, "drawn").contents) == set(NAMES)  # the control
