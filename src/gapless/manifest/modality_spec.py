@@ -52,6 +52,13 @@ class ModalitySpec:
         categories = self.params.get("categories", ())
         return {name: CATEGORY if name in categories else NUMBER for name in self.params.get("columns", ())}
 
+    @property
+    def input_params(self) -> dict[str, Any]:
+        """The params that are settings of its kind, which must be installed; of a table and its fields as `columns`."""
+        known = {field.name for field in dataclasses.fields(MODALITIES[self.kind].Input)}
+        params = {name: value for name, value in self.params.items() if name in known}
+        return {"columns": list(self.fields), **params} if self.fields and "columns" in known else params
+
     def as_json(self) -> dict[str, Any]:
         """Its entry in `manifest.json`, without the count."""
         return {"kind": self.kind, "columns": list(self.columns), "params": dict(self.params)}

@@ -1,5 +1,6 @@
 """The templates of the pages: every string escaped, an unknown name is an error."""
 
+import base64
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ def environment(room: str) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def jpeg_address(content: bytes) -> str:
+    """A JPEG as an address that holds it, so that a page loads nothing."""
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def render_page(room: str, template: str, **values: Any) -> str:

@@ -33,14 +33,19 @@ def checked_key(row: Any) -> str:
     return row
 
 
+def _is_finite_number(value: Any) -> bool:
+    """Whether it is a number of Python or NumPy, neither a boolean nor infinite nor NaN."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
 def checked_weight(weight: Any) -> float:
     """The share of the image in a query of words and an image.
 
     Raises:
         UsageError: anything but a number from 0 to 1.
     """
-    number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(weight, bool)
-    if not number or not math.isfinite(weight) or not 0 <= weight <= 1:
+    if not _is_finite_number(weight) or not 0 <= weight <= 1:
         raise UsageError(f"image_weight is a number from 0 (words alone) to 1 (image alone), got {weight!r:.40}")
     return float(weight)
 
@@ -136,7 +141,6 @@ def checked_part_weight(modality: str, weight: Any) -> float:
     Raises:
         UsageError: anything but a finite number that is at least 0.
     """
-    number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(weight, bool)
-    if not number or not math.isfinite(weight) or weight < 0:
+    if not _is_finite_number(weight) or weight < 0:
         raise UsageError(f"the weight of {modality} is a number, 0 or above, got {weight!r:.40}")
     return float(weight)

@@ -1,8 +1,6 @@
 """Examples of cases for the report: what some rows hold, each modality as its kind previews it."""
 
-import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.presence import pattern_of
 from gapless.modalities.base import MODALITIES, Modality
 from gapless.modalities.params import settings_of
+from gapless.pages.page import jpeg_address
 
 NUM_CASES = 6
 MAX_TEXT = 400
@@ -60,12 +59,8 @@ def _kind_of(spec: ModalitySpec) -> Modality[Any] | None:
     if spec.kind not in MODALITIES:
         return None
     kind = MODALITIES[spec.kind]
-    params: Mapping[str, Any] = {
-        name: value for name, value in spec.params.items() if name in {field.name for field in fields(kind.Input)}
-    }
-    if "columns" in {field.name for field in fields(kind.Input)} and spec.fields:
-        params = {"columns": list(spec.fields), **params}
-    if "size" in {field.name for field in fields(kind.Input)} and spec.kind == "vector":
+    params = spec.input_params
+    if spec.kind == "vector":
         params = {"size": 1, **params}  # a preview shows a vector of any length
     try:
         return kind(settings_of(kind.Input, params))
@@ -82,5 +77,5 @@ def _item(rows: Manifest, name: str, kind: Modality[Any] | None, row: int) -> It
     except (GaplessError, OSError, ValueError):
         return Item(name, text=UNREADABLE)
     if isinstance(preview, bytes):
-        return Item(name, picture="data:image/jpeg;base64," + base64.b64encode(preview).decode())
+        return Item(name, picture=jpeg_address(preview))
     return Item(name, text=preview if len(preview) <= MAX_TEXT else preview[: MAX_TEXT - 1] + "…")

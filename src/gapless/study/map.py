@@ -23,7 +23,7 @@ from gapless.images.thumbnails import thumbnail
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.catalogue import GAP_HEADLINES, headline_of
 from gapless.metrics.projection import principal_plane
-from gapless.pages.page import json_for_page, render_page
+from gapless.pages.page import jpeg_address, json_for_page, render_page
 from gapless.pages.palette import modality_mark
 from gapless.study.drawing import inline_svg
 from gapless.study.figures import Panel, cosine_figure
@@ -141,7 +141,7 @@ def _add_manifest(pairs: list[dict[str, Any]], manifest: Manifest) -> None:
 def thumbnail_of(manifest: Manifest, row: int) -> str | None:
     """A small JPEG as a data address; None for a row whose image is gone or cannot be read."""
     content = thumbnail(manifest.image_path(row))
-    return None if content is None else "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    return None if content is None else jpeg_address(content)
 
 
 def _plotly_script() -> str:

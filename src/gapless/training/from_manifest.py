@@ -12,7 +12,7 @@ from gapless.core.errors import DataRefused, GaplessError, UsageError
 from gapless.core.files import read_object
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.modality_spec import ModalitySpec
-from gapless.modalities.base import FIELDS, MODALITIES, NUMBERS, Modality, RowRefused
+from gapless.modalities.base import MODALITIES, NUMBERS, Modality, RowRefused
 from gapless.modalities.params import settings_of
 from gapless.models.spec import MlpEncoderSpec, with_encoder, with_fitted_input
 from gapless.training.recipes import OTHERS, SMALL_INPUTS, Recipe, is_described
@@ -48,16 +48,13 @@ def _described(manifest: Manifest, spec: ModalitySpec, entry: Mapping[str, Any])
     if spec.kind not in MODALITIES:
         raise UsageError(f"{manifest.path} holds {spec.name!r} of the kind {spec.kind!r}, which is not installed")
     kind = MODALITIES[spec.kind]
-    known = {field.name for field in fields(kind.Input)}
-    params = {name: value for name, value in spec.params.items() if name in known}
-    if spec.form == NUMBERS and "size" in known and "size" not in params:
+    params = spec.input_params
+    if spec.form == NUMBERS and "size" not in params and "size" in {field.name for field in fields(kind.Input)}:
         params["size"] = _vector_size(manifest, spec.name)
-    if spec.form == FIELDS and "columns" in known:
-        params.setdefault("columns", list(spec.fields))
     settings = settings_of(kind.Input, params)
-    told = {name: _plain(getattr(settings, name)) for name in params}
+    of_manifest = {name: _plain(getattr(settings, name)) for name in params}
     own = dict(entry.get("input") or {})
-    return {**entry, "input": {"kind": spec.kind, **SMALL_INPUTS.get(spec.kind, {}), **told, **own}}
+    return {**entry, "input": {"kind": spec.kind, **SMALL_INPUTS.get(spec.kind, {}), **of_manifest, **own}}
 
 
 def _plain(value: Any) -> Any:
