@@ -27,6 +27,7 @@ from gapless.manifest.manifest import VERSION, Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.modalities.base import TEXTS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
+from gapless.models.lora import merge_lora
 from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
@@ -127,7 +128,14 @@ def training_arguments(
     for name in settings.training.keys() & fixed.keys():
         if settings.training[name] != fixed[name]:
             raise UsageError(f"training.{name} is always {fixed[name]!r} here, got {settings.training[name]!r}")
-    chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
+    chosen = {
+        "report_to": [],
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # The pooler of a BERT whose first token is taken never gets a gradient. Transformers lets several processes look
+        # for such weights except under checkpointing, because its reentrant form cannot bear it; ours is the other one.
+        "ddp_find_unused_parameters": True,
+        **settings.training,
+    }
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
     chosen |= _selection(chosen, primary)
@@ -347,6 +355,8 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
     if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
     if is_writer:
+        if isinstance(trainer.whole_model, GaplessModel):
+            merge_lora(trainer.whole_model)
         _save_whole(trainer.whole_model, out / "model")
     trainer.accelerator.wait_for_everyone()
 
