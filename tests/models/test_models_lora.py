@@ -55,7 +55,9 @@ def test_at_the_start_the_encoder_is_as_it_was(tokens, tmp_path):
 
 
 def test_only_the_adapters_learn():
-    learning = [name for name, weight in build_encoder(encoder_spec(described())).named_parameters() if weight.requires_grad]
+    learning = [
+        name for name, weight in build_encoder(encoder_spec(described())).named_parameters() if weight.requires_grad
+    ]
     assert len(learning) == 2 * 7
     assert all("lora_" in name for name in learning)
 
@@ -89,7 +91,9 @@ def test_adapters_of_a_frozen_encoder_are_refused():
 
 def test_other_kinds_of_encoders_take_none():
     with pytest.raises(UsageError, match="unknown key 'lora'"):
-        modality_spec("x", {"input": {"kind": "vector", "size": 4}, "encoder": {"kind": "vector", "size": 4, "lora": {}}})
+        modality_spec(
+            "x", {"input": {"kind": "vector", "size": 4}, "encoder": {"kind": "vector", "size": 4, "lora": {}}}
+        )
 
 
 def test_a_model_with_adapters_is_saved_and_loaded(tmp_path):

@@ -1,4 +1,4 @@
-"""Trains the recipes of the paper's encoders, made small, in the processes that torchrun starts: lora_ranks.py FOLDER."""
+"""Trains the recipes of the paper's encoders, made small, in the processes of torchrun: lora_ranks.py FOLDER."""
 
 import sys
 from pathlib import Path

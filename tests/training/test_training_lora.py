@@ -1,4 +1,4 @@
-"""The recipes of the paper's encoders, with the sizes alone made small: adapters, frozen towers, bf16, checkpointing."""
+"""The recipes of the paper's encoders, with small sizes: adapters, frozen towers, bf16, checkpointing."""
 
 from dataclasses import replace
 
@@ -109,7 +109,9 @@ def test_checkpointed_adapters_of_the_first_layer_get_a_gradient(phantom):
     model.activation_checkpointing_enable()
     model.train()
     raw = {"image": noise_images(4, 28), "text": CAPTIONS[:4]}
-    batch = {name: part.collate([part.prepare(one) for one in raw[name]]) for name, part in preprocessors_of(model).items()}
+    batch = {
+        name: part.collate([part.prepare(one) for one in raw[name]]) for name, part in preprocessors_of(model).items()
+    }
     model(batch).loss.backward()
     first = [
         weight

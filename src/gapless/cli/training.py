@@ -132,6 +132,7 @@ def evaluate_arguments(parser: Parser) -> None:
 
 def evaluate(args: Arguments) -> Outcome:
     import gapless
+    from gapless.study.disjoint_table import disjoint_to_terminal
     from gapless.study.pair_blocks import results_to_terminal
     from gapless.study.renderings import counts_to_terminal
 
@@ -140,7 +141,8 @@ def evaluate(args: Arguments) -> Outcome:
     )
     results = evaluation.as_json()
     counts = f"{counts_to_terminal(results)}\n\n" if evaluation.pairs else ""
-    return Outcome(results, counts + results_to_terminal(results, ascii_only()))
+    beside = disjoint_to_terminal(results, ascii_only())
+    return Outcome(results, counts + results_to_terminal(results, ascii_only()) + (f"\n\n{beside}" if beside else ""))
 
 
 def compare_arguments(parser: Parser) -> None:

@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA) on the linear layers of an encoder: the encoder's own weights stay, the adapters learn.
 
-A layer `W x + b` becomes `W x + b + (alpha / rank) B A x` with A of [rank, in] and B of [out, rank], B zero at the start
+A layer `W x + b` becomes `W x + b + (alpha / rank) B A x` with A [rank, in] and B [out, rank], B zero at the start
 (Hu et al., arXiv 2106.09685, equation 3; the `peft` package). The optimizer then holds two moments for A and B alone,
 which is what lets an encoder of a billion weights train on one GPU of 24 GB. A finished model has them added into W, so
 that it is saved, loaded and exported as any other, without `peft`.
@@ -35,7 +35,9 @@ def add_lora(model: nn.Module, spec: "LoraSpec") -> None:
     linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     chosen = [name for name in linear if spec.targets is None or any(_ends_in(name, target) for target in spec.targets)]
     if not chosen:
-        raise UsageError(f"lora: no linear layer of the encoder is named as {spec.targets} asks (it has {listed(linear)})")
+        raise UsageError(
+            f"lora: no linear layer of the encoder is named as {spec.targets} asks (it has {listed(linear)})"
+        )
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
             # The attention of timm's EVA and BEiT otherwise reads the weight of its layer `qkv` and never calls it, so

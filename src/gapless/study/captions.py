@@ -29,6 +29,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "subject": SUBJECT,
         "grid": _grid_of(paths, results),
         "presence": None,
+        "disjoint": None,
         "matrices": [],
         "pairs": [],
         "facts": _facts_of(results),

@@ -24,6 +24,7 @@ from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
 from gapless.study.cases import Case, cases_of
 from gapless.study.choice import ChoiceSection, choices_of
+from gapless.study.disjoint_table import disjoint_table
 from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
 from gapless.study.figures import (
     Panel,
@@ -195,6 +196,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "headlines": headlines_of(study.comparison, table),
         "table": table,
         "presence": presence_table(study.comparison),
+        "disjoint": disjoint_table({method: [run.results for run in runs] for method, runs in study.runs.items()}),
         "matrices": [(method, matrix) for method in pair if (matrix := pair_matrix(study.comparison, method))],
         "pairs": pair_tables(study.comparison),
         "pictures": pictures_of(study, table, panels),

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.auditing.leakage import manifest_share_in_train
+from gapless.auditing.leakage import leaking_rows, manifest_share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
@@ -24,6 +24,7 @@ from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.disjoint import disjoint_figures
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Evaluation(Result):
         present: modality -> rows that have it, where rows lack modalities.
         pairs: pair of modalities -> n and gallery_size of its figures, or why it has none, where rows lack modalities.
         complete: n and gallery_size of the figures KEY@complete, where rows lack modalities.
+        disjoint: what `training.disjoint.disjoint_figures` gives, where rows of the split leak from train.
     """
 
     n: int
@@ -97,10 +99,11 @@ class Evaluation(Result):
     present: Mapping[str, int] | None = None
     pairs: Mapping[str, Any] | None = None
     complete: Mapping[str, Any] | None = None
+    disjoint: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `results.json`; without what was not measured, or holds only where rows lack modalities."""
-        optional = ("train_seconds", *ABSENT)
+        """The content of `results.json`; without what was not measured, or does not concern these rows."""
+        optional = ("train_seconds", *ABSENT, "disjoint")
         return {k: v for k, v in super().as_json().items() if k not in optional or getattr(self, k) is not None}
 
 
@@ -156,12 +159,23 @@ def evaluate(
         versions=versions(),
         data=describe(manifest, split),
         train_seconds=train_seconds,
+        disjoint=_disjoint(manifest, split, embeddings, measured_on(rows), num_bootstrap),
         **absent,
     )
     write_embeddings(place / EMBEDDINGS, embeddings, rows)
     write_latent(place / "latent.safetensors", embeddings, rows)
     write_json(place / "results.json", evaluation.as_json())
     return evaluation
+
+
+def _disjoint(
+    manifest: Manifest, split: str, embeddings: Mapping[str, Tensor], columns: Mapping[str, Any], num_bootstrap: int
+) -> dict[str, Any] | None:
+    """The figures of the rows that do not leak from train, beside all rows; None where none leaks."""
+    leaks = None if split == "train" else leaking_rows(manifest, split)
+    if leaks is None or not any(leaks):
+        return None
+    return disjoint_figures(embeddings, leaks, columns["groups"], columns, num_bootstrap)
 
 
 def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

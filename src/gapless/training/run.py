@@ -131,8 +131,8 @@ def training_arguments(
     chosen = {
         "report_to": [],
         "dataloader_pin_memory": torch.cuda.is_available(),
-        # The pooler of a BERT whose first token is taken never gets a gradient. Transformers lets several processes look
-        # for such weights except under checkpointing, because its reentrant form cannot bear it; ours is the other one.
+        # The pooler of a BERT whose first token is taken never gets a gradient. Transformers lets several processes
+        # look for such weights except under checkpointing, whose reentrant form cannot bear it; the default is another.
         "ddp_find_unused_parameters": True,
         **settings.training,
     }
