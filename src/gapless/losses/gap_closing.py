@@ -261,11 +261,9 @@ class GapClosingLoss(nn.Module):
                 counts = {pair: len(rows.everyone) for pair, rows in chosen.items()}
                 alignment_weights = self.alignment_modality_weights
                 terms = self._terms(
-                    lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, _is_small),
+                    lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, is_small),
                     lambda: masked_alignment(batch, chosen, alignment_weights, self.logit_scale),
-                    lambda: masked_uniformity(
-                        batch, self.anchor, self.normalise_centroids, self.logit_scale, _is_small
-                    ),
+                    lambda: masked_uniformity(batch, self.anchor, self.normalise_centroids, self.logit_scale, is_small),
                 )
         if present is None:
             return terms
@@ -304,7 +302,7 @@ class GapClosingLoss(nn.Module):
         anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
         if ranks is not None:
             return mean_of(gathered_symmetric_info_nce(others, anchor, scale, positives, ranks))
-        info_nce = symmetric_info_nce if _is_small(anchor) else tiled_symmetric_info_nce
+        info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
         return mean_of([info_nce(rows, anchor, scale, positives) for rows in others])
 
     def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
@@ -315,7 +313,7 @@ class GapClosingLoss(nn.Module):
         modalities = list(embeddings.values())
         if ranks is not None:
             return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)
-        if _is_small(modalities[0]):
+        if is_small(modalities[0]):
             return centroid_uniformity(modalities, positives, self.normalise_centroids)
         centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
         return tiled_log_mean_gaussian_kernel(centroids, positives)
@@ -353,5 +351,6 @@ def _renamed(positives: GivenPositives, groups: Tensor) -> Tensor:
     return groups
 
 
-def _is_small(rows: Tensor) -> bool:
+def is_small(rows: Tensor) -> bool:
+    """Whether a batch takes the plain formulas: so few rows are not faster in tiles."""
     return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)

@@ -46,7 +46,7 @@ def masked_contrastive(
         info_nce = symmetric_info_nce if is_small(queries) else tiled_symmetric_info_nce
         return info_nce(queries, keys, scale, positives)
 
-    return _weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
+    return weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
 
 
 def masked_alignment(
@@ -59,7 +59,7 @@ def masked_alignment(
         mean = pairwise_squared_distance(one, other).sum() / len(rows.everyone)
         return mean if batch.ranks is None else batch.ranks.average(mean * batch.ranks.num_ranks)
 
-    return _weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
+    return weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
 
 
 def masked_uniformity(
@@ -83,7 +83,7 @@ def masked_uniformity(
     return (log_mean_gaussian_kernel if is_small(points) else tiled_log_mean_gaussian_kernel)(points, positives)
 
 
-def _weighted_mean(
+def weighted_mean(
     of_pair: Callable[[Pair, Chosen], Tensor],
     chosen: Mapping[Pair, Chosen],
     weights: Mapping[str, float],

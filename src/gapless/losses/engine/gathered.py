@@ -103,7 +103,7 @@ def gathered_symmetric_info_nce(
         positives: [row] integers of this rank, comparable between ranks, or None.
         ranks: who shares the batch.
     """
-    _refuse_transforms(anchor, *others)
+    refuse_transforms(anchor, *others)
     columns = ranks.gather(at_least_fp32(anchor))
     column_positives = None if positives is None else ranks.gather(positives)
     return [
@@ -135,7 +135,7 @@ def chosen_symmetric_info_nce(
         own: where this rank's rows are among the columns.
         ranks: who shares the batch.
     """
-    _refuse_transforms(rows, columns)
+    refuse_transforms(rows, columns)
     return info_nce_share(
         rows,
         columns,
@@ -149,7 +149,8 @@ def chosen_symmetric_info_nce(
     )
 
 
-def _refuse_transforms(*tensors: Tensor) -> None:
+def refuse_transforms(*tensors: Tensor) -> None:
+    """Raise ValueError where `torch.func` or forward-mode differentiation would have to look through the ranks."""
     if is_transformed(*tensors):
         raise ValueError(
             "over several ranks the loss cannot be followed by torch.func or forward-mode differentiation: "

@@ -1,0 +1,60 @@
+"""What each process of the distributed tests of the pairwise losses runs."""
+
+import torch
+import torch.distributed as dist
+from loss_ranks import POSITIVES, Towers, batches, share
+from masked_ranks import NUMBERS, PRESENT, MaskedTowers, part
+from torch.nn.parallel import DistributedDataParallel
+
+from gapless.losses.base import METHODS
+
+NAMES = ("siglip", "clip-temperature-softplus", "clip-temperature-schedule", "clip-swap-soft", "clip-swap-hard")
+
+
+def loss_of(name, **options):
+    method = METHODS[name]
+    changes = {"swap_share": 1.0} if "swap" in name else {}
+    changes |= {"bias": -2.0} if name == "siglip" else {}
+    loss = method.build(method.changed({**changes, **options}), "text").double()
+    loss.begin_step(3, 4) if "swap" in name else None
+    return loss
+
+
+def gradients(rank, num_ranks, loss, present, positives):
+    model = (Towers if present is None else MaskedTowers)(loss)
+    run = DistributedDataParallel(model) if num_ranks > 1 else model
+    inputs = part(batches()[0], rank, num_ranks)
+    arguments = (share(POSITIVES, rank, num_ranks) if positives else None,)
+    if present is not None:
+        arguments = (
+            part(PRESENT, rank, num_ranks),
+            part(NUMBERS["modalities"] if positives else None, rank, num_ranks),
+        )
+    terms = run(inputs, *arguments)
+    terms.total.backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {**found, "terms": torch.stack(list(terms)).detach()}
+
+
+def exact(rank, num_ranks):
+    return {
+        f"{name}-{masked}-{positives}": gradients(
+            rank, num_ranks, loss_of(name, pairs="all" if masked else "anchor"), PRESENT if masked else None, positives
+        )
+        for name in NAMES
+        for masked in (False, True)
+        for positives in (False, True)
+    }
+
+
+def alone(rank, num_ranks):
+    loss = loss_of("siglip")
+    loss.gather = False
+    return gradients(rank, num_ranks, loss, None, False)
+
+
+def work(rank, num_ranks, cases, init_file, out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=num_ranks)
+    torch.save({case: globals()[case](rank, num_ranks) for case in cases}, out)
+    dist.destroy_process_group()
