@@ -232,9 +232,7 @@ class GapClosingLoss(WithTemperature):
                 terms = self._terms(
                     lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, is_small),
                     lambda: masked_alignment(batch, chosen, alignment_weights, self.logit_scale),
-                    lambda: masked_uniformity(
-                        batch, self.anchor, self.normalise_centroids, self.logit_scale, is_small
-                    ),
+                    lambda: masked_uniformity(batch, self.anchor, self.normalise_centroids, self.logit_scale, is_small),
                 )
         if present is None:
             return terms

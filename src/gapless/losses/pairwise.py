@@ -69,7 +69,7 @@ class ComparedBatch:
     """A batch whose modalities are compared with the anchor, each on the rows that have both."""
 
     def __init__(self, opened: OpenBatch, anchor: str, log_scale: Tensor) -> None:
-        self.batch = PresentBatch(*opened)
+        self.batch = PresentBatch(opened.embeddings, opened.masks, opened.positives, opened.ranks)
         self.log_scale = log_scale
         self.chosen = {pair: self.batch.with_both(pair) for pair in pairs_of(ANCHOR, list(opened.embeddings), anchor)}
 

@@ -72,6 +72,7 @@ def two_way_cross_entropy(
         first: the column of row 0.
         ranks: who shares the rows; None for one process.
     """
+
     def block(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         return _block_of(logits_of(rows), same_items(positives, rows, num_columns, first, device), label_smoothing)
 
