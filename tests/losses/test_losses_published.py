@@ -163,7 +163,7 @@ def test_the_loss_is_built_again_from_a_saved_model_and_keeps_its_temperature_in
     settings = replace(METHODS[name].settings, temperature=0.3, mask_duplicates=True, learn_temperature=True)
     again = build_loss(describe_loss(METHODS[name], settings, "image"))
     assert type(again) is METHODS[name].build
-    assert again.settings == settings and again.anchor == "image"
+    assert (again.settings, again.anchor) == (settings, "image")
     with torch.no_grad():
         again.logit_scale.fill_(9.0)
     after_step(again)
@@ -184,7 +184,8 @@ def test_cua_by_hand():
 def test_a_weight_of_zero_is_reported_and_trains_nothing():
     rows = batch()
     terms = built("cua")(rows)
-    assert not terms.cross_uniformity.requires_grad and terms.cross_uniformity < 0
+    assert not terms.cross_uniformity.requires_grad
+    assert terms.cross_uniformity < 0
     assert terms.total.item() == pytest.approx((terms.contrastive + terms.alignment + terms.uniformity).item())
 
 
@@ -193,7 +194,8 @@ def test_cyclip_by_hand():
     z, w = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     assert in_modal_consistency(z, w).item() == pytest.approx(1)
     assert cross_modal_consistency(z, w).item() == pytest.approx(1)
-    assert in_modal_consistency(z, z).item() == 0 and cross_modal_consistency(z, z).item() == 0
+    assert in_modal_consistency(z, z).item() == 0
+    assert cross_modal_consistency(z, z).item() == 0
 
 
 def test_cyclip_closes_no_gap():
@@ -232,8 +234,9 @@ def test_a_narrow_kernel_gives_no_log_of_zero(dtype, engine):
     expected = 2 / 0.01**2 - 2 * math.log(12 / 16) + 2 * math.log(4 / 16)
     assert divergence.item() == pytest.approx(expected, rel=1e-5)
     divergence.backward()
-    assert z.grad.isfinite().all() and z.grad.abs().max() > 0
-    with pytest.raises(UsageError, match="loss.kernel_width must be finite and above 0, got 0.0"):
+    assert z.grad.isfinite().all()
+    assert z.grad.abs().max() > 0
+    with pytest.raises(UsageError, match=r"loss.kernel_width must be finite and above 0, got 0.0"):
         CsAlignerSettings(kernel_width=0.0)
 
 

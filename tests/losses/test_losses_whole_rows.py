@@ -111,7 +111,7 @@ def test_rows_that_lack_a_modality_are_refused_and_settings_are_saved(name):
     assert not takes_present(loss)
     settings = replace(METHODS[name].settings, temperature=0.3, mask_duplicates=True)
     again = build_loss(describe_loss(METHODS[name], settings, "image"))
-    assert again.settings == settings and again.anchor == "image"
+    assert (again.settings, again.anchor) == (settings, "image")
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_a_number_of_modalities_that_a_method_cannot_take_is_refused_with_the_re
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(UsageError, match="loss.label_smoothing must be at least 0 and below 1, got 1.0"):
+    with pytest.raises(UsageError, match=r"loss.label_smoothing must be at least 0 and below 1, got 1.0"):
         GramSettings(label_smoothing=1.0)
-    with pytest.raises(UsageError, match="unknown value of loss.negatives 'all'"):
+    with pytest.raises(UsageError, match=r"unknown value of loss.negatives 'all'"):
         SymileSettings(negatives="all")
 
 
@@ -172,10 +172,11 @@ def test_areas_by_hand_and_the_known_failure_of_triangle():
 
 def test_the_area_itself_is_another_loss_than_twice_its_square():
     rows = batch()
+    arrays = {key: x.detach().numpy() for key, x in rows.items()}
     areas = torch.tensor(
         [
-            [reference.area(a, b, c) for b, c in zip(*(rows[key].detach().numpy() for key in ("image", "wave")))]
-            for a in rows["text"].detach().numpy()
+            [reference.area(a, b, c) for b, c in zip(arrays["image"], arrays["wave"], strict=True)]
+            for a in arrays["text"]
         ],
         dtype=torch.float64,
     )
@@ -239,7 +240,8 @@ def test_symile_learns_what_no_two_modalities_tell():
     x, y = signs[:, :1], signs[:, 1:]
     v = x * y
     assert torch.equal(row_products([x, y, v]), torch.ones(4).double())
-    assert (x * v).mean() == 0 and (y * v).mean() == 0
+    assert (x * v).mean() == 0
+    assert (y * v).mean() == 0
 
 
 def test_pmrl_by_hand():
