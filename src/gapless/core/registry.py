@@ -10,7 +10,7 @@ entry-point group of the table; they are in the table once the package is instal
 """
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from typing import Generic, TypeVar
 
@@ -26,10 +26,13 @@ class Registry(Generic[Thing]):
         kind: what one is called in messages ("loss").
         package: the room whose modules add things when they are imported.
         group: the entry-point group by which other packages add things.
+        first: names that stand before all others, in this order; the others of gapless follow by name. Without them
+            things stand in the order in which the modules of the room, by name, add them.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, package: str, group: str, first: Sequence[str] = ()) -> None:
         self.kind = kind
+        self.first = tuple(first)
         self.package = package
         self.group = group
         self._things: dict[str, Thing] = {}
@@ -88,6 +91,9 @@ class Registry(Generic[Thing]):
         self._is_read = True
         for module in pkgutil.iter_modules(import_module(self.package).__path__, f"{self.package}."):
             import_module(module.name)
+        if self.first:
+            names = (*self.first, *sorted(self._things.keys() - {*self.first}))
+            self._things = {name: self._things[name] for name in names if name in self._things}
         for point in metadata.entry_points(group=self.group):
             # A fault in another package is reported only when its thing is asked for.
             try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from gapless.losses.base import METHODS, Method
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.pairs import ANCHOR, Pairs, checked_pairs, checked_weights
-from gapless.losses.schedules import as_weight
+from gapless.losses.schedules import PUBLISHED_ALIGNMENT, PUBLISHED_TEMPERATURE, PUBLISHED_UNIFORMITY, as_weight
 
 PAPER = "Grassucci et al., arXiv 2602.20046"
 CLIP_PAPER = "Radford et al., arXiv 2103.00020"
@@ -104,6 +104,17 @@ _add(
 _add("align-only", "contrastive and Align True Pairs", GapClosingSettings(uniformity_weight=0.0))
 _add("uniform-only", "contrastive and Centroid Uniformity", GapClosingSettings(alignment_weight=0.0))
 _add("gapless-published", "the paper's loss, both weights 1", GapClosingSettings())
+_add(
+    "gapless-scheduled",
+    "the paper's loss with the schedule that the authors' code ships, temperature fixed at 0.1",
+    GapClosingSettings(
+        temperature=PUBLISHED_TEMPERATURE,
+        learn_temperature=False,
+        alignment_weight=[list(point) for point in PUBLISHED_ALIGNMENT.points],
+        uniformity_weight=[list(point) for point in PUBLISHED_UNIFORMITY.points],
+    ),
+    fixed=("temperature", "learn_temperature"),
+)
 _add(
     "gapless",
     "the paper's terms with weights that rise while training; our best recipe",

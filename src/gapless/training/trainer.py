@@ -18,7 +18,7 @@ from gapless.core.errors import GaplessError, listed
 from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
-from gapless.losses.base import check_takes_present, logit_scale_of
+from gapless.losses.base import check_takes_present, logit_scale_of, parameter_rules
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
     EpochBeforeCheckpoint,
@@ -265,6 +265,22 @@ class RunTrainer(Trainer):
             rotate(directory, self.num_kept, None if best is None else Path(best).name)
 
 
+def split_by_learning_rate(optimizer: torch.optim.Optimizer, loss: nn.Module) -> None:
+    """Move the parameters of a loss with another learning rate into groups of their own.
+
+    A scheduler multiplies the learning rate that a group starts with, so that the factor holds throughout.
+    """
+    for parameter, rule in parameter_rules(loss).items():
+        if rule.learning_rate_factor == 1.0:
+            continue
+        for group in list(optimizer.param_groups):
+            others = [one for one in group["params"] if one is not parameter]
+            if len(others) < len(group["params"]):
+                group["params"] = others
+                own = {key: value for key, value in group.items() if key != "params"}
+                optimizer.add_param_group(own | {"params": [parameter], "lr": group["lr"] * rule.learning_rate_factor})
+
+
 class AlignerTrainer(RunTrainer):
     """Trains an aligner under its loss, and measures validation pairs meanwhile.
 
@@ -303,6 +319,23 @@ class AlignerTrainer(RunTrainer):
         if "loss" in logs and self.num_summed and scale is not None:
             logs["logit_scale"] = scale
         super().log(logs, start_time)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters with weight decay: those of transformers, less those that the loss frees of it."""
+        free = {parameter for parameter, rule in parameter_rules(self.loss).items() if not rule.weight_decay}
+        parameters = dict(model.named_parameters())
+        return [name for name in super().get_decay_parameter_names(model) if parameters.get(name) not in free]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer, with a group of their own for parameters of the loss that have another learning rate.
+
+        The groups follow from the model alone, so that a resumed run loads the saved state into the same ones.
+        """
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new:
+            split_by_learning_rate(optimizer, self.loss)
+        return optimizer
 
     def evaluation_figures(self) -> dict[str, Any]:
         """The evaluator's figures of the evaluation pairs."""
