@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from gapless.core.errors import UsageError
 from gapless.losses import gap_closing
-from gapless.losses.base import METHODS, takes_present
+from gapless.losses.base import METHODS, begin_step, takes_present
 from gapless.losses.engine import row_blocks, tiled
 from gapless.losses.gram import GramSettings, row_volumes, volumes
 from gapless.losses.pairs import check_settings_names
@@ -287,3 +287,13 @@ def test_positives_by_modality_are_joined():
     numbers = {"text": torch.tensor([0, 0, 1, 2, 3, 4, 5]), "wave": torch.tensor([0, 1, 1, 2, 3, 4, 5])}
     joined = torch.tensor([0, 0, 0, 1, 2, 3, 4])
     assert loss(rows, positives=numbers).total.item() == pytest.approx(loss(rows, positives=joined).total.item())
+
+
+def test_the_orders_of_symile_come_from_the_seed_and_the_step():
+    rows = {key: x.detach() for key, x in batch().items()}
+    loss, totals = built("symile"), {}
+    for seed, step in ((0, 1), (0, 2), (1, 1), (0, 1)):
+        begin_step(loss, seed, step)
+        totals.setdefault((seed, step), []).append(loss(rows).total.item())
+    assert totals[0, 1][0] == totals[0, 1][1]
+    assert len({values[0] for values in totals.values()}) == 3

@@ -68,10 +68,21 @@ class SymileLoss(WholeRowLoss):
     Reference: Saporta et al., arXiv 2411.01053, section 3, and the authors' code.
     """
 
+    draws: torch.Generator | None = None
+
+    def begin_step(self, seed: int, step: int) -> None:
+        """Draw the orders of this step from the seed of the run and the number of the step, so that a resumed run
+        repeats them. Without it they come from torch's own generator."""
+        self.draws = torch.Generator().manual_seed(hash((seed, step)) % 2**63)
+
     def terms(self, batch: WholeRows) -> SymileTerms:
         """The terms of a batch that is checked."""
-        scale, each = self.scale(batch.ranks), _all_pairs if self.settings.negatives == ALL else _shuffled
-        total = torch.stack([each(batch, name, scale) for name in batch.own]).mean()
+        scale = self.scale(batch.ranks)
+        if self.settings.negatives == ALL:
+            terms = [_all_pairs(batch, name, scale) for name in batch.own]
+        else:
+            terms = [_shuffled(batch, name, scale, self.draws) for name in batch.own]
+        total = torch.stack(terms).mean()
         with torch.no_grad():
             product = row_products(list(batch.own.values())).mean()
         return SymileTerms(total, product if batch.ranks is None else batch.ranks.average(product))
@@ -89,10 +100,10 @@ def row_products(modalities: Sequence[Tensor]) -> Rows:
     return product.sum(dim=1)
 
 
-def _shuffled(batch: WholeRows, anchor: str, scale: Tensor) -> Tensor:
+def _shuffled(batch: WholeRows, anchor: str, scale: Tensor, draws: torch.Generator | None) -> Tensor:
     """The cross entropy of one modality, with negatives from shuffled rows of the others."""
     own, names = batch.own[anchor], batch.others(anchor)
-    orders = [_order(batch) for _ in names]
+    orders = [_order(batch, draws) for _ in names]
     products = torch.ones_like(batch.everyone[anchor])
     for name, order in zip(names, orders, strict=True):
         products = products * batch.everyone[name][order]
@@ -113,9 +124,9 @@ def _shuffled(batch: WholeRows, anchor: str, scale: Tensor) -> Tensor:
     return row_cross_entropy(logits_of, batch.num_rows, batch.count, batch.count, batch.ranks)
 
 
-def _order(batch: WholeRows) -> Tensor:
+def _order(batch: WholeRows, draws: torch.Generator | None) -> Tensor:
     """An order of the rows of all ranks, drawn by the first one."""
-    order = torch.randperm(batch.count).to(batch.device)
+    order = torch.randperm(batch.count, generator=draws).to(batch.device)
     return order if batch.ranks is None else batch.ranks.gather(order)[: batch.count]
 
 
