@@ -136,8 +136,8 @@ def compare(
             leaves them out. One that cannot be fitted on these rows is left out with a warning.
 
     Raises:
-        UsageError: an unknown method or closing method, no seed, an output directory that holds another comparison, one modality, a joint
-            query of another form, or a method that takes complete rows only where rows lack a modality.
+        UsageError: an unknown method or closing method, no seed, an output directory that holds another comparison, one
+            modality, a joint query of another form, or a method that takes complete rows only where rows lack a modality.
         DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     manifest, out = Manifest.of(data), Path(out)

@@ -226,7 +226,7 @@ def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = {
         "Recipe": comparison.get("recipe"),
         "Methods": list(comparison["methods"]),
-        "Closed afterwards": list(comparison.get("closed_afterwards") or {}),
+        "Closed afterwards": [row for row in comparison["methods"] if row in comparison.get("closed_afterwards", {})],
         "Seeds": comparison.get("seeds"),
         "Budget": comparison.get("budget"),
         "Data": data.get("source"),

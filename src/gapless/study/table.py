@@ -212,12 +212,12 @@ def _gallery_text(comparison: Mapping[str, Any]) -> str:
 
 def closed_note(comparison: Mapping[str, Any]) -> str | None:
     """The sentence that marks the rows which were closed afterwards; None where a comparison has none."""
-    rows = list(comparison.get("closed_afterwards") or {})
+    rows = [row for row in comparison["methods"] if row in (comparison.get("closed_afterwards") or {})]
     if not rows:
         return None
     return (
-        f"{' and '.join(rows)}: closed afterwards. Nothing is trained for them: the gap of the finished runs is closed on "
-        "training and validation rows."
+        f"{' and '.join(rows)}: closed afterwards. Nothing is trained for them: the gap of the finished runs is closed "
+        "on training and validation rows."
     )
 
 
