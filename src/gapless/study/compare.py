@@ -137,7 +137,7 @@ def compare(
 
     Raises:
         UsageError: an unknown method or closing method, no seed, an output directory that holds another comparison, one
-            modality, a joint query of another form, or a method that takes complete rows only where rows lack a modality.
+            modality, a joint query of another form, or a method that takes complete rows only where rows lack one.
         DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     manifest, out = Manifest.of(data), Path(out)
