@@ -160,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         "the temperature multiplies",
-        "losses/temperature.py",
+        "losses/learned_temperature.py",
         "WithTemperature.__init__",
         "torch.tensor(-math.log(temperature)",
         "torch.tensor(math.log(temperature)",
@@ -168,7 +168,7 @@ MUTANTS = (
     ),
     Mutant(
         "the exponential is clamped, not the parameter",
-        "losses/temperature.py",
+        "losses/learned_temperature.py",
         "WithTemperature.clamp_logit_scale",
         "self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))",
         "self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)",
@@ -176,7 +176,7 @@ MUTANTS = (
     ),
     Mutant(
         "a learnable temperature that never trains",
-        "losses/temperature.py",
+        "losses/learned_temperature.py",
         "WithTemperature.__init__",
         "self.logit_scale = nn.Parameter(log_scale)",
         "self.logit_scale = nn.Parameter(log_scale, requires_grad=False)",
@@ -184,7 +184,7 @@ MUTANTS = (
     ),
     Mutant(
         "the temperature in half precision",
-        "losses/temperature.py",
+        "losses/learned_temperature.py",
         "WithTemperature._apply",
         "if self.logit_scale.dtype in (torch.float16, torch.bfloat16):",
         "if self.logit_scale.dtype == torch.int8:",

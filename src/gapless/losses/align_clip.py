@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gapless.core.shapes import Embeddings, Positives, Scalar
+from gapless.losses.anchored import AnchoredLoss, ComparedBatch, ContrastiveSettings, PairOfRows, weighted
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.row_blocks import row_cross_entropy, same_items
-from gapless.losses.pairwise import ComparedBatch, ContrastiveSettings, PairOfRows, PairwiseLoss, weighted
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AlignClipTerms(NamedTuple):
     separation: Tensor
 
 
-class AlignClipLoss(PairwiseLoss):
+class AlignClipLoss(AnchoredLoss):
     """`alpha (row + column cross entropy) + beta (separation of z + separation of w)`, for each pair with the anchor.
 
     Separation is the cross entropy of finding row i by the logits `s (cos(z_i, z_j) D_ij)`, j != i, and

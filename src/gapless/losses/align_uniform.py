@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import UNIFORMITY_SCALE
+from gapless.losses.anchored import (
+    AnchoredLoss,
+    ComparedBatch,
+    ContrastiveSettings,
+    PairOfRows,
+    total_of,
+    weighted,
+)
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.cross_kernel import (
     gathered_log_mean_cross_kernel,
@@ -16,14 +24,6 @@ from gapless.losses.engine.cross_kernel import (
 )
 from gapless.losses.gap_closing import is_small
 from gapless.losses.masked import uniformity_of
-from gapless.losses.pairwise import (
-    ComparedBatch,
-    ContrastiveSettings,
-    PairOfRows,
-    PairwiseLoss,
-    total_of,
-    weighted,
-)
 from gapless.losses.present import are_apart
 
 PAPER = "Fahim et al., arXiv 2405.18570, the losses of section 5"
@@ -59,7 +59,7 @@ class AlignUniformTerms(NamedTuple):
     cross_uniformity: Tensor
 
 
-class AlignUniformLoss(PairwiseLoss):
+class AlignUniformLoss(AnchoredLoss):
     """contrastive + alignment + uniformity inside both modalities [+ cross-uniformity], for each pair with the anchor.
 
     `1/n sum_i ||z_i - w_i||^2`, `1/2 (U(z) + U(w))` with `U(z) = log mean_{j != k} exp(-2 ||z_j - z_k||^2)`, and

@@ -10,9 +10,9 @@ from torch import Tensor
 from gapless.core.errors import UsageError
 from gapless.core.shapes import Embeddings, Scalar
 from gapless.losses.align_uniform import log_mean_kernel
+from gapless.losses.anchored import AnchoredLoss, ComparedBatch, ContrastiveSettings, PairOfRows, total_of, weighted
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.cross_kernel import log_mean_cross_kernel
-from gapless.losses.pairwise import ComparedBatch, ContrastiveSettings, PairOfRows, PairwiseLoss, total_of, weighted
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CsAlignerTerms(NamedTuple):
     divergence: Tensor
 
 
-class CsAlignerLoss(PairwiseLoss):
+class CsAlignerLoss(AnchoredLoss):
     """contrastive + `divergence_weight` times `cauchy_schwarz_divergence`, for each pair with the anchor.
 
     The divergence compares sets of rows and not pairs: it is 0 for two modalities that hold the same rows in another

@@ -7,15 +7,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from gapless.core.shapes import Embeddings, Scalar
-from gapless.losses.base import METHODS, Method
-from gapless.losses.pairwise import (
+from gapless.losses.anchored import (
+    AnchoredLoss,
     ComparedBatch,
     ContrastiveSettings,
     PairOfRows,
-    PairwiseLoss,
     total_of,
     weighted,
 )
+from gapless.losses.base import METHODS, Method
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CyclipTerms(NamedTuple):
     cross_modal: Tensor
 
 
-class CyclipLoss(PairwiseLoss):
+class CyclipLoss(AnchoredLoss):
     """contrastive + `in_modal_weight / n ||z z' - w w'||_F^2` + `cross_modal_weight / n ||S - S'||_F^2`, S = z w'.
 
     Both terms are at least 0, and 0 where w = z. They take O(n d) memory and O(n d^2) time, without any [n, n] matrix.

@@ -32,11 +32,11 @@ from gapless.losses.engine.gathered import (
     gathered_symmetric_info_nce,
 )
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
+from gapless.losses.learned_temperature import WithTemperature
 from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, masked_uniformity
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, are_equal, checked_pairs, checked_weights, pairs_of
 from gapless.losses.present import GivenPositives, PresentBatch
 from gapless.losses.schedules import Schedule, weight_at
-from gapless.losses.temperature import WithTemperature
 
 # Batches up to this size take the plain functions: as fast there (docs/performance.md), and fewer kernels to launch.
 PLAIN_ON_CPU = 256

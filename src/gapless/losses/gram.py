@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gapless.core.errors import UsageError
 from gapless.core.shapes import Embeddings, Rows
+from gapless.losses.anchored import ContrastiveSettings
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.row_blocks import two_way_cross_entropy
-from gapless.losses.pairwise import ContrastiveSettings
 from gapless.losses.whole_rows import WholeRowLoss, WholeRows, check_count
 
 MOST_MODALITIES = 5  # the determinant is written out, and grows with the factorial

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gapless.core.errors import unknown_name
 from gapless.core.shapes import Rows
+from gapless.losses.anchored import ContrastiveSettings
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.row_blocks import row_cross_entropy
-from gapless.losses.pairwise import ContrastiveSettings
 from gapless.losses.whole_rows import WholeRowLoss, WholeRows, check_count
 
 SHUFFLED, ALL = "n", "n_squared"

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gapless.core.shapes import Embeddings
+from gapless.losses.anchored import ContrastiveSettings
 from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.row_blocks import two_way_cross_entropy
 from gapless.losses.gram import VolumeTerms, check_smoothing, root
-from gapless.losses.pairwise import ContrastiveSettings
 from gapless.losses.whole_rows import WholeRowLoss, WholeRows, check_count
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gapless.core.errors import UsageError
+from gapless.losses.anchored import ContrastiveLoss
 from gapless.losses.base import Terms
 from gapless.losses.batch import open_batch
 from gapless.losses.engine.gathered import Ranks
-from gapless.losses.pairwise import ContrastiveLoss
 from gapless.losses.present import GivenPositives, joined
 
 

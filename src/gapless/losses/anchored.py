@@ -1,6 +1,6 @@
 """What published losses share: the contrastive term of each modality with the anchor, to which they add terms.
 
-`PairwiseLoss` compares the modalities pair by pair, so that rows may lack some of them. A loss of this kind gives the
+`AnchoredLoss` compares the modalities pair by pair, so that rows may lack some of them. A loss of this kind gives the
 terms of a batch that is checked and opened.
 """
 
@@ -16,10 +16,10 @@ from gapless.losses.base import Terms
 from gapless.losses.batch import OpenBatch, open_batch
 from gapless.losses.engine.gathered import Ranks
 from gapless.losses.gap_closing import is_small
+from gapless.losses.learned_temperature import WithTemperature
 from gapless.losses.masked import masked_alignment, masked_contrastive, weighted_mean
 from gapless.losses.pairs import ANCHOR, Pair, pairs_of
 from gapless.losses.present import Chosen, GivenPositives, PresentBatch
-from gapless.losses.temperature import WithTemperature
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ContrastiveLoss(WithTemperature):
         return f"anchor={self.anchor!r}, {self.settings}"
 
 
-class PairwiseLoss(ContrastiveLoss):
+class AnchoredLoss(ContrastiveLoss):
     """A loss that compares each modality with the anchor; a subclass gives the terms of a batch.
 
     Rows may lack modalities: each pair is compared on the rows that have both, and pairs are combined by their number
