@@ -156,6 +156,11 @@ def compare_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--joint", action="append", default=[], help="a joint query, such as image+history->text; again for several"
     )
+    parser.add_argument(
+        "--closed_afterwards",
+        default="center,cca",
+        help="closing methods that train nothing: rows of the clip runs closed afterwards; none leaves them out",
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory to write; finished runs in it are kept")
     add_recipe_arguments(parser, "phantom-small")
 
@@ -182,6 +187,7 @@ def compare(args: Arguments) -> Outcome:
         settings=recipe_from(args, get_recipe(args.recipe).loss),
         loss=changed_settings(methods, vars(args.loss)),
         joint=args.joint,
+        closed_afterwards=[] if args.closed_afterwards in ("", "none") else args.closed_afterwards.split(","),
     )
     return Outcome(comparison.as_json(), comparison_text(comparison, args.out))
 

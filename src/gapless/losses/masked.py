@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gapless.core.geometry import log_mean_gaussian_kernel, pairwise_squared_distance
 from gapless.losses.contrastive import symmetric_info_nce
-from gapless.losses.engine.gathered import chosen_symmetric_info_nce, gathered_uniformity
+from gapless.losses.engine.gathered import Ranks, chosen_symmetric_info_nce, gathered_uniformity
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.pairs import Pair, weight_of
 from gapless.losses.present import Chosen, PresentBatch, are_apart
@@ -77,9 +77,21 @@ def masked_uniformity(
     positives = batch.positives_of_centroids(anchor, rows)
     if not are_apart(positives, len(rows.everyone)):
         return batch.nothing(log_scale)
-    if batch.ranks is not None:
-        return gathered_uniformity(batch.ranks.gather(centroids)[rows.everyone], positives, batch.ranks)
-    points = centroids[rows.own]
+    points = centroids[rows.own] if batch.ranks is None else batch.ranks.gather(centroids)[rows.everyone]
+    return uniformity_of(points, positives, batch.ranks, is_small)
+
+
+def uniformity_of(points: Tensor, positives: Tensor | None, ranks: Ranks | None, is_small: IsSmall) -> Tensor:
+    """`geometry.log_mean_gaussian_kernel` of the points of all ranks, each rank computing its share.
+
+    Args:
+        points: [n, dim] of all ranks, of norm at most 1.
+        positives: [n] integers, or None.
+        ranks: who shares the work; None for one process.
+        is_small: whether so many points take the plain formula.
+    """
+    if ranks is not None:
+        return gathered_uniformity(points, positives, ranks)
     return (log_mean_gaussian_kernel if is_small(points) else tiled_log_mean_gaussian_kernel)(points, positives)
 
 

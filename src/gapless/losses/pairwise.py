@@ -10,12 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gapless.core.geometry import at_one_precision
-from gapless.losses.checks import check_batch, check_enough
+from gapless.losses.batch import open_batch
 from gapless.losses.engine.gathered import Ranks
 from gapless.losses.masked import MIN_ROWS, weighted_mean
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, checked_pairs, checked_weights, pairs_of
-from gapless.losses.present import Chosen, GivenPositives, PresentBatch, masks_of_all
+from gapless.losses.present import Chosen, GivenPositives, PresentBatch
 
 
 class PairwiseTerms(NamedTuple):
@@ -102,19 +101,11 @@ class PairwiseLoss(nn.Module):
         of_chosen: Callable[[PresentBatch, Pair, Chosen], Tensor],
     ) -> PairwiseTerms | MaskedPairwiseTerms:
         """The terms of one batch, from the loss of the chosen rows of a pair."""
-        check_batch(embeddings, self.anchor if self.pairs == ANCHOR else None, positives, present)
+        rows, positives, masks, ranks = open_batch(
+            embeddings, self.anchor if self.pairs == ANCHOR else None, positives, present, self.gather
+        )
         first = next(iter(embeddings.values()))
-        ranks = Ranks.current() if self.gather else None
-        check_enough(first, positives, ranks, present is not None)
-        if isinstance(positives, Mapping):
-            positives = {name: numbers.long() for name, numbers in positives.items()}
-        elif positives is not None:
-            positives = positives.long()
-        masks = None
-        if present is not None:
-            masks = masks_of_all(present, list(embeddings), len(first), first.device, ranks)
         with torch.autocast(first.device.type, enabled=False):
-            rows = dict(zip(embeddings, at_one_precision(*embeddings.values()), strict=True))
             batch = PresentBatch(rows, masks, positives, ranks)
             chosen = {pair: batch.with_both(pair) for pair in pairs_of(self.pairs, list(rows), self.anchor)}
             nothing = batch.nothing(self.own_parameters().to(first.device))

@@ -20,7 +20,8 @@ from gapless.core.shapes import Embeddings, Positives, Scalar
 from gapless.losses.base import METHODS, Method, ParameterRule
 from gapless.losses.engine.gathered import Ranks, refuse_transforms
 from gapless.losses.engine.sigmoid_tiles import sigmoid_share
-from gapless.losses.gap_closing import MAX_LOGIT_SCALE, is_small
+from gapless.losses.gap_closing import is_small
+from gapless.losses.learned_temperature import MAX_LOGIT_SCALE
 from gapless.losses.pairs import ANCHOR, Pairs, checked_pairs, checked_weights
 from gapless.losses.pairwise import PairwiseLoss
 

@@ -26,6 +26,7 @@ from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.joint import joint_queries
 from gapless.metrics.measure import measure, measure_difference
 from gapless.metrics.uncertainty import Interval
+from gapless.study.closed_afterwards import CONTROLS, check_controls, closed_runs, method_of_control
 from gapless.study.pair_tables import pair_tables
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
@@ -62,6 +63,8 @@ class Comparison(Result):
         anchor: the modality that the methods draw the others to, where there are more than two.
         present, pairs, complete: as `gapless.measure` gives them, where rows lack modalities.
         joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
+        closed_afterwards: row -> the closing method, for the rows that are `clip` closed afterwards; they are among
+            `methods` too.
         presence: how many rows of the manifest have each modality and each pattern of them, in all and by split, and
             `notes`: what presence alone tells; where there are more than two modalities, or rows lack one.
     """
@@ -86,10 +89,11 @@ class Comparison(Result):
     complete: Mapping[str, Any] | None = None
     joint: Mapping[str, Any] | None = None
     presence: Mapping[str, Any] | None = None
+    closed_afterwards: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `compare.json`; without what holds only for several modalities or absent ones."""
-        optional = ("anchor", *ABSENT, "joint", "presence")
+        """The content of `compare.json`; without what holds only for several modalities, absent ones or controls."""
+        optional = ("anchor", *ABSENT, "joint", "presence", "closed_afterwards")
         return {key: value for key, value in super().as_json().items() if key not in optional or value}
 
 
@@ -106,6 +110,7 @@ def compare(
     settings: Recipe | None = None,
     loss: Mapping[str, Any] | None = None,
     joint: Sequence[str] = (),
+    closed_afterwards: Sequence[str] = CONTROLS,
 ) -> Comparison:
     """Train and measure every method with every seed at equal budget, and write the comparison directory.
 
@@ -126,10 +131,13 @@ def compare(
         settings: a recipe to train in place of the named one; each method replaces its loss.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
         joint: joint queries such as "image+history->text", for their figures beside those of single modalities.
+        closed_afterwards: closing methods that train nothing, each a row `clip + METHOD`: the `clip` runs with the gap
+            closed on their training and validation rows. They stand in every comparison that trains `clip`; empty
+            leaves them out. One that cannot be fitted on these rows is left out with a warning.
 
     Raises:
-        UsageError: an unknown method, no seed, an output directory that holds another comparison, one modality, a joint
-            query of another form, or a method that takes complete rows only where rows lack a modality.
+        UsageError: an unknown method or closing method, no seed, an output directory that holds another comparison, one
+            modality, a joint query of another form, or a method that takes complete rows only where rows lack one.
         DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     manifest, out = Manifest.of(data), Path(out)
@@ -137,6 +145,7 @@ def compare(
     recipes = {method: apply_method(chosen, method, loss) for method in methods}
     check_comparable(manifest, split, chosen.modalities)
     joint_queries(joint, list(chosen.modalities))
+    check_controls(closed_afterwards)
     anchor = _anchor_of(recipes, manifest)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
@@ -153,6 +162,8 @@ def compare(
         _run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
+        controls = closed_runs(runs, manifest, out / "runs", split, num_bootstrap, closed_afterwards)
+        runs |= controls
         rows = manifest.select(split)
         joint_figures, stands_on = _joint_of(runs, rows, joint)
         differing = _differences_to(baseline, runs, rows, num_bootstrap, joint)
@@ -162,6 +173,7 @@ def compare(
             anchor=anchor if len(chosen.modalities) > 2 else None,
             joint=stands_on,
             presence=_presence_of(manifest, list(chosen.modalities)),
+            closed_afterwards={row: method_of_control(row) for row in controls},
         )
         written = comparison.as_json()
         write_json(out / COMPARISON, written)

@@ -228,6 +228,7 @@ def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = {
         "Recipe": comparison.get("recipe"),
         "Methods": list(comparison["methods"]),
+        "Closed afterwards": [row for row in comparison["methods"] if row in comparison.get("closed_afterwards", {})],
         "Seeds": comparison.get("seeds"),
         "Budget": comparison.get("budget"),
         "Data": data.get("source"),
@@ -263,7 +264,8 @@ def plain(value: Any) -> str:
 
 def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
     """The baseline and the method that is compared with it; the only method where there is one."""
-    methods = list(comparison["methods"])
+    controls = comparison.get("closed_afterwards") or {}
+    methods = [method for method in comparison["methods"] if method not in controls]
     baseline = comparison.get("baseline", methods[0])
     studied = "gapless" if "gapless" in methods else methods[-1]
     return [baseline, studied] if baseline in methods and studied != baseline else [studied]

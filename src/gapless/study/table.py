@@ -210,6 +210,17 @@ def _gallery_text(comparison: Mapping[str, Any]) -> str:
     return "each pair of modalities its own gallery" if comparison.get("pairs") else "gallery size unknown"
 
 
+def closed_note(comparison: Mapping[str, Any]) -> str | None:
+    """The sentence that marks the rows which were closed afterwards; None where a comparison has none."""
+    rows = [row for row in comparison["methods"] if row in (comparison.get("closed_afterwards") or {})]
+    if not rows:
+        return None
+    return (
+        f"{' and '.join(rows)}: closed afterwards. Nothing is trained for them: the gap of the finished runs is closed "
+        "on training and validation rows."
+    )
+
+
 def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Notes below the table: gallery, split, seeds, groups, significance, versions."""
     data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
@@ -227,6 +238,8 @@ def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) 
         notes.append(f"* the 95 % interval of the difference to {baseline} (bootstrap over groups) excludes zero.")
     elif comparison.get("differences") and len(seeds) < SEEDS_FOR_A_CLAIM:
         notes.append(f"Differences are marked from {SEEDS_FOR_A_CLAIM} seeds on.")
+    if (closed := closed_note(comparison)) is not None:
+        notes.append(closed)
     if any(entry.mean == "–" for row in rows.values() for entry in row):
         notes.append("– not measured.")
     if comparison.get("differ"):

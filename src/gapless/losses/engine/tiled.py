@@ -174,11 +174,11 @@ def _partition_of_positives(
     gradients = (kept, kept)
     if needed:
         gradients = softmax_products(queries, keys, per_query, per_key, *sorted_positives, tile, kept)
-        gradients = (_put_back(gradients[0], query_order), _put_back(gradients[1], key_order))
-    return Partition(_put_back(per_query, query_order), _put_back(per_key, key_order), *gradients)
+        gradients = (put_back(gradients[0], query_order), put_back(gradients[1], key_order))
+    return Partition(put_back(per_query, query_order), put_back(per_key, key_order), *gradients)
 
 
-def _put_back(x: Tensor, order: Tensor) -> Tensor:
+def put_back(x: Tensor, order: Tensor) -> Tensor:
     """Undo `x = original[order]`."""
     return torch.empty_like(x).index_copy_(0, order, x)
 
@@ -223,7 +223,7 @@ def gaussian_kernel_share(
         gradient = kernel_products.addcmul_(in_order, kernel_sums[:, None], value=-1)
         gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
-            gradient = _put_back(gradient, order)
+            gradient = put_back(gradient, order)
     return with_gradient(value, (points,), (gradient,), formula)
 
 
