@@ -29,6 +29,7 @@ from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.losses.pairs import ANCHOR, check_settings_names, checked_pairs, pairs_of
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.closing import follows_held_out
 from gapless.training.evaluator import GapAndRetrieval
 from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
@@ -155,13 +156,15 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
     model = new_model(recipe, [])
     if begun is not None:
         copy_heads(begun, model)
+    validation = pairs.dataset(pairs.validation)
     trainer = AlignerTrainer(
         model,
         training_arguments(recipe, folder, seed, has_evaluation=True),
         pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
         run=folder,
         label="close",
-        evaluation=pairs.dataset(pairs.validation),
+        evaluation=validation,
+        held_out=validation if follows_held_out(settings.loss) else None,
         evaluator=GapAndRetrieval() if (masks := pairs.masks(pairs.validation)) is None else PairsOnOwnRows(masks),
     )
     best = KeepBest(model, settings.select_by, settings.patience, settled_at(settings.loss))
