@@ -1,7 +1,7 @@
 """How strongly a training may close the gap, from what held-out pairs say: a small state machine, no I/O.
 
     control = ClosingControl()
-    weight = control.observe(figures, limit=8.0, logit_scale=14.3, step=20)    # after each measurement of held-out pairs
+    weight = control.observe(figures, limit=8.0, logit_scale=14.3, step=20)    # after each measurement
 
 A clock that raises the weight of alignment whatever the encoders have learnt costs recall where they have learnt
 little. Here the weight follows the readiness of held-out pairs, `1 - loss / log(gallery)`: the part of the uncertainty
@@ -163,3 +163,27 @@ class ClosingControl:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave."""
         self.state = ControlState(**{**state, "best_losses": tuple(state["best_losses"])})
+
+    def summary(self) -> dict[str, Any]:
+        """What the training's files say of it: how far closing went, why, and a sentence."""
+        state = self.state
+        pays = state.stopped_at is None and state.weight > 0
+        return {
+            "pays": pays,
+            "alignment_weight": state.weight,
+            "readiness": state.best_readiness,
+            "stopped_at": state.stopped_at,
+            "sentence": self._sentence(),
+        }
+
+    def _sentence(self) -> str:
+        state = self.state
+        told_apart = f"held-out readiness reached {state.best_readiness:.3f}"
+        if state.stopped_at is not None:
+            return (
+                f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and fell "
+                "as alignment grew. The rest of the training was contrast alone"
+            )
+        if state.weight <= 0:
+            return f"The gap was not closed: {told_apart}, which earns alignment no weight"
+        return f"Closing followed held-out pairs: {told_apart}, alignment ended at weight {state.weight:.2f}"

@@ -120,3 +120,15 @@ _add(
     # stands twice the weight. Many frozen rows share a caption, so that pairs of one caption are masked.
     frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
 )
+_add(
+    "gapless-clock",
+    "the paper's terms with weights that rise by the clock, whatever the encoders have learnt",
+    _ramped(alignment=8.0),
+    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
+)
+_add(
+    "gapless-held-out",
+    "the paper's terms, as strong as held-out pairs allow while training",
+    replace(_ramped(alignment=8.0), follow=HELD_OUT),
+    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True, follow=HELD_OUT),
+)

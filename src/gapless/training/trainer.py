@@ -306,8 +306,9 @@ class AlignerTrainer(RunTrainer):
         self.aligner, self.loss = model, model.loss
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
-        self.follower = None if held_out is None else FollowHeldOut(model, held_out, ClosingControl(), self.log)
-        if self.follower is not None:
+        self.follower: FollowHeldOut | None = None
+        if held_out is not None:
+            self.follower = FollowHeldOut(model, held_out, ClosingControl(), self.log)
             self.add_callback(self.follower)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
