@@ -29,12 +29,14 @@ from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.losses.pairs import ANCHOR, check_settings_names, checked_pairs, pairs_of
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.closing import enough_to_follow, follows_held_out
 from gapless.training.evaluator import GapAndRetrieval
 from gapless.training.recipes import Recipe
 from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
 
 MIN_BATCH = 64
+REGULARISED = ("gapless", "gapless-clock", "gapless-held-out")
 HEADS = ("auto", "residual", "mlp", "linear")
 IDENTITY = "identity"
 
@@ -85,7 +87,7 @@ class AdapterSettings(ClosingSettings):
 
 
 def adapter_settings(loss: str = "gapless") -> AdapterSettings:
-    """The settings of a method of `METHODS`: its loss for frozen embeddings and, for `gapless`, strong dropout.
+    """The settings of a method of `METHODS`: its loss for frozen rows, and strong dropout for those of `REGULARISED`.
 
     Small heads overfit frozen embeddings, after which the alignment gradient vanishes; dropout prevents it
     (docs/method.md).
@@ -97,7 +99,7 @@ def adapter_settings(loss: str = "gapless") -> AdapterSettings:
         raise unknown_name("loss", loss, METHODS)
     method = METHODS[loss]
     settings = AdapterSettings(loss=method.settings if method.frozen_settings is None else method.frozen_settings)
-    return replace(settings, dropout=0.5, input_dropout=0.2) if loss == "gapless" else settings
+    return replace(settings, dropout=0.5, input_dropout=0.2) if loss in REGULARISED else settings
 
 
 def usual_settings(method: ClosingMethod[Any]) -> ClosingSettings:
@@ -155,13 +157,15 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
     model = new_model(recipe, [])
     if begun is not None:
         copy_heads(begun, model)
+    validation = pairs.dataset(pairs.validation)
     trainer = AlignerTrainer(
         model,
         training_arguments(recipe, folder, seed, has_evaluation=True),
         pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
         run=folder,
         label="close",
-        evaluation=pairs.dataset(pairs.validation),
+        evaluation=validation,
+        held_out=validation if follows_held_out(settings.loss) and enough_to_follow(validation) else None,
         evaluator=GapAndRetrieval() if (masks := pairs.masks(pairs.validation)) is None else PairsOnOwnRows(masks),
     )
     best = KeepBest(model, settings.select_by, settings.patience, settled_at(settings.loss))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from gapless.core.errors import unknown_name
 from gapless.losses.base import METHODS, Method
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.pairs import ANCHOR, Pairs, checked_pairs, checked_weights
@@ -11,6 +12,7 @@ from gapless.losses.schedules import PUBLISHED_ALIGNMENT, PUBLISHED_TEMPERATURE,
 PAPER = "Grassucci et al., arXiv 2602.20046"
 CLIP_PAPER = "Radford et al., arXiv 2103.00020"
 Weight = float | list[list[float]]
+CLOCK, HELD_OUT = "clock", "held-out"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class GapClosingSettings:
             of two names each.
         modality_weights: weight of a modality ("ecg") or of a pair ("ecg+text"), 1 by default; only ratios matter.
         alignment_modality_weights: likewise for Align True Pairs alone; none is modality_weights.
+        follow: what the two weights follow: clock is their schedule; held-out takes the schedule as a limit and gives
+            as much of it as held-out pairs have earned (docs/method.md).
     """
 
     temperature: float = 0.07
@@ -39,8 +43,11 @@ class GapClosingSettings:
     pairs: Pairs = ANCHOR
     modality_weights: Mapping[str, float] = field(default_factory=dict)
     alignment_modality_weights: Mapping[str, float] | None = None
+    follow: str = CLOCK
 
     def __post_init__(self) -> None:
+        if self.follow not in (CLOCK, HELD_OUT):
+            raise unknown_name("follow", self.follow, (CLOCK, HELD_OUT))
         object.__setattr__(self, "pairs", checked_pairs(self.pairs))  # tuples, because a list is a schedule elsewhere
         checked_weights(self.modality_weights)
         checked_weights(self.alignment_modality_weights, "alignment_modality_weights")
@@ -123,4 +130,16 @@ _add(
     # the alignment gradient vanishes; the strong dropout that `close` gives them keeps a distance between pairs, and
     # stands twice the weight. Many frozen rows share a caption, so that pairs of one caption are masked.
     frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
+)
+_add(
+    "gapless-clock",
+    "the paper's terms with weights that rise by the clock, whatever the encoders have learnt",
+    _ramped(alignment=8.0),
+    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
+)
+_add(
+    "gapless-held-out",
+    "the paper's terms, as strong as held-out pairs allow while training",
+    replace(_ramped(alignment=8.0), follow=HELD_OUT),
+    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True, follow=HELD_OUT),
 )

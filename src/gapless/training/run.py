@@ -19,8 +19,9 @@ from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
-from gapless.inference.presence import complete_rows
+from gapless.inference.presence import comparable_part, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
+from gapless.losses.gap_closing_methods import CLOCK
 from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
 from gapless.manifest.manifest import VERSION, Manifest
@@ -31,6 +32,7 @@ from gapless.models.lora import merge_lora
 from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
+from gapless.training.closing import enough_to_follow, follows_held_out
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
 from gapless.training.from_manifest import fitted_recipe
 from gapless.training.presence import trainable_rows, usual_anchor
@@ -275,6 +277,7 @@ def train_run(
             evaluation=None if validation is None else evaluation_dataset(model, validation),
             mask_duplicates=masks_duplicates(settings.loss),
             evaluator=evaluator,
+            held_out=_followed_rows(manifest, settings, model) if follows_held_out(settings.loss) else None,
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
@@ -294,6 +297,14 @@ def _evaluated_rows(manifest: Manifest, settings: Recipe) -> Manifest | None:
         return None
     rows = complete_rows(manifest.select(VALIDATION), settings.modalities)
     return rows if len(rows) >= MIN_ROWS else None
+
+
+def _followed_rows(manifest: Manifest, settings: Recipe, model: GaplessModel) -> PairDataset | None:
+    """The validation rows that have two modalities or more of the recipe; None where they are too few to follow."""
+    rows = None
+    if VALIDATION in manifest.rows_per_split():
+        rows = evaluation_dataset(model, comparable_part(manifest.select(VALIDATION), settings.modalities))
+    return rows if enough_to_follow(rows) else None
 
 
 def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings, has_evaluation: bool) -> None:
@@ -400,7 +411,7 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
 
 NEW_SETTINGS: dict[str, dict[str, Any]] = {
     "settings": {"modality_dropout": {}},
-    "loss": {"pairs": ANCHOR, "modality_weights": {}, "alignment_modality_weights": None},
+    "loss": {"pairs": ANCHOR, "modality_weights": {}, "alignment_modality_weights": None, "follow": CLOCK},
 }
 
 

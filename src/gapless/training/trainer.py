@@ -19,6 +19,7 @@ from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
 from gapless.losses.base import check_takes_present, logit_scale_of, parameter_rules
+from gapless.losses.closing_control import ClosingControl
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
     EpochBeforeCheckpoint,
@@ -29,10 +30,12 @@ from gapless.training.callbacks import (
     ignore_stop_request,
 )
 from gapless.training.checkpoint import fault_of, publish, remove_unfinished, rotate
+from gapless.training.closing import FollowHeldOut
 from gapless.training.evaluator import Evaluator, GapAndRetrieval
 
 METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
+CONTROL_FILE = "closing_control.json"
 
 
 def _plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -240,9 +243,13 @@ class RunTrainer(Trainer):
         if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
+        self.add_files(written)
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
         publish(written, final)
+
+    def add_files(self, written: Path) -> None:
+        """Add what a subclass needs to go on from a checkpoint that is being written."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -288,6 +295,8 @@ class AlignerTrainer(RunTrainer):
         evaluation: pairs to measure during training, or None.
         mask_duplicates: give the loss `positives`: pairs of one caption are then not negatives of each other.
         evaluator: embeddings of the validation pairs to figures; by default the gap and retrieval.
+        held_out: pairs that the weights of a loss follow which is set so (`follows_held_out`); rows may lack
+            modalities.
 
     Further arguments as in `RunTrainer`.
     """
@@ -302,6 +311,7 @@ class AlignerTrainer(RunTrainer):
         evaluation: Dataset[Any] | None = None,
         mask_duplicates: bool = False,
         evaluator: Evaluator | None = None,
+        held_out: Dataset[Any] | None = None,
     ) -> None:
         assert model.loss is not None
         lacks_modalities = bool(getattr(train_dataset, "lacks_modalities", False))
@@ -312,6 +322,10 @@ class AlignerTrainer(RunTrainer):
         self.aligner, self.loss = model, model.loss
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
+        self.follower: FollowHeldOut | None = None
+        if held_out is not None:
+            self.follower = FollowHeldOut(model, held_out, ClosingControl(), self.log)
+            self.add_callback(self.follower)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the factor on the cosines beside the terms."""
@@ -336,6 +350,16 @@ class AlignerTrainer(RunTrainer):
         if is_new:
             split_by_learning_rate(optimizer, self.loss)
         return optimizer
+
+    def add_files(self, written: Path) -> None:
+        """Add the state of the controller, where the weights follow held-out pairs."""
+        if self.follower is not None:
+            write_json(written / CONTROL_FILE, self.follower.control.state_dict())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.follower is not None:
+            self.follower.control.load_state_dict(read_json(Path(resume_from_checkpoint) / CONTROL_FILE))
 
     def evaluation_figures(self) -> dict[str, Any]:
         """The evaluator's figures of the evaluation pairs."""
