@@ -134,9 +134,8 @@ def write_collection(
             batches = pa.RecordBatchReader.from_batches(
                 schema, batches_of(chunks(part, place), info, samples.origin, schema)
             )
-            replaces = bool(changes.updated or changes.restored)
             with reading(uri):
-                commit(uri, collection, batches, replaces, changes.withdrawn)
+                commit(uri, collection, batches, changes.replaces, changes.withdrawn)
         elif changes.withdrawn:
             assert collection is not None
             with reading(uri):
