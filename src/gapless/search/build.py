@@ -36,7 +36,8 @@ from gapless.search.deleted_rows import forget, remember
 from gapless.search.engine import reading
 from gapless.search.filter_terms import literal
 from gapless.search.rebalance import forget_deleted
-from gapless.search.samples import Samples, digest
+from gapless.search.row_contents import digest
+from gapless.search.samples import Samples
 from gapless.search.table_rows import Chunk, batches_of, schema_of
 
 STAGING = "staging"
