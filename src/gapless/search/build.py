@@ -36,7 +36,8 @@ from gapless.search.deleted_rows import forget, remember
 from gapless.search.engine import reading
 from gapless.search.filter_terms import literal
 from gapless.search.rebalance import forget_deleted
-from gapless.search.samples import Samples, digest
+from gapless.search.row_contents import digest
+from gapless.search.samples import Samples
 from gapless.search.table_rows import Chunk, batches_of, schema_of
 
 STAGING = "staging"
@@ -134,9 +135,8 @@ def write_collection(
             batches = pa.RecordBatchReader.from_batches(
                 schema, batches_of(chunks(part, place), info, samples.origin, schema)
             )
-            replaces = bool(changes.updated or changes.restored)
             with reading(uri):
-                commit(uri, collection, batches, replaces, changes.withdrawn)
+                commit(uri, collection, batches, changes.replaces, changes.withdrawn)
         elif changes.withdrawn:
             assert collection is not None
             with reading(uri):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
+from torch import Tensor
 
 from gapless.auditing.modality_audit import manifest_presence
 from gapless.core.errors import DataRefused, UsageError
@@ -61,6 +62,7 @@ class Comparison(Result):
         runs: method -> directories of its runs, relative to `out`.
         differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
         anchor: the modality that the methods draw the others to, where there are more than two.
+        modalities: their names in the order that keys of pairs have them; None for image and text.
         present, pairs, complete: as `gapless.measure` gives them, where rows lack modalities.
         joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
         closed_afterwards: row -> the closing method, for the rows that are `clip` closed afterwards; they are among
@@ -84,6 +86,7 @@ class Comparison(Result):
     runs: Mapping[str, Sequence[str]]
     differences: Mapping[str, Any]
     anchor: str | None = None
+    modalities: Sequence[str] | None = None
     present: Mapping[str, int] | None = None
     pairs: Mapping[str, Any] | None = None
     complete: Mapping[str, Any] | None = None
@@ -93,7 +96,7 @@ class Comparison(Result):
 
     def as_json(self) -> dict[str, Any]:
         """The content of `compare.json`; without what holds only for several modalities, absent ones or controls."""
-        optional = ("anchor", *ABSENT, "joint", "presence", "closed_afterwards")
+        optional = ("anchor", "modalities", *ABSENT, "joint", "presence", "closed_afterwards")
         return {key: value for key, value in super().as_json().items() if key not in optional or value}
 
 
@@ -264,7 +267,7 @@ def _joint_of(
     stands_on = None
     for method, paths in runs.items():
         for path in paths:
-            embeddings = load_file(path / EMBEDDINGS)
+            embeddings = _embeddings_of(path)
             measured = measure(embeddings, **columns, present=present_in(embeddings), include=(), joint=joint)
             stands_on = measured["joint"]
             found = {key: value for key, value in measured.items() if key.startswith("retrieval/")}
@@ -287,7 +290,7 @@ def _summarise(
         for one, beside in zip(figures[method], of_runs, strict=True):
             one.update(beside)
     shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
-    shared |= {key: first[key] for key in ABSENT if key in first}
+    shared |= {key: first[key] for key in ("modalities", *ABSENT) if key in first}
     return {
         **shared,
         "methods": list(runs),
@@ -324,13 +327,20 @@ def _over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | 
     }
 
 
+def _embeddings_of(run: Path) -> dict[str, Tensor]:
+    """The embeddings of a run, in the order of modalities that its figures have; a safetensors file sorts its names."""
+    embeddings = load_file(run / EMBEDDINGS)
+    names = read_json(run / "results.json").get("modalities") or list(embeddings)
+    return {name: embeddings[name] for name in names}
+
+
 def _differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int, joint: Sequence[str] = ()
 ) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}
-    embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
+    embeddings = {method: [_embeddings_of(path) for path in paths] for method, paths in runs.items()}
     measured_columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
     measured_columns["present"] = present_in(embeddings[baseline][0])
     return {

@@ -32,6 +32,7 @@ PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
 EMBEDDINGS = "embeddings.safetensors"
 ABSENT = ("present", "pairs", "complete")  # what `measure` says of rows that lack modalities
+IMAGE_TEXT = ["image", "text"]  # modalities that result files need not name
 POSITIVES = "positives"  # the label column that names the item of each row; rows of one item are positives
 
 
@@ -79,6 +80,7 @@ class Evaluation(Result):
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups and label of this one, and what of it leaks from train.
         train_seconds: how long the training took, where a comparison measured it.
+        modalities: their names in the order that keys of pairs have them; None for image and text.
         present: modality -> rows that have it, where rows lack modalities.
         pairs: pair of modalities -> n and gallery_size of its figures, or why it has none, where rows lack modalities.
         complete: n and gallery_size of the figures KEY@complete, where rows lack modalities.
@@ -96,6 +98,7 @@ class Evaluation(Result):
     versions: Mapping[str, str]
     data: Mapping[str, Any]
     train_seconds: float | None = None
+    modalities: Sequence[str] | None = None
     present: Mapping[str, int] | None = None
     pairs: Mapping[str, Any] | None = None
     complete: Mapping[str, Any] | None = None
@@ -103,7 +106,7 @@ class Evaluation(Result):
 
     def as_json(self) -> dict[str, Any]:
         """The content of `results.json`; without what was not measured, or does not concern these rows."""
-        optional = ("train_seconds", *ABSENT, "disjoint")
+        optional = ("train_seconds", "modalities", *ABSENT, "disjoint")
         return {k: v for k, v in super().as_json().items() if k not in optional or getattr(self, k) is not None}
 
 
@@ -160,6 +163,7 @@ def evaluate(
         data=describe(manifest, split),
         train_seconds=train_seconds,
         disjoint=_disjoint(manifest, split, embeddings, measured_on(rows), num_bootstrap),
+        modalities=names_for_results(embeddings),
         **absent,
     )
     write_embeddings(place / EMBEDDINGS, embeddings, rows)
@@ -182,6 +186,12 @@ def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """modality -> [row] bool, False where a row is NaN because it lacks the modality; None where nothing is missing."""
     masks = {name: ~torch.isnan(rows).any(dim=1) for name, rows in embeddings.items()}
     return None if all(mask.all() for mask in masks.values()) else masks
+
+
+def names_for_results(embeddings: Mapping[str, Any]) -> list[str] | None:
+    """The names of the modalities in their order for a result file; None for image and text, which need no naming."""
+    names = list(embeddings)
+    return None if names == IMAGE_TEXT else names
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:

@@ -34,6 +34,7 @@ from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
 from gapless.training.closing import enough_to_follow, follows_held_out
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
+from gapless.training.first_rank import by_first, entered_by_first
 from gapless.training.from_manifest import fitted_recipe
 from gapless.training.presence import trainable_rows, usual_anchor
 from gapless.training.recipes import Recipe
@@ -326,9 +327,12 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
     Raises:
         UsageError: it is in use, is no run where one is to be resumed, or another process is writing it.
     """
-    if arguments.process_index > 0:  # the first of the processes that torchrun started locks it for all
+    with entered_by_first(arguments, _locked(out, resume)):
         yield
-        return
+
+
+@contextmanager
+def _locked(out: Path, resume: bool) -> Iterator[None]:
     if resume:
         _check_is_run(out)
     else:
@@ -341,9 +345,12 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
 
 def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
     """Write `config.yaml` of a run; of the processes that torchrun started, the first one does."""
-    if arguments.process_index == 0:
+
+    def write() -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", run.to_yaml())
+
+    by_first(arguments, write)
 
 
 def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -365,15 +372,16 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
         raise
     if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
-    if is_writer:
-        if isinstance(trainer.whole_model, GaplessModel):
-            merge_lora(trainer.whole_model)
-        _save_whole(trainer.whole_model, out / "model")
-    trainer.accelerator.wait_for_everyone()
+    by_first(trainer.args, lambda: _save_whole(trainer.whole_model, out / "model"))
 
 
 def _save_whole(model: PreTrainedModel, directory: Path) -> None:
-    """Write a model directory that is complete or absent; one of an earlier, unfinished call is replaced."""
+    """Write a model directory that is complete or absent; one of an earlier, unfinished call is replaced.
+
+    Low-rank adapters are merged into the model's weights.
+    """
+    if isinstance(model, GaplessModel):
+        merge_lora(model)
     for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
         shutil.rmtree(unfinished, ignore_errors=True)
     with new_directory(directory) as partial:

@@ -9,7 +9,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -35,7 +35,15 @@ from gapless.manifest.readers.base import (
     Reading,
 )
 from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
-from gapless.manifest.readers.dicom_studies import StudyFile, content_kind, of_files, own_files, studies_of, study_views
+from gapless.manifest.readers.dicom_studies import (
+    VOLUME,
+    StudyFile,
+    content_kind,
+    of_files,
+    own_files,
+    studies_of,
+    study_views,
+)
 from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.readers.passed_over import PassedOver, leftover
 from gapless.manifest.readers.table import TableFile, all_cells, check_modality_columns
@@ -44,6 +52,7 @@ from gapless.modalities.base import FILES
 from gapless.signals.limits import FileRefused
 from gapless.tables.table_format import Cells, TextOptions
 from gapless.tables.tables import check_columns, read_lines, texts_of
+from gapless.volumes.dicom_series import SliceHeader
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +73,19 @@ class _Report:
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the folder: its header and the sha256 of its content, or the (reason, detail) why it is not read."""
+    """A file of the folder: its header and the sha256 of its content, or the (reason, detail) why it is not read.
+
+    Args:
+        kind, place: as `content_kind` gives them, where rows are studies; a file whose header alone can be read has
+            a fault too.
+    """
 
     name: str
     header: Header | None
     digest: str = ""
     fault: tuple[str, str] = ("", "")
+    kind: str = ""
+    place: SliceHeader | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +190,7 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
     own = of_files(specs)
     surveyed_specs = iter(surveyed([spec for spec in specs if spec not in own], lambda: all_cells([table])))
     specs = tuple(spec if spec in own else next(surveyed_specs) for spec in specs)
-    passed_over = PassedOver("files")
+    passed_over, left_out = PassedOver("files"), PassedOver("series of slices that are no volume")
     build = BuildOptions(
         source="DICOM files",
         labels=(*LABELS, *options.label_keys),
@@ -184,23 +200,34 @@ def _read(sources: Sequence[str | Path], options: DicomOptions) -> Reading:
         max_bad=options.max_bad,
         workers=options.workers,
         leaves_out_text=not options.allow_burned_in_text,
-        details={"passed_over": passed_over.counts},
+        details={
+            "passed_over": passed_over.counts,
+            **({"series_left_out": left_out.counts} if any(spec.kind == VOLUME for spec in own) else {}),
+        },
     )
-    return Reading(_rows(root, table, options, passed_over, specs), build)
+    return Reading(_rows(root, table, options, passed_over, left_out, specs), build)
 
 
 def _rows(
-    root: Path, table: TableFile, keys: DicomOptions, passed_over: PassedOver, specs: Sequence[ModalitySpec]
+    root: Path,
+    table: TableFile,
+    keys: DicomOptions,
+    passed_over: PassedOver,
+    left_out: PassedOver,
+    specs: Sequence[ModalitySpec],
 ) -> Iterator[RawRow]:
     reports, odd = _reports(table, keys)
     yield from odd
     names = _sorted_names(root, table.path, passed_over)
     # Every header comes first: the last file of a folder may be what joins two studies.
-    files = [_read_file(root, name) for name in progress_bar(names, what="reading headers", unit="file")]
+    are_studies = bool(of_files(specs))
+    bar = progress_bar(names, what="reading headers", unit="file")
+    files = [_read_file(root, name, with_kind=are_studies) for name in bar]
     passed_over.say()
     groups = _patient_groups(files, keys.group_by, keys.group_key is None)
-    if of_files(specs):
-        yield from _study_rows(root, files, groups, reports, table, keys, specs)
+    if are_studies:
+        yield from _study_rows(root, files, groups, reports, table, keys, specs, left_out)
+        left_out.say()
         return
     by_column: dict[str, str] = {}
     used: set[str] = set()
@@ -241,18 +268,15 @@ def _study_rows(
     table: TableFile,
     keys: DicomOptions,
     specs: Sequence[ModalitySpec],
+    left_out: PassedOver,
 ) -> Iterator[RawRow]:
-    """A row for each study of the folder."""
+    """A row for each study of the folder; `left_out` counts the series that are no volume."""
     readable = []
     for number, file in enumerate(files):
-        if file.header is None:
+        if file.header is None or file.fault[0]:
             yield faulty_row(file.name, *file.fault, f"file-{number + 1:07d}")
-            continue
-        try:
-            kind = content_kind(FileSource(root, file.name).read())
-            readable.append(StudyFile(number, file.name, file.header, kind))
-        except (ImageRefused, FileRefused) as error:
-            yield faulty_row(file.name, error.reason, error.detail, f"file-{number + 1:07d}")
+        else:
+            readable.append(StudyFile(number, file.name, file.header, file.kind, file.place))
     by_column: dict[str, str] = {}
     used: set[str] = set()
     for place, study in enumerate(studies_of(readable), 1):
@@ -273,7 +297,7 @@ def _study_rows(
             if keys.group_key is not None:
                 digest = files[first.number].digest
                 group = _column_group(name_of(report.cells.get(keys.group_key)), digest, by_column)
-            views = study_views(root, study, of_files(specs), IMAGE.name, id)
+            views = study_views(root, study, of_files(specs), IMAGE.name, id, left_out)
             yield _row(root, first.name, first.header, report, keys, table, id, group, specs, views)
         except CellRefused as error:
             yield faulty_row(first.name, error.reason, error.detail, id)
@@ -387,12 +411,19 @@ def _refuse_folder(error: OSError) -> None:
     raise DataRefused(f"{error.filename} cannot be read ({error.strerror}): its files would be missing")
 
 
-def _read_file(root: Path, name: str) -> _File:
+def _read_file(root: Path, name: str, *, with_kind: bool = False) -> _File:
     try:
         content = FileSource(root, name).read()
         if not is_dicom(content):
             return _File(name, None, fault=("not a DICOM file", ""))
-        return _File(name, read_header(content), hashlib.sha256(content).hexdigest())
+        file = _File(name, read_header(content), hashlib.sha256(content).hexdigest())
+        if not with_kind:
+            return file
+        try:
+            kind, place = content_kind(content)
+        except FileRefused as error:
+            return replace(file, fault=(error.reason, error.detail))
+        return replace(file, kind=kind, place=place)
     except ImageRefused as error:
         return _File(name, None, fault=(error.reason, error.detail))
 
