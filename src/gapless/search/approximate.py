@@ -35,7 +35,7 @@ def indexed(
         if both:
             asked = asked.where(" AND ".join(both), prefilter=True)
         found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
-        return version.places_of(found["_rowid"].to_numpy())
+        return version.reader.at_ids(found["_rowid"].to_numpy())
 
     if len(conditions) == 1:
         return version.order(places(conditions[0]), query, k, lift)
@@ -55,9 +55,9 @@ def fused(
         asked = asked.where(where, prefilter=True)
     by_words = asked.select(["row", "_score"]).limit(k).to_arrow()
     by_words = by_words.sort_by([("_score", "descending"), ("row", "ascending")]).select(["_rowid"])
-    by_vector = pa.table({"_rowid": pa.array(version.row_ids[places], pa.uint64())})
+    by_vector = pa.table({"_rowid": pa.array(version.reader.ids(places), pa.uint64())})
     both = RRFReranker().rerank_hybrid(words, by_vector, by_words)
-    found = version.places_of(both["_rowid"].to_numpy())
+    found = version.reader.at_ids(both["_rowid"].to_numpy())
     scores = both["_relevance_score"].to_numpy()
     order = np.lexsort((version.ranks(found), -scores))
     return found[order], scores[order]

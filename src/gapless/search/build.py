@@ -34,7 +34,7 @@ from gapless.search.collection import (
 )
 from gapless.search.deleted_rows import forget, remember
 from gapless.search.engine import reading
-from gapless.search.filter_terms import literal
+from gapless.search.filter_terms import of_keys
 from gapless.search.rebalance import forget_deleted
 from gapless.search.samples import Samples, digest
 from gapless.search.table_rows import Chunk, batches_of, schema_of
@@ -207,11 +207,6 @@ def commit(
         merge.execute(rows)
     else:
         collection.table.add(rows)
-
-
-def of_keys(rows: Sequence[str]) -> str:
-    """A condition of the engine that means the rows of these keys."""
-    return f"row IN ({', '.join(literal(row) for row in rows)})"
 
 
 def delete_rows(collection: Collection, where: str) -> int:

@@ -33,7 +33,8 @@ from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
 from gapless.search.lift import BalancedLift, RowHubs
-from gapless.search.table_version import MEMORY_BYTES, NORM_TOLERANCE, TableVersion, exact_scores
+from gapless.search.row_readers import NORM_TOLERANCE, HeldRows
+from gapless.search.table_version import MEMORY_BYTES, TableVersion, exact_scores
 
 FORMAT = "gapless-collection"
 VERSION = 1
@@ -111,7 +112,7 @@ class Pairs:
 class Collection:
     """An open collection. It may be read by many threads, while another process writes."""
 
-    def __init__(self, uri: str, table: Any, info: Mapping[str, Any], memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, uri: str, table: Any, info: Mapping[str, Any], memory_bytes: int | None = MEMORY_BYTES) -> None:
         self.uri = uri
         self.table = table
         self.info = info
@@ -123,12 +124,13 @@ class Collection:
         self._hubs: RowHubs | None = None
 
     @classmethod
-    def open(cls, uri: str | Path, memory_bytes: int = MEMORY_BYTES) -> "Collection":
+    def open(cls, uri: str | Path, memory_bytes: int | None = MEMORY_BYTES) -> "Collection":
         """Open a collection that `gapless index` wrote.
 
         Args:
             uri: a directory, or an address of an object store that LanceDB knows.
-            memory_bytes: vectors up to this size are held in memory.
+            memory_bytes: a collection up to this size is held in memory, of a larger one nothing is: its exact searches
+                read the vectors. None holds it whatever its size.
 
         Raises:
             UsageError: nothing is there. DataRefused: something else, or a damaged collection.
@@ -175,7 +177,8 @@ class Collection:
             if self._held is None or self._held.number != self.table.version:
                 table = connect(self.uri).open_table(TABLE)
                 table.checkout(table.version)
-                self._held = TableVersion(table, self.info["embedding_dim"], self.memory_bytes)
+                dim, modalities = self.info["embedding_dim"], self.info["modalities"]
+                self._held = TableVersion(table, dim, modalities, self.memory_bytes)
             return self._held
 
     def count(self, where: str | None = None) -> int:
@@ -186,10 +189,9 @@ class Collection:
 
     def rows_per_modality(self) -> dict[str, int]:
         """Modality -> how many rows it has, in the order of the collection's modalities."""
-        version, names = self.table_version(), self.info["modalities"]
+        version = self.table_version()
         with reading(self.uri):
-            codes = version.modality_codes(names)
-        return {name: int((codes == code).sum()) for code, name in enumerate(names)}
+            return version.counts()
 
     def label_kind(self, label: str) -> str:
         """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
@@ -331,8 +333,10 @@ class Collection:
         found: dict[str, list[tuple[str, int]]] = {}
         with reading(self.uri):
             for name, column in self.info["labels"].items():
-                values = version.table.search().select([column]).to_arrow()[column].drop_null()
-                counts = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()})
+                counts: Counter[str] = Counter()
+                for batch in version.table.search().select([column]).to_batches():
+                    for entry in pc.value_counts(batch.column(column).drop_null()).to_pylist():
+                        counts[entry["values"]] += entry["counts"]
                 found[name] = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return found
 
@@ -341,17 +345,8 @@ class Collection:
         version = self.table_version()
         modalities = self.info["modalities"]
         with reading(self.uri):
-            rows = version.rows.combine_chunks()
-            counts = pc.value_counts(pc.replace_substring_regex(rows, r"/[^/]*$", ""))
-            several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
-            ids = sorted(several.to_pylist())
-            if len(ids) > max_pairs:
-                chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:max_pairs])
-                ids = [ids[place] for place in chosen.tolist()]
-            places = {}
-            for name in modalities:
-                found = pc.index_in(pa.array([key_of(i, name) for i in ids], pa.string()), rows)
-                places[name] = np.asarray(pc.fill_null(found, -1))
+            ids = _paired_ids(version, max_pairs)
+            places = {name: version.reader.at_keys([key_of(i, name) for i in ids]) for name in modalities}
             present = {name: at >= 0 for name, at in places.items()}
             pictured: list[str | None] = [None] * len(ids)
             vectors, first = {}, np.full(len(ids), -1)
@@ -415,8 +410,9 @@ class Collection:
     ) -> list[Hit]:
         if len(places) == 0:
             return []
-        cosines = exact_scores(version.vectors(places), query)
-        lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
+        rows = version.rows_at(places)
+        cosines = exact_scores(rows.vectors, query)
+        lifted = [None] * len(places) if lift is None else lift(rows, cosines.astype(np.float64), final=True).tolist()
         labels = self.info["labels"]
         columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
         table = version.fetch(places, [*columns, *labels.values()])
@@ -430,6 +426,27 @@ class Collection:
             )
             for values, score, cosine, balanced in zip(table.to_pylist(), scores, cosines, lifted, strict=True)
         ]
+
+
+def _paired_ids(version: TableVersion, count: int) -> list[str]:
+    """The ids of samples with two rows or more, in order; of more than `count` a random choice, always the same."""
+    if isinstance(version.reader, HeldRows):
+        counts = pc.value_counts(pc.replace_substring_regex(version.reader.all_keys, r"/[^/]*$", ""))
+        several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
+        ids = sorted(several.to_pylist())
+        if len(ids) <= count:
+            return ids
+        chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:count])
+        return [ids[place] for place in chosen.tolist()]
+    drawn = 2 * len(version.modalities) * count
+    while True:
+        keys = version.reader.keys(version.reader.drawn(drawn, 0, None)).to_pylist()
+        ids = list(dict.fromkeys(key.rpartition("/")[0] for key in keys))
+        found = [version.reader.at_keys([key_of(one, name) for one in ids]) >= 0 for name in version.modalities]
+        paired = [one for one, rows in zip(ids, np.sum(found, axis=0).tolist(), strict=True) if rows >= 2]
+        if len(paired) >= count or len(keys) < drawn:
+            return sorted(paired[:count])
+        drawn *= 4  # few samples have several rows
 
 
 def key_of(sample: str, modality: str) -> str:
