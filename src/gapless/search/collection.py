@@ -29,6 +29,7 @@ from gapless.search.arguments import checked_count, checked_key
 from gapless.search.balance import Balance
 from gapless.search.balance_store import BALANCE_TABLE, StoredBalance, read_balance
 from gapless.search.engine import reading
+from gapless.search.facts import FACTS_TABLE, Facts, IndexSettings, read_facts, write_facts
 from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
@@ -46,6 +47,7 @@ OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thum
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
+SETTINGS_SECONDS = 5.0
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 
 
@@ -122,6 +124,7 @@ class Collection:
         self._balance: StoredBalance | None = None
         self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
+        self._asked: tuple[IndexSettings, float] | None = None
 
     @classmethod
     def open(cls, uri: str | Path, memory_bytes: int | None = MEMORY_BYTES) -> "Collection":
@@ -171,6 +174,20 @@ class Collection:
         labels = self.info["labels"].items()
         return own | {column if label.lower() in own else label: column for label, column in labels}
 
+    def keep_facts(self, facts: Facts) -> None:
+        """Bring these facts into the collection."""
+        with reading(self.uri):
+            write_facts(connect(self.uri), facts)
+        self._asked = None
+
+    def facts(self) -> Facts:
+        """What the last run of `gapless index` found out; nothing for a collection of an earlier version."""
+        with reading(self.uri):
+            database = connect(self.uri)
+            if FACTS_TABLE not in table_names(database):
+                return Facts()
+            return read_facts(database.open_table(FACTS_TABLE), self.uri)
+
     def table_version(self) -> TableVersion:
         """The rows of the newest version; the same object as long as nothing is written."""
         with reading(self.uri), self._lock:
@@ -178,7 +195,10 @@ class Collection:
                 table = connect(self.uri).open_table(TABLE)
                 table.checkout(table.version)
                 dim, modalities = self.info["embedding_dim"], self.info["modalities"]
+                facts = self.facts()
                 self._held = TableVersion(table, dim, modalities, self.memory_bytes)
+                if facts.version == self._held.number:
+                    self._held.know_kinds(facts.kinds)
             return self._held
 
     def count(self, where: str | None = None) -> int:
@@ -244,12 +264,20 @@ class Collection:
             lift = None if balanced is None or condition.modality else self._lift(version, query, balanced)
             if exact is False or (exact is None and version.has_index):
                 apart = self.info["modalities"] if lift is not None else ()
-                places, scores = indexed(version, query, wanted, condition.sql, lift, apart)
+                places, scores = indexed(version, query, wanted, condition.sql, self._settings(), lift, apart)
             else:
                 places, scores = version.exact(query, wanted, condition.sql, lift)
             if words is not None:
                 places, scores = fused(version, places, words, wanted, condition.sql)
             return self._hits(version, places[:k], scores[:k], query, lift)
+
+    def _settings(self) -> IndexSettings:
+        """How the approximate index is asked; what another process chose is seen within seconds."""
+        now = time.monotonic()
+        if self._asked is None or now - self._asked[1] > SETTINGS_SECONDS:
+            report = self.facts().index
+            self._asked = (IndexSettings() if report is None else report.settings, now)
+        return self._asked[0]
 
     def balance(self) -> Balance | None:
         """What the collection has learnt of its modalities; None for one that was indexed without."""

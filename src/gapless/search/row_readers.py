@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gapless.core.errors import DataRefused
-from gapless.search.filter_terms import literal, of_keys
+from gapless.search.filter_terms import literal
+from gapless.search.lookup import numbers_at
 
 BATCH_ROWS = 8192  # of the engine's batches: larger ones do not fit the caches of a core, smaller ones cost calls
-KEYS_AT_ONCE = 4096  # of a condition
 NORM_TOLERANCE = 1e-3
 MAX_KEPT_FILTERS = 16
 
@@ -168,12 +168,7 @@ class ReadRows:
 
     def at_keys(self, keys: Sequence[str | None]) -> np.ndarray:
         """[key] places; -1 where there is none."""
-        wanted = [key for key in keys if key is not None]
-        found: dict[str, int] = {}
-        for start in range(0, len(wanted), KEYS_AT_ONCE):
-            asked = self.table.search().where(of_keys(wanted[start : start + KEYS_AT_ONCE])).select(["row"])
-            rows = asked.with_row_id(True).to_arrow()
-            found |= dict(zip(rows["row"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
+        found = numbers_at(self.table, [key for key in keys if key is not None])
         return np.array([-1 if key is None else found.get(key, -1) for key in keys], dtype=np.int64)
 
     def at_ids(self, row_ids: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ best, whatever its rounding did; those are scored again in float64, rounded to f
 So equal vectors tie wherever they lie in memory, and ties come in one order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 65_536
 BATCH_ROWS = 4096
 FLOAT32_ROUNDING = 2.0**-24
 NEARLY_COPIES = 1e-4
-
+MAX_KEPT_COUNTS = 256
 
 
 class Lift(Protocol):
@@ -61,6 +61,7 @@ class TableVersion:
         self.modalities = list(modalities)
         self.memory_bytes = memory_bytes
         self._kinds: dict[str, Kind] = {}
+        self._counts: dict[str, int] = {}
 
     @cached_property
     def has_index(self) -> bool:
@@ -107,7 +108,20 @@ class TableVersion:
 
     def counts(self) -> dict[str, int]:
         """Modality -> how many rows it has."""
-        return {name: int(self.table.count_rows(f"modality = {literal(name)}")) for name in self.modalities}
+        return {name: self.count(self.of_modality(name)) for name in self.modalities}
+
+    def count(self, where: str) -> int:
+        """How many rows a prepared filter lets through."""
+        if where not in self._counts:
+            if len(self._counts) >= MAX_KEPT_COUNTS:
+                self._counts.clear()
+            self._counts[where] = int(self.table.count_rows(where))
+        return self._counts[where]
+
+    @staticmethod
+    def of_modality(name: str) -> str:
+        """The prepared filter of one modality."""
+        return f"modality = {literal(name)}"
 
     def batches(self) -> Iterator[Rows]:
         """All rows, some at a time."""
@@ -118,10 +132,14 @@ class TableVersion:
 
     def kind(self, column: str) -> Kind:
         """What a column of labels holds in this version: numbers, when every value of it is one."""
-        if column not in self._kinds:
+        if column not in self._kinds:  # one pass; the first word of a label of text ends it
             batches = self.table.search().select([column]).to_batches()
             self._kinds[column] = kind_of_batches(batch.column(column) for batch in batches)
         return self._kinds[column]
+
+    def know_kinds(self, kinds: Mapping[str, Kind]) -> None:
+        """Take what columns hold in this version from where it is kept."""
+        self._kinds = {**kinds, **self._kinds}
 
     def exact(
         self, query: np.ndarray, k: int, where: str | None = None, lift: Lift | None = None
@@ -156,20 +174,20 @@ class TableVersion:
         best = np.lexsort((self.ranks(places), -np.concatenate(ranked)))[:k]
         return places[best], cosines[best]
 
-    def kth_scores(self, queries: np.ndarray, own: np.ndarray, k: int, modality: int | None = None) -> np.ndarray:
+    def kth_scores(self, queries: np.ndarray, own: np.ndarray, k: int, modality: str | None = None) -> np.ndarray:
         """[query] the k-th highest cosine with the rows, in one pass; of fewer rows the lowest.
 
         Args:
             queries: [query, dim].
             own: [query] places that are left out.
-            modality: only rows of this number.
+            modality: only its rows.
         """
         best = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for rows in self.batches():
             scores = queries @ rows.vectors.T
             scores[own[:, None] == rows.places[None]] = -np.inf
             if modality is not None:
-                scores[:, rows.modalities != modality] = -np.inf
+                scores[:, rows.modalities != self.modalities.index(modality)] = -np.inf
             merged = np.concatenate([best, scores], axis=1)
             best = -np.partition(-merged, k - 1, axis=1)[:, :k]
         return np.where(np.isfinite(best), best, np.inf).min(axis=1)
