@@ -225,7 +225,7 @@ def test_the_same_rows_and_seed_give_the_same_balance_in_any_order(tmp_path, col
     order = np.random.default_rng(3).permutation(N)
     turned = embedding_set({name: matrix[order] for name, matrix in rows.items()}, ids=[ids[at] for at in order])
     other = collection_of(tmp_path / "c", turned)
-    first, second = (learn(one.table_version(), ["image", "text"], BalanceSettings()) for one in (collection, other))
+    first, second = (learn(one.table_version(), BalanceSettings()) for one in (collection, other))
     assert [bank.rows for bank in first.held.values()] == [bank.rows for bank in second.held.values()]
     for asked, offsets in first.offsets.items():
         assert second.offsets[asked] == pytest.approx(offsets, abs=1e-5)

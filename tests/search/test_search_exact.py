@@ -8,7 +8,7 @@ from search_samples import brute_force, collection_of, embedding_set, keyed, row
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.search.collection import Collection
-from gapless.search.table_version import check_unit_norm
+from gapless.search.row_readers import check_unit_norm
 
 ANSWERS = ("yes", "no", "perhaps")
 

@@ -23,6 +23,7 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the rows that the balance is learnt from")
     parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
+    parser.add_argument("--ann_recall", type=float, default=0.95, help="its least recall@10, measured as it is built")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
     parser.add_argument("--ray", default=None, help="embed on a Ray cluster: its address, 'auto', or 'local'")
     parser.add_argument("--batch_size", type=int, default=256, help="rows that the model reads at once")
@@ -45,6 +46,7 @@ def index(args: Arguments) -> Outcome:
         hub_correction=args.hub_correction,
         seed=args.seed,
         ann=args.ann,
+        ann_recall=args.ann_recall,
         staging=args.staging,
         ray=args.ray,
         batch_size=args.batch_size,
@@ -52,7 +54,13 @@ def index(args: Arguments) -> Outcome:
         **given,
     )
     made = indexed.index
-    note = f"\napproximate index: recall@10 {made['recall@10']:.3f} of exact search" if made else ""
+    note = ""
+    if made:
+        asked = ", ".join(f"{name} {made[name]}" for name in ("nprobes", "ef", "candidates") if made[name] is not None)
+        short = "" if made["recall@10"] >= made["target"] else f", below the {made['target']:g} that was wanted"
+        note = (
+            f"\napproximate index ({made['kind']}, {asked}): recall@10 {made['recall@10']:.3f} of exact search{short}"
+        )
     counts = f"{indexed.added:,} samples added, {indexed.updated:,} updated, {indexed.unchanged:,} unchanged"
     counts += f", {indexed.extended:,} with a modality that they lacked" if indexed.extended else ""
     counts += f", {indexed.restored:,} restored" if indexed.restored else ""

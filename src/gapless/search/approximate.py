@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from gapless.search.filter_terms import literal
+from gapless.search.facts import IndexSettings
 from gapless.search.lift import BalancedLift
 from gapless.search.table_version import TableVersion
 
-INDEX_CANDIDATES = 4  # times k rows are asked of an approximate index, and ordered by their exact scores
+USUAL_PROBES = 20  # of the engine
+WIDER, WIDEST = ((0.25, 1), (0.025, 2)), 4  # least share of the rows -> times as many partitions
+EXACT_BELOW = 5000  # rows that a filter lets through: their vectors are read and scored within tens of milliseconds
 
 
 def indexed(
@@ -18,30 +20,47 @@ def indexed(
     query: np.ndarray,
     k: int,
     where: str | None,
+    settings: IndexSettings,
     lift: BalancedLift | None = None,
     apart: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the approximate index finds, ordered by exact scores.
+    """What the approximate index finds, ordered by exact scores; where a filter leaves few rows, exact search.
 
     Args:
+        settings: how the index is asked.
         lift: makes of the cosines what is ranked.
         apart: modalities that are asked for one by one, because under a gap the nearest rows are all of one.
     """
-    conditions: list[str | None] = [f"modality = {literal(name)}" for name in apart] or [None]
+    if where is not None and version.count(where) <= EXACT_BELOW:
+        return version.exact(query, k, where, lift)
+    conditions: list[str | None] = [version.of_modality(name) for name in apart] or [None]
 
     def places(condition: str | None) -> np.ndarray:
         asked = version.table.search(query, vector_column_name="vector").distance_type("dot").with_row_id(True)
         both = [f"({part})" for part in (where, condition) if part is not None]
         if both:
             asked = asked.where(" AND ".join(both), prefilter=True)
-        found = asked.select(["_rowid", "_distance"]).limit(INDEX_CANDIDATES * k).to_arrow()
-        return version.places_of(found["_rowid"].to_numpy())
+        if settings.nprobes is not None or both:
+            asked = asked.nprobes((settings.nprobes or USUAL_PROBES) * _wider(version, both))
+        if settings.ef is not None:
+            asked = asked.ef(max(settings.ef, settings.candidates * k))
+        found = asked.select(["_rowid", "_distance"]).limit(settings.candidates * k).to_arrow()
+        return version.reader.at_ids(found["_rowid"].to_numpy())
 
     if len(conditions) == 1:
         return version.order(places(conditions[0]), query, k, lift)
     with ThreadPoolExecutor(len(conditions)) as pool:  # the engine works beside Python's lock
         parts = list(pool.map(places, conditions))
     return version.order(np.concatenate(parts), query, k, lift)
+
+
+def _wider(version: TableVersion, conditions: Sequence[str]) -> int:
+    """How many times as many partitions are looked through where a filter lets a share of the rows through.
+
+    The nearest of few rows lie further from the query, and so in partitions that are further away.
+    """
+    share = 1.0 if not conditions else version.count(" AND ".join(conditions)) / max(1, len(version))
+    return next((factor for least, factor in WIDER if share >= least), WIDEST)
 
 
 def fused(
@@ -55,9 +74,9 @@ def fused(
         asked = asked.where(where, prefilter=True)
     by_words = asked.select(["row", "_score"]).limit(k).to_arrow()
     by_words = by_words.sort_by([("_score", "descending"), ("row", "ascending")]).select(["_rowid"])
-    by_vector = pa.table({"_rowid": pa.array(version.row_ids[places], pa.uint64())})
+    by_vector = pa.table({"_rowid": pa.array(version.reader.ids(places), pa.uint64())})
     both = RRFReranker().rerank_hybrid(words, by_vector, by_words)
-    found = version.places_of(both["_rowid"].to_numpy())
+    found = version.reader.at_ids(both["_rowid"].to_numpy())
     scores = both["_relevance_score"].to_numpy()
     order = np.lexsort((version.ranks(found), -scores))
     return found[order], scores[order]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gapless.core.errors import DataRefused
 from gapless.search.balance import (
@@ -52,7 +51,7 @@ class BalanceSettings:
     seed: int = 0
 
 
-def learn(version: TableVersion, modalities: Sequence[str], settings: BalanceSettings) -> Balance | str:
+def learn(version: TableVersion, settings: BalanceSettings) -> Balance | str:
     """Learn the balance of a collection's rows; the same for the same rows and seed, whatever order they are stored in.
 
     A modality with fewer than `MIN_BANK_ROWS` different rows is not learnt, as long as two others are.
@@ -60,13 +59,10 @@ def learn(version: TableVersion, modalities: Sequence[str], settings: BalanceSet
     Returns:
         the balance, or the reason why there is none, such as "rows of one modality only".
     """
-    codes = version.modality_codes(modalities)
-    counts = {name: int((codes == code).sum()) for code, name in enumerate(modalities)}
+    counts = version.counts()
     if len([name for name, count in counts.items() if count]) < 2:
         return "rows of one modality only"
-    banks = {
-        name: drawn_bank(version, np.flatnonzero(codes == code), settings.seed) for code, name in enumerate(modalities)
-    }
+    banks = {name: drawn_bank(version, name, settings.seed) for name in counts}
     held = {name: bank for name, bank in banks.items() if bank is not None}
     if len(held) < 2:
         few = next(name for name, count in counts.items() if count and name not in held)
@@ -78,20 +74,15 @@ def learn(version: TableVersion, modalities: Sequence[str], settings: BalanceSet
     return Balance(held, asked, learnt_offsets(version, balance), counts, settings.hub_correction, settings.seed)
 
 
-def drawn_bank(version: TableVersion, places: np.ndarray, seed: int) -> Bank | None:
-    """At most `BANK_ROWS` rows, copies of one another drawn once; None where too few are left.
-
-    Args:
-        places: of the rows of one modality.
-    """
-    in_order = places[np.argsort(version.ranks(places))]
-    drawn = in_order[np.random.default_rng(seed).permutation(len(in_order))[: 2 * BANK_ROWS]]
+def drawn_bank(version: TableVersion, modality: str, seed: int) -> Bank | None:
+    """At most `BANK_ROWS` rows of a modality, copies of one another drawn once; None where too few are left."""
+    drawn = version.reader.drawn(2 * BANK_ROWS, seed, modality)
     vectors = version.vectors(drawn) if len(drawn) else np.empty((0, version.dim), dtype=np.float32)
     copies = np.tril(vectors @ vectors.T > 1 - SAME, k=-1).any(axis=1)  # of a row before it
     kept = np.flatnonzero(~copies)[:BANK_ROWS]
     if len(kept) < MIN_BANK_ROWS:
         return None
-    return Bank(vectors[kept], tuple(version.rows.take(pa.array(drawn[kept])).to_pylist()))
+    return Bank(vectors[kept], tuple(version.reader.keys(drawn[kept]).to_pylist()))
 
 
 def learnt_offsets(version: TableVersion, balance: Balance) -> dict[str, dict[str, float]]:
@@ -100,23 +91,23 @@ def learnt_offsets(version: TableVersion, balance: Balance) -> dict[str, dict[st
     A query's own sample is left out in every modality, and copies of the query.
     """
     names = list(balance.held)
-    codes = version.modality_codes(names)
+    numbers = [version.modalities.index(name) for name in names]
     total = np.array([balance.rows[name] for name in names], dtype=float)
     depth = int(min(DEPTH, max(1, (total.sum() - 1) // 4)))
     offsets = {}
     for asked, bank in balance.asked.items():
         own = own_places(version, bank, names)
         best = np.full((len(bank.vectors), len(names), depth), -np.inf)
-        for places, vectors in version.batches():
-            scores = (bank.vectors @ vectors.T).astype(np.float64)
+        for rows in version.batches():
+            scores = (bank.vectors @ rows.vectors.T).astype(np.float64)
             is_out = scores > 1 - SAME
             for column in own.T:  # the query's sample in one modality
-                is_out |= places[None] == column[:, None]
+                is_out |= rows.places[None] == column[:, None]
             if balance.hub_correction:
-                scores -= balance.hubs_of(vectors, asked)
+                scores -= balance.hubs_of(rows.vectors, asked)
             scores[is_out] = -np.inf
-            for number in range(len(names)):
-                some = scores[:, codes[places] == number]
+            for number, code in enumerate(numbers):
+                some = scores[:, rows.modalities == code]
                 merged = np.concatenate([best[:, number], some], axis=1)
                 best[:, number] = -np.partition(-merged, depth - 1, axis=1)[:, :depth]
         for number, name in enumerate(names):
@@ -137,8 +128,7 @@ def learnt_offsets(version: TableVersion, balance: Balance) -> dict[str, dict[st
 def own_places(version: TableVersion, bank: Bank, modalities: Sequence[str]) -> np.ndarray:
     """[query, modality] the places of the query's own sample; -1 where there is none."""
     keys = [None if row is None else f"{row.rpartition('/')[0]}/{name}" for row in bank.rows for name in modalities]
-    found = pc.index_in(pa.array(keys, pa.string()), version.rows.combine_chunks())
-    return np.asarray(found.fill_null(-1)).reshape(len(bank.rows), len(modalities))
+    return version.reader.at_keys(keys).reshape(len(bank.rows), len(modalities))
 
 
 def same_sample(queries: Bank, rows: Bank) -> np.ndarray:

@@ -7,6 +7,7 @@ Then all of them enter the table in one commit: a reader sees the collection as 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gapless.core.errors import UsageError
 from gapless.core.files import check_new_directory, read_json
 from gapless.core.geometry import unit_norm
 from gapless.core.locks import LOCK_FILE, only_writer
+from gapless.core.values import name_of
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.store import INDEX_FILE, PRESENT, Shard
 from gapless.inference.embed import Source
@@ -34,7 +36,9 @@ from gapless.search.collection import (
 )
 from gapless.search.deleted_rows import forget, remember
 from gapless.search.engine import reading
-from gapless.search.filter_terms import literal
+from gapless.search.facts import Facts, joined_kind
+from gapless.search.filter_terms import of_keys
+from gapless.search.kinds import kind_of
 from gapless.search.rebalance import forget_deleted
 from gapless.search.row_contents import digest
 from gapless.search.samples import Samples
@@ -136,7 +140,10 @@ def write_collection(
                 schema, batches_of(chunks(part, place), info, samples.origin, schema)
             )
             with reading(uri):
+                before = None if collection is None or changes.replaces else collection.facts()
                 commit(uri, collection, batches, changes.replaces, changes.withdrawn)
+                if before is not None:
+                    keep_kinds(uri, before, part)
         elif changes.withdrawn:
             assert collection is not None
             with reading(uri):
@@ -145,6 +152,24 @@ def write_collection(
             back = [key_of(samples.ids[number], name) for number, names in changes.rows.items() for name in names]
             forget(collection, back)
     return Collection.open(uri), changes
+
+
+def keep_kinds(uri: str, before: Facts, part: Samples) -> None:
+    """Note what the labels hold now that samples were added, where it was known of the rows before.
+
+    Without it every run would read the whole column of a label. Another process that wrote in between, and so made
+    further versions, leaves nothing to note.
+    """
+    collection = Collection.open(uri)
+    version = int(collection.table.version)
+    if before.version != version - 1:
+        return
+    kinds = dict(before.kinds)
+    for label, column in collection.info["labels"].items():
+        if label in part.labels and column in kinds:
+            values = [name_of(value) or None for value in part.source.columns[label]]
+            kinds[column] = joined_kind(kinds[column], kind_of(pa.array(values, pa.string())))
+    collection.keep_facts(replace(before, version=version, kinds=kinds))
 
 
 def existing(uri: str) -> Collection | None:
@@ -207,11 +232,6 @@ def commit(
         merge.execute(rows)
     else:
         collection.table.add(rows)
-
-
-def of_keys(rows: Sequence[str]) -> str:
-    """A condition of the engine that means the rows of these keys."""
-    return f"row IN ({', '.join(literal(row) for row in rows)})"
 
 
 def delete_rows(collection: Collection, where: str) -> int:

@@ -11,7 +11,9 @@ from gapless.core.values import name_of
 from gapless.search.collection import Collection, key_of
 from gapless.search.deleted_rows import deleted_rows, key_digest
 from gapless.search.engine import reading
+from gapless.search.filter_terms import literal
 from gapless.search.kinds import is_number
+from gapless.search.lookup import keys_among, values_at
 from gapless.search.samples import Samples
 
 
@@ -59,11 +61,11 @@ class Changes:
         return frozenset({*written, *self.withdrawn})
 
 
-def contents_of(collection: Collection) -> dict[str, str]:
-    """Key -> digest of the content, of every row of a collection."""
+def contents_of(collection: Collection, samples: Samples) -> dict[str, str]:
+    """Key -> digest of the content, of every row of a collection that one of the samples could have."""
+    keys = [key_of(sample, name) for sample in samples.ids for name in samples.contents]
     with reading(collection.uri):
-        table = collection.table.search().select(["row", "content"]).to_arrow()
-    return dict(zip(table["row"].to_pylist(), table["content"].to_pylist(), strict=True))
+        return values_at(collection.table, "row", keys, "content")
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def changes_of(samples: Samples, collection: Collection | None, *, update: bool,
     Raises:
         DataRefused: some differ, and `update` does not say that they are to be replaced.
     """
-    held = {} if collection is None else contents_of(collection)
-    deleted = {} if collection is None else deleted_rows(collection)
+    held = {} if collection is None else contents_of(collection, samples)
+    deleted = {} if collection is None else deleted_rows(collection, samples)
     changes = Changes()
     unchanged = changed_since = 0
     earlier: Sequence[str | None] = samples.earlier or [None] * len(samples.ids)
@@ -223,12 +225,20 @@ def check_label_kinds(
 
 
 def missing_from(collection: Collection, ids: Sequence[str], origin: str, split: str | None) -> list[str]:
-    """Samples of the collection that came from the same source (and split) and are not in it any more."""
+    """Samples of the collection that came from the same source (and split) and are not in it any more.
+
+    Rows are counted first: where the collection holds no more of the source than the samples' own rows, none is
+    missing, and its keys are not read.
+    """
+    where = f"source = {literal(origin)}" + ("" if split is None else f" AND split = {literal(split)}")
+    keys = [key_of(sample, name) for sample in ids for name in collection.info["modalities"]]
+    known = pa.array(ids, pa.string())
+    gone: set[str] = set()
     with reading(collection.uri):
-        table = collection.table.search().select(["id", "source", "split"]).to_arrow()
-    wanted = pc.equal(table["source"], origin)
-    if split is not None:
-        wanted = pc.and_(wanted, pc.fill_null(pc.equal(table["split"], split), False))
-    samples = pc.unique(table["id"].filter(wanted))
-    gone = samples.filter(pc.invert(pc.is_in(samples, value_set=pa.array(ids, pa.string()))))
-    return sorted(gone.to_pylist())
+        count = int(collection.table.count_rows(where))
+        if count <= len(keys) and count == len(keys_among(collection.table, keys, where)):
+            return []
+        for batch in collection.table.search().where(where).select(["id"]).to_batches():
+            samples = pc.unique(batch.column("id"))
+            gone.update(samples.filter(pc.invert(pc.is_in(samples, value_set=known))).to_pylist())
+    return sorted(gone)

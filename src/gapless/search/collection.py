@@ -29,11 +29,13 @@ from gapless.search.arguments import checked_count, checked_key
 from gapless.search.balance import Balance
 from gapless.search.balance_store import BALANCE_TABLE, StoredBalance, read_balance
 from gapless.search.engine import reading
+from gapless.search.facts import FACTS_TABLE, Facts, IndexSettings, read_facts, write_facts
 from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
 from gapless.search.lift import BalancedLift, RowHubs
-from gapless.search.table_version import MEMORY_BYTES, NORM_TOLERANCE, TableVersion, exact_scores
+from gapless.search.row_readers import NORM_TOLERANCE, HeldRows
+from gapless.search.table_version import MEMORY_BYTES, TableVersion, exact_scores
 
 FORMAT = "gapless-collection"
 VERSION = 1
@@ -45,6 +47,7 @@ OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thum
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
+SETTINGS_SECONDS = 5.0
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 
 
@@ -111,7 +114,7 @@ class Pairs:
 class Collection:
     """An open collection. It may be read by many threads, while another process writes."""
 
-    def __init__(self, uri: str, table: Any, info: Mapping[str, Any], memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, uri: str, table: Any, info: Mapping[str, Any], memory_bytes: int | None = MEMORY_BYTES) -> None:
         self.uri = uri
         self.table = table
         self.info = info
@@ -121,14 +124,16 @@ class Collection:
         self._balance: StoredBalance | None = None
         self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
+        self._asked: tuple[IndexSettings, float] | None = None
 
     @classmethod
-    def open(cls, uri: str | Path, memory_bytes: int = MEMORY_BYTES) -> "Collection":
+    def open(cls, uri: str | Path, memory_bytes: int | None = MEMORY_BYTES) -> "Collection":
         """Open a collection that `gapless index` wrote.
 
         Args:
             uri: a directory, or an address of an object store that LanceDB knows.
-            memory_bytes: vectors up to this size are held in memory.
+            memory_bytes: a collection up to this size is held in memory, of a larger one nothing is: its exact searches
+                read the vectors. None holds it whatever its size.
 
         Raises:
             UsageError: nothing is there. DataRefused: something else, or a damaged collection.
@@ -169,13 +174,31 @@ class Collection:
         labels = self.info["labels"].items()
         return own | {column if label.lower() in own else label: column for label, column in labels}
 
+    def keep_facts(self, facts: Facts) -> None:
+        """Bring these facts into the collection."""
+        with reading(self.uri):
+            write_facts(connect(self.uri), facts)
+        self._asked = None
+
+    def facts(self) -> Facts:
+        """What the last run of `gapless index` found out; nothing for a collection of an earlier version."""
+        with reading(self.uri):
+            database = connect(self.uri)
+            if FACTS_TABLE not in table_names(database):
+                return Facts()
+            return read_facts(database.open_table(FACTS_TABLE), self.uri)
+
     def table_version(self) -> TableVersion:
         """The rows of the newest version; the same object as long as nothing is written."""
         with reading(self.uri), self._lock:
             if self._held is None or self._held.number != self.table.version:
                 table = connect(self.uri).open_table(TABLE)
                 table.checkout(table.version)
-                self._held = TableVersion(table, self.info["embedding_dim"], self.memory_bytes)
+                dim, modalities = self.info["embedding_dim"], self.info["modalities"]
+                facts = self.facts()
+                self._held = TableVersion(table, dim, modalities, self.memory_bytes)
+                if facts.version == self._held.number:
+                    self._held.know_kinds(facts.kinds)
             return self._held
 
     def count(self, where: str | None = None) -> int:
@@ -186,10 +209,9 @@ class Collection:
 
     def rows_per_modality(self) -> dict[str, int]:
         """Modality -> how many rows it has, in the order of the collection's modalities."""
-        version, names = self.table_version(), self.info["modalities"]
+        version = self.table_version()
         with reading(self.uri):
-            codes = version.modality_codes(names)
-        return {name: int((codes == code).sum()) for code, name in enumerate(names)}
+            return version.counts()
 
     def label_kind(self, label: str) -> str:
         """What a label holds: "number" when every value of it is written as one, else "text"; "empty" without any."""
@@ -242,12 +264,20 @@ class Collection:
             lift = None if balanced is None or condition.modality else self._lift(version, query, balanced)
             if exact is False or (exact is None and version.has_index):
                 apart = self.info["modalities"] if lift is not None else ()
-                places, scores = indexed(version, query, wanted, condition.sql, lift, apart)
+                places, scores = indexed(version, query, wanted, condition.sql, self._settings(), lift, apart)
             else:
                 places, scores = version.exact(query, wanted, condition.sql, lift)
             if words is not None:
                 places, scores = fused(version, places, words, wanted, condition.sql)
             return self._hits(version, places[:k], scores[:k], query, lift)
+
+    def _settings(self) -> IndexSettings:
+        """How the approximate index is asked; what another process chose is seen within seconds."""
+        now = time.monotonic()
+        if self._asked is None or now - self._asked[1] > SETTINGS_SECONDS:
+            report = self.facts().index
+            self._asked = (IndexSettings() if report is None else report.settings, now)
+        return self._asked[0]
 
     def balance(self) -> Balance | None:
         """What the collection has learnt of its modalities; None for one that was indexed without."""
@@ -331,8 +361,10 @@ class Collection:
         found: dict[str, list[tuple[str, int]]] = {}
         with reading(self.uri):
             for name, column in self.info["labels"].items():
-                values = version.table.search().select([column]).to_arrow()[column].drop_null()
-                counts = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()})
+                counts: Counter[str] = Counter()
+                for batch in version.table.search().select([column]).to_batches():
+                    for entry in pc.value_counts(batch.column(column).drop_null()).to_pylist():
+                        counts[entry["values"]] += entry["counts"]
                 found[name] = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return found
 
@@ -341,17 +373,8 @@ class Collection:
         version = self.table_version()
         modalities = self.info["modalities"]
         with reading(self.uri):
-            rows = version.rows.combine_chunks()
-            counts = pc.value_counts(pc.replace_substring_regex(rows, r"/[^/]*$", ""))
-            several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
-            ids = sorted(several.to_pylist())
-            if len(ids) > max_pairs:
-                chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:max_pairs])
-                ids = [ids[place] for place in chosen.tolist()]
-            places = {}
-            for name in modalities:
-                found = pc.index_in(pa.array([key_of(i, name) for i in ids], pa.string()), rows)
-                places[name] = np.asarray(pc.fill_null(found, -1))
+            ids = _paired_ids(version, max_pairs)
+            places = {name: version.reader.at_keys([key_of(i, name) for i in ids]) for name in modalities}
             present = {name: at >= 0 for name, at in places.items()}
             pictured: list[str | None] = [None] * len(ids)
             vectors, first = {}, np.full(len(ids), -1)
@@ -415,8 +438,9 @@ class Collection:
     ) -> list[Hit]:
         if len(places) == 0:
             return []
-        cosines = exact_scores(version.vectors(places), query)
-        lifted = [None] * len(places) if lift is None else lift(places, cosines.astype(np.float64)).tolist()
+        rows = version.rows_at(places)
+        cosines = exact_scores(rows.vectors, query)
+        lifted = [None] * len(places) if lift is None else lift(rows, cosines.astype(np.float64), final=True).tolist()
         labels = self.info["labels"]
         columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
         table = version.fetch(places, [*columns, *labels.values()])
@@ -430,6 +454,27 @@ class Collection:
             )
             for values, score, cosine, balanced in zip(table.to_pylist(), scores, cosines, lifted, strict=True)
         ]
+
+
+def _paired_ids(version: TableVersion, count: int) -> list[str]:
+    """The ids of samples with two rows or more, in order; of more than `count` a random choice, always the same."""
+    if isinstance(version.reader, HeldRows):
+        counts = pc.value_counts(pc.replace_substring_regex(version.reader.all_keys, r"/[^/]*$", ""))
+        several = counts.filter(pc.greater_equal(counts.field("counts"), 2)).field("values")
+        ids = sorted(several.to_pylist())
+        if len(ids) <= count:
+            return ids
+        chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:count])
+        return [ids[place] for place in chosen.tolist()]
+    drawn = 2 * len(version.modalities) * count
+    while True:
+        keys = version.reader.keys(version.reader.drawn(drawn, 0, None)).to_pylist()
+        ids = list(dict.fromkeys(key.rpartition("/")[0] for key in keys))
+        found = [version.reader.at_keys([key_of(one, name) for one in ids]) >= 0 for name in version.modalities]
+        paired = [one for one, rows in zip(ids, np.sum(found, axis=0).tolist(), strict=True) if rows >= 2]
+        if len(paired) >= count or len(keys) < drawn:
+            return sorted(paired[:count])
+        drawn *= 4  # few samples have several rows
 
 
 def key_of(sample: str, modality: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from gapless.search.collection import Collection, connect, table_names
+from gapless.search.collection import Collection, connect, key_of, table_names
 from gapless.search.engine import reading
+from gapless.search.lookup import values_at
+from gapless.search.samples import Samples
 
 DELETED_TABLE = "deleted"
 SCHEMA = pa.schema([("key", pa.string()), ("content", pa.string())])
@@ -23,14 +25,14 @@ def key_digest(row: str) -> str:
     return hashlib.sha256(row.encode()).hexdigest()
 
 
-def deleted_rows(collection: Collection) -> dict[str, str]:
-    """Digest of the key -> digest of the content, of every row that was deleted and not restored."""
+def deleted_rows(collection: Collection, samples: Samples) -> dict[str, str]:
+    """Digest of the key -> digest of the content, of the samples' rows that were deleted and not restored."""
     with reading(collection.uri):
         table = opened(collection)
         if table is None:
             return {}
-        rows = table.to_arrow()
-        return dict(zip(rows["key"].to_pylist(), rows["content"].to_pylist(), strict=True))
+        keys = [key_digest(key_of(sample, name)) for sample in samples.ids for name in samples.contents]
+        return values_at(table, "key", keys, "content")
 
 
 def remember(collection: Collection, rows: Mapping[str, str]) -> None:

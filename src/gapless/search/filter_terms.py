@@ -48,6 +48,11 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def of_keys(rows: Sequence[str]) -> str:
+    """A condition of the engine that means the rows of these keys."""
+    return f"row IN ({', '.join(literal(row) for row in rows)})"
+
+
 def field_term(column: str, kind: Kind, shown: str) -> Term:
     return Term(kind.name, f"`{column}`", shown, field=kind)
 

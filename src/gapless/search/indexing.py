@@ -24,7 +24,7 @@ from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import ready_chunks, staged, write_collection
 from gapless.search.changes import Changes, missing_from
 from gapless.search.collection import FORMAT, VERSION
-from gapless.search.indices import ANN_ABOVE, check_kind, update_indices
+from gapless.search.indices import ANN_ABOVE, RECALL, check_kind, checked_recall, update_indices
 from gapless.search.query_length import words_modality
 from gapless.search.rebalance import encoded, texts_of, update_balance
 from gapless.search.samples import Samples
@@ -47,7 +47,8 @@ class Indexed(Result):
         deleted: samples with rows that were deleted from the collection and stay out.
         not_in_data: samples of the collection that its data do not hold any more; they stay.
         labels: label -> "number", "text" or "empty", which says how a filter compares it.
-        index: `{"recall@10": share}` of an approximate index against exact search, in [0, 1]; None without one.
+        index: of an approximate index, `recall@10` against exact search in [0, 1], the `queries` that it was measured
+            with, and how searches ask it (`kind`, `target`, `nprobes`, `ef`, `candidates`); None without one.
         balance: modality asked with -> modality held -> offset of the balanced scores of a mixed search; None where
             the collection has no balance.
         unbalanced: why it has none, as the end of a sentence; None where it has one.
@@ -67,7 +68,7 @@ class Indexed(Result):
     deleted: int
     not_in_data: int
     labels: Mapping[str, str]
-    index: Mapping[str, float] | None
+    index: Mapping[str, Any] | None
     balance: Mapping[str, Mapping[str, float]] | None
     unbalanced: str | None
     notes: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ def index(
     seed: int = 0,
     ann: str | None = None,
     ann_above: int = ANN_ABOVE,
+    ann_recall: float = RECALL,
     staging: str | Path | None = None,
     ray: str | None = None,
     batch_size: int = 256,
@@ -115,6 +117,7 @@ def index(
         seed: of the draw of the rows that the balance is learnt from.
         ann: approximate index of the vectors: hnsw, ivf-pq or ivf-flat.
         ann_above: rows above which one is made without `ann`.
+        ann_recall: the least recall@10 of it; it is asked more broadly until it reaches that.
         staging: where to prepare rows; needed for an object store.
         ray: embed on a Ray cluster: its address, "auto", or "local".
         batch_size: rows that the model reads at once.
@@ -125,6 +128,7 @@ def index(
         DataRefused: samples that differ from the collection's without `update`, words for a label of numbers.
     """
     check_kind(ann)
+    ann_recall = checked_recall(ann_recall)
     hub_correction = checked_correction(hub_correction)
     texts = texts_of(bank)
     names = [str(name) for name in ([model] if isinstance(model, str | Path) else model)]
@@ -165,7 +169,7 @@ def index(
         text_labels=text_labels,
         staging=None if staging is None else Path(staging),
     )
-    made = update_indices(collection, ann, ann_above)
+    made = update_indices(collection, ann, ann_above, ann_recall)
     words = words_modality(loaded)
     vectors = None if texts is None else encoded(loaded, words, texts, batch_size)
     settings = BalanceSettings(hub_correction, vectors, words or "text", seed)

@@ -1,24 +1,48 @@
-"""Builds the indices of a collection: full text of the captions, and an approximate index of the vectors."""
+"""Builds the indices of a collection: keys, full text of the captions, and an approximate index of the vectors.
 
+The approximate index is measured when it is built: rows of the collection are asked, and what it finds is compared with
+exact search. While the recall is below what is wanted, more partitions, a broader search or more candidates are tried.
+What is chosen is kept in the collection, and searches use it.
+"""
+
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gapless.core.errors import unknown_name
+from gapless.core.errors import UsageError, unknown_name
 from gapless.search.approximate import indexed
 from gapless.search.collection import Collection
 from gapless.search.engine import reading
+from gapless.search.facts import Facts, IndexReport, IndexSettings
 
 KINDS = ("hnsw", "ivf-pq", "ivf-flat")
-ANN_ABOVE = 2_000_000  # rows; below, exact search from memory answers within a fraction of a second
+ANN_ABOVE = 2_000_000  # rows
 RECALL_QUERIES = 100
 RECALL_AT = 10
+RECALL = 0.95
+SAME_SCORE = 1e-6  # rows whose cosines differ by less are equally near
+MAX_PROBES, MAX_BREADTH, MAX_CANDIDATES = 640, 1280, 64
+KEYED_ABOVE = 50_000  # rows; in fewer a key is found by looking through all
+SMALL = 100_000  # rows; a collection up to this size is rewritten after each run, within a second
+UNINDEXED_SHARE, MAX_FRAGMENTS = 1 / 16, 64  # of a larger one: above either it is rewritten
 
 
 def check_kind(kind: str | None) -> None:
     """Refuse an unknown kind, before anything is written."""
     if kind is not None and kind not in KINDS:
         raise unknown_name("index", kind, KINDS)
+
+
+def checked_recall(recall: float) -> float:
+    """The recall that is wanted of an approximate index.
+
+    Raises:
+        UsageError: no share above 0.
+    """
+    if not 0 < recall <= 1:
+        raise UsageError(f"ann_recall is a share above 0 and at most 1, got {recall!r:.40}")
+    return float(recall)
 
 
 def index_config(kind: str) -> Any:
@@ -28,41 +52,122 @@ def index_config(kind: str) -> Any:
     return {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}[kind](distance_type="dot")
 
 
-def update_indices(collection: Collection, kind: str | None, above: int = ANN_ABOVE) -> dict[str, float] | None:
+def update_indices(
+    collection: Collection, kind: str | None, above: int = ANN_ABOVE, recall: float = RECALL
+) -> dict[str, Any] | None:
     """Bring the indices up to date after a write.
 
+    Rows that were added since are searched without the indices, exactly. They enter them when they are many; a run that
+    adds little costs little.
+
     Args:
-        kind: of the approximate index; None lets the size decide: `hnsw` above `above` rows, else none.
+        kind: of the approximate index; None lets the size decide: `KINDS[0]` above `above` rows, else none.
+        recall: the least recall@10 that is wanted of it.
 
     Returns:
-        recall of the approximate index, measured, or None where there is none, or no row.
+        recall and settings of the approximate index (`IndexReport.as_json`), or None where there is none, or no row.
     """
-    from lancedb.index import FTS
-
     with reading(collection.uri):
         table = collection.table
-        if not any("caption" in index.columns for index in table.list_indices()):
-            table.create_index("caption", config=FTS(remove_stop_words=False))  # "no effusion" is not "effusion"
-        if kind is None and not collection.table_version().has_index and table.count_rows() > above:
+        columns = {column for index in table.list_indices() for column in index.columns}
+        rows = int(table.count_rows())
+        labels = (
+            collection.info["labels"].values() if rows > KEYED_ABOVE else ()
+        )  # of few rows they are read when needed
+        kinds = {column: collection.table_version().kind(column) for column in labels}
+        _make_plain_indices(table, columns, rows)
+        if kind is None and "vector" not in columns and rows > above:
             kind = KINDS[0]
         if kind is not None:
             table.create_index("vector", config=index_config(kind), replace=True)
-        table.optimize()
-    return measured_recall(collection) if collection.table_version().has_index and collection.count() else None
+        is_rewritten = _is_due(table, rows)
+        if is_rewritten:
+            table.optimize()
+        before = collection.facts()
+        report = before.index
+        if not collection.table_version().has_index or not rows:
+            report = None
+        elif kind is not None or report is None or is_rewritten:
+            kind = kind or ("unknown" if report is None else report.kind)
+            report = measured_index(collection, kind, recall)
+        facts = Facts(int(table.version), kinds, report)
+        if kinds or replace(facts, version=before.version) != before:
+            collection.keep_facts(facts)
+    return None if report is None else report.as_json()
 
 
-def measured_recall(collection: Collection) -> dict[str, float]:
-    """Share of the exact nearest rows that the approximate index finds, over rows drawn from the collection itself.
+def _make_plain_indices(table: Any, there: set[str], rows: int) -> None:
+    """Indices that answer exactly: the words of captions and, of many rows, the keys and what rows are counted by."""
+    from lancedb.index import FTS, Bitmap, BTree
 
-    Returns:
-        recall@10 in [0, 1], higher is better; the drawn row itself counts neither way.
+    if "caption" not in there:
+        table.create_index("caption", config=FTS(remove_stop_words=False))  # "no effusion" is not "effusion"
+    if rows > KEYED_ABOVE:
+        for column, config in {"row": BTree(), "modality": Bitmap(), "source": Bitmap()}.items():
+            if column not in there:
+                table.create_index(column, config=config)
+
+
+def _is_due(table: Any, rows: int) -> bool:
+    """Whether rows are to enter the indices, and small files to become large ones.
+
+    The engine rewrites a file of up to a million rows to add a thousand to it: 2 GB at 512-d.
+    """
+    if rows <= SMALL:
+        return True
+    outside = max((index.num_unindexed_rows or 0 for index in table.list_indices()), default=0)
+    return outside > UNINDEXED_SHARE * rows or table.stats()["fragment_stats"]["num_small_fragments"] > MAX_FRAGMENTS
+
+
+def measured_index(collection: Collection, kind: str, target: float = RECALL) -> IndexReport:
+    """Measure the approximate index against exact search, and choose how it is asked.
+
+    Rows drawn from the collection are the queries; a drawn row itself counts neither way. They ask all rows together
+    and each modality by itself, and the lowest of these recalls counts: a mixed search asks each modality.
     """
     version = collection.table_version()
     with reading(collection.uri):
-        drawn = np.random.default_rng(0).permutation(len(version))[:RECALL_QUERIES]
-        shares = []
-        for place, query in zip(drawn.tolist(), version.vectors(drawn), strict=True):
-            nearest = set(version.exact(query, RECALL_AT + 1)[0].tolist()) - {place}
-            found = set(indexed(version, query, RECALL_AT + 1, None)[0].tolist())
-            shares.append(len(nearest & found) / max(1, len(nearest)))
-    return {"recall@10": float(np.mean(shares)), "queries": len(shares)}
+        drawn = version.reader.drawn(RECALL_QUERIES, 0, None)
+        queries = version.vectors(drawn)
+        names: list[str | None] = [None]
+        names += [name for name, count in version.counts().items() if 0 < count < len(version)]
+        levels = {name: version.kth_scores(queries, drawn, RECALL_AT, name) for name in names}
+
+        def recall_of(settings: IndexSettings) -> float:
+            return min(_recall(version, queries, drawn, name, levels[name], settings) for name in names)
+
+        settings = IndexSettings()
+        recall = recall_of(settings)
+        while recall < target:
+            tried = {one: recall_of(one) for one in _broader(settings, kind)}
+            if not tried:
+                break
+            settings, recall = max(tried.items(), key=lambda pair: pair[1])
+    return IndexReport(kind, settings, recall, target, len(drawn))
+
+
+def _recall(
+    version: Any, queries: np.ndarray, drawn: np.ndarray, modality: str | None, levels: np.ndarray, settings: Any
+) -> float:
+    """Share of the nearest rows that the index finds; any row counts that is as near as the last of them."""
+    where = None if modality is None else version.of_modality(modality)
+    shares = []
+    for place, query, level in zip(drawn.tolist(), queries, levels, strict=True):
+        places, scores = indexed(version, query, RECALL_AT + 1, where, settings)
+        scores = scores[places != place]
+        wanted = min(RECALL_AT, version.counts()[modality] if modality else len(version) - 1)
+        shares.append(min(1.0, float((scores >= level - SAME_SCORE).sum()) / max(1, wanted)))
+    return float(np.mean(shares))
+
+
+def _broader(settings: IndexSettings, kind: str) -> list[IndexSettings]:
+    """Settings that look at twice as much in one respect."""
+    nprobes, ef, candidates = settings.nprobes or 20, settings.ef or 80, settings.candidates
+    found = []
+    if nprobes < MAX_PROBES:
+        found.append(replace(settings, nprobes=2 * nprobes))
+    if kind == "hnsw" and ef < MAX_BREADTH:
+        found.append(replace(settings, ef=2 * ef))
+    if kind != "ivf-flat" and candidates < MAX_CANDIDATES:
+        found.append(replace(settings, candidates=2 * candidates))
+    return found

@@ -6,6 +6,7 @@ last digits), and one word among numbers makes the label text. A missing value i
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -34,6 +35,17 @@ TEXT, NUMBERS, BOOLEAN, EMPTY = Kind("text"), Kind("number"), Kind("boolean"), K
 def is_number(text: str) -> bool:
     """Whether a value is written as a number."""
     return _WHOLE.fullmatch(text) is not None
+
+
+def kind_of_batches(batches: Iterable[pa.Array]) -> Kind:
+    """The kind of a label by its values, some at a time; the first word ends it."""
+    kind = EMPTY
+    for values in batches:
+        found = kind_of(values)
+        if found.name == TEXT.name:
+            return found
+        kind = kind if found == EMPTY else found
+    return kind
 
 
 def kind_of(values: pa.Array | pa.ChunkedArray) -> Kind:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gapless.search.balance import SAME, Balance
-from gapless.search.table_version import TableVersion
+from gapless.search.table_version import Rows, TableVersion
 
 
 class RowHubs:
@@ -21,21 +21,21 @@ class RowHubs:
         self._lock = threading.Lock()
         self._all: dict[str, np.ndarray] = {}
 
-    def of(self, places: np.ndarray | None, weights: Mapping[str, float]) -> np.ndarray:
-        """[row] the corrections by the weights of the modalities asked with; of all rows where places are None."""
-        return np.asarray(sum(weight * self._of(places, asked) for asked, weight in weights.items()))
+    def of(self, rows: Rows, weights: Mapping[str, float]) -> np.ndarray:
+        """[row] the corrections by the weights of the modalities asked with."""
+        return np.asarray(sum(weight * self._of(rows, asked) for asked, weight in weights.items()))
 
-    def _of(self, places: np.ndarray | None, asked: str) -> np.ndarray:
-        if places is not None:
-            known = self._all.get(asked)
+    def _of(self, rows: Rows, asked: str) -> np.ndarray:
+        known = self._all.get(asked)
+        if not rows.is_whole:
             if known is not None:
-                return np.asarray(known[places])
-            return self.balance.hubs_of(self.version.vectors(places), asked).astype(np.float32)
+                return np.asarray(known[rows.places])
+            return self.balance.hubs_of(rows.vectors, asked).astype(np.float32)
         with self._lock:  # threads that come together wait for one pass
             if asked not in self._all:
                 corrections = np.empty(len(self.version), dtype=np.float32)
-                for some, vectors in self.version.batches():
-                    corrections[some] = self.balance.hubs_of(vectors, asked)
+                for some in self.version.batches():
+                    corrections[some.places] = self.balance.hubs_of(some.vectors, asked)
                 self._all[asked] = corrections
         return self._all[asked]
 
@@ -55,16 +55,18 @@ class BalancedLift:
         balance = hubs.balance
         self.factors, self.summands = balance.slopes(query, asked_with)
         self.steepest = float(self.factors.max())
-        self._codes = hubs.version.modality_codes(balance.modalities)
+        places = {name: place for place, name in enumerate(balance.modalities)}
+        # [number of a modality in the collection] its place in the balance
+        self._places = np.array([places.get(name, -1) for name in hubs.version.modalities])
         self._weights = balance.weights(asked_with)
         self._hubs = hubs if balance.hub_correction else None
 
-    def __call__(self, places: np.ndarray | None, cosines: np.ndarray) -> np.ndarray:
-        copies = None if places is None else cosines > 1 - SAME
-        codes = self._codes if places is None else self._codes[places]
+    def __call__(self, rows: Rows, cosines: np.ndarray, *, final: bool) -> np.ndarray:
+        copies = cosines > 1 - SAME if final else None
         if self._hubs is not None:
-            cosines = cosines - self._hubs.of(places, self._weights).astype(cosines.dtype)
-        factors, summands = (part.astype(cosines.dtype)[codes] for part in (self.factors, self.summands))
+            cosines = cosines - self._hubs.of(rows, self._weights).astype(cosines.dtype)
+        by_modality = (part.astype(cosines.dtype)[self._places] for part in (self.factors, self.summands))
+        factors, summands = (part[rows.modalities] for part in by_modality)
         lifted: np.ndarray = np.multiply(cosines, factors, out=factors)
         lifted += summands
         if copies is not None and copies.any():

@@ -45,7 +45,6 @@ def update_balance(
     Args:
         replaced: keys of rows that this run has replaced.
     """
-    names = collection.info["modalities"]
     version = collection.table_version()
     stored = collection.stored_balance(newest=True)
     with reading(collection.uri):
@@ -58,7 +57,7 @@ def update_balance(
             for name, given in stored.balance.asked.items():
                 if given is not stored.balance.held.get(name):
                     settings = replace(settings, texts=given.vectors, texts_of=name)  # a bank that the user gave stays
-        found = learn(version, names, settings)
+        found = learn(version, settings)
         database = connect(collection.uri)
         if isinstance(found, str):
             if BALANCE_TABLE in table_names(database):

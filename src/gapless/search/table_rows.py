@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from gapless.core.values import name_of
 from gapless.search.collection import METADATA_KEY, OWN_FIELDS, PREVIEW, key_of
+from gapless.search.row_readers import check_unit_norm
 from gapless.search.samples import content_column, preview_column, text_of_preview
-from gapless.search.table_version import check_unit_norm
 
 HIDDEN_COLUMNS = ("row", "vector", "thumbnail", "content", PREVIEW)
 
