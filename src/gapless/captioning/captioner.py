@@ -320,11 +320,13 @@ class Captioner(PreTrainedModel):
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions as `input_ids` and `attention_mask`, [pair, token]: start, tokens, end, then padding.
 
-        A caption of more than `max_tokens` is cut, and still ends with the end token.
+        A caption that does not fit into `max_tokens` is cut and has no end token: one would teach the decoder to stop
+        in the middle of a sentence.
         """
         ids = self.special_ids()
-        plain = self.tokens_of(captions, self.config.max_tokens - 2)
-        rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
+        room = self.config.max_tokens - 1  # beside the start
+        ended = [[*row, ids["eos_token_id"]] for row in self.tokens_of(captions, room)]
+        rows = [torch.tensor([ids["bos_token_id"], *row[:room]]) for row in ended]
         mask = [torch.ones_like(row) for row in rows]
         pad = nn.utils.rnn.pad_sequence
         return {

@@ -293,7 +293,7 @@ def _check_learns(aligner: GaplessModel) -> None:
 
 
 def _warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
-    """Log a warning with the number of train captions that are cut: the captioner learns to end where they are cut."""
+    """Log a warning with the number of train captions that are cut, whose ends the captioner does not see."""
     cut = model.num_cut(captions)
     if cut:
         longest = model.config.max_tokens
