@@ -70,7 +70,9 @@ def main() -> None:
     for text, gold, numbers in lines if options.wrong else []:
         found = {(name, one.status, one.side) for name, one in findings_of(text, vocabulary(options.findings)).items()}
         if {one if one[1] in NAMED else one[:2] for one in found ^ gold} - {o[:2] for o in found & gold}:
-            print(f"\n{text}\n  said only {sorted(found - gold, key=str)}\n  marked only {sorted(gold - found, key=str)}")
+            print(
+                f"\n{text}\n  said only {sorted(found - gold, key=str)}\n  marked only {sorted(gold - found, key=str)}"
+            )
         if numbers_of(text) != numbers:
             print(f"\n{text}\n  numbers {sorted(numbers_of(text))}, marked {sorted(numbers)}")
 

@@ -20,6 +20,7 @@ TERM = "term"
 _DENYING = {"not", "no", "normal"}  # inside a form with a gap: "heart is not enlarged"
 _COMPARING = {"worse", "larger", "greater", "more", "predominantly", "smaller", "less", "than"}
 _NEAR = 6  # words between a side and the finding that follows it
+_ADJACENT = 2  # words to the next finding, which a side just before it belongs to
 
 
 class Mention(NamedTuple):
@@ -164,7 +165,9 @@ def side_of(tokens: Sequence[str], terms: Sequence[Unit], term: Unit) -> str | N
         terms: all findings of the sentence.
         term: the one that is asked for.
     """
-    sides = {place: SIDES[token] for place, token in enumerate(tokens) if token in SIDES and not _compares(tokens, place)}
+    sides = {
+        place: SIDES[token] for place, token in enumerate(tokens) if token in SIDES and not _compares(tokens, place)
+    }
     inside = [place for place in sides if term.start <= place < term.start + term.length]
     if inside:
         return sides[inside[0]]
@@ -175,10 +178,18 @@ def side_of(tokens: Sequence[str], terms: Sequence[Unit], term: Unit) -> str | N
             return sides[place]
         if place in ends or tokens[place] in (",", ";", ":", "with", "without", "and", "or", "but"):
             break
+    starts = sorted(one.start for one in terms if one.start >= end)
+    joined = bool(starts) and starts[0] - end <= _ADJACENT  # "infiltrate or atelectasis at the left base"
+    crossed = {
+        place
+        for one in terms
+        if joined and one.start == starts[0]
+        for place in range(one.start, one.start + one.length)
+    }
     for place in range(end, len(tokens)):
-        if place in sides:
+        if place in sides and not any(0 < start - place <= _ADJACENT for start in starts):
             return sides[place]
-        if place in ends or tokens[place] in (";", ":", "but", "without", "no"):
+        if (place in ends - crossed) or tokens[place] in (";", ":", "but", "without", "no"):
             break
     earlier = [place for place in sides if place < term.start]
     blocked = {place for place in range(term.start) if tokens[place] in (";", ":", "but", "otherwise", "no", "without")}

@@ -36,8 +36,30 @@ _STATES = [f"{be}{seen}" for be in _BE[1:5] for seen in _SEEN.split() if seen !=
 
 _PHRASES: dict[Cue, Sequence[str]] = {
     Cue.DENIES_AFTER: [
-        *("no", "not", "without", "denies", "denied", "never", "neither", "nor", "none of", "rather than", "instead of"),
-        *("negative for", "free of", "free from", "clear of", "clear from", "absence of", "lack of", "lacks", "lacking"),
+        *(
+            "no",
+            "not",
+            "without",
+            "denies",
+            "denied",
+            "never",
+            "neither",
+            "nor",
+            "none of",
+            "rather than",
+            "instead of",
+        ),
+        *(
+            "negative for",
+            "free of",
+            "free from",
+            "clear of",
+            "clear from",
+            "absence of",
+            "lack of",
+            "lacks",
+            "lacking",
+        ),
         *("fails to", "failed to", "failure to", "excludes", "excluded the", "resolution of", "ruled out for"),
     ],
     Cue.DENIES_BEFORE: [
@@ -56,6 +78,7 @@ _PHRASES: dict[Cue, Sequence[str]] = {
         *("not certain whether", "not certain if", "unclear whether", "uncertain whether", "unclear if"),
         *("possibility of", "differential diagnosis includes", "differential includes", "differential diagnosis"),
         *("equivocal for", "indeterminate for", "not clear whether", "not clear if"),
+        *("whether there is", "whether there are", "if there is", "if there are", "whether"),
     ],
     Cue.DOUBTS_BEFORE: [
         *("cannot be excluded", "can not be excluded", "not excluded", "not be excluded", "is not excluded"),
