@@ -24,7 +24,7 @@ def read_gold(path: Path) -> list[tuple[str, set, set]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
-        text, marked, numbers = (line.split("\t") + ["", ""])[:3]
+        text, marked, numbers = [*line.split("\t"), "", ""][:3]
         found = set()
         for one in filter(None, (part.strip() for part in marked.split(","))):
             cut = max(one.rfind(mark) for mark in STATUSES)

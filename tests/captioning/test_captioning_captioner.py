@@ -243,7 +243,8 @@ def test_a_cut_caption_has_no_end_token():
     """The control: one more token of room than it needs changes nothing, one less cuts its end off."""
     whole = tiny_captioner(max_tokens=24).encode_captions([CAPTIONS[0]])["input_ids"][0].tolist()
     end = special_ids(tiny_captioner().tokenizer)["eos_token_id"]
-    assert whole[-1] == end and end not in whole[1:-1]
+    assert whole[-1] == end
+    assert end not in whole[1:-1]
     for room in (3, 8, len(whole) - 1, len(whole), len(whole) + 1):
         ids = tiny_captioner(max_tokens=room).encode_captions([CAPTIONS[0]])["input_ids"][0].tolist()
         assert ids == whole[:room]

@@ -7,10 +7,12 @@ from typing import Any
 
 from gapless.captioning.caption_files import check_made_from, how_made, read_captions
 from gapless.captioning.captioner import CaptionerConfig
+from gapless.captioning.finding_terms import vocabulary
+from gapless.captioning.labellers.base import load_labellers
 from gapless.captioning.names import KIND, OWN_ENCODERS
 from gapless.captioning.route import Route, check_manifest, route_of
 from gapless.captioning.runs import about_run, captions_of, load_captioner, model_directory
-from gapless.captioning.scores import samples_of, score_captions, scored_rows, write_scores
+from gapless.captioning.scores import samples_of, score_captions, scored_rows, worst_of, write_scores
 from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
@@ -72,6 +74,8 @@ def evaluate_captions(
     seed: int = 0,
     sources: str | Sequence[str] | Mapping[str, float] | None = None,
     target: str | None = None,
+    findings: str | Path | None = None,
+    labellers: Mapping[str, str | Path] | None = None,
 ) -> CaptionScores:
     """Score captions; writes `results.json` and some samples into the run, or into `out`.
 
@@ -93,11 +97,16 @@ def evaluate_captions(
         sources: the modalities that the captions were made from, for the nearest train row and the retrieval; by
             default those that the captions' file names, else the image.
         target: the modality of the references; by default the one that the captions' file names, else the text.
+        findings: a file that adds findings to the vocabulary of the clinical scores.
+        labellers: name of a labeller of findings (`chexbert`, `radgraph`) -> the directory of its weights.
 
     Raises:
         UsageError: no captions or judge there, other figures in `out`, a modality that the manifest has not.
         DataRefused: rows without a caption, captions without a row, captions of other data.
     """
+    own_findings = None if findings is None else Path(findings)
+    vocabulary(own_findings)  # a file of another form is refused before anything is read or loaded
+    readers = load_labellers(labellers or {})
     path, manifest = Path(source), Manifest.of(data)
     is_run = path.is_dir()
     captions = captions_of(path, split) if is_run else path
@@ -114,10 +123,11 @@ def evaluate_captions(
     about = {**about_run(path), **_about_file(captions), "judge": named, **route.as_json()}
     if sentence:
         about["left_out"] = len(manifest.select(split)) - len(rows)
-    found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route)
+    found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route, own_findings, readers)
     scores = CaptionScores(**found, about=about, notes=(sentence,) if sentence else ())
     if place is not None:
-        write_scores(place, scores.as_json(), samples_of(lines, rows, target=route.target))
+        worst = worst_of(lines, rows, route.target, own_findings)
+        write_scores(place, scores.as_json(), samples_of(lines, rows, target=route.target), worst)
     return scores
 
 

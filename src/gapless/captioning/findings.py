@@ -17,6 +17,7 @@ Status = Literal["present", "uncertain", "denied"]
 STATUSES: tuple[Status, ...] = ("present", "uncertain", "denied")  # of several mentions the first one counts
 NAMED: tuple[Status, ...] = ("present", "uncertain")
 TERM = "term"
+ENDING = (Cue.STOP, Cue.DENIES_BEFORE, Cue.DOUBTS_BEFORE)  # no scope reaches beyond these
 _DENYING = {"not", "no", "normal"}  # inside a form with a gap: "heart is not enlarged"
 _COMPARING = {"worse", "larger", "greater", "more", "predominantly", "smaller", "less", "than"}
 _NEAR = 6  # words between a side and the finding that follows it
@@ -101,7 +102,7 @@ def _forward(units: Sequence[Unit]) -> dict[int, Status]:
     """The statuses under the cues that stand before the findings."""
     statuses: dict[int, Status] = {}
     scope: Status | Literal["dropped"] = "present"
-    for index, unit in enumerate(units):
+    for index in range(len(units)):
         kind = _direction(units, index)
         if kind == TERM and scope != "dropped":
             statuses[index] = scope
@@ -111,9 +112,7 @@ def _forward(units: Sequence[Unit]) -> dict[int, Status]:
             scope = "denied" if scope == "denied" else "uncertain"
         elif kind is Cue.DROPS_AFTER:
             scope = "dropped"
-        elif kind is Cue.STOP or (kind is Cue.COMMA and not _goes_on(units, index, scope)):
-            scope = "present"
-        elif kind in (Cue.DENIES_BEFORE, Cue.DOUBTS_BEFORE):
+        elif kind in ENDING or (kind is Cue.COMMA and not _goes_on(units, index, scope)):
             scope = "present"
     return statuses
 
@@ -153,7 +152,7 @@ def _reached_back(units: Sequence[Unit], cue: int, statuses: dict[int, Status]) 
             reached += [index] if index in statuses else []
         elif kind in (Cue.OR, Cue.AND):
             is_list = True
-        elif kind in (Cue.STOP, Cue.DENIES_BEFORE, Cue.DOUBTS_BEFORE) or (kind is Cue.COMMA and not is_list):
+        elif kind in ENDING or (kind is Cue.COMMA and not is_list):
             break
     return reached
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.verb import CAPTIONS, Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
-from gapless.core.errors import DataRefused
+from gapless.core.errors import DataRefused, UsageError
 
 
 def route_arguments(parser: Parser, sources: str, target: str) -> None:
@@ -121,8 +121,27 @@ def evaluate_arguments(parser: Parser) -> None:
         "--judge", default=None, help="MODEL for the figures that need encoders; default: the run's own"
     )
     parser.add_argument("--out", type=Path, default=None, help="directory to write; default: the run")
+    parser.add_argument(
+        "--findings", type=Path, default=None, help="file of further findings: a name, a tab, its forms with | between"
+    )
+    parser.add_argument(
+        "--labeller",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="also score by chexbert or radgraph, whose weights lie in a directory",
+    )
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals, or 0")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the random baseline")
+
+
+def labellers_of(given: list[str]) -> dict[str, str]:
+    """`--labeller NAME=DIR ...` as name -> directory."""
+    parts = [one.partition("=") for one in given]
+    wrong = [one for one, (name, equals, place) in zip(given, parts, strict=True) if not (name and equals and place)]
+    if wrong:
+        raise UsageError(f"--labeller is NAME=DIR, such as chexbert=weights/chexbert; got {wrong[0]!r}")
+    return {name: place for name, _, place in parts}
 
 
 def evaluate(args: Arguments) -> Outcome:
@@ -140,6 +159,8 @@ def evaluate(args: Arguments) -> Outcome:
         seed=args.seed,
         sources=getattr(args, "from"),
         target=args.to,
+        findings=args.findings,
+        labellers=labellers_of(args.labeller),
     )
     scores = found.as_json()
     table = to_terminal(caption_table({scores["method"]: scores}), terminal_width(), ascii_only())

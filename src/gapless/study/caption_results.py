@@ -38,12 +38,16 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def samples_at(path: Path) -> list[dict[str, Any]]:
-    """The samples of a directory; none where there is no file."""
+def samples_at(path: Path, key: str = "samples") -> list[dict[str, Any]]:
+    """The samples of a directory; none where there is no file.
+
+    Args:
+        key: "samples", drawn at random, or "worst", which older files have not.
+    """
     if not path.is_file():
         return []
     content = read_json(path)
-    samples = content.get("samples") if isinstance(content, dict) else None
+    samples = content.get(key, [] if key == "worst" else None) if isinstance(content, dict) else None
     if not isinstance(samples, list) or not all(map(is_sample, samples)):
         keys = ", ".join(SAMPLE)
         raise DataRefused(f"{path} holds no samples with {keys}; write it with gapless caption evaluate")

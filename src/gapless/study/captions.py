@@ -12,7 +12,7 @@ from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
 
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
-HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
+HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/findings/F1", "caption/retrieval/R@10")
 LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
 
 
@@ -28,6 +28,7 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "title": title,
         "subject": SUBJECT,
         "grid": _grid_of(paths, results),
+        "worst": _worst_of(paths[0], next(iter(results))),
         "presence": None,
         "matrices": [],
         "pairs": [],
@@ -63,6 +64,7 @@ def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) ->
             "id": sample["id"],
             "references": sample["references"],
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
+            "errors": "",
             "captions": [
                 (name, one_sample[sample["id"]]["caption"], _score_text(one_sample[sample["id"]].get("score")))
                 for name, one_sample, of in zip(results, by_id, data, strict=True)
@@ -70,6 +72,20 @@ def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) ->
             ],
         }
         for sample in read[0]
+    ]
+
+
+def _worst_of(path: Path, name: str) -> list[dict[str, Any]]:
+    """The captions of the first directory with most wrong findings, beside their images."""
+    return [
+        {
+            "id": sample["id"],
+            "references": sample["references"],
+            "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
+            "captions": [(name, sample["caption"], _score_text(sample.get("score")))],
+            "errors": str(sample.get("errors") or ""),
+        }
+        for sample in samples_at(path / SAMPLES, "worst")
     ]
 
 

@@ -191,6 +191,7 @@ def section_of(study: Study) -> dict[str, Any]:
         "title": study.heading,
         "subject": SUBJECT,
         "grid": None,
+        "worst": [],
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,
