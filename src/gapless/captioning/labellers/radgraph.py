@@ -35,8 +35,8 @@ def load(directory: Path) -> Labeller:
     name = next((name for name in MODELS if (directory / name / "config.json").is_file()), None)
     if name is None:
         raise UsageError(
-            f"--labeller radgraph={directory} holds none of {', '.join(MODELS)} with its config.json; unpack the model's "
-            "archive there"
+            f"--labeller radgraph={directory} holds none of {', '.join(MODELS)} with its config.json; unpack the "
+            "model's archive there"
         )
     try:
         package: Any = import_module("radgraph")
