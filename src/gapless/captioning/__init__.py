@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from gapless.core.lazy import lazy_names
 
 __all__ = [
+    "CalibratedCaptions",
     "CaptionScores",
     "CaptionSettings",
     "Captioner",
     "Captions",
     "GenerationSettings",
     "TrainedCaptioner",
+    "calibrate_captions",
     "caption",
     "evaluate_captions",
     "load_captioner",
@@ -19,6 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from gapless.captioning.calibrating import CalibratedCaptions, calibrate_captions
     from gapless.captioning.caption_files import read_captions
     from gapless.captioning.caption_images import Captions, caption
     from gapless.captioning.captioner import Captioner
@@ -36,6 +39,8 @@ __getattr__ = lazy_names(
         "Captions": "gapless.captioning.caption_images",
         "GenerationSettings": "gapless.captioning.generation",
         "TrainedCaptioner": "gapless.captioning.runs",
+        "CalibratedCaptions": "gapless.captioning.calibrating",
+        "calibrate_captions": "gapless.captioning.calibrating",
         "caption": "gapless.captioning.caption_images",
         "evaluate_captions": "gapless.captioning.evaluation",
         "load_captioner": "gapless.captioning.runs",

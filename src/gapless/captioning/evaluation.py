@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapless.captioning.calibrating import reliability_of
 from gapless.captioning.caption_files import check_made_from, how_made, read_captions
 from gapless.captioning.captioner import CaptionerConfig
+from gapless.captioning.confidence import LEVEL
 from gapless.captioning.finding_terms import vocabulary
 from gapless.captioning.labellers.base import load_labellers
 from gapless.captioning.names import KIND, OWN_ENCODERS
@@ -38,7 +40,8 @@ class CaptionScores(Result):
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups, and what leaks from train.
         about: facts on the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, judge;
-            `from` and `to` where they are not the image and the text, `left_out` where rows are not scored.
+            `from` and `to` where they are not the image and the text, `left_out` where rows are not scored,
+            `reliability` where the captions have a confidence.
         notes: the latter as a sentence.
     """
 
@@ -123,7 +126,11 @@ def evaluate_captions(
     about = {**about_run(path), **_about_file(captions), "judge": named, **route.as_json()}
     if sentence:
         about["left_out"] = len(manifest.select(split)) - len(rows)
+    level = (how_made(captions).get("confidence") or {}).get("level", LEVEL)
+    texts = {id: views or [] for id, views in zip(rows.table["id"].to_pylist(), rows.cells(route.target), strict=True)}
     found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route, own_findings, readers)
+    curve = reliability_of(lines, texts, level, own_findings)
+    about |= {} if curve is None else {"reliability": curve}
     scores = CaptionScores(**found, about=about, notes=(sentence,) if sentence else ())
     if place is not None:
         worst = worst_of(lines, rows, route.target, own_findings)

@@ -20,6 +20,7 @@ from gapless.captioning.bridge import FITTED, NO_BRIDGE, bridged, check_bridge, 
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
 from gapless.captioning.route import Route, route_of, texts_of, trainable
+from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError, did_you_mean, unknown_name
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
@@ -66,6 +67,8 @@ class CaptionSettings:
         held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
             validation split.
         vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
+        store_texts: keep the training texts in the model, so that `caption generate --nearest` can show them; whoever
+            has the model can then read them.
         training: arguments of `transformers.TrainingArguments`, by their own names.
         sources: modality -> its weight in the embedding that a caption is made from.
         target: the modality of texts that is learnt.
@@ -82,6 +85,7 @@ class CaptionSettings:
     augment_images: bool = False
     held_back: float = 0.1
     vocab_size: int = 4096
+    store_texts: bool = False
     training: Mapping[str, Any] = field(
         default_factory=lambda: {
             "num_train_epochs": 12,
@@ -153,6 +157,7 @@ class CaptionRun(Request):
         """The description; sources, target and bridge only where they are not the usual ones."""
         described = super().to_dict()
         usual = ["sources", "target"] if self.settings.route.is_usual else []
+        usual += [] if self.settings.store_texts else ["store_texts"]
         usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
         described["settings"] = {key: value for key, value in described["settings"].items() if key not in usual}
         return described
@@ -324,6 +329,7 @@ def _arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluatio
 
 def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: Iterable[str]) -> Captioner:
     """A fresh captioner of these settings."""
+    captions = list(captions)
     model = assemble_captioner(
         aligner,
         settings.decoder,
@@ -337,4 +343,5 @@ def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: It
         trains_aligner=settings.mode == "joint",
     )
     model.gap_weight = settings.gap_weight
+    model.train_texts = TrainTexts.of(captions, settings.store_texts)
     return model

@@ -72,6 +72,13 @@ def _mapping_of(is_entry: Form) -> Form:
     return lambda value: isinstance(value, Mapping) and all(map(is_entry, value.values()))
 
 
+def _are_bins(value: Any) -> bool:
+    keys = ("n", "confidence", "right")
+    return isinstance(value, list) and all(
+        isinstance(one, Mapping) and all(_is_number(one.get(k)) for k in keys) for one in value
+    )
+
+
 def _is_anything(_: Any) -> bool:
     return True
 
@@ -104,6 +111,7 @@ OPTIONAL: dict[str, Form] = {
     "data": _is_data,
     "generation": _is_generation,
     "judge": _is_text,
+    "reliability": lambda value: isinstance(value, Mapping) and _are_bins(value.get("bins")),
     "missing": _mapping_of(_is_text),
     "versions": _mapping_of(_is_anything),
 }
