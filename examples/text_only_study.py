@@ -6,9 +6,9 @@
 
 For every bridge (a closing method, fitted on the train rows) a decoder learns the train texts' embeddings and captions
 the images' embeddings; beside it the same decoder that learns the images' embeddings, the nearest train text and a
-constant caption. `--noise fitted` gives the training noise the angle that true pairs have on the validation rows.
-`--memory` also captions from the softmax-weighted mean of near train texts. Bridge, noise and memory are
-chosen by the loss of the validation captions given their images. OUT/study.json holds all figures, with 95 %
+constant caption. Noise is none, 0.04 per dimension, or fitted to the angle of the validation pairs; "memory" captions
+from the softmax-weighted mean of near train texts. Bridge, noise and memory are chosen by the CIDEr of the
+validation captions (with `--by loss` by their loss given their images). OUT/study.json holds all figures, with 95 %
 intervals over groups; with several seeds the figures are means over them.
 """
 
@@ -156,6 +156,11 @@ class Study:
         model.train(False)
         return float(model(**model.encode_captions(self.texts("validation")), embedding=embedding).per_row.mean())
 
+    def cider(self, model: Captioner, embedding: Tensor) -> float:
+        """CIDEr of the validation captions that are written from these embeddings."""
+        with CaptionScorer([[text] for text in self.texts("validation")], use_java=False) as scorer:
+            return scorer.figures(self.write(model, embedding))["caption/CIDEr"].value
+
     def remembered(self, rows: Tensor, temperature: float) -> Tensor:
         """The softmax-weighted mean of the train texts near each row, as DeCap (arXiv 2303.03032) projects images."""
         memory = self.of("text", "train")
@@ -174,6 +179,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--bridges", default="none,center,standardise,procrustes,cca")
+    parser.add_argument("--by", choices=["CIDEr", "loss"], default="CIDEr")
     parser.add_argument("--vocab_size", type=int, default=2048)
     options = parser.parse_args()
     rows = read_medpix(options.medpix) if options.medpix else read_stored(options.embeddings)
@@ -200,21 +206,23 @@ def main() -> None:
             note(f"{bridge}: nearest text", [train_texts[row] for row in near])
             model, loss = study.trained("image", 0.0)
             note(f"{bridge}: pairs", study.write(model, images), loss)
-            for name, noise in (("text", 0.0), ("text, noise", study.noise)):
+            for name, noise in (("text", 0.0), ("text, noise 0.04", 0.04), ("text, noise fitted", study.noise)):
                 model, loss = study.trained("text", noise)
                 note(f"{bridge}: {name}", study.write(model, images), loss)
-                candidates[f"{bridge}: {name}"] = loss
+                candidates[f"{bridge}: {name}"] = loss if options.by == "loss" else -study.cider(model, held)
                 by_memory = {t: study.loss(model, study.remembered(held, t)) for t in TEMPERATURES}
                 t = min(by_memory, key=by_memory.__getitem__)
                 note(f"{bridge}: {name}, memory", study.write(model, study.remembered(images, t)), by_memory[t])
-                candidates[f"{bridge}: {name}, memory"] = by_memory[t]
+                near_texts = study.remembered(held, t)
+                value = by_memory[t] if options.by == "loss" else -study.cider(model, near_texts)
+                candidates[f"{bridge}: {name}, memory"] = value
             seconds = time.perf_counter() - started
             print(
                 f"seed {seed} {bridge}: cosine {study.cosine:.3f}, noise {study.noise:.3f}, {seconds:.0f} s", flush=True
             )
         best = min(candidates, key=candidates.__getitem__)
         chosen.append(best)
-        note("chosen", written[best][-1], candidates[best])
+        note("chosen", written[best][-1], losses[best][-1])
         of_pairs = {name: found[-1] for name, found in losses.items() if name.endswith(": pairs")}
         taken = min(of_pairs, key=of_pairs.__getitem__)
         note("pairs, chosen", written[taken][-1], of_pairs[taken])

@@ -10,11 +10,13 @@ __all__ = [
     "CaptionSettings",
     "Captioner",
     "Captions",
+    "ExportedCaptioner",
     "GenerationSettings",
     "TrainedCaptioner",
     "calibrate_captions",
     "caption",
     "evaluate_captions",
+    "export_captioner",
     "load_captioner",
     "read_captions",
     "train_captioner",
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gapless.captioning.caption_images import Captions, caption
     from gapless.captioning.captioner import Captioner
     from gapless.captioning.evaluation import CaptionScores, evaluate_captions
+    from gapless.captioning.export import ExportedCaptioner, export_captioner
     from gapless.captioning.generation import GenerationSettings
     from gapless.captioning.runs import TrainedCaptioner, load_captioner, train_captioner
     from gapless.captioning.training import CaptionSettings
@@ -42,6 +45,8 @@ __getattr__ = lazy_names(
         "CalibratedCaptions": "gapless.captioning.calibrating",
         "calibrate_captions": "gapless.captioning.calibrating",
         "caption": "gapless.captioning.caption_images",
+        "ExportedCaptioner": "gapless.captioning.export",
+        "export_captioner": "gapless.captioning.export",
         "evaluate_captions": "gapless.captioning.evaluation",
         "load_captioner": "gapless.captioning.runs",
         "read_captions": "gapless.captioning.caption_files",

@@ -7,15 +7,13 @@ from typing import Any
 
 from gapless.captioning.calibrating import reliability_of
 from gapless.captioning.caption_files import check_made_from, how_made, read_captions
-from gapless.captioning.captioner import CaptionerConfig
 from gapless.captioning.confidence import LEVEL
 from gapless.captioning.finding_terms import vocabulary
 from gapless.captioning.labellers.base import load_labellers
 from gapless.captioning.names import KIND, OWN_ENCODERS
 from gapless.captioning.route import Route, check_manifest, route_of
-from gapless.captioning.runs import about_run, captions_of, load_captioner, model_directory
+from gapless.captioning.runs import about_run, captions_of, is_captioner, load_captioner
 from gapless.captioning.scores import samples_of, score_captions, scored_rows, worst_of, write_scores
-from gapless.core.files import read_object
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -142,8 +140,7 @@ def _load_judge(source: str | Path | None) -> GaplessModel | None:
     """The judge of a name: an aligner, or the aligner inside a captioner; None for no name."""
     if source is None:
         return None
-    config = model_directory(Path(source)) / "config.json"
-    if config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type:
+    if is_captioner(Path(source)):
         aligner: GaplessModel = load_captioner(Path(source)).aligner
         return aligner
     return load_model([source])
