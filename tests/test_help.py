@@ -159,7 +159,9 @@ def test_a_mistyped_word_names_the_nearest(capsys, words, meant):
 
 def test_what_is_like_nothing_lists_what_there_is(capsys):
     assert "known: data dicom, " in refusal(capsys, "frobnicate")
-    assert "known: caption train, caption generate, caption evaluate" in refusal(capsys, "caption", "x")
+    assert "known: caption train, caption generate, caption calibrate, caption evaluate" in refusal(
+        capsys, "caption", "x"
+    )
     assert "'data' needs a second word: data dicom, " in refusal(capsys, "data")
     assert "did you mean" not in refusal(capsys, "index", "R", "--data", "d", "--out", "o", "--zzzz")
 

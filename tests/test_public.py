@@ -17,8 +17,9 @@ ROOMS = {
         AuditReport share_in_train
     """,
     "captioning": """
-        CaptionScores CaptionSettings Captioner Captions GenerationSettings TrainedCaptioner caption
-        evaluate_captions load_captioner read_captions train_captioner
+        CalibratedCaptions CaptionScores CaptionSettings Captioner Captions ExportedCaptioner GenerationSettings
+        TrainedCaptioner calibrate_captions caption evaluate_captions export_captioner load_captioner
+        read_captions train_captioner
     """,
     "closing": """
         AdapterSettings CLOSING_METHODS ClosedGap ClosingMethod ClosingPairs ClosingSettings FittedMethod

@@ -10,15 +10,17 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
+from gapless.captioning.bridge import FITTED, NO_BRIDGE, bridged, check_bridge, check_noise, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
 from gapless.captioning.route import Route, route_of, texts_of, trainable
+from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError, did_you_mean, unknown_name
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
@@ -56,12 +58,17 @@ class CaptionSettings:
         use_patches: attend to the patch tokens of the image beside its embedding; never in mode text.
         num_slots: rows of the prefix that the embedding becomes.
         max_tokens: longest caption.
-        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding.
+        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding; fitted is
+            that which turns it by the angle between a text and its image on rows that are not trained on.
+        bridge: of mode text: a closing method (cca, center, auto, ...) that is fitted on the train rows and brings the
+            images to the texts; none uses the model's space as it is.
         gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
         augment_images: small shifts and intensity changes while training; never a flip.
         held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
             validation split.
         vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
+        store_texts: keep the training texts in the model, so that `caption generate --nearest` can show them; whoever
+            has the model can then read them.
         training: arguments of `transformers.TrainingArguments`, by their own names.
         sources: modality -> its weight in the embedding that a caption is made from.
         target: the modality of texts that is learnt.
@@ -72,11 +79,13 @@ class CaptionSettings:
     use_patches: bool = True
     num_slots: int = 4
     max_tokens: int = 64
-    noise_std: float = 0.0
+    noise_std: float | Literal["fitted"] = 0.0
+    bridge: str = NO_BRIDGE
     gap_weight: float = 1.0
     augment_images: bool = False
     held_back: float = 0.1
     vocab_size: int = 4096
+    store_texts: bool = False
     training: Mapping[str, Any] = field(
         default_factory=lambda: {
             "num_train_epochs": 12,
@@ -105,9 +114,16 @@ class CaptionSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise unknown_name("mode", self.mode, MODES)
-        for name, minimum in (("num_slots", 1), ("max_tokens", 3), ("noise_std", 0), ("gap_weight", 0)):
+        for name, minimum in (("num_slots", 1), ("max_tokens", 3), ("gap_weight", 0)):
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        if not check_noise(self.noise_std):
+            raise UsageError(f"noise_std is a number of at least 0, or {FITTED}; got {self.noise_std}")
+        check_bridge(self.bridge)
+        if self.bridge != NO_BRIDGE and self.mode != "text":
+            raise UsageError(
+                f"--bridge is of mode text; a decoder of mode {self.mode} learns from the images themselves"
+            )
         if not 0 <= self.held_back < 1:
             raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")
         _ = self.route
@@ -138,10 +154,12 @@ class CaptionRun(Request):
         return cls(described, seed, settings, manifest.fingerprint)
 
     def to_dict(self) -> dict[str, Any]:
-        """The description; sources and target only where they are not the image and the text."""
+        """The description; sources, target and bridge only where they are not the usual ones."""
         described = super().to_dict()
-        if self.settings.route.is_usual:
-            described["settings"] = {k: v for k, v in described["settings"].items() if k not in ("sources", "target")}
+        usual = ["sources", "target"] if self.settings.route.is_usual else []
+        usual += [] if self.settings.store_texts else ["store_texts"]
+        usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
+        described["settings"] = {key: value for key, value in described["settings"].items() if key not in usual}
         return described
 
 
@@ -240,7 +258,9 @@ def train_caption_run(
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
         captions = texts_of(train_rows, route.target)
-        model = new_captioner(aligner, settings, captions)
+        aligner = bridged(aligner, train_rows, validation_rows, route, settings.bridge, seed)
+        noise = noise_of(settings.noise_std, aligner, (validation_rows, train_rows), route)
+        model = new_captioner(aligner, replace(settings, noise_std=noise), captions)
         if arguments.process_index == 0:
             if sentence:
                 logger.warning(sentence)
@@ -293,7 +313,7 @@ def _check_learns(aligner: GaplessModel) -> None:
 
 
 def _warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
-    """Log a warning with the number of train captions that are cut: the captioner learns to end where they are cut."""
+    """Log a warning with the number of train captions that are cut, whose ends the captioner does not see."""
     cut = model.num_cut(captions)
     if cut:
         longest = model.config.max_tokens
@@ -309,6 +329,7 @@ def _arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluatio
 
 def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: Iterable[str]) -> Captioner:
     """A fresh captioner of these settings."""
+    captions = list(captions)
     model = assemble_captioner(
         aligner,
         settings.decoder,
@@ -318,8 +339,9 @@ def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: It
         vocab_size=settings.vocab_size,
         route=settings.route,
         num_slots=settings.num_slots,
-        noise_std=settings.noise_std,
+        noise_std=float(settings.noise_std),
         trains_aligner=settings.mode == "joint",
     )
     model.gap_weight = settings.gap_weight
+    model.train_texts = TrainTexts.of(captions, settings.store_texts)
     return model
