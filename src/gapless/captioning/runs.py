@@ -7,7 +7,8 @@ from typing import Any
 
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.route import Route, trainable
-from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
+from gapless.captioning.settings import CaptionSettings
+from gapless.captioning.training import CaptionRun, train_caption_run
 from gapless.core.errors import UsageError
 from gapless.core.files import read_object
 from gapless.core.results import Result
