@@ -42,7 +42,7 @@ def train_captioner(
 ) -> TrainedCaptioner:
     """Train a captioner around a trained aligner and write its run directory.
 
-    Example:
+    Examples:
         >>> from gapless.captioning import CaptionSettings
         >>> trained = gapless.train_captioner("run", data="data", out="captioner",
         ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP
