@@ -1,4 +1,4 @@
-"""Looks for faults in a built site: links that lead nowhere, pages that no menu names, things fetched from elsewhere."""
+"""Looks for faults in a built site: dead links, pages that no menu names, and things fetched from elsewhere."""
 
 import posixpath
 import re

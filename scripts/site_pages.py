@@ -68,14 +68,12 @@ def moved_links(text: str, folder: str) -> str:
 def commands_page() -> str:
     """Every verb with all its options, as `--help-all` prints them."""
     parts = [
-        "# Commands\n\nWhat `gapless VERB --help-all` prints, verb by verb. `gapless VERB --help` shows the common options "
-        "alone.\n"
+        "# Commands\n\nWhat `gapless VERB --help-all` prints; `gapless VERB --help` shows the common options alone.\n"
     ]
     for name, verb in VERBS.items():
         words = [*name.split(), *(["table-small"] if name == "train" else []), "--help-all"]
-        parts.append(
-            f"## gapless {name}\n\n{verb.summary[:1].upper()}{verb.summary[1:]}.\n\n```text\n{printed(words)}```\n"
-        )
+        summary = f"{verb.summary[:1].upper()}{verb.summary[1:]}."
+        parts.append(f"## gapless {name}\n\n{summary}\n\n```text\n{printed(words)}```\n")
     return "\n".join(parts)
 
 

@@ -12,7 +12,8 @@ from packaging.utils import canonicalize_name
 from gapless.core.results import Result
 
 PACKAGE = "gapless"
-ALL, DEV = "all", "dev"
+ALL = "all"
+OF_DEVELOPERS = ("dev", "docs", "release")  # extras that no user needs
 UNKNOWN = "unknown"
 LONGEST = 60  # characters of a licence's name; the field `License` of some packages holds its whole text
 _CLASSIFIER = "License :: "
@@ -39,13 +40,14 @@ def installation(extras: Iterable[str] = (ALL,)) -> Installation:
     """What is installed here.
 
     Args:
-        extras: whose packages are listed with their licences, as far as they are installed; `dev` is for developers.
+        extras: whose packages are listed with their licences, as far as they are installed; those of developers are
+            `dev`, `docs` and `release`.
 
     Raises:
         importlib.metadata.PackageNotFoundError: gapless is run from its source without being installed.
     """
     own = metadata.distribution(PACKAGE)
-    named = [extra for extra in own.metadata.get_all("Provides-Extra") or [] if extra not in (ALL, DEV)]
+    named = [extra for extra in own.metadata.get_all("Provides-Extra") or [] if extra not in (ALL, *OF_DEVELOPERS)]
     needed = packages_of(PACKAGE, extras)
     return Installation(
         own.version,
@@ -78,12 +80,26 @@ def licence_of(distribution: Distribution) -> str:
     about = distribution.metadata
     stated = [about.get("License-Expression"), about.get("License")]
     for text in stated:
-        if text and text.strip() and "\n" not in text.strip() and len(text.strip()) <= LONGEST:
+        if (
+            text
+            and text.strip().lower() not in ("", UNKNOWN)
+            and "\n" not in text.strip()
+            and len(text.strip()) <= LONGEST
+        ):
             return str(text.strip())
     named = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith(_CLASSIFIER)]
     if named:
         return ", ".join(named)
-    first = next((line.strip() for text in stated if text for line in text.splitlines() if line.strip()), UNKNOWN)
+    first = next(
+        (
+            line.strip()
+            for text in stated
+            if text and text.strip().lower() != UNKNOWN
+            for line in text.splitlines()
+            if line.strip()
+        ),
+        UNKNOWN,
+    )
     return first[:LONGEST]
 
 
