@@ -55,7 +55,7 @@ ROOMS = {
         Exported GaplessConfig GaplessModel fingerprint_of load_model
     """,
     "pages": """
-        json_for_page modality_mark modality_style page_colour render_page
+        Documentation documentation json_for_page modality_mark modality_style page_colour render_page
     """,
     "phantom": """
         Figure articles draw_figure draw_waveform write_caption

@@ -14,9 +14,10 @@ from gapless.cli.main import main
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
 from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap, positives_of, split_rows
+from gapless.closing.head_training import KeepBest, settled_at
 from gapless.closing.layers import FittedLayer, activation_layer, affine_layer, linear_layer, vector_model
 from gapless.closing.procrustes import fit_procrustes
-from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
+from gapless.closing.trained_heads import AdapterSettings, adapter_settings, loss_name
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json
 from gapless.core.geometry import unit_norm

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from gapless.captioning.export import ExportedCaptioner, export_captioner
     from gapless.captioning.generation import GenerationSettings
     from gapless.captioning.runs import TrainedCaptioner, load_captioner, train_captioner
-    from gapless.captioning.training import CaptionSettings
+    from gapless.captioning.settings import CaptionSettings
 
 __getattr__ = lazy_names(
     __name__,
     {
         "CaptionScores": "gapless.captioning.evaluation",
-        "CaptionSettings": "gapless.captioning.training",
+        "CaptionSettings": "gapless.captioning.settings",
         "Captioner": "gapless.captioning.captioner",
         "Captions": "gapless.captioning.caption_images",
         "GenerationSettings": "gapless.captioning.generation",

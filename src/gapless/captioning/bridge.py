@@ -9,17 +9,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gapless.captioning.route import Route, joined, usable_rows
+from gapless.captioning.settings import FITTED, NO_BRIDGE
 from gapless.closing.auto import AutoSettings
-from gapless.closing.base import CLOSING_METHODS, DEFAULT_METHOD, ClosingSettings
+from gapless.closing.base import DEFAULT_METHOD, ClosingSettings
 from gapless.closing.close import close_gap
 from gapless.closing.split import MIN_GROUPS
-from gapless.core.errors import DataRefused, unknown_name
+from gapless.core.errors import DataRefused
 from gapless.core.geometry import blocks
 from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
@@ -27,16 +27,8 @@ from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
 from gapless.training.run import TRAIN, VALIDATION
 
-NO_BRIDGE = "none"
-FITTED: Literal["fitted"] = "fitted"
 LEAST_COSINE = 0.05  # of pairs: below it there is no angle to speak of, and noise would be all that is left
 ROWS_AT_ONCE = 1024
-
-
-def check_bridge(name: str) -> None:
-    """Raise UsageError for a name that is neither a closing method nor "none"."""
-    if name != NO_BRIDGE and name not in CLOSING_METHODS:
-        raise unknown_name("bridge", name, (NO_BRIDGE, *CLOSING_METHODS.names()))
 
 
 def bridged(
@@ -145,10 +137,3 @@ def noise_of_cosine(cosine: float, dim: int) -> float:
     """
     cosine = min(max(cosine, LEAST_COSINE), 1.0)
     return math.sqrt((1 / cosine**2 - 1) / dim)
-
-
-def check_noise(noise: Any) -> bool:
-    """Whether a setting of the noise is a number of at least 0, or "fitted"."""
-    if isinstance(noise, str):
-        return noise == FITTED
-    return isinstance(noise, int | float) and not isinstance(noise, bool) and 0 <= noise < math.inf

@@ -84,7 +84,7 @@ def caption(
 ) -> Captions:
     """Caption the rows of a split, or single image files; an unfinished file is continued.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> captions = gapless.caption("captioner", images=["chest.png"])
         >>> captions.lines[0]["id"], captions.notice

@@ -80,7 +80,7 @@ def evaluate_captions(
 ) -> CaptionScores:
     """Score captions; writes `results.json` and some samples into the run, or into `out`.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> captions = gapless.caption("captioner", data="data")
         >>> scores = gapless.evaluate_captions("captioner", data="data", num_bootstrap=0)

@@ -7,7 +7,8 @@ from typing import Any
 
 from gapless.captioning.captioner import Captioner, CaptionerConfig
 from gapless.captioning.route import Route, trainable
-from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
+from gapless.captioning.settings import CaptionSettings
+from gapless.captioning.training import CaptionRun, train_caption_run
 from gapless.core.errors import UsageError
 from gapless.core.files import read_object
 from gapless.core.results import Result
@@ -41,7 +42,7 @@ def train_captioner(
 ) -> TrainedCaptioner:
     """Train a captioner around a trained aligner and write its run directory.
 
-    Example:
+    Examples:
         >>> from gapless.captioning import CaptionSettings
         >>> trained = gapless.train_captioner("run", data="data", out="captioner",
         ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP

@@ -23,12 +23,11 @@ from gapless.core.files import write_json
 from gapless.images.thumbnails import thumbnail
 from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.uncertainty import Figure, GroupSums, bootstrap
 from gapless.models.aligner import GaplessModel, text_modalities
 from gapless.training.evaluate import comparable_rows, describe, versions
-from gapless.training.run import TRAIN
 
 CONSTANT, RANDOM = "constant caption", "random train caption"
 NUM_SAMPLES = 12

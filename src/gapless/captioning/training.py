@@ -8,20 +8,21 @@ place of the image, and any text in that of the text (`route.py`).
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
-from gapless.captioning.bridge import FITTED, NO_BRIDGE, bridged, check_bridge, check_noise, noise_of
+from gapless.captioning.bridge import NO_BRIDGE, bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
-from gapless.captioning.route import Route, route_of, texts_of, trainable
+from gapless.captioning.route import Route, texts_of, trainable
+from gapless.captioning.settings import CaptionSettings
 from gapless.captioning.train_texts import TrainTexts
-from gapless.core.errors import UsageError, did_you_mean, unknown_name
+from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
 from gapless.losses.pairs import ANCHOR
@@ -43,90 +44,7 @@ from gapless.training.trainer import RunTrainer
 
 logger = logging.getLogger(__name__)
 
-MODES = ("frozen", "joint", "text")
 SELECT_BY = "eval_caption/loss"
-
-
-@dataclass(frozen=True)
-class CaptionSettings:
-    """The settings of a captioner: everything that its training needs besides aligner, data and seed.
-
-    Args:
-        mode: frozen, joint or text.
-        decoder: `pretrained` (a directory or hub name), or `model_type` (bert or gpt2) and any argument of that
-            transformers configuration.
-        use_patches: attend to the patch tokens of the image beside its embedding; never in mode text.
-        num_slots: rows of the prefix that the embedding becomes.
-        max_tokens: longest caption.
-        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding; fitted is
-            that which turns it by the angle between a text and its image on rows that are not trained on.
-        bridge: of mode text: a closing method (cca, center, auto, ...) that is fitted on the train rows and brings the
-            images to the texts; none uses the model's space as it is.
-        gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
-        augment_images: small shifts and intensity changes while training; never a flip.
-        held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
-            validation split.
-        vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
-        store_texts: keep the training texts in the model, so that `caption generate --nearest` can show them; whoever
-            has the model can then read them.
-        training: arguments of `transformers.TrainingArguments`, by their own names.
-        sources: modality -> its weight in the embedding that a caption is made from.
-        target: the modality of texts that is learnt.
-    """
-
-    mode: str = "frozen"
-    decoder: Mapping[str, Any] = field(default_factory=lambda: {"model_type": "bert"})
-    use_patches: bool = True
-    num_slots: int = 4
-    max_tokens: int = 64
-    noise_std: float | Literal["fitted"] = 0.0
-    bridge: str = NO_BRIDGE
-    gap_weight: float = 1.0
-    augment_images: bool = False
-    held_back: float = 0.1
-    vocab_size: int = 4096
-    store_texts: bool = False
-    training: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "num_train_epochs": 12,
-            "per_device_train_batch_size": 64,
-            "per_device_eval_batch_size": 128,
-            "learning_rate": 1e-3,
-            "weight_decay": 0.05,
-            "warmup_steps": 0.1,
-            "lr_scheduler_type": "cosine",
-            "max_grad_norm": 1.0,
-            "eval_strategy": "epoch",
-            "save_strategy": "epoch",
-            "save_total_limit": 1,
-            "load_best_model_at_end": True,
-            "logging_steps": 10,
-        }
-    )
-    sources: Mapping[str, float] = field(default_factory=lambda: dict(Route().sources))
-    target: str = Route().target
-
-    @property
-    def route(self) -> Route:
-        """The sources and the target."""
-        return route_of(self.sources, self.target, Route())
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise unknown_name("mode", self.mode, MODES)
-        for name, minimum in (("num_slots", 1), ("max_tokens", 3), ("gap_weight", 0)):
-            if getattr(self, name) < minimum:
-                raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
-        if not check_noise(self.noise_std):
-            raise UsageError(f"noise_std is a number of at least 0, or {FITTED}; got {self.noise_std}")
-        check_bridge(self.bridge)
-        if self.bridge != NO_BRIDGE and self.mode != "text":
-            raise UsageError(
-                f"--bridge is of mode text; a decoder of mode {self.mode} learns from the images themselves"
-            )
-        if not 0 <= self.held_back < 1:
-            raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")
-        _ = self.route
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def route_arguments(parser: Parser, sources: str, target: str) -> None:
 
 
 def train_arguments(parser: Parser) -> None:
-    from gapless.captioning.training import CaptionSettings
+    from gapless.captioning.settings import CaptionSettings
 
     parser.add_argument(
         "aligner", help="what encodes: a run or model directory, or any MODEL that 'gapless embed' takes"
@@ -52,7 +52,7 @@ def settings_from(args: Arguments) -> Any:
     from dataclasses import fields
 
     from gapless.captioning.route import Route, route_of
-    from gapless.captioning.training import CaptionSettings
+    from gapless.captioning.settings import CaptionSettings
 
     route = route_of(getattr(args, "from"), args.to, Route())
     others = [f.name for f in fields(CaptionSettings) if f.name not in ("sources", "target")]

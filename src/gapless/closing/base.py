@@ -12,7 +12,7 @@ Either way it is one of `gapless close --method`, and the fields of its settings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,10 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.metrics.inputs import MIN_ROWS
-from gapless.models.aligner import GaplessModel
 from gapless.models.spec import VectorEncoderSpec
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel  # takes seconds to import, and the help reads only settings
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class FittedMethod:
         facts: what `results.json` says of the fit beside the figures, such as the correlations that were found.
     """
 
-    model: GaplessModel
+    model: "GaplessModel"
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -96,7 +96,7 @@ def index(
 ) -> Indexed:
     """Make a collection of a data set, or bring what is new into one that is there, in one commit.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> indexed = gapless.index("run", data="data", out="collection")
         >>> indexed.rows == 2 * indexed.added

@@ -117,7 +117,7 @@ def compare(
 ) -> Comparison:
     """Train and measure every method with every seed at equal budget, and write the comparison directory.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> comparison = gapless.compare(data="data", out="compare", seeds=[0, 1])                   # doctest: +SKIP
         >>> comparison.table["gapless"]["gap/centroid_distance"]["mean"]                             # doctest: +SKIP

@@ -96,7 +96,7 @@ def measure_embeddings(
 ) -> Measurement:
     """Measure embeddings of files or of rows in memory: every figure.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from tempfile import mkdtemp
         >>> place = Path(mkdtemp())

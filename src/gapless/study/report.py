@@ -78,7 +78,7 @@ def report(
 ) -> Report:
     """One HTML file of finished directories, with everything a reader needs and no address outside itself.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> gapless.report(["compare"], out="report.html", figures="figures").written        # doctest: +SKIP
 

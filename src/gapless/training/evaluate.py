@@ -121,7 +121,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> evaluation = gapless.evaluate("run", data="data", num_bootstrap=10)
         >>> 0 <= evaluation.figures["gap/centroid_distance"]["value"] <= 2

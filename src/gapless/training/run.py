@@ -14,7 +14,7 @@ import yaml
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from gapless.core.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
-from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
+from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, plain, read_yaml, write_text
 from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
@@ -24,7 +24,7 @@ from gapless.losses.base import masks_duplicates, method_of
 from gapless.losses.gap_closing_methods import CLOCK
 from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
-from gapless.manifest.manifest import VERSION, Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, VERSION, Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.modalities.base import TEXTS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
@@ -41,8 +41,6 @@ from gapless.training.recipes import Recipe
 from gapless.training.trainer import AlignerTrainer, RunTrainer
 
 logger = logging.getLogger(__name__)
-
-TRAIN, VALIDATION = "train", "validation"
 
 
 class Settings(Protocol):
@@ -84,15 +82,6 @@ class Run(Request):
     seed: int
     settings: Recipe
     data_fingerprint: str
-
-
-def plain(value: Any) -> Any:
-    """The value with tuples as lists and mappings as dictionaries, at every depth."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def training_arguments(
