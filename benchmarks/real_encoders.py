@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gapless.models.encoders import build_encoder
+from gapless.models.encoders import Encoder, build_encoder
 from gapless.models.spec import modality_spec
 from gapless.training.recipes import get_recipe
 
@@ -48,7 +48,7 @@ def inputs_of(name: str, rows: int, device: str) -> dict[str, torch.Tensor]:
     return {key: torch.ones(shape, dtype=torch.long, device=device) for key in ("input_ids", "attention_mask")}
 
 
-def encoder_of(name: str, with_adapters: bool = False, depth: int | None = None) -> torch.nn.Module:
+def encoder_of(name: str, with_adapters: bool = False, depth: int | None = None) -> Encoder:
     """The paper's encoder without weights from elsewhere; `depth` blocks where it is given."""
     recipe = get_recipe("roco-eva-bert-lora" if with_adapters else "roco-eva-bert")
     described: dict[str, Any] = dict(recipe.modalities[name])

@@ -12,7 +12,7 @@ from gapless.models.encoders import build_encoder, load_pretrained_encoder
 from gapless.models.lora import merge_lora
 from gapless.models.spec import encoder_spec, modality_spec
 
-LORA = {"rank": 2, "alpha": 6.0, "dropout": 0.0}
+LORA = {"rank": 2, "alpha": 6, "dropout": 0.0}
 
 
 def described(**lora):
@@ -71,8 +71,8 @@ def test_targets_name_the_layers():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rank": 0}, "rank of at least 1"),
-        ({"alpha": 0.0}, "alpha above 0"),
+        ({"rank": 0}, "rank and an alpha of at least 1"),
+        ({"alpha": 0}, "rank and an alpha of at least 1"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"rnak": 4}, "did you mean 'rank'"),
         ({"targets": ["quarry"]}, "no linear layer"),

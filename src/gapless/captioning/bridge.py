@@ -23,9 +23,8 @@ from gapless.core.errors import DataRefused
 from gapless.core.geometry import blocks
 from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.models.aligner import GaplessModel
-from gapless.training.run import TRAIN, VALIDATION
 
 LEAST_COSINE = 0.05  # of pairs: below it there is no angle to speak of, and noise would be all that is left
 ROWS_AT_ONCE = 1024

@@ -19,10 +19,9 @@ from gapless.captioning.runs import load_captioner, model_directory
 from gapless.captioning.scores import scored_rows
 from gapless.core.errors import UsageError
 from gapless.core.results import Result
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.metrics.inputs import group_index
 from gapless.metrics.uncertainty import GroupSums
-from gapless.training.run import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
-from gapless.captioning.bridge import NO_BRIDGE, bridged, noise_of
+from gapless.captioning.bridge import bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
 from gapless.captioning.route import Route, texts_of, trainable
-from gapless.captioning.settings import CaptionSettings
+from gapless.captioning.settings import NO_BRIDGE, CaptionSettings
 from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches

@@ -14,9 +14,8 @@ from gapless.captioning.generation import GenerationSettings
 from gapless.captioning.route import texts_of, usable_rows
 from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, Manifest
 from gapless.models.aligner import text_modalities
-from gapless.training.run import TRAIN
 
 
 @dataclass(frozen=True)

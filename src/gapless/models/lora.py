@@ -6,8 +6,9 @@ which is what lets an encoder of a billion weights train on one GPU of 24 GB. A 
 that it is saved, loaded and exported as any other, without `peft`.
 """
 
+from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -38,7 +39,8 @@ def add_lora(model: nn.Module, spec: "LoraSpec") -> None:
         raise UsageError(
             f"lora: no linear layer of the encoder is named as {spec.targets} asks (it has {listed(linear)})"
         )
-    for module in model.modules():
+    layers: Iterable[Any] = model.modules()
+    for module in layers:
         if hasattr(module, "qkv_bias_separate"):
             # The attention of timm's EVA and BEiT otherwise reads the weight of its layer `qkv` and never calls it, so
             # that adapters beside it would have no effect and no gradient.
@@ -71,5 +73,5 @@ def _merge(encoder: nn.Module) -> None:
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LoraLayer):
-                child.merge(safe_merge=True)  # type: ignore[operator]
+                child.merge(safe_merge=True)
                 setattr(parent, name, child.get_base_layer())

@@ -38,14 +38,14 @@ class LoraSpec:
     """
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.05
     targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
             raise UsageError(
-                "lora takes a rank of at least 1, an alpha above 0 and a dropout in [0, 1), "
+                "lora takes a rank and an alpha of at least 1 and a dropout in [0, 1), "
                 f"got {self.rank}, {self.alpha} and {self.dropout}"
             )
 

@@ -20,7 +20,7 @@ from gapless.closing.base import CLOSING_METHODS
 from gapless.closing.close import close_gap
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import PARTIAL_MARK, read_json, write_json
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import (
@@ -33,7 +33,6 @@ from gapless.training.evaluate import (
     write_embeddings,
     write_latent,
 )
-from gapless.training.run import TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 

@@ -50,7 +50,9 @@ def disjoint_figures(
     def figures_of(rows: np.ndarray, resamples: int) -> dict[str, Any]:
         part = {name: matrix[torch.from_numpy(rows)] for name, matrix in embeddings.items()}
         present = {name: ~torch.isnan(matrix).any(dim=1) for name, matrix in part.items()}
-        own = {key: [values[row] for row in rows] for key in COLUMNS if (values := columns.get(key)) is not None}
+        own: dict[str, Any] = {
+            key: [values[row] for row in rows] for key in COLUMNS if (values := columns.get(key)) is not None
+        }
         return measure(
             part,
             groups=[groups[row] for row in rows],

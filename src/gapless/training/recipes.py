@@ -210,7 +210,7 @@ def roco_eva_bert() -> Recipe:
 def roco_eva_bert_lora() -> Recipe:
     """The paper's set-up with low-rank adapters, which one GPU of 24 GB trains; docs/train.md has the arithmetic."""
     base = roco_eva_bert()
-    lora = {"rank": 16, "alpha": 32.0, "dropout": 0.05}
+    lora = {"rank": 16, "alpha": 32, "dropout": 0.05}
     return replace(
         base,
         modalities={
