@@ -93,3 +93,14 @@ def test_a_file_of_such_names_is_refused_by_the_command_in_one_sentence(tmp_path
     np.savez(tmp_path / "rows.npz", **rows_of(["a+b", "text"]))
     with pytest.raises(DataRefused, match=r"rows\.npz: the name of the modality 'a\+b'"):
         measure_embeddings(tmp_path / "rows.npz", num_bootstrap=0)
+
+
+def test_a_map_of_rows_that_lack_modalities_counts_rows(tmp_path):
+    rows = rows_of(ODD)
+    rows["ecg"][:4] = np.nan
+    files = {}
+    for name, matrix in rows.items():
+        files[name] = tmp_path / f"{name}.npy"
+        np.save(files[name], matrix)
+    measure_embeddings(files, num_bootstrap=0, missing="keep", html=tmp_path / "map.html")
+    assert "all 12 rows drawn" in (tmp_path / "map.html").read_text(encoding="utf-8")

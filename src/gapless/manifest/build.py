@@ -118,7 +118,7 @@ class _Books:
         self.leaves_out_text = leaves_out_text
         self.bad: Counter[str] = Counter()
         self.named: list[str] = []
-        self.expected = 0
+        self.left_out: Counter[str] = Counter()  # reasons of rows that are left out by the user's wish
         self.identities = Identities()
         self.groups: Counter[str] = Counter()  # rows of each group that the data name
 
@@ -128,7 +128,7 @@ class _Books:
             flag = finished.get(TEXT_LABEL)
             if self.leaves_out_text and flag in ("declared", "suspected"):
                 self.writer.skip(row.origin, "burned-in text", str(flag))
-                self.expected += 1
+                self.left_out["burned-in text"] += 1
             else:
                 self.writer.keep(finished)
                 self.identities.add(result)
@@ -138,7 +138,7 @@ class _Books:
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
         if row.expected or result.get("expected"):
-            self.expected += 1
+            self.left_out[reason] += 1
             return
         self.bad[reason] += 1
         if len(self.named) < NUM_NAMED:
@@ -149,12 +149,13 @@ class _Books:
         considered = kept + num_bad
         if kept and num_bad <= max_bad * considered:
             return None
-        if considered + self.expected == 0:
+        if considered + self.left_out.total() == 0:
             return "there is not a single row to read"
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.bad.most_common())
         first = f"; the first: {'; '.join(self.named)}" if self.named else ""
         if not kept and not num_bad:
-            return f"none of {self.expected} rows is selected"
+            left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+            return f"none of {self.left_out.total()} rows is selected: {left_out}"
         return (
             f"{num_bad} of {considered} rows ({num_bad / considered:.1%}) are bad, more than the {max_bad:.1%} that "
             f"--max-bad allows: {reasons}{first}"

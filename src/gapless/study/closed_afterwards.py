@@ -20,6 +20,7 @@ from gapless.closing.base import CLOSING_METHODS
 from gapless.closing.close import close_gap
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import PARTIAL_MARK, read_json, write_json
+from gapless.inference.presence import present_in
 from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
@@ -29,7 +30,6 @@ from gapless.training.evaluate import (
     POSITIVES,
     embed_split,
     measured_on,
-    present_in,
     write_embeddings,
     write_latent,
 )

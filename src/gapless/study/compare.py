@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from gapless.core.files import read_json, write_json, write_text
 from gapless.core.plan import claimed_for
 from gapless.core.results import Result
 from gapless.inference.embed import check_names
-from gapless.inference.presence import MIN_MODALITIES
+from gapless.inference.presence import MIN_MODALITIES, common_rows, present_in
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.joint import joint_queries
@@ -38,7 +37,6 @@ from gapless.training.evaluate import (
     embed_split,
     evaluate,
     measured_on,
-    present_in,
     write_latent,
 )
 from gapless.training.from_manifest import completed_recipe
@@ -204,8 +202,7 @@ def check_comparable(manifest: Manifest, split: str, modalities: Iterable[str]) 
         )
     rows = comparable_rows(manifest, split)
     check_names(names, rows)
-    present = rows.presence(names)
-    common = {f"{a}-{b}": int((present[a] & present[b]).sum()) for a, b in combinations(names, 2)}
+    common = common_rows(rows, names)
     if max(common.values()) < MIN_ROWS:
         listed = ", ".join(f"{name} {count}" for name, count in common.items())
         raise DataRefused(

@@ -19,6 +19,7 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
 from gapless.inference.embed import check_modalities, embed_dataset, evaluation_dataset
+from gapless.inference.presence import present_in
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
@@ -180,12 +181,6 @@ def _disjoint(
     if leaks is None or not any(leaks):
         return None
     return disjoint_figures(embeddings, leaks, columns["groups"], columns, num_bootstrap)
-
-
-def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """modality -> [row] bool, False where a row is NaN because it lacks the modality; None where nothing is missing."""
-    masks = {name: ~torch.isnan(rows).any(dim=1) for name, rows in embeddings.items()}
-    return None if all(mask.all() for mask in masks.values()) else masks
 
 
 def names_for_results(embeddings: Mapping[str, Any]) -> list[str] | None:

@@ -19,7 +19,7 @@ from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
 from gapless.inference.pairs import PairDataset
-from gapless.inference.presence import comparable_part, complete_rows
+from gapless.inference.presence import MIN_MODALITIES, common_rows, comparable_part, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
 from gapless.losses.gap_closing_methods import CLOCK
 from gapless.losses.pairs import ANCHOR
@@ -239,7 +239,7 @@ def train_run(
     """
     seed, evaluator = run.seed, evaluator or GapAndRetrieval()
     settings, train_rows = trainable_rows(run.settings, manifest.select(TRAIN))
-    validation = _evaluated_rows(manifest, settings)
+    validation = _evaluated_rows(manifest, settings, getattr(evaluator, "takes_absent", False))
     has_evaluation = validation is not None
     arguments = training_arguments(settings, out, seed, has_evaluation, evaluator.primary)
     check_enough(train_rows, arguments)
@@ -281,11 +281,19 @@ def initial_model(run: Run, manifest: Manifest) -> GaplessModel:
     return new_model(settings, all_captions(rows), run.method)
 
 
-def _evaluated_rows(manifest: Manifest, settings: Recipe) -> Manifest | None:
-    """The validation rows that have every modality of the recipe; None where they are too few for figures."""
+def _evaluated_rows(manifest: Manifest, settings: Recipe, takes_absent: bool) -> Manifest | None:
+    """The validation rows that an evaluator is given; None where they are too few for figures.
+
+    Args:
+        takes_absent: rows may lack modalities of the recipe.
+    """
     if VALIDATION not in manifest.rows_per_split():
         return None
-    rows = complete_rows(manifest.select(VALIDATION), settings.modalities)
+    rows = manifest.select(VALIDATION)
+    if takes_absent and len(settings.modalities) >= MIN_MODALITIES:
+        part = comparable_part(rows, settings.modalities)
+        return part if max(common_rows(part, settings.modalities).values()) >= MIN_ROWS else None
+    rows = complete_rows(rows, settings.modalities)
     return rows if len(rows) >= MIN_ROWS else None
 
 
@@ -302,7 +310,7 @@ def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings, has_
     count = manifest.rows_per_split().get(VALIDATION, 0)
     if not has_evaluation and settings.training.get("eval_strategy", "no") not in ("no", False):
         few = "one validation row" if count else "no validation rows"
-        present = few if count < MIN_ROWS else f"fewer than {MIN_ROWS} validation rows with every modality"
+        present = few if count < MIN_ROWS else f"fewer than {MIN_ROWS} validation rows that can be compared"
         logger.warning(
             f"nothing is evaluated during this training: {manifest.path} has {present}, "
             f"and figures compare at least {MIN_ROWS} rows with each other; 'gapless data split' makes a split"

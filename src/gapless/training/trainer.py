@@ -365,4 +365,6 @@ class AlignerTrainer(RunTrainer):
         """The evaluator's figures of the evaluation pairs."""
         assert self.evaluation is not None
         embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
+        if len(embeddings) > 2:  # keys of pairs as `evaluate` has them: a saved model lists its modalities by name
+            embeddings = {name: embeddings[name] for name in sorted(embeddings)}
         return dict(self.evaluator(embeddings))
