@@ -75,6 +75,8 @@ def measure_arguments(parser: Parser) -> None:
         default=None,
         help="a query of several modalities, image+history:text or with weights image=2+history:text (again for more)",
     )
+    parser.add_argument("--exact", action="store_true", help="every pair is a query; default up to 100,000 pairs")
+    parser.add_argument("--queries", type=int, default=None, help="draw so many pairs as queries; 2,000 of more pairs")
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals, or 0")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap, the folds and k-means")
     parser.add_argument("--html", type=Path, default=None, help="also write an interactive map")
@@ -100,6 +102,8 @@ def measure(args: Arguments) -> Outcome:
         data=args.data,
         predict=args.predict,
         joint=args.joint or (),
+        exact=args.exact,
+        queries=args.queries,
     )
     written = "".join(f"\n{path}" for path in (args.html, args.out) if path)
     head = counts_to_terminal(measurement.as_json())

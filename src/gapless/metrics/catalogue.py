@@ -69,6 +69,7 @@ class FigureEntry:
         cost: what it takes to compute.
         needs: inputs that it requires beside the embeddings.
         source: paper, or "" for what is standard.
+        every_query: whether every row must be a query, so that the figure is left out where queries are sampled.
         in_tables: whether the tables of `compare` and the report have a column for a further figure.
         compute: the function of a further figure. It gives one number for a pair of modalities; or a number for each
             row ([pair]), whose mean is the figure and gets an interval; or a `Figure`, which brings its replicates; or
@@ -92,6 +93,7 @@ class FigureEntry:
     needs: str = ""
     source: str = ""
     in_tables: bool = True
+    every_query: bool = False
     compute: Callable[[PairInputs], Computed | Mapping[str, Computed]] | None = None
 
     @property

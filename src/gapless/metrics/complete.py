@@ -1,7 +1,7 @@
 """Every figure of rows that have all their modalities: one pass over the similarities of each pair of modalities."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -109,7 +109,6 @@ def _pair_figures(
     """The figures of one pair of modalities by bare key; those that carry modality names go into `figures`."""
     a, b = rows[first], rows[second]
     include, seed = settings.include, settings.seed
-    result: dict[str, Figure] = {}
     inputs, scan = PairInputs(a, b, groups.index, seed, (first, second)), None
     has_neighbours = bool({"mixed", "further"} & set(include))
     if has_neighbours or {"gap", "retrieval"} & set(include):
@@ -127,11 +126,30 @@ def _pair_figures(
                 (sides[0].first(NUM_NEIGHBOURS), sides[1].first(NUM_NEIGHBOURS)) for sides in (scan.inside, scan.across)
             )
             inputs = replace(inputs, inside=inside, across=across)
+    return figures_of_pair(inputs, scan, groups, include, len(rows), figures)
+
+
+def figures_of_pair(
+    inputs: PairInputs,
+    scan: PairScan | None,
+    groups: GroupSums,
+    include: Sequence[str],
+    num_modalities: int,
+    figures: dict[str, Figure],
+) -> dict[str, Figure]:
+    """The figures of one pair of modalities by bare key; those that carry modality names go into `figures`.
+
+    Args:
+        inputs: the rows; a sample where the scan is of one.
+        scan: what the pass over similarities gave; None where no figure needs it.
+    """
+    first, second = inputs.names
+    result: dict[str, Figure] = {}
     if "probe" in include:
         can_hold_out = groups.num_groups > 1
         result["gap/separability_auc"] = inputs.separability[0] if can_hold_out else Figure(math.nan)
     if "further" in include:
-        result |= _further_figures(inputs, figures)
+        result |= _further_figures(inputs, figures, is_sampled=scan is not None and scan.gallery is not None)
     if scan is None:
         return result
     if "gap" in include:
@@ -139,23 +157,25 @@ def _pair_figures(
         for name, within in zip(inputs.names, inputs.within_cosines, strict=True):
             figures[f"gap/within_cosine/{name}"] = within
         assert scan.kernels is not None
-        for name, kernel in zip((first, second), scan.kernels[:2], strict=True):
-            figures[f"gap/uniformity/{name}"] = gap.uniformity(kernel, groups)
-        if len(rows) == 2:
-            result["gap/centroid_uniformity"] = gap.uniformity(scan.kernels[2], groups)
+        for name, kernel in zip(inputs.names, scan.kernels[:2], strict=True):
+            figures[f"gap/uniformity/{name}"] = gap.uniformity(kernel, groups, scan.gallery)
+        if num_modalities == 2:
+            result["gap/centroid_uniformity"] = gap.uniformity(scan.kernels[2], groups, scan.gallery)
     if "retrieval" in include:
         for side, direction in enumerate((f"{first}_to_{second}", f"{second}_to_{first}")):
             figures |= retrieval_figures(f"retrieval/{direction}", scan, side, groups)
     if "mixed" in include:
-        result |= _mixed_figures(first, second, scan, groups, len(rows), figures)
+        result |= _mixed_figures(first, second, scan, groups, num_modalities, figures)
     return result
 
 
-def _further_figures(inputs: PairInputs, named: dict[str, Figure]) -> dict[str, Figure]:
+def _further_figures(inputs: PairInputs, named: dict[str, Figure], *, is_sampled: bool) -> dict[str, Figure]:
     """The figures whose catalogue entry has its own function; those whose keys carry a modality go into `named`."""
     figures = {}
     for entry in further_figures():
         assert entry.compute is not None
+        if is_sampled and entry.every_query:
+            continue
         value = entry.compute(inputs)
         if not isinstance(value, Mapping):
             figures[entry.key] = _as_figure(entry.key, value, inputs)
@@ -227,7 +247,7 @@ def _mixed_figures(
         shares_own = (percent / 100, 1 - percent / 100)  # of queries of the first modality, and of the second
         values = [curve_ndcg(scan.cross[side], scan.within[side], shares_own[side]) for side in range(2)]
         result[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine([mean_figure(one, groups) for one in values])
-    num_rows = len(scan.cosine)
+    num_rows = scan.num_gallery
     expected_other = num_rows / (2 * num_rows - 1)
     others = {
         k: [num_other(own.first(k), other.first(k)) for own, other in zip(scan.inside, scan.across, strict=True)]

@@ -14,7 +14,9 @@ NUM_FOLDS = 5
 ROWS_AT_ONCE = 8192
 
 
-def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, Figure, Figure]:
+def centroid_distance(
+    a: Tensor, b: Tensor, groups: GroupSums, population: int | None = None
+) -> tuple[Figure, Figure, Figure]:
     """Norm of the difference of the modality means, and the same less its sampling bias; in [0, 2], 0 = closed.
 
     With d_i = a_i - b_i: `||mean d||`; `sqrt(max(0, ||mean d||^2 - sum ||d_i - mean d||^2 / (n (n - 1))))`, which takes
@@ -22,6 +24,10 @@ def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, 
     which takes the G groups as independent (for one pair a group the same number; exact in expectation for groups of
     one size). A mean of n differences has length about sqrt(trace / n) even when nothing separates the modalities. A
     resample adds that length a second time, so its square is subtracted from the squared replicates.
+
+    Args:
+        population: how many rows these were drawn from; the first of the three is then that of all rows, whose own
+            sampling bias is smaller. By default these are all.
 
     Reference: the cluster-robust variance of a mean (Liang and Zeger, Biometrika 1986).
 
@@ -53,7 +59,8 @@ def centroid_distance(a: Tensor, b: Tensor, groups: GroupSums) -> tuple[Figure, 
             lambda draws: (squared_replicates(draws) - excess).clamp_min(0).sqrt(),
         )
 
-    return less(0.0), less(bias), less(scatter)
+    share = 1.0 if population is None else num_rows / population
+    return less(bias * (1 - share)), less(bias), less(scatter)
 
 
 def _mean(rows: Tensor) -> Tensor:
@@ -86,19 +93,26 @@ def off_diagonal_cosine(a: Tensor, b: Tensor, groups: GroupSums) -> Figure:
     return Figure(total / (num_rows * (num_rows - 1)), replicates)
 
 
-def uniformity(kernel_sums: Tensor, groups: GroupSums) -> Figure:
+def uniformity(kernel_sums: Tensor, groups: GroupSums, gallery: int | None = None) -> Figure:
     """`log mean_{i != j} exp(-2 ||x_i - x_j||^2)` from the row sums of its kernel; in [-8, 0], 0 = all rows coincide.
 
     It is the log of a degree-2 U-statistic: each row is on both sides of its pairs, so the log-ratio of row sums is
-    doubled in the replicates.
+    doubled in the replicates. Of Q sampled rows beside n, only the sampled side varies with the sample, and the
+    variance is (1 - Q / n) + 4 Q / n times that of the mean.
+
+    Args:
+        kernel_sums: [row] sums over the other rows of the gallery.
+        gallery: rows of the gallery; by default these rows are all of it.
     """
-    num_rows = len(kernel_sums)
-    mean = float(kernel_sums.sum()) / (num_rows * (num_rows - 1))
+    num_rows, num_gallery = len(kernel_sums), gallery or len(kernel_sums)
+    mean = float(kernel_sums.sum()) / (num_rows * (num_gallery - 1))
+    share = num_rows / num_gallery
+    factor = math.sqrt((1 - share) + 4 * share)
     sums, sizes = groups.sum(kernel_sums), groups.sizes
 
     def replicates(draws: Tensor) -> Tensor:
-        ratio = (draws @ sums) / (draws @ sizes) / (num_rows - 1) / mean
-        return math.log(mean) + 2 * ratio.log()
+        ratio = (draws @ sums) / (draws @ sizes) / (num_gallery - 1) / mean
+        return math.log(mean) + factor * ratio.log()
 
     return Figure(math.log(mean), replicates)
 
@@ -118,7 +132,13 @@ def wasserstein_uniformity(modalities: Sequence[Tensor]) -> Figure:
         for part in blocks(len(rows), ROWS_AT_ONCE):
             centred = rows[part] - mean.to(rows.dtype)
             covariance += (centred.T @ centred).double()
-    spectrum = torch.linalg.eigvalsh(covariance / count).clamp_min(0)
+    return wasserstein_of(mean, covariance / count)
+
+
+def wasserstein_of(mean: Tensor, covariance: Tensor) -> Figure:
+    """The same, of the mean and the covariance of the rows."""
+    dim = len(mean)
+    spectrum = torch.linalg.eigvalsh(covariance).clamp_min(0)
     squared = mean.square().sum() + 1 + spectrum.sum() - 2 / math.sqrt(dim) * spectrum.sqrt().sum()
     return Figure(-math.sqrt(max(0.0, float(squared))))
 
@@ -135,13 +155,29 @@ def separability(a: Tensor, b: Tensor, groups: GroupSums, seed: int = 0) -> tupl
     """
     fold_of_row = group_folds(groups, seed)[groups.index]
     members = [(fold_of_row == fold).nonzero().flatten() for fold in range(int(fold_of_row.max()) + 1)]
-    moments = [_moments(a, b, rows) for rows in members]
-    total = [torch.stack(parts).sum(dim=0) for parts in zip(*moments, strict=True)]
+    moments = [(*_moments(a, b, rows), len(rows)) for rows in members]
+    return probed(a, b, groups, fold_of_row, moments)
+
+
+def probed(
+    a: Tensor, b: Tensor, groups: GroupSums, fold_of_row: Tensor, moments: Sequence[tuple[Tensor, Tensor, Tensor, int]]
+) -> tuple[Figure, Figure]:
+    """`separability` of rows that may be a sample, by probes that are fitted on the moments of all rows.
+
+    Args:
+        fold_of_row: [row] the fold that each row is judged in.
+        moments: of each fold, the second moment of both modalities' rows together, the sum of each, and its pairs.
+    """
+    total = [torch.stack(parts).sum(dim=0) for parts in list(zip(*moments, strict=True))[:3]]
+    num_pairs = sum(count for *_, count in moments)
     parts: list[Callable[[Tensor], Tensor]] = []
     correct = torch.empty(len(a), dtype=torch.float64)
-    for rows, own in zip(members, moments, strict=True):
+    for fold, (*own, held) in enumerate(moments):
+        rows = (fold_of_row == fold).nonzero().flatten()
+        if not len(rows):
+            continue
         gram, first, second = (whole - own_fold for whole, own_fold in zip(total, own, strict=True))
-        count = 2 * (len(a) - len(rows))
+        count = 2 * (num_pairs - held)
         mean = (first + second) / count
         gram = gram - count * torch.outer(mean, mean) + torch.eye(len(mean), dtype=gram.dtype)
         direction = torch.linalg.solve(gram, second - first)

@@ -202,6 +202,7 @@ ENTRIES = (
         cost=CROSS_COST,
         source="Radovanovic et al., JMLR 11 (2010)",
         in_tables=False,
+        every_query=True,
         compute=hubness,
     ),
     FigureEntry(

@@ -44,6 +44,57 @@ def check_embeddings(
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
+    rows, dtype = _rows_and_precision(embeddings, minimum)
+    masks = present or {}
+    return {name: _unit_rows(name, value, dtype, masks.get(name)) for name, value in rows.items()}
+
+
+class UnitRows:
+    """Rows of one modality that are scaled to norm 1 when they are read: a memory-mapped file is never copied whole.
+
+    `rows[slice]` and `rows[indices]` are [row, dim] tensors on the CPU.
+
+    Args:
+        name: of the modality, for messages.
+        value: [pair, dim] floats.
+        dtype: of what is read.
+    """
+
+    def __init__(self, name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> None:
+        self.name = name
+        self.dtype = dtype
+        self._value = value
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self._value), int(self._value.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __getitem__(self, part: slice | Tensor) -> Tensor:
+        return _unit_block(_block(self._value, part).to(self.dtype))
+
+    def check(self) -> None:
+        """Refuse rows with NaN, infinite values or zeros alone: one pass, memory of one bool a row."""
+        largest = [_largest(_block(self._value, part)) for part in blocks(len(self), ROWS_AT_ONCE)]
+        _refuse_unusable(
+            self.name, torch.cat([~torch.isfinite(one) for one in largest]), torch.cat([one == 0 for one in largest])
+        )
+
+
+def read_embeddings(embeddings: Mapping[str, Any]) -> dict[str, UnitRows]:
+    """As `check_embeddings`, of rows that are read from where they are, block by block."""
+    rows, dtype = _rows_and_precision(embeddings, 2)
+    result = {name: UnitRows(name, value, dtype) for name, value in rows.items()}
+    for one in result.values():
+        one.check()
+    return result
+
+
+def _rows_and_precision(
+    embeddings: Mapping[str, Any], minimum: int
+) -> tuple[dict[str, np.ndarray | Tensor], torch.dtype]:
     check_modality_names(embeddings)
     if len(embeddings) < minimum:
         got = ", ".join(embeddings) or "none"
@@ -59,9 +110,7 @@ def check_embeddings(
     if dim < 1:
         raise ValueError(f"expected rows of at least 1 number, got shape {(num_rows, dim)}")
     is_wide = any(value.dtype.itemsize >= FLOAT64_BYTES for value in rows.values())
-    dtype = torch.float64 if is_wide else torch.float32
-    masks = present or {}
-    return {name: _unit_rows(name, value, dtype, masks.get(name)) for name, value in rows.items()}
+    return rows, torch.float64 if is_wide else torch.float32
 
 
 def check_modality_names(names: Iterable[str]) -> None:
@@ -133,11 +182,11 @@ def _as_rows(name: str, value: Any) -> np.ndarray | Tensor:
     return rows
 
 
-def _block(value: np.ndarray | Tensor, part: slice) -> Tensor:
+def _block(value: np.ndarray | Tensor, part: slice | Tensor) -> Tensor:
     """Some rows on the CPU, in fp32 or float64."""
     if isinstance(value, Tensor):
         return at_least_fp32(value[part].cpu())
-    rows = value[part]
+    rows = value[part.numpy() if isinstance(part, Tensor) else part]
     if isinstance(rows, np.ma.MaskedArray):
         rows = rows.filled(np.nan)
     dtype = np.float64 if rows.dtype.itemsize >= FLOAT64_BYTES else np.float32
@@ -154,13 +203,28 @@ def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype, presen
         rows = _block(value, part).to(dtype)
         if present is not None:
             rows = torch.where(present[part, None], rows, torch.zeros_like(rows))
-        largest = rows.abs().amax(dim=1, keepdim=True)
-        broken.append(~torch.isfinite(largest.squeeze(1)))
-        zero.append((largest.squeeze(1) == 0) & (True if present is None else present[part]))
-        result[part] = unit_norm(rows / torch.where(largest == 0, torch.ones_like(largest), largest))
-    refuse_rows(name, "hold NaN or infinite values", torch.cat(broken))
-    refuse_rows(name, "are all zeros and have no direction", torch.cat(zero))
+        largest = _largest(rows)
+        broken.append(~torch.isfinite(largest))
+        zero.append((largest == 0) & (True if present is None else present[part]))
+        result[part] = _unit_block(rows)
+    _refuse_unusable(name, torch.cat(broken), torch.cat(zero))
     return result
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """[row] the largest absolute value."""
+    return rows.abs().amax(dim=1)
+
+
+def _unit_block(rows: Tensor) -> Tensor:
+    """Rows scaled to norm 1, first by their largest value: squares of small or large numbers leave the range."""
+    largest = _largest(rows)[:, None]
+    return unit_norm(rows / torch.where(largest == 0, torch.ones_like(largest), largest))
+
+
+def _refuse_unusable(name: str, broken: Tensor, zero: Tensor) -> None:
+    refuse_rows(name, "hold NaN or infinite values", broken)
+    refuse_rows(name, "are all zeros and have no direction", zero)
 
 
 def check_counts(**counts: tuple[Any, int]) -> None:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gapless.core.errors import DataRefused, unknown_name
 from gapless.metrics.absent import absent_figures, counts_of, under_all_draws
 from gapless.metrics.catalogue import COMPLETE
-from gapless.metrics.complete import complete_figures, pair_key, pairs_of
+from gapless.metrics.complete import add_grouping, complete_figures, pair_key, pairs_of
 from gapless.metrics.inputs import (
     MIN_ROWS,
     caption_classes,
@@ -19,13 +20,15 @@ from gapless.metrics.inputs import (
     check_present,
     group_index,
     item_classes,
+    read_embeddings,
 )
 from gapless.metrics.joint import JointQuery, joint_figures, joint_queries
 from gapless.metrics.labels import label_codes
 from gapless.metrics.measured_rows import Figures, MeasuredRows, Settings
 from gapless.metrics.retrieval import expected_rank
+from gapless.metrics.sampled import QUERIES, sampled_figures, why_exact
 from gapless.metrics.similarity import BLOCK_SIZE, scan_pair
-from gapless.metrics.uncertainty import Figure, Interval, bootstrap, bootstrap_difference, combine
+from gapless.metrics.uncertainty import Figure, GroupSums, Interval, bootstrap, bootstrap_difference, combine
 
 Part = Literal["gap", "retrieval", "mixed", "probe", "grouping", "further"]
 PARTS: tuple[Part, ...] = ("gap", "retrieval", "mixed", "probe", "grouping", "further")
@@ -47,6 +50,8 @@ def measure(
     seed: int = 0,
     max_grouping_pairs: int = MAX_GROUPING_PAIRS,
     block_size: int = BLOCK_SIZE,
+    exact: bool = False,
+    queries: int | None = None,
 ) -> Figures:
     """Every figure of a set of paired embeddings; docs/figures.md says what each means and which way is better.
 
@@ -74,6 +79,9 @@ def measure(
         seed: seeds the bootstrap, the folds and k-means.
         max_grouping_pairs: `grouping/*` uses at most so many pairs, `grouping/num_pairs` says how many.
         block_size: rows of a tile of similarities; memory grows with its square.
+        exact: every pair is a query, whatever their number.
+        queries: about so many pairs are drawn as queries, in whole groups, and ranked in the whole gallery; by default
+            all up to 100,000 pairs, and 2,000 of more. `positives`, `present` and `joint` need every pair.
 
     Returns:
         key of docs/figures.md -> float, {"value", "low", "high"} when resampled, or {"mean", "sd"} over k-means seeds;
@@ -84,6 +92,8 @@ def measure(
         `gallery_size` is None where the pairs have different ones. With three modalities or more a pairwise key
         carries its pair, the bare key is the mean over pairs of equal weight, and KEY@complete is of the rows that have
         all modalities ("complete": n, gallery_size). With `joint`, "joint" says what each query stands on.
+        Where queries are drawn, "sampled" holds queries, seed and of, the intervals hold the sampling, and what needs
+        every query (`gap/hubness`, `lenient_R@K`) is left out.
 
     Raises:
         ValueError: shapes, types or counts that do not fit, one modality, an unknown anchor or part.
@@ -108,7 +118,15 @@ def measure(
         block_size=(block_size, 1),
     )
     settings = Settings(anchor, include, seed, max_grouping_pairs, block_size)
-    figures, fixed, num_groups = _figures(embeddings, labels, groups, captions, positives, settings, present, joint)
+    if queries is not None:
+        check_counts(queries=(queries, MIN_ROWS))
+    size = len(next(iter(embeddings.values()), ()))
+    lacking = present is not None and not all(np.asarray(mask).all() for mask in present.values())
+    given = {"positives": positives is not None, "present": lacking, "joint": joint}
+    if why_exact(size, given, exact, queries) is None:
+        figures, fixed, num_groups = _sampled(embeddings, labels, groups, settings, queries or QUERIES)
+    else:
+        figures, fixed, num_groups = _figures(embeddings, labels, groups, captions, positives, settings, present, joint)
     result: Figures = {key: figure.value for key, figure in figures.items()} | fixed
     if num_bootstrap:
         result |= bootstrap(figures, num_groups, num_bootstrap, seed)
@@ -253,6 +271,24 @@ def _figures(
         asked, fixed["joint"] = _joint(measured, queries, settings.block_size)
         figures |= asked
     return figures, {**fixed, **counted}, measured.sums.num_groups
+
+
+def _sampled(
+    embeddings: Mapping[str, Any], labels: Any, groups: Any, settings: Settings, num_queries: int
+) -> tuple[dict[str, Figure], Figures, int]:
+    for part in settings.include:
+        if part not in PARTS:
+            raise unknown_name("part of the figures", part, PARTS)
+    rows = read_embeddings(embeddings)
+    size = len(next(iter(rows.values())))
+    index = group_index(groups, size)
+    sums = GroupSums(index, int(index.max()) + 1)
+    figures, fixed, drawn_sums, drawn, places = sampled_figures(rows, sums, settings, num_queries)
+    if "grouping" in settings.include and labels is not None:
+        named = dict(labels) if isinstance(labels, Mapping) else {"": labels}
+        codes = {name: label_codes(name or "labels", values, size)[places] for name, values in named.items()}
+        add_grouping(MeasuredRows(drawn, drawn_sums.index, codes=codes), settings, figures, fixed)
+    return figures, fixed, drawn_sums.num_groups
 
 
 def _paired_rows(measured: MeasuredRows) -> MeasuredRows:

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import blocks
+from gapless.metrics.inputs import UnitRows
 from gapless.metrics.score_maxima import ScoreStrips
 
 SPARE = 2  # neighbours stored beyond k, so that nearly every tie at the k-th place is complete
 ROWS_AT_ONCE = 256
+GALLERY_AT_ONCE = 8192  # of a gallery that is read from a file
+SCORES_AT_ONCE = 1 << 26  # of a few queries with a whole gallery
 
 
 class Nearest:
@@ -55,15 +58,17 @@ class Neighbours:
         scale: a score is scale * cos.
         tolerance: cosines that differ by less are tied.
         is_own: whether the gallery is that of the queries; a row is then no neighbour of itself.
+        rows: [query] where the queries stand in the gallery; None where they are all of its rows.
     """
 
     nearest: Nearest
     queries: Tensor
-    gallery: Tensor
+    gallery: Tensor | UnitRows
     num_neighbours: int
     scale: float
     tolerance: float
     is_own: bool
+    rows: Tensor | None = None
 
     def first(self, num_neighbours: int) -> "Neighbours":
         """The same with a smaller k, from what is stored."""
@@ -98,7 +103,7 @@ class Neighbours:
         shares = self.shares.clone()
         shares[self.unfinished] = 0.0
         counts.index_add_(0, self.nearest.places.flatten().long(), shares.flatten())
-        for part in blocks(len(self.unfinished), ROWS_AT_ONCE):
+        for part in blocks(len(self.unfinished), _at_once(len(self.gallery))):
             counts += self.shares_of_all(self.unfinished[part]).sum(dim=0)
         return counts
 
@@ -111,7 +116,7 @@ def overlap(first: Neighbours, second: Neighbours) -> Tensor:
         same = first.nearest.places[part, :, None] == second.nearest.places[part, None, :]
         result[part] = (first.shares[part, :, None] * second.shares[part, None, :] * same).sum(dim=(1, 2)) / k
     unfinished = torch.unique(torch.cat([first.unfinished, second.unfinished]))
-    for part in blocks(len(unfinished), ROWS_AT_ONCE):
+    for part in blocks(len(unfinished), _at_once(len(first.gallery))):
         rows = unfinished[part]
         result[rows] = (first.shares_of_all(rows) * second.shares_of_all(rows)).sum(dim=1) / k
     return result
@@ -131,7 +136,7 @@ def num_other(inside: Neighbours, across: Neighbours) -> Tensor:
     last = best.values[:, k - 1, None]
     result = (_shares(best.values, last, slack, k) * (best.indices >= width)).sum(dim=1)
     unfinished = (best.values[:, -1] >= last[:, 0] - slack).nonzero().flatten()
-    for part in blocks(len(unfinished), ROWS_AT_ONCE):
+    for part in blocks(len(unfinished), _at_once(len(inside.gallery))):
         rows = unfinished[part]
         scores = torch.cat([_scores(inside, rows), _scores(across, rows)], dim=1)
         level = scores.topk(k, dim=1).values[:, -1, None]
@@ -139,11 +144,21 @@ def num_other(inside: Neighbours, across: Neighbours) -> Tensor:
     return result
 
 
+def _at_once(gallery: int) -> int:
+    """How many queries are compared with a whole gallery at once."""
+    return max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // gallery))
+
+
 def _scores(neighbours: Neighbours, rows: Tensor) -> Tensor:
     """[row, gallery] the scores of a few queries, -inf for a row with itself."""
-    scores = neighbours.scale * neighbours.queries[rows] @ neighbours.gallery.T
+    scaled, gallery = neighbours.scale * neighbours.queries[rows], neighbours.gallery
+    if isinstance(gallery, Tensor):
+        scores = scaled @ gallery.T
+    else:
+        scores = torch.cat([scaled @ gallery[part].T for part in blocks(len(gallery), GALLERY_AT_ONCE)], dim=1)
     if neighbours.is_own:
-        scores[torch.arange(len(rows), device=rows.device), rows] = -math.inf
+        own = rows if neighbours.rows is None else neighbours.rows[rows]
+        scores[torch.arange(len(rows), device=rows.device), own] = -math.inf
     return scores
 
 

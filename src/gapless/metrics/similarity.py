@@ -82,6 +82,11 @@ class PairScan:
     kernels: tuple[Tensor, Tensor, Tensor] | None
     inside: tuple[Neighbours, Neighbours] | None
     across: tuple[Neighbours, Neighbours] | None
+    gallery: int | None = None  # rows that each query is compared with; None where every row is a query
+
+    @property
+    def num_gallery(self) -> int:
+        return len(self.cosine) if self.gallery is None else self.gallery
 
 
 def tie_tolerance(rows: Tensor) -> float:
@@ -94,7 +99,7 @@ def tie_tolerance(rows: Tensor) -> float:
     return torch.finfo(rows.dtype).eps * (steps if rows.dtype == torch.float32 else 8 * steps)
 
 
-class _Counter:
+class RankCounter:
     """Counts scores above a threshold per query; `rows` chooses the queries, None takes all."""
 
     def __init__(self, cosine: Tensor, tolerance: float) -> None:
@@ -128,7 +133,7 @@ class _Counter:
 
 
 class _Lenient:
-    """Counts as `_Counter` does, with the best row of the query's class as its positive."""
+    """Counts as `RankCounter` does, with the best row of the query's class as its positive."""
 
     def __init__(self, query: Tensor, gallery: Tensor, classes: Tensor, cosine: Tensor) -> None:
         best, positives = cosine.clone(), torch.ones_like(cosine)
@@ -146,7 +151,7 @@ class _Lenient:
                 positives[part] = torch.stack(reached).sum(dim=0).to(positives.dtype)
         self.shared = sizes[classes] > 1
         self.positives = positives.double()
-        self.counter = _Counter(best, tolerance)
+        self.counter = RankCounter(best, tolerance)
 
     def add(self, queries: slice, strips: ScoreStrips, scratch: Tensor) -> None:
         chosen = self.shared[queries].nonzero().flatten()
@@ -268,8 +273,8 @@ def scan_pair(
     cosine = pairwise_cosine(a, b)
     tolerance = tie_tolerance(a)
     has_inside = within or kernels or num_neighbours > 0
-    cross = (_Counter(cosine, tolerance), _Counter(cosine, tolerance))
-    own = (_Counter(cosine, tolerance), _Counter(cosine, tolerance)) if within else None
+    cross = (RankCounter(cosine, tolerance), RankCounter(cosine, tolerance))
+    own = (RankCounter(cosine, tolerance), RankCounter(cosine, tolerance)) if within else None
     lenient = None
     if classes is not None:
         lenient = (_Lenient(a, b, classes, cosine), _Lenient(b, a, classes, cosine))

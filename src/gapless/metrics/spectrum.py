@@ -55,7 +55,12 @@ def spectrum(rows: Tensor) -> Spectrum:
     for part in parts:
         centred = rows[part].double() - mean
         covariance += centred.T @ centred
-    values, vectors = torch.linalg.eigh(covariance / len(rows))
+    return spectrum_of(rows, mean, covariance / len(rows))
+
+
+def spectrum_of(rows: Tensor, mean: Tensor, covariance: Tensor) -> Spectrum:
+    """The spectrum of a mean and a covariance; the rows may be a sample of what these are of."""
+    values, vectors = torch.linalg.eigh(covariance)
     floor = max(ROUNDING * float(values[-1]), 64 * float(torch.finfo(rows.dtype).eps) ** 2)  # equal rows do not vary
     values = torch.where(values > floor, values, torch.zeros_like(values))
     return Spectrum(rows, mean, vectors.flip(1), values.flip(0))
@@ -67,18 +72,19 @@ class PairSpectra:
 
     first: Spectrum
     second: Spectrum
+    width: float = 1.0  # of the intervals, times that of the rows: less where the spectra are of more rows
 
     def effective_ranks(self, groups: GroupSums) -> tuple[Figure, Figure]:
         """The effective rank of each modality; the interval holds the principal directions fixed (delta method)."""
         return (
-            _resampled(effective_rank(self.first), lambda: self._added[0][:, 0], groups),
-            _resampled(effective_rank(self.second), lambda: self._added[1][:, 0], groups),
+            _resampled(effective_rank(self.first), lambda: self._added[0][:, 0], groups, self.width),
+            _resampled(effective_rank(self.second), lambda: self._added[1][:, 0], groups, self.width),
         )
 
     def difference(self, groups: GroupSums) -> Figure:
         """`spread_difference`, with an interval of the same kind."""
         value = spread_difference(self.first, self.second)
-        return _resampled(value, lambda: self._added[0][:, 1] + self._added[1][:, 1], groups)
+        return _resampled(value, lambda: self._added[0][:, 1] + self._added[1][:, 1], groups, self.width)
 
     @cached_property
     def _added(self) -> tuple[Tensor, Tensor]:
@@ -91,12 +97,12 @@ class PairSpectra:
         return first, second
 
 
-def _resampled(value: float, added: Callable[[], Tensor], groups: GroupSums) -> Figure:
+def _resampled(value: float, added: Callable[[], Tensor], groups: GroupSums, width: float) -> Figure:
     """A function of the eigenvalues, at least 0, whose replicates are those of the mean of what the rows add."""
 
     def replicates(draws: Tensor) -> Tensor:
         rows = added()
-        figure = mean_figure(value + rows - rows.mean(), groups)
+        figure = mean_figure(value + width * (rows - rows.mean()), groups)
         assert figure.replicates is not None
         return figure.replicates(draws).clamp_min(0)
 

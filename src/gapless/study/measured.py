@@ -31,7 +31,7 @@ from gapless.study.prediction import predict as predicted
 from gapless.training.evaluate import MAX_LATENT_PAIRS, names_for_results, versions
 
 ALL_ROWS = "all"
-COUNTED = ("present", "pairs", "complete", "joint")
+COUNTED = ("present", "pairs", "complete", "joint", "sampled")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Measurement(Result):
         pairs: `image-text` -> n and gallery_size of that pair, and why it is left out.
         complete: n and gallery_size of the rows that have every modality, whose keys end in `@complete`.
         joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
+        sampled: queries, seed and of, where not every pair was a query; empty where each was.
     """
 
     n: int
@@ -70,6 +71,7 @@ class Measurement(Result):
     pairs: Mapping[str, Any] = field(default_factory=dict)
     complete: Mapping[str, int] = field(default_factory=dict)
     joint: Mapping[str, Any] = field(default_factory=dict)
+    sampled: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """`results.json`; without what it has only where rows lack modalities, or with joint queries."""
@@ -93,6 +95,8 @@ def measure_embeddings(
     predict: bool = False,
     missing: str | None = None,
     joint: Sequence[str] = (),
+    exact: bool = False,
+    queries: int | None = None,
 ) -> Measurement:
     """Measure embeddings of files or of rows in memory: every figure.
 
@@ -121,6 +125,8 @@ def measure_embeddings(
         predict: also fit quick closing methods on folds of groups, for what closing would bring; some seconds.
         missing: "keep" or "drop" rows that lack a modality; see `gapless.embeddings.read_rows`.
         joint: joint queries such as "image+history->text", for their figures beside those of single modalities.
+        exact: every pair is a query, whatever their number; by default of up to 100,000 pairs.
+        queries: about so many pairs are drawn as queries and ranked in the whole gallery; 2,000 of more pairs.
 
     Raises:
         UsageError: no such file, an unknown split or label, an output in use.
@@ -134,7 +140,7 @@ def measure_embeddings(
     split = split or ("test" if whole.splits and "test" in whole.splits else ALL_ROWS)
     rows = whole if split == ALL_ROWS else whole.select(split)
     label = label or ("label" if labels is not None else None)  # a file of one class is refused, not passed over
-    measured = _measured(rows, label, num_bootstrap, seed, joint)
+    measured = _measured(rows, label, num_bootstrap, seed, joint, exact, queries)
     words = command_words(source, labels=labels, groups=groups, positives=positives, missing=missing)
     verdict, verdict_note = _verdict(rows, measured, words)
     prediction = {"prediction": predicted(rows, seed=seed)} if predict else {}
@@ -147,6 +153,7 @@ def measure_embeddings(
             *_notes_on_rows(whole, rows, split),
             *_notes_on_label(rows, label),
             *_notes_on_pairs(measured),
+            *_notes_on_queries(measured, queries),
             *verdict_note,
         ),
     )
@@ -158,7 +165,13 @@ def measure_embeddings(
 
 
 def _measured(
-    rows: EmbeddingSet, label: str | None, num_bootstrap: int, seed: int, joint: Sequence[str]
+    rows: EmbeddingSet,
+    label: str | None,
+    num_bootstrap: int,
+    seed: int,
+    joint: Sequence[str],
+    exact: bool,
+    queries: int | None,
 ) -> dict[str, Any]:
     """The fields of a `Measurement` but split and notes."""
     if label is not None and label not in rows.labels:
@@ -181,6 +194,8 @@ def _measured(
             seed=seed,
             present=rows.present,
             joint=joint,
+            exact=exact,
+            queries=queries,
         )
     except GaplessError:
         raise
@@ -238,6 +253,18 @@ def _notes_on_pairs(measured: Mapping[str, Any]) -> list[str]:
     if measured.get("complete"):
         named["complete rows"] = measured["complete"]
     return [f"{name} is left out: {one['left_out']} ({one['n']})" for name, one in named.items() if "left_out" in one]
+
+
+def _notes_on_queries(measured: Mapping[str, Any], queries: int | None) -> list[str]:
+    """That not every pair was a query, why, and what is missing for it."""
+    sampled = measured.get("sampled")
+    if not sampled:
+        return []
+    why = "as asked" if queries is not None else "because there are many"
+    return [
+        f"{sampled['queries']:,} of {sampled['of']:,} pairs were drawn as queries, {why}, and compared with all; the "
+        "intervals hold the draw. Hubness and lenient recall need every query; --exact takes all"
+    ]
 
 
 def _notes_on_label(rows: EmbeddingSet, label: str | None) -> list[str]:
