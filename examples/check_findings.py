@@ -10,22 +10,24 @@ and L, R or B for the side. After a further tab come the numbers, with ; between
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from gapless.captioning.finding_terms import vocabulary
 from gapless.captioning.findings import NAMED, findings_of, numbers_of
 
 STATUSES = {"+": "present", "?": "uncertain", "-": "denied"}
 SIDES = {"L": "left", "R": "right", "B": "both"}
+Line = tuple[str, set[Any], set[Any]]  # a text, its findings, its numbers
 
 
-def read_gold(path: Path) -> list[tuple[str, set, set]]:
+def read_gold(path: Path) -> list[Line]:
     """(text, findings as (name, status, side), numbers as (value, unit)) of each line."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
         text, marked, numbers = [*line.split("\t"), "", ""][:3]
-        found = set()
+        found: set[Any] = set()
         for one in filter(None, (part.strip() for part in marked.split(","))):
             cut = max(one.rfind(mark) for mark in STATUSES)
             found.add((one[:cut], STATUSES[one[cut]], SIDES.get(one[cut + 1 :])))
@@ -34,11 +36,11 @@ def read_gold(path: Path) -> list[tuple[str, set, set]]:
     return lines
 
 
-def counts_of(lines: list[tuple[str, set, set]], own: Path | None = None) -> dict[str, Counter]:
+def counts_of(lines: list[Line], own: Path | None = None) -> dict[str, Counter[str]]:
     """What -> how many are `right`, `said` and `marked`."""
-    counts: dict[str, Counter] = {}
+    counts: dict[str, Counter[str]] = {}
 
-    def count(what: str, said: set, marked: set) -> None:
+    def count(what: str, said: set[Any], marked: set[Any]) -> None:
         counts.setdefault(what, Counter()).update(right=len(said & marked), said=len(said), marked=len(marked))
 
     for text, gold, numbers in lines:

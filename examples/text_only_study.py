@@ -43,9 +43,9 @@ MAX_TOKENS = 40
 SHOWN = ("caption/CIDEr", "caption/METEOR", "caption/ROUGE-L", "caption/BLEU-4", "caption/findings/F1")
 
 
-def read_stored(directories: list[Path]) -> dict[str, list]:
+def read_stored(directories: list[Path]) -> dict[str, list[Any]]:
     """image, text, captions, groups and part of the rows of `gapless embed` directories, in the order of PARTS."""
-    rows: dict[str, list] = {name: [] for name in ("image", "text", "captions", "groups", "part")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("image", "text", "captions", "groups", "part")}
     for part, directory in zip(PARTS, directories, strict=True):
         read = read_embeddings(directory)
         rows["image"].append(np.asarray(read.embeddings["image"], np.float32))
@@ -56,9 +56,9 @@ def read_stored(directories: list[Path]) -> dict[str, list]:
     return rows
 
 
-def read_medpix(folder: Path) -> dict[str, list]:
+def read_medpix(folder: Path) -> dict[str, list[Any]]:
     """The same of frozen features; every tenth case of the training file is held back."""
-    rows: dict[str, list] = {name: [] for name in ("image", "text", "captions", "groups", "part")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("image", "text", "captions", "groups", "part")}
     for name in ("train", "dev"):
         lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         features = np.load(folder / f"features_{name}.npz")
@@ -74,7 +74,7 @@ def read_medpix(folder: Path) -> dict[str, list]:
 class Study:
     """The rows in one bridged space, and what is trained and scored on them."""
 
-    def __init__(self, rows: dict[str, list], bridge: str, seed: int, tokenizer: Any, epochs: int) -> None:
+    def __init__(self, rows: dict[str, list[Any]], bridge: str, seed: int, tokenizer: Any, epochs: int) -> None:
         image, text = np.concatenate(rows["image"]), np.concatenate(rows["text"])
         self.captions, self.part = rows["captions"], np.asarray(rows["part"])
         self.seed, self.tokenizer, self.epochs = seed, tokenizer, epochs
@@ -112,7 +112,9 @@ class Study:
     def captioner(self) -> Captioner:
         """An untrained captioner; its aligner takes no part in the study."""
         torch.manual_seed(self.seed)
-        vectors = {name: {"input": {"kind": "vector", "size": self.dim}} for name in ("image", "text")}
+        vectors: dict[str, dict[str, Any]] = {
+            name: {"input": {"kind": "vector", "size": self.dim}} for name in ("image", "text")
+        }
         for spec in vectors.values():
             spec |= {"encoder": {"kind": "vector", "size": self.dim}, "head": [{"kind": "unit_norm"}]}
         config = CaptionerConfig(
@@ -134,7 +136,7 @@ class Study:
         steps = self.epochs * -(-len(rows) // 32)
         shape = lambda step: min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))  # noqa: E731
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
-        best: tuple[float, dict] = (math.inf, {})
+        best: tuple[float, dict[str, Tensor]] = (math.inf, {})
         for _ in range(self.epochs):
             model.train()
             for batch in torch.randperm(len(rows)).split(32):
@@ -251,8 +253,8 @@ def main() -> None:
         + "---:|" * (len(SHOWN) + 1)
     )
     for name, found in results["figures"].items():
-        loss = f"{np.mean(losses[name]):.3f}" if name in losses else "–"
-        print(f"| {name} | {loss} | " + " | ".join(f"{found[key]['value']:.3f}" for key in SHOWN) + " |")
+        mean = f"{np.mean(losses[name]):.3f}" if name in losses else "–"
+        print(f"| {name} | {mean} | " + " | ".join(f"{found[key]['value']:.3f}" for key in SHOWN) + " |")
     for other, found in [*results["chosen minus"].items(), ("ratio to pairs", results["ratio to pairs"])]:
         spans = [f"{key[8:]} {one['value']:+.3f} [{one['low']:.3f}, {one['high']:.3f}]" for key, one in found.items()]
         print(f"chosen, {other}: {'; '.join(spans)}")

@@ -154,6 +154,15 @@ def greedy_ids(step: Callable[[Ids], Any], num_rows: int, special: Mapping[str, 
     return ids
 
 
+def _step_of(graph: Any, prefix: Any) -> Callable[[Ids], Any]:
+    """The graph of a step as `greedy_ids` takes it."""
+
+    def step(ids: Ids) -> Any:
+        return graph.run(None, {"input_ids": ids, "prefix": prefix})[0]
+
+    return step
+
+
 def _compared(model: Captioner, source: str, directory: Path) -> tuple[dict[str, float], int]:
     """Largest differences, and the number of captions that were compared.
 
@@ -172,15 +181,11 @@ def _compared(model: Captioner, source: str, directory: Path) -> tuple[dict[str,
         prefix = prefix_graph.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
         with torch.no_grad():
             expected = model.prefix(*model.features(inputs))
-        ids = greedy_ids(
-            lambda so_far, prefix=prefix: step_graph.run(None, {"input_ids": so_far, "prefix": prefix})[0],
-            num_rows,
-            model.special_ids(),
-            model.config.max_tokens,
-        )
+        step = _step_of(step_graph, prefix)
+        ids = greedy_ids(step, num_rows, model.special_ids(), model.config.max_tokens)
         with torch.no_grad():
             logits = _Step(model)(torch.from_numpy(ids), expected).numpy()
-        computed = step_graph.run(None, {"input_ids": ids, "prefix": prefix})[0]
+        computed = step(ids)
         differences["prefix"] = max(differences["prefix"], float(np.abs(prefix - expected.numpy()).max()))
         differences["logits"] = max(differences["logits"], float(np.abs(computed - logits).max()))
         texts = [" ".join(text.split()) for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
