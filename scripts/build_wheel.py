@@ -1,4 +1,4 @@
-"""Builds sdist and wheel into dist/, checks what they hold, and lists all packages that they need as an SBOM beside them.
+"""Builds sdist and wheel into dist/, checks what they hold, and writes an SBOM of the packages that they need.
 
 The wheel is built from the sdist, so that a file which the sdist lacks is missed here. `make wheel` runs this.
 """

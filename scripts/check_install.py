@@ -1,8 +1,8 @@
 """Installs the wheel of dist/ into empty environments, without extras and with each extra alone, and uses it there.
 
-Nothing is downloaded, and torch's gigabytes are not copied: an environment holds the wheel, installed by pip, and links to
-those packages of this interpreter's environment that the wheel's own metadata asks for, and no others. So a package that
-is imported and not declared is missed here. `pip check` then holds the versions against the metadata.
+Nothing is downloaded, and torch's gigabytes are not copied: an environment holds the wheel, installed by pip, and
+links to those packages of this interpreter's environment that the wheel's own metadata asks for, and no others. So a
+package that is imported and not declared is missed here. `pip check` then holds the versions against the metadata.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Prepares a release and stops before anything is published: `python scripts/release.py 0.2.0 [--tag]`.
 
 It checks that the version is the same everywhere, that the changelog has a dated section for it and that everything is
-committed; builds the site, the sdist, the wheel and the SBOM; installs and uses the wheel; and, with --tag, makes the tag.
-It then prints the commands that publish, which a person runs.
+committed; builds the site, the sdist, the wheel and the SBOM; installs and uses the wheel; and, with --tag, makes the
+tag. It then prints the commands that publish, which a person runs.
 """
 
 import argparse
