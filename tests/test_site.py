@@ -1,4 +1,4 @@
-"""The site: links are moved, faults of a built page are seen, and the built one is searched in a browser from a file."""
+"""The site: links are moved, faults of a page are seen, and the built one is searched in a browser from a file."""
 
 import shutil
 import sys
