@@ -62,7 +62,7 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
         AssertionError: a command that ends with another exit code than 0.
     """
     if not block.is_shell:
-        exec(compile(block.code, block.page, "exec"), names)
+        exec(compile(block.code, block.page, "exec"), names)  # noqa: S102
         return
     for command in filter(None, block.commands):
         if command.startswith("#"):

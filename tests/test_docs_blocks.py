@@ -1,4 +1,4 @@
-"""The code of the documentation: every command is one that the parser takes, every Python block has names that exist."""
+"""The code of the documentation: the parser takes every command, and what Python blocks import is there."""
 
 import ast
 from importlib import import_module

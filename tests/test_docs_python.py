@@ -1,4 +1,4 @@
-"""The Python of the pages on losses, figures, closing and data is run as it stands, with the names that a page assumes."""
+"""The Python of the pages on losses and figures is run as it stands, with the names that a page assumes."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def names_of(page: str, place: Path) -> dict[str, object]:
             "classes": [number % 3 for number in range(NUM_PAIRS)],
             "texts": texts,
             "ids": ids,
-            "out": place / "e",
+            "out": place / "embeddings",
         }
         return names | {"groups": patients.astype(str), "splits": np.array(["train", "test"] * (NUM_PAIRS // 2))}
     if page == "figures.md":

@@ -78,7 +78,7 @@ def packages_of(name: str, extras: Iterable[str] = ()) -> dict[str, Distribution
 def licence_of(distribution: Distribution) -> str:
     """The name of a package's licence: its expression, else its field or its classifiers; "unknown" without any."""
     about = distribution.metadata
-    stated = [about.get("License-Expression"), about.get("License")]
+    stated = [*(about.get_all("License-Expression") or []), *(about.get_all("License") or [])]
     for text in stated:
         if (
             text
