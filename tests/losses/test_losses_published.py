@@ -286,3 +286,17 @@ def test_half_precision_comes_out_near_and_a_bad_row_is_named(name):
     rows["image"][3] = math.nan
     with pytest.raises(ValueError, match="'image' are not finite, the first is row 3"):
         loss(rows)
+
+
+def test_cuaxu_costs_no_more_at_opposite_poles_than_for_pairs_that_coincide():
+    """Its known failure: cross-uniformity pays for the whole alignment of two modalities that lie apart."""
+    spread = unit(0, 200, 64)
+    closed, pole = {"image": spread, "text": spread}, torch.eye(64)[:1].double().expand(200, 64)
+    apart = {"image": normalize(pole + 0.05 * spread, dim=1), "text": normalize(0.05 * spread - pole, dim=1)}
+
+    def pulled(rows):
+        terms = built("cuaxu")(rows)
+        return (terms.alignment + terms.cross_uniformity).item()
+
+    assert pulled(apart) == pytest.approx(pulled(closed), abs=0.15)
+    assert built("cua")(apart).alignment > built("cua")(closed).alignment + 3.9  # the control: cua pays for it
