@@ -75,9 +75,8 @@ class TemperatureSettings:
 def _check_temperature(temperature: float | list[list[float]]) -> None:
     """Raise UsageError for a temperature below 0.01, or for points that are no schedule."""
     try:
-        values = (
-            [value for _, value in as_weight(temperature).points] if isinstance(temperature, list) else [temperature]
-        )
+        is_list = isinstance(temperature, list)
+        values = [value for _, value in as_weight(temperature).points] if is_list else [temperature]
     except (ValueError, IndexError, TypeError) as error:
         raise UsageError(f"temperature: {error}") from None
     if not all(1 / MAX_LOGIT_SCALE <= value < math.inf for value in values):
