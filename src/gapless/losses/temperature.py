@@ -75,8 +75,7 @@ class TemperatureSettings:
 def _check_temperature(temperature: float | list[list[float]]) -> None:
     """Raise UsageError for a temperature below 0.01, or for points that are no schedule."""
     try:
-        schedule = as_weight(temperature)
-        values: list[float] = [value for _, value in schedule.points] if schedule is not temperature else [schedule]
+        values = [temperature] if not isinstance(temperature, list) else [x for _, x in as_weight(temperature).points]
     except (ValueError, IndexError, TypeError) as error:
         raise UsageError(f"temperature: {error}") from None
     if not all(1 / MAX_LOGIT_SCALE <= value < math.inf for value in values):
