@@ -8,7 +8,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gapless.losses.base import METHODS
 
-NAMES = ("siglip", "clip-temperature-softplus", "clip-temperature-schedule", "clip-swap-soft", "clip-swap-hard")
+NAMES = (
+    "siglip",
+    "soft-targets",
+    "clip-temperature-softplus",
+    "clip-temperature-schedule",
+    "clip-swap-soft",
+    "clip-swap-hard",
+)
+# Three labels; the fourth row has two of them, and the sixth has none.
+LABELS = torch.nn.functional.one_hot(POSITIVES % 3, 3).double()
+LABELS[3, 0] = LABELS[3, 1] = 1.0
+LABELS[5] = 0.0
 
 
 def loss_of(name, **options):
@@ -20,7 +31,20 @@ def loss_of(name, **options):
     return loss
 
 
+class Labelled(torch.nn.Module):
+    """A loss that compares labels, given those of this rank's rows."""
+
+    def __init__(self, loss, labels):
+        super().__init__()
+        self.loss, self.labels = loss, labels
+
+    def forward(self, embeddings, *, present=None, positives=None):
+        return self.loss(embeddings, present=present, labels=self.labels)
+
+
 def gradients(rank, num_ranks, loss, present, positives):
+    if type(loss).__name__ == "SoftTargetLoss":
+        loss = Labelled(loss, share(LABELS, rank, num_ranks))
     model = (Towers if present is None else MaskedTowers)(loss)
     run = DistributedDataParallel(model) if num_ranks > 1 else model
     inputs = part(batches()[0], rank, num_ranks)

@@ -12,7 +12,7 @@ from masked_reference import reference_terms
 
 from gapless.core.errors import UsageError
 from gapless.losses import gap_closing
-from gapless.losses.base import FIRST, METHODS, check_takes_present, takes_present, terms_of
+from gapless.losses.base import FIRST, METHODS, check_takes_present, label_column, takes_present, terms_of
 from gapless.losses.engine import tiled
 from gapless.losses.gap_closing import GapClosingLoss, GapLossTerms, MaskedGapLossTerms
 from gapless.losses.gap_closing_methods import GapClosingSettings
@@ -283,7 +283,8 @@ def test_every_method_takes_masks_or_refuses_rows_that_lack_a_modality(name):
         with pytest.raises(UsageError, match="takes complete rows only"):
             terms_of(loss, embeddings, present)
         return
-    terms = terms_of(loss, spoiled(embeddings, present), present)
+    labels = None if label_column(METHODS[name].settings) is None else torch.eye(9)
+    terms = terms_of(loss, spoiled(embeddings, present), present, labels=labels)
     assert terms["total"].isfinite()
     assert {"skipped_pairs", "compared_rows"} < terms.keys()
 

@@ -129,7 +129,7 @@ def test_scale_and_bias_start_as_in_the_paper_take_no_decay_and_stay_in_fp32():
     loss.after_step()
     assert loss.bfloat16().logit_scale.exp().item() == pytest.approx(100)
     assert loss.logit_bias.dtype == torch.float32
-    with pytest.raises(ValueError, match="the temperature must be at least 0.01"):
+    with pytest.raises(ValueError, match=r"the temperature must be at least 0\.01"):
         SigmoidLoss(replace(SigmoidSettings(), temperature=0.0), "text")
     with pytest.raises(ValueError, match="the bias must be finite"):
         SigmoidLoss(replace(SigmoidSettings(), bias=math.nan), "text")
@@ -140,5 +140,6 @@ def test_a_batch_of_nothing_to_compare_has_zero_gradients_for_every_parameter():
     rows = {"image": unit(0, 3).float().requires_grad_(), "text": unit(1, 3).float()}
     terms = loss(rows, present={"image": torch.tensor([True, False, False])})
     terms.total.backward()
-    assert terms.total.item() == 0.0 and terms.skipped_pairs == 1
+    assert terms.total.item() == 0.0
+    assert terms.skipped_pairs == 1
     assert rows["image"].grad.abs().sum() == loss.logit_bias.grad == loss.logit_scale.grad == 0

@@ -93,13 +93,15 @@ class ClosingPairs:
         """What `measure` takes as `present` for some rows."""
         return None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
 
-    def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
-        """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives.
+    def dataset(self, rows: np.ndarray, masked: bool = False, labelled: bool = False) -> VectorPairs:
+        """Some of the rows for a trainer or the inference loop; `masked` and `labelled` give the loss its positives and
+        its labels.
 
         Rows that lack a modality come without its values, and each batch says which rows those are.
         """
         arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
-        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present)
+        labels = self.labels if labelled else None
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present, labels)
 
 
 @dataclass(frozen=True)

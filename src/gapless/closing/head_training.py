@@ -15,7 +15,7 @@ from gapless.closing.fitting import fit_method
 from gapless.closing.layers import vector_modalities
 from gapless.closing.trained_heads import HEADS, IDENTITY, AdapterSettings
 from gapless.core.errors import UsageError, unknown_name
-from gapless.losses.base import masks_duplicates
+from gapless.losses.base import label_column, masks_duplicates, method_of
 from gapless.losses.pairs import ANCHOR, check_settings_names, checked_pairs, pairs_of
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
@@ -32,13 +32,19 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
     """Train the heads with the aligner's own trainer and keep the best weights by the validation part.
 
     Raises:
-        UsageError: settings that do not fit; rows lack modalities, and the loss takes complete rows only.
+        UsageError: settings that do not fit; rows lack modalities, and the loss takes complete rows only; it compares
+            labels, and there are none.
         DataRefused: a modality that has no rows in common with those that the loss compares it with.
     """
     if pairs.present is not None:
         check_settings_names(settings.loss, list(pairs.sizes))
         compared = checked_pairs(getattr(settings.loss, "pairs", ANCHOR))
         check_common(pairs, pairs_of(compared, list(pairs.sizes), pairs.anchor))
+    compares_labels = label_column(settings.loss) is not None
+    if compares_labels and pairs.labels is None:
+        raise UsageError(
+            f"the loss {method_of(settings.loss).name} compares labels, and the rows have none; give them with --labels"
+        )
     begun = started_model(pairs, settings.start, seed, folder)
     heads, size = adapter_heads(pairs, settings, begun)
     recipe = Recipe(
@@ -56,7 +62,7 @@ def train_adapter(pairs: ClosingPairs, settings: AdapterSettings, seed: int, fol
     trainer = AlignerTrainer(
         model,
         training_arguments(recipe, folder, seed, has_evaluation=True),
-        pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss)),
+        pairs.dataset(pairs.train, masked=masks_duplicates(settings.loss), labelled=compares_labels),
         run=folder,
         label="close",
         evaluation=validation,

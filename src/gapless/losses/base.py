@@ -52,7 +52,9 @@ class Loss(Protocol):
     """The protocol that the trainer needs of a loss, which is also an `nn.Module`.
 
     A loss that takes complete rows only leaves `present` out of its signature; the trainer then refuses rows that lack
-    a modality. Further members are used where a loss has them:
+    a modality. One that compares the labels of rows has `labels` in it ([pair, label] floats, 1 where a row has a
+    label), and a setting `label_column`, the column of the manifest that they come from. Further members are used where
+    a loss has them:
 
     - `set_progress(progress)`, called before each step with the share of the training that is done, in [0, 1];
     - `begin_step(seed, step)`, called before each step with the seed of the run and the number of the step, from which
@@ -166,17 +168,24 @@ def terms_of(
     embeddings: Mapping[str, Tensor],
     present: Mapping[str, Tensor] | None = None,
     positives: Tensor | Mapping[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The terms of a loss by name, `total` among them; arguments as in `Loss.__call__`.
+
+    Args:
+        labels: [pair, label], for a loss that takes them.
 
     Raises:
         UsageError: rows lack a modality, and the loss takes complete rows only.
         TypeError: the loss returned something else than a NamedTuple with a `total`.
     """
-    if present is None:
-        return named_terms(loss(embeddings, positives=positives))
-    check_takes_present(loss)
-    return named_terms(loss(embeddings, present=present, positives=positives))
+    given: dict[str, Any] = {"positives": positives}
+    if labels is not None:
+        given["labels"] = labels
+    if present is not None:
+        check_takes_present(loss)
+        given["present"] = present
+    return named_terms(loss(embeddings, **given))
 
 
 def check_takes_present(loss: nn.Module) -> None:
@@ -191,6 +200,12 @@ def check_takes_present(loss: nn.Module) -> None:
 def masks_duplicates(settings: Any) -> bool:
     """Whether pairs of one caption are positives of each other under these settings."""
     return bool(getattr(settings, "mask_duplicates", False))
+
+
+def label_column(settings: Any) -> str | None:
+    """The column of labels that a loss of these settings compares, "" where they do not say; None: it compares none."""
+    column = getattr(settings, "label_column", None)
+    return None if column is None else str(column)
 
 
 def named_terms(terms: Any) -> dict[str, Tensor]:

@@ -76,9 +76,7 @@ class TemperatureSettings:
 def _check_temperature(temperature: float | list[list[float]]) -> None:
     """Raise UsageError for a temperature below 0.01, or for points that are no schedule."""
     try:
-        values = (
-            [value for _, value in as_weight(temperature).points] if isinstance(temperature, list) else [temperature]
-        )
+        values = [temperature] if not isinstance(temperature, list) else [x for _, x in as_weight(temperature).points]
     except (ValueError, IndexError, TypeError) as error:
         raise UsageError(f"temperature: {error}") from None
     if not all(1 / MAX_LOGIT_SCALE <= value < math.inf for value in values):
@@ -114,6 +112,8 @@ class TemperatureLoss(PairwiseLoss):
         logit_scale: log(1 / temperature).
     """
 
+    scheduled: Tensor
+
     def __init__(self, settings: TemperatureSettings, anchor: str, gather: bool = True) -> None:
         super().__init__(anchor, settings.pairs, settings.modality_weights, gather)
         self.settings = settings
@@ -138,8 +138,7 @@ class TemperatureLoss(PairwiseLoss):
     def logit_scale(self) -> Tensor:
         """log(1 / temperature)."""
         if self.schedule is not None:
-            scheduled: Tensor = self.scheduled
-            return scheduled
+            return self.scheduled
         return softplus(self.nu).log() if self.settings.parameter == SOFTPLUS else self.nu / self.settings.divisor
 
     def set_progress(self, progress: float) -> None:

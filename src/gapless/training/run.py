@@ -18,6 +18,7 @@ from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory,
 from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
+from gapless.inference.label_rows import labels_for
 from gapless.inference.pairs import PairDataset
 from gapless.inference.presence import MIN_MODALITIES, common_rows, comparable_part, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
@@ -261,6 +262,7 @@ def train_run(
                 training_seed=seed,
                 augment_images=settings.augment_images,
                 modality_dropout=settings.modality_dropout,
+                labels=labels_for(settings.loss, train_rows),
             ),
             run=out,
             label=label or f"{run.method} seed {seed}",

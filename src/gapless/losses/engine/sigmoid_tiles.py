@@ -103,7 +103,8 @@ def sigmoid_share(
 
 def _numbered(positives: Tensor) -> Tensor:
     """The same rows with equal numbers, counted from 0."""
-    return positives.unique(return_inverse=True)[1]
+    numbers: Tensor = positives.unique(return_inverse=True)[1]
+    return numbers
 
 
 def _sums_by_number(rows: Tensor, numbers: Tensor, size: int) -> Tensor:
