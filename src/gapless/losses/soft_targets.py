@@ -20,7 +20,8 @@ from gapless.losses.base import METHODS, Method
 from gapless.losses.engine.gathered import chosen_symmetric_info_nce
 from gapless.losses.engine.soft_target_tiles import target_excess
 from gapless.losses.engine.tiled import tiled_symmetric_info_nce
-from gapless.losses.gap_closing import MAX_LOGIT_SCALE, is_small
+from gapless.losses.gap_closing import is_small
+from gapless.losses.learned_temperature import MAX_LOGIT_SCALE
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, checked_pairs, checked_weights
 from gapless.losses.pairwise import MaskedPairwiseTerms, PairwiseLoss, PairwiseTerms
 from gapless.losses.present import Chosen, GivenPositives, PresentBatch
