@@ -15,7 +15,7 @@ from site_pages import ROOT, pictures, staged_pages
 
 PAGES = ROOT / "build" / "site-pages"
 BUILT = ROOT / "build" / "site"
-WORKER = Path(__file__).parent / "vendor" / "iframe-worker.js"
+WORKER = Path(__file__).parent / "search_in_frame.js"
 FETCHED_WORKER = "https://unpkg.com/iframe-worker/shim"
 SHIPPED = ROOT / "src" / "gapless" / "pages" / "site"
 
