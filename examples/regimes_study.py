@@ -45,7 +45,7 @@ REGIMES = (
     "medpix-scratch",
     "medpix-finetuned",
 )
-METHODS = ("clip", "gapless-published", "gapless-clock", "gapless-held-out")
+METHODS = ("clip", "gapless-published", "gapless", "gapless-held-out")
 AFTERWARDS = ("center", "cca")  # closing methods that are fitted on the training rows of a finished model
 NEEDS_MEDPIX = ("frozen", "growing-frozen", "medpix-scratch", "medpix-finetuned")
 GROUP, LABEL = "case", "location_category"
@@ -141,7 +141,7 @@ def frozen_arms(size: Size) -> dict[str, AdapterSettings]:
         "clip": known["clip"],
         "clip, regularised": known["clip, regularised"],
         "gapless-published": adapter_settings("gapless-published"),
-        "gapless-clock": adapter_settings("gapless-clock"),
+        "gapless": adapter_settings("gapless"),
         "gapless-held-out": adapter_settings("gapless-held-out"),
     }
     return {name: replace(one, max_steps=size.max_steps or one.max_steps) for name, one in named.items()}

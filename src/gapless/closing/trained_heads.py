@@ -36,7 +36,7 @@ from gapless.training.run import new_model, training_arguments
 from gapless.training.trainer import AlignerTrainer
 
 MIN_BATCH = 64
-REGULARISED = ("gapless", "gapless-clock", "gapless-held-out")
+REGULARISED = ("gapless", "gapless-held-out")
 HEADS = ("auto", "residual", "mlp", "linear")
 IDENTITY = "identity"
 

@@ -122,12 +122,6 @@ _add(
     frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
 )
 _add(
-    "gapless-clock",
-    "the paper's terms with weights that rise by the clock, whatever the encoders have learnt",
-    _ramped(alignment=8.0),
-    frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
-)
-_add(
     "gapless-held-out",
     "the paper's terms, as strong as held-out pairs allow while training",
     # Limits, of which held-out pairs earn a part.
