@@ -274,7 +274,7 @@ def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Rec
         with new_directory(folder) as partial:
             for name in ("image", "text"):
                 model.encoders[name].model.save_pretrained(partial / name)
-            model.preprocessor("text").tokenizer.save_pretrained(partial / "text")
+            model.tokenizers["text"].save_pretrained(partial / "text")
 
     def change(recipe: Recipe) -> Recipe:
         modalities = {
