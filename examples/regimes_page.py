@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gapless.core.files import read_json
-from gapless.losses.base import METHODS
 from gapless.metrics.measure import measure, measure_difference
 
 PARTS = ("gap", "retrieval", "grouping")
@@ -25,7 +24,7 @@ RECALL, MRR, V_MEASURE, NEIGHBOURS = (
 SHOWN = (GAP, COSINE, MARGIN, RECALL, MRR, V_MEASURE, NEIGHBOURS)
 PERCENT = (RECALL, MRR, V_MEASURE, NEIGHBOURS)
 HEADS = ("gap, unbiased", "true-pair cosine", "margin", "R@10 %", "MRR %", "V-measure %", "kNN %")
-FOLLOWING, CLOCK = "gapless-held-out", "gapless-clock"
+FOLLOWING, CLOCK = "gapless-held-out", "gapless"
 MOST_GAP, LEAST_RECALL, FROZEN_RECALL = 0.31, -0.01, 0.03
 
 TITLES = {
@@ -211,14 +210,6 @@ def section(regime: Regime) -> tuple[str, list[list[str]]]:
     return text, verdicts(regime, figures, found[FOLLOWING]) if FOLLOWING in found else []
 
 
-def same_as_gapless() -> str:
-    """Which of the two recipes the name `gapless` stands for."""
-    settings = METHODS["gapless"].settings
-    return next(
-        (f"`{name}`" for name in (FOLLOWING, CLOCK) if METHODS[name].settings == settings), "neither of the two"
-    )
-
-
 def cost_part(out: Path) -> str:
     """What following held-out pairs costs, where `regimes_study.py cost` has measured it."""
     if not (out / "cost.json").exists():
@@ -239,7 +230,7 @@ INTRODUCTION = """# When does closing the gap while training pay?
 Written by `python examples/regimes_study.py page --out OUT --page docs/regimes.md` from the runs of
 `examples/regimes.sh`; no figure is copied by hand. All arms of a regime have the same rows, steps, batches and start
 weights. `{clock}` raises the weights by the clock; `{following}` raises them as far as held-out pairs have earned
-([method.md](method.md)); `gapless` is {gapless}. `clip, then center` and `clip, then cca` close the gap of the finished
+([method.md](method.md)). `clip, then center` and `clip, then cca` close the gap of the finished
 `clip` model on its training rows. Values are means ± standard deviations over seeds. Sizes are stated with each regime;
 where fewer than 5 seeds or fewer epochs than the recipe's were run, time was the reason.
 """
@@ -261,7 +252,7 @@ def write_page(out: Path, page: Path) -> None:
     met = sum(line[-1] == "met" for line in targets)
     missing = [title for kind, title in TITLES.items() if not any(regime.name.startswith(kind) for regime in regimes)]
     parts = [
-        INTRODUCTION.format(clock=CLOCK, following=FOLLOWING, gapless=same_as_gapless()),
+        INTRODUCTION.format(clock=CLOCK, following=FOLLOWING),
         f"## Targets\n\n`{FOLLOWING}` against the strongest `clip` arm of each regime: {met} of {len(targets)} met.\n\n"
         f"{table(('regime', 'asked', 'came out', ''), targets)}\n",
         cost_part(out),

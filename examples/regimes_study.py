@@ -45,8 +45,8 @@ REGIMES = (
     "medpix-scratch",
     "medpix-finetuned",
 )
-METHODS = ("clip", "gapless-published", "gapless-clock", "gapless-held-out")
-AFTERWARDS = ("center", "cca")  # closing methods that are fitted on the training rows of `clip`
+METHODS = ("clip", "gapless-published", "gapless", "gapless-held-out")
+AFTERWARDS = ("center", "cca")  # closing methods that are fitted on the training rows of a finished model
 NEEDS_MEDPIX = ("frozen", "growing-frozen", "medpix-scratch", "medpix-finetuned")
 GROUP, LABEL = "case", "location_category"
 
@@ -107,8 +107,7 @@ def run_all(
     """Every arm of a seed, then the next seed, so that an unfinished study has whole seeds.
 
     Args:
-        made: arm -> what makes it from a seed; of "clip", and of "clip, regularised" where there is one, the training
-            rows are closed afterwards too.
+        made: arm -> what makes it from a seed; the strongest `clip` and "gapless-held-out" are closed afterwards too.
         rows_of: the training rows, for their groups.
     """
     strongest = "clip, regularised" if "clip, regularised" in made else "clip"
@@ -116,7 +115,8 @@ def run_all(
         for arm, make in made.items():
             if size.arms and arm not in size.arms:
                 continue
-            derived = [f"{arm}, then {method}" for method in AFTERWARDS] if arm == strongest else []
+            is_closed = arm in (strongest, "gapless-held-out")
+            derived = [f"{arm}, then {method}" for method in AFTERWARDS] if is_closed else []
             missing = [name for name in (arm, *derived) if not (folder / f"{name}-seed{seed}").exists()]
             if not missing:
                 continue
@@ -141,7 +141,7 @@ def frozen_arms(size: Size) -> dict[str, AdapterSettings]:
         "clip": known["clip"],
         "clip, regularised": known["clip, regularised"],
         "gapless-published": adapter_settings("gapless-published"),
-        "gapless-clock": adapter_settings("gapless-clock"),
+        "gapless": adapter_settings("gapless"),
         "gapless-held-out": adapter_settings("gapless-held-out"),
     }
     return {name: replace(one, max_steps=size.max_steps or one.max_steps) for name, one in named.items()}
@@ -215,7 +215,7 @@ def run_encoders(
                 model = GaplessModel.from_pretrained(Path(work) / "run" / "model")
                 history = [json.loads(line) for line in (Path(work) / "run" / "metrics.jsonl").read_text().splitlines()]
             parts = {"measured": embed_split(model, test)}
-            if method == "clip":
+            if method in ("clip", "gapless-held-out"):
                 parts["train"] = embed_split(model, manifest.select("train"))
             followed = [line for line in history if "closing/readiness" in line]
             facts = {
@@ -274,7 +274,7 @@ def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Rec
         with new_directory(folder) as partial:
             for name in ("image", "text"):
                 model.encoders[name].model.save_pretrained(partial / name)
-            model.preprocessor("text").tokenizer.save_pretrained(partial / "text")
+            model.tokenizers["text"].save_pretrained(partial / "text")
 
     def change(recipe: Recipe) -> Recipe:
         modalities = {

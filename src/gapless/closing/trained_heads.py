@@ -9,7 +9,7 @@ from gapless.core.errors import unknown_name
 from gapless.losses.base import METHODS
 from gapless.losses.gap_closing_methods import GapClosingSettings
 
-REGULARISED = ("gapless", "gapless-clock", "gapless-held-out")
+REGULARISED = ("gapless", "gapless-held-out")
 HEADS = ("auto", "residual", "mlp", "linear")
 IDENTITY = "identity"
 

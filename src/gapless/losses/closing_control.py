@@ -23,14 +23,14 @@ class ControlSettings:
     Args:
         multiple: the weight is at most this times readiness times the factor on the cosines (1 / temperature), by which
             the contrastive gradient is multiplied.
-        target_gap: the gap that is held, relative to the one before closing began; at or below it the weight rests.
+        target_gap: the unbiased centroid distance that is held; at or below it the weight rests.
         tolerance: the part of the best readiness that may be lost.
         rise: how much of a lowered weight comes back with each measurement that has no objection.
         patience: objections in a row before closing stops for good.
     """
 
-    multiple: float = 6.0
-    target_gap: float = 0.25
+    multiple: float = 5.0
+    target_gap: float = 0.05
     tolerance: float = 0.1
     rise: float = 0.1
     patience: int = 4
@@ -66,7 +66,6 @@ class ControlState:
         share: of what the limits allow; halved by an objection, at most 1.
         best_losses: of each query at the best readiness so far, and `best_readiness` itself.
         best_recall: the highest so far.
-        gap_before: the last gap before closing began.
         objections: measurements in a row that found less readiness than may be lost.
         stopped_at: the step at which closing stopped for good.
     """
@@ -76,7 +75,6 @@ class ControlState:
     best_losses: tuple[float, ...] = ()
     best_readiness: float = 0.0
     best_recall: float = 0.0
-    gap_before: float | None = None
     objections: int = 0
     stopped_at: int | None = None
 
@@ -98,7 +96,7 @@ class ClosingControl:
     def observe(self, figures: HeldOutFigures, limit: float, logit_scale: float, step: int) -> float:
         """The weight of alignment until the next measurement.
 
-        1. While the limit is 0, only the gap and the best readiness are noted.
+        1. While the limit is 0, only the best readiness is noted.
         2. A loss of readiness beyond the tolerance and beyond its noise halves the weight; `patience` of them in a row
            end the closing, because it does not pay.
         3. At or below the target gap the weight rests, so that the gap is held and not driven to 0.
@@ -114,9 +112,8 @@ class ClosingControl:
         before, settings = self.state, self.settings
         after = self._with_best(figures)
         if limit <= 0:
-            after = replace(after, weight=0.0, gap_before=figures.gap)
+            after = replace(after, weight=0.0)
         elif before.stopped_at is None:
-            gap_before = figures.gap if before.gap_before is None else before.gap_before
             allowed = min(limit, settings.multiple * figures.readiness * logit_scale)
             if self.has_lost(figures):
                 objections, share = before.objections + 1, before.share / 2
@@ -126,13 +123,12 @@ class ClosingControl:
             else:
                 objections, share, stopped_at = 0, min(1.0, before.share + settings.rise), None
                 weight = share * allowed
-                if figures.gap <= settings.target_gap * gap_before:
+                if figures.gap <= settings.target_gap:
                     weight = min(weight, before.weight)
             after = replace(
                 after,
                 weight=weight,
                 share=share,
-                gap_before=gap_before,
                 objections=objections,
                 stopped_at=stopped_at,
             )

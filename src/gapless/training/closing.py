@@ -25,6 +25,7 @@ FOLLOWED = "followed"  # what the controller did, in the entry `loss` of a model
 LEAST_ROWS, MOST_ROWS = 128, 1024
 ROWS_A_STEP = 0.1  # rows measured for each row trained on; measuring has no backward pass, so about 3 % of the time
 WANTED_MEASUREMENTS = 20
+LEAST_MEASUREMENTS = 5  # of a training that is too short for that share
 
 
 def num_rows_measured(max_steps: int, batch_size: int) -> int:
@@ -80,7 +81,8 @@ class FollowHeldOut(TrainerCallback):
     ) -> None:
         batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
         self.sample = sample_of(self.held_out, num_rows_measured(state.max_steps, batch))
-        self.every = max(1, math.ceil(len(self.sample) / batch / ROWS_A_STEP))  # type: ignore[arg-type]
+        affordable = math.ceil(len(self.sample) / batch / ROWS_A_STEP)  # type: ignore[arg-type]
+        self.every = max(1, min(affordable, state.max_steps // LEAST_MEASUREMENTS))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

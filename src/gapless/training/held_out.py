@@ -13,7 +13,7 @@ from gapless.core.geometry import at_least_fp32
 from gapless.embeddings.dataset import VectorPairs
 from gapless.losses.closing_control import HeldOutFigures
 
-NEWTON_STEPS = 8
+NEWTON_STEPS = 25
 MAX_SCALE, START_SCALE = 200.0, 14.0
 MIN_ROWS = 32
 MAX_KEPT_BYTES = 64 * 2**20
