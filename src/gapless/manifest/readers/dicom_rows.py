@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from gapless.core.errors import UsageError, unknown_name
 from gapless.core.values import name_of, text_of
-from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header
+from gapless.images.dicom_header import ALLOWED_HEADER, JOIN_ELEMENTS, Header, identifier
 from gapless.images.pixels import ImageRefused
 from gapless.manifest.build import TEXT_LABEL
 from gapless.manifest.modality_cells import CellRefused, FileView, views_of
@@ -21,7 +21,7 @@ from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.options import MAX_BAD, BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import FileSource, RawRow, faulty_row
 from gapless.manifest.readers.base import CAPTION_HELP, LABEL_HELP, Names, Option, ReaderOptions
-from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files, identifier
+from gapless.manifest.readers.dicom_groups import BY_PATIENT, GROUPINGS, doubts, group_files
 from gapless.manifest.readers.dicom_studies import StudyFile, content_kind, of_files, own_files, studies_of, study_views
 from gapless.manifest.readers.modality_options import KEEP, MODALITY_HELP, given_modalities, presence_options
 from gapless.manifest.readers.table import TableFile, all_cells, check_modality_columns

@@ -1,4 +1,4 @@
-"""`gapless data dicomweb`: studies of a PACS by its DICOMweb service, with a table of reports or with the reports it holds.
+"""`gapless data dicomweb`: studies of a PACS by its DICOMweb service, with a table of reports or with its own.
 
 Rows, pixels, labels and groups are those of `gapless data dicom` on the same files. A file is reduced in memory to what
 its picture needs before it is written (`dicom_copies`), and an interrupted run continues from these copies.
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated
 from gapless.core.errors import NeedsNetwork, UsageError, missing_extra
 from gapless.core.progress import progress_bar
 from gapless.core.values import text_of
-from gapless.images.dicom_header import read_header
+from gapless.images.dicom_header import identifier, read_header
 from gapless.images.pixels import ImageRefused, is_dicom
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.raw_rows import RawRow
 from gapless.manifest.readers.base import READERS, Names, Option, Reader, Reading
 from gapless.manifest.readers.dicom_copies import plain_copy, report_text
-from gapless.manifest.readers.dicom_groups import identifier
 from gapless.manifest.readers.dicom_rows import (
     BY_PATH,
     DEFAULT_REPORT,
@@ -48,7 +47,7 @@ MAX_FAILURES = 20  # files in a row that the server fails to give, after which i
 AT_ONCE = 64
 
 if TYPE_CHECKING:  # they need the package dicomweb-client
-    from gapless.manifest.dicomweb_server import Instance, Server
+    from gapless.pacs import Instance, Server
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +88,7 @@ class DicomWebOptions(ReportOptions):
 
 def _read(sources: Sequence[str | Path], options: DicomWebOptions) -> Reading:
     try:
-        from gapless.manifest.dicomweb_server import Server
-        from gapless.manifest.dicomweb_session import check_address
+        from gapless.pacs import Server, check_address
     except ImportError:
         raise missing_extra("dicomweb-client", "dicomweb") from None
     url = check_address(str(sources[0]))

@@ -1,8 +1,8 @@
 """HTTP for the DICOMweb reader: credentials, limits, retries, and errors that quote nothing a server says.
 
 Credentials come from the environment (`GAPLESS_DICOMWEB_TOKEN`, or `GAPLESS_DICOMWEB_USER` and
-`GAPLESS_DICOMWEB_PASSWORD`) or from netrc. Addresses hold identifiers of patients, so no address of a request and no text
-of an answer reaches a message.
+`GAPLESS_DICOMWEB_PASSWORD`) or from netrc. Addresses hold identifiers of patients, so no address of a request and no
+text of an answer reaches a message.
 """
 
 import io
@@ -107,6 +107,8 @@ class LimitedSession(requests.Session):
             Cut: the body ends too early. TooLarge: it is above the limit. Elsewhere: a redirect to another host.
         """
         options |= {"stream": True, "timeout": TIMEOUTS}
+        if not self.verify:  # by the request: REQUESTS_CA_BUNDLE goes before the session's own
+            options["verify"] = False
         with super().get(url, **options) as response:
             body = self._body(response)
         whole = requests.Response()
@@ -132,6 +134,7 @@ class LimitedSession(requests.Session):
         """Where a redirect leads. Raises Elsewhere: to where credentials must not go."""
         target = super().get_redirect_target(resp)
         if target is not None and self.should_strip_auth(resp.url, urljoin(resp.url, target)):
+            resp.close()
             raise Elsewhere
         return target
 

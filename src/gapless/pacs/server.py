@@ -14,20 +14,19 @@ from dicomweb_client import DICOMwebClient
 
 from gapless.core.errors import DataRefused, NeedsNetwork, UsageError
 from gapless.images.dicom_file import import_pydicom
-from gapless.images.dicom_header import JOIN_ELEMENTS
+from gapless.images.dicom_header import JOIN_ELEMENTS, identifier
 from gapless.images.limits import MAX_BYTES, ImageRefused
-from gapless.manifest.dicomweb_session import (
+from gapless.pacs.session import (
     WHERE_CREDENTIALS,
     Cut,
     LimitedSession,
     RequestFailed,
     with_retries,
 )
-from gapless.manifest.readers.dicom_groups import identifier
 
 PAGE = 500  # results of a query that are asked for at once
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
-_LOGGERS = ("dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool", "requests")
+_LOGGERS = ("dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool", "requests", "retrying")
 _FIELDS = ("PatientID", "AccessionNumber", "Modality", "SOPClassUID")
 # Basic text, enhanced, comprehensive and comprehensive 3D: the reports among the structured documents.
 REPORT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (11, 22, 33, 34))
@@ -159,6 +158,8 @@ class Server:
                     f"{self.url} answers a query with {failure.what}: is this its DICOMweb address?"
                 ) from None
             raise NeedsNetwork(f"{self.url} answers a query with {failure.what}; try again later") from None
+        except (UsageError, NeedsNetwork):  # the first is a ValueError too
+            raise
         except (ValueError, KeyError, TypeError):
             raise DataRefused(
                 f"{self.url} answers a query with something other than DICOM JSON: is this its DICOMweb address, and "
@@ -178,7 +179,9 @@ class Server:
         try:
             return with_retries(self.url, lambda: self._retrieve(instance))
         except RequestFailed as failure:
-            if failure.status in (401, 403):
+            if failure.status == 403:
+                raise ImageRefused("not permitted", "the server does not give the file to this user") from None
+            if failure.status == 401:
                 raise NeedsNetwork(
                     f"{self.url} no longer accepts the credentials ({failure.what}); what was fetched is kept, and the "
                     "same command continues"
