@@ -10,7 +10,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,17 @@ NUM_NAMED = 10
 TEXT_LABEL = "burned_in_text"
 _SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # a name that is not the hash of another id
 
+RawRows = Iterable[RawRow] | Callable[[Path], Iterable[RawRow]]
+
 logger = logging.getLogger(__name__)
 
 
-def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
+def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Manifest:
     """Verify raw rows and write them as a manifest.
 
     Args:
-        rows: as a reader yields them.
+        rows: as a reader yields them; or a function that yields them, given a folder for files that are fetched: it
+            stays when the build is interrupted, and is removed when the manifest is written or refused.
         out: the manifest's directory; must be new.
         options: what the manifest is, and how strictly it is made.
 
@@ -73,7 +76,8 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
         Journal.beside(out, options.images) as journal,
         files.new_directory(out) as partial,
     ):
-        books = _write_rows(rows, partial, options, journal)
+        given = rows(journal.fetched) if callable(rows) else rows
+        books = _write_rows(given, partial, options, journal)
         if problem := books.refusal(options.max_bad):
             journal.discard()
             listed = (partial / SKIPPED_FILE).read_bytes()
