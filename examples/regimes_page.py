@@ -135,8 +135,9 @@ def size_of(regime: Regime) -> str:
     facts = regime.facts[regime.reference]
     groups = len(set(regime.columns["groups"]))
     rows = len(regime.columns["groups"])
+    steps = max(one["steps"] for runs in regime.facts.values() for one in runs)
     return (
-        f"{facts[0]['pairs']:,} training pairs, {facts[0]['steps']:,} steps, {rows} measured rows in {groups} groups "
+        f"{facts[0]['pairs']:,} training pairs, {steps:,} steps, {rows} measured rows in {groups} groups "
         f"as one gallery, {len(facts)} seed{'s' if len(facts) > 1 else ''}."
     )
 

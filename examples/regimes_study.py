@@ -15,7 +15,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,14 @@ def run_all(
     size: Size,
     made: Mapping[str, Callable[[int], tuple[Parts, dict[str, Any]]]],
     rows_of: Callable[[], Any],
+    afterwards: Sequence[str] = AFTERWARDS,
 ) -> None:
     """Every arm of a seed, then the next seed, so that an unfinished study has whole seeds.
 
     Args:
         made: arm -> what makes it from a seed; the strongest `clip` and "gapless-held-out" are closed afterwards too.
         rows_of: the training rows, for their groups.
+        afterwards: the closing methods; `cca` takes two modalities alone.
     """
     strongest = "clip, regularised" if "clip, regularised" in made else "clip"
     for seed in range(size.seeds):
@@ -116,7 +118,7 @@ def run_all(
             if size.arms and arm not in size.arms:
                 continue
             is_closed = arm in (strongest, "gapless-held-out")
-            derived = [f"{arm}, then {method}" for method in AFTERWARDS] if is_closed else []
+            derived = [f"{arm}, then {method}" for method in afterwards] if is_closed else []
             missing = [name for name in (arm, *derived) if not (folder / f"{name}-seed{seed}").exists()]
             if not missing:
                 continue
@@ -192,7 +194,7 @@ def run_frozen(folder: Path, medpix: Path, size: Size, count: int | None = None)
 
 def sized(recipe: Recipe, size: Size) -> Recipe:
     """The recipe at the size of this study, without checkpoints and evaluations."""
-    training = {**recipe.training, "eval_strategy": "no", "save_strategy": "no"}
+    training = {**recipe.training, "eval_strategy": "no", "save_strategy": "no", "logging_steps": 1}
     if size.epochs is not None:
         training["num_train_epochs"] = size.epochs
     return replace(recipe, training=training)
@@ -228,7 +230,8 @@ def run_encoders(
         return make
 
     groups = {"groups": manifest.select("train").table["group"].to_pylist()}
-    run_all(folder, size, {method: maker(method) for method in METHODS}, lambda: groups)
+    afterwards = AFTERWARDS if len(recipe.modalities) == 2 else ("center",)
+    run_all(folder, size, {method: maker(method) for method in METHODS}, lambda: groups, afterwards)
 
 
 def phantom(out: Path, pairs: int) -> Manifest:
