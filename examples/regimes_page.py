@@ -135,9 +135,10 @@ def size_of(regime: Regime) -> str:
     facts = regime.facts[regime.reference]
     groups = len(set(regime.columns["groups"]))
     rows = len(regime.columns["groups"])
+    most = "at most " if "frozen" in regime.name else ""  # heads stop when their validation rows get no better
     steps = max(one["steps"] for runs in regime.facts.values() for one in runs)
     return (
-        f"{facts[0]['pairs']:,} training pairs, {steps:,} steps, {rows} measured rows in {groups} groups "
+        f"{facts[0]['pairs']:,} training pairs, {most}{steps:,} steps, {rows} measured rows in {groups} groups "
         f"as one gallery, {len(facts)} seed{'s' if len(facts) > 1 else ''}."
     )
 

@@ -264,7 +264,7 @@ def medpix_manifest(out: Path, medpix: Path) -> Manifest:
             path = Path(work) / f"{split}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows if (row[GROUP] in validating) == chosen))
             sources.append(f"{split}={path}")
-        return read_table(sources, folder, image_root=medpix, group_key=GROUP, label_key=[LABEL])
+        return read_table(sources, folder, image_root=medpix, group_key=GROUP, label_keys=[LABEL])
 
 
 def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Recipe], Recipe]:
