@@ -25,6 +25,7 @@ SHOWN = (GAP, COSINE, MARGIN, RECALL, MRR, V_MEASURE, NEIGHBOURS)
 PERCENT = (RECALL, MRR, V_MEASURE, NEIGHBOURS)
 HEADS = ("gap, unbiased", "true-pair cosine", "margin", "R@10 %", "MRR %", "V-measure %", "kNN %")
 FOLLOWING, CLOCK = "gapless-held-out", "gapless"
+NUM_BOOTSTRAP = 1000
 MOST_GAP, LEAST_RECALL, FROZEN_RECALL = 0.31, -0.01, 0.03
 
 TITLES = {
@@ -119,7 +120,7 @@ def cell(values: np.ndarray, key: str) -> str:
     return mean if len(values) < 2 else f"{mean} ±{scale * values.std(ddof=1):.{digits}f}"
 
 
-def interval(found: Mapping[str, float], key: str) -> str:
+def interval(found: Mapping[str, Any], key: str) -> str:
     scale, digits = (100, 1) if key in PERCENT else (1, 3)
     return "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(
         *(scale * found[end] for end in ("value", "low", "high")), d=digits
@@ -156,19 +157,17 @@ def followed_line(regime: Regime) -> str:
     )
 
 
-def differences_of(regime: Regime) -> dict[str, Mapping[str, Mapping[str, float]]]:
+def differences_of(regime: Regime) -> dict[str, Mapping[str, Any]]:
     """Arm -> figure -> arm minus the reference with its 95 % interval over groups, means over seeds."""
     baseline = regime.runs[regime.reference]
     return {
-        arm: measure_difference(runs, baseline, **regime.measured)
+        arm: measure_difference(runs, baseline, **regime.measured, num_bootstrap=NUM_BOOTSTRAP)
         for arm, runs in regime.runs.items()
         if arm != regime.reference
     }
 
 
-def verdicts(
-    regime: Regime, figures: Mapping[str, np.ndarray], found: Mapping[str, Mapping[str, float]]
-) -> list[list[str]]:
+def verdicts(regime: Regime, figures: Mapping[str, np.ndarray], found: Mapping[str, Any]) -> list[list[str]]:
     """The targets of the recipe in this regime: what was asked, what came out, met or missed."""
     mean = {arm: dict(zip(SHOWN, values.mean(axis=0), strict=True)) for arm, values in figures.items()}
     ours, theirs = mean[FOLLOWING], mean[regime.reference]

@@ -48,6 +48,7 @@ REGIMES = (
 METHODS = ("clip", "gapless-published", "gapless", "gapless-held-out")
 AFTERWARDS = ("center", "cca")  # closing methods that are fitted on the training rows of a finished model
 NEEDS_MEDPIX = ("frozen", "growing-frozen", "medpix-scratch", "medpix-finetuned")
+VALIDATING, GALLERY = 256, 800  # held-out pairs beside the training pairs of growing drawn data
 GROUP, LABEL = "case", "location_category"
 
 Embeddings = Mapping[str, Tensor]
@@ -244,11 +245,11 @@ def phantom(out: Path, pairs: int) -> Manifest:
 
 
 def growing_phantom(out: Path, train: int) -> Manifest:
-    """The drawn data with so many training pairs; the gallery has 800 others whatever their number."""
+    """The drawn data with so many training pairs; the gallery has `GALLERY` others whatever their number."""
     folder = out / "data" / f"phantom-train-{train}"
     if folder.exists():
         return Manifest.of(folder)
-    return write_phantom(folder, num_pairs=train + 1056, num_validation=256, num_test=800)
+    return write_phantom(folder, num_pairs=train + VALIDATING + GALLERY, num_validation=VALIDATING, num_test=GALLERY)
 
 
 def medpix_manifest(out: Path, medpix: Path) -> Manifest:

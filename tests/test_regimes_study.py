@@ -71,6 +71,9 @@ def out(study, medpix, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("regimes") / "out"
     patch = pytest.MonkeyPatch()
     patch.setattr(study, "get_recipe", tiny_recipe)
+    patch.setattr(study, "METHODS", ("clip", "gapless-held-out"))
+    patch.setattr(study, "VALIDATING", 40)
+    patch.setattr(study, "GALLERY", 40)
     for regime in (*FROZEN, *ENCODERS):
         pairs = {"growing-frozen": (80,), "growing-phantom": (40,)}.get(regime, (180,))
         study.run(
@@ -105,9 +108,10 @@ def test_a_second_call_makes_nothing_again(out, study, medpix, monkeypatch):
     assert times == {path: path.stat().st_mtime_ns for path in out.glob("frozen/*/run.json")}
 
 
-def test_the_page_has_the_figures_of_the_runs(out, study, tmp_path):
+def test_the_page_has_the_figures_of_the_runs(out, study, tmp_path, monkeypatch):
     import regimes_page
 
+    monkeypatch.setattr(regimes_page, "NUM_BOOTSTRAP", 10)
     regimes_page.write_page(out, tmp_path / "regimes.md")
     text = (tmp_path / "regimes.md").read_text()
     regime = regimes_page.read_regime(out / "frozen")
