@@ -168,7 +168,7 @@ def differences_of(regime: Regime) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def verdicts(regime: Regime, figures: Mapping[str, np.ndarray], found: Mapping[str, Any]) -> list[list[str]]:
+def verdicts(regime: Regime, arm: str, figures: Mapping[str, np.ndarray], found: Mapping[str, Any]) -> list[list[str]]:
     """The targets of an arm in this regime: what was asked, what came out, met or missed."""
     mean = {arm: dict(zip(SHOWN, values.mean(axis=0), strict=True)) for arm, values in figures.items()}
     ours, theirs = mean[arm], mean[regime.reference]
