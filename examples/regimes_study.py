@@ -15,7 +15,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ REGIMES = (
 METHODS = ("clip", "gapless-published", "gapless", "gapless-held-out")
 AFTERWARDS = ("center", "cca")  # closing methods that are fitted on the training rows of a finished model
 NEEDS_MEDPIX = ("frozen", "growing-frozen", "medpix-scratch", "medpix-finetuned")
+VALIDATING, GALLERY = 256, 800  # held-out pairs beside the training pairs of growing drawn data
 GROUP, LABEL = "case", "location_category"
 
 Embeddings = Mapping[str, Tensor]
@@ -103,12 +104,14 @@ def run_all(
     size: Size,
     made: Mapping[str, Callable[[int], tuple[Parts, dict[str, Any]]]],
     rows_of: Callable[[], Any],
+    afterwards: Sequence[str] = AFTERWARDS,
 ) -> None:
     """Every arm of a seed, then the next seed, so that an unfinished study has whole seeds.
 
     Args:
         made: arm -> what makes it from a seed; the strongest `clip` and "gapless-held-out" are closed afterwards too.
         rows_of: the training rows, for their groups.
+        afterwards: the closing methods; `cca` takes two modalities alone.
     """
     strongest = "clip, regularised" if "clip, regularised" in made else "clip"
     for seed in range(size.seeds):
@@ -116,7 +119,7 @@ def run_all(
             if size.arms and arm not in size.arms:
                 continue
             is_closed = arm in (strongest, "gapless-held-out")
-            derived = [f"{arm}, then {method}" for method in AFTERWARDS] if is_closed else []
+            derived = [f"{arm}, then {method}" for method in afterwards] if is_closed else []
             missing = [name for name in (arm, *derived) if not (folder / f"{name}-seed{seed}").exists()]
             if not missing:
                 continue
@@ -192,7 +195,7 @@ def run_frozen(folder: Path, medpix: Path, size: Size, count: int | None = None)
 
 def sized(recipe: Recipe, size: Size) -> Recipe:
     """The recipe at the size of this study, without checkpoints and evaluations."""
-    training = {**recipe.training, "eval_strategy": "no", "save_strategy": "no"}
+    training = {**recipe.training, "eval_strategy": "no", "save_strategy": "no", "logging_steps": 1}
     if size.epochs is not None:
         training["num_train_epochs"] = size.epochs
     return replace(recipe, training=training)
@@ -228,7 +231,8 @@ def run_encoders(
         return make
 
     groups = {"groups": manifest.select("train").table["group"].to_pylist()}
-    run_all(folder, size, {method: maker(method) for method in METHODS}, lambda: groups)
+    afterwards = AFTERWARDS if len(recipe.modalities) == 2 else ("center",)
+    run_all(folder, size, {method: maker(method) for method in METHODS}, lambda: groups, afterwards)
 
 
 def phantom(out: Path, pairs: int) -> Manifest:
@@ -241,11 +245,11 @@ def phantom(out: Path, pairs: int) -> Manifest:
 
 
 def growing_phantom(out: Path, train: int) -> Manifest:
-    """The drawn data with so many training pairs; the gallery has 800 others whatever their number."""
+    """The drawn data with so many training pairs; the gallery has `GALLERY` others whatever their number."""
     folder = out / "data" / f"phantom-train-{train}"
     if folder.exists():
         return Manifest.of(folder)
-    return write_phantom(folder, num_pairs=train + 1056, num_validation=256, num_test=800)
+    return write_phantom(folder, num_pairs=train + VALIDATING + GALLERY, num_validation=VALIDATING, num_test=GALLERY)
 
 
 def medpix_manifest(out: Path, medpix: Path) -> Manifest:
@@ -261,7 +265,7 @@ def medpix_manifest(out: Path, medpix: Path) -> Manifest:
             path = Path(work) / f"{split}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows if (row[GROUP] in validating) == chosen))
             sources.append(f"{split}={path}")
-        return read_table(sources, folder, image_root=medpix, group_key=GROUP, label_key=[LABEL])
+        return read_table(sources, folder, image_root=medpix, group_key=GROUP, label_keys=[LABEL])
 
 
 def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Recipe], Recipe]:
