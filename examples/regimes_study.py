@@ -277,7 +277,8 @@ def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Rec
             model = GaplessModel.from_pretrained(Path(work) / "run" / "model")
         with new_directory(folder) as partial:
             for name in ("image", "text"):
-                model.encoders[name].model.save_pretrained(partial / name)
+                encoder: Any = model.encoders[name]
+                encoder.model.save_pretrained(partial / name)
             model.tokenizers["text"].save_pretrained(partial / "text")
 
     def change(recipe: Recipe) -> Recipe:
@@ -290,11 +291,12 @@ def pretrained_on(manifest: Manifest, folder: Path, size: Size) -> Callable[[Rec
     return change
 
 
-def run(regime: str, out: Path, medpix: Path | None, size: Size) -> None:
+def run(regime: str, out: Path, medpix_folder: Path | None, size: Size) -> None:
     """Make what is missing of a regime."""
     folder = out / regime
-    if regime in NEEDS_MEDPIX and medpix is None:
+    if regime in NEEDS_MEDPIX and medpix_folder is None:
         raise SystemExit(f"{regime} needs --medpix, the folder of MedPix")
+    medpix = medpix_folder or Path()
     if regime == "frozen":
         run_frozen(folder, medpix, size)
     elif regime == "growing-frozen":

@@ -163,7 +163,8 @@ class TableVersion:
         self, places: np.ndarray, query: np.ndarray, k: int, lift: Lift | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best of these rows by their exact scores, and their cosines."""
-        scores, ranked = [np.empty(0, dtype=np.float32)], [np.empty(0)]
+        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+        ranked: list[np.ndarray] = [np.empty(0)]
         for start in range(0, len(places), ROWS_AT_ONCE):
             some = places[start : start + ROWS_AT_ONCE]
             rows = self.rows_at(some) if lift is not None else Rows(some, self.vectors(some), np.empty(0, np.int8))
@@ -190,7 +191,8 @@ class TableVersion:
                 scores[:, rows.modalities != self.modalities.index(modality)] = -np.inf
             merged = np.concatenate([best, scores], axis=1)
             best = -np.partition(-merged, k - 1, axis=1)[:, :k]
-        return np.where(np.isfinite(best), best, np.inf).min(axis=1)
+        lowest: np.ndarray = np.where(np.isfinite(best), best, np.inf).min(axis=1)
+        return lowest
 
 
 class Candidates:
@@ -248,7 +250,7 @@ class Candidates:
         if k == 0:
             return np.zeros(len(scores), dtype=bool)
         kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-        is_near = scores >= kth - self._tolerance - slack
+        is_near: np.ndarray = scores >= kth - self._tolerance - slack
         return is_near if is_copy is None else is_near | (is_copy & is_finite)
 
     def _take(self, chosen: np.ndarray) -> None:
