@@ -15,7 +15,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "__init__.py").write_text("THINGS = []\n")
     for file, names in (("a_file", "db"), ("b_file", "c1"), ("c_file", "2a")):
         (folder / f"{file}.py").write_text(
-            f"from ordered_room import THINGS\nfor n in {names!r}: THINGS[0].add(n, n)\n"
+            f"from ordered_room import THINGS\nTABLE = THINGS[0]\nfor n in {names!r}: TABLE.add(n, n)\n"
         )
     monkeypatch.syspath_prepend(tmp_path)
     return folder.name

@@ -16,6 +16,7 @@ from gapless.closing.close import close_gap
 from gapless.closing.trained_heads import adapter_settings
 from gapless.core.errors import UsageError
 from gapless.losses.base import FIRST, METHODS
+from gapless.losses.pairs import check_settings_names
 from gapless.losses.soft_targets import SoftTargetSettings
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
@@ -24,7 +25,17 @@ from gapless.study.compare import compare
 from gapless.training.recipes import Recipe, apply_method
 from gapless.training.run import Run, train_run
 
-OTHERS = tuple(name for name in METHODS if name not in FIRST)
+
+def takes_two(name: str) -> bool:
+    """Whether a method takes two modalities; TRIANGLE takes three."""
+    try:
+        check_settings_names(METHODS[name].settings, ("image", "text"))
+    except UsageError:
+        return False
+    return True
+
+
+OTHERS = tuple(name for name in METHODS if name not in FIRST and takes_two(name))
 OWN: Mapping[str, Mapping[str, Any]] = {
     "soft-targets": {"label_column": "finding"},
     "clip-swap-hard": {"swap_share": 1.0},

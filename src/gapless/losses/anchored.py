@@ -4,6 +4,7 @@
 terms of a batch that is checked and opened.
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from gapless.losses.batch import OpenBatch, open_batch
 from gapless.losses.engine.gathered import Ranks
 from gapless.losses.gap_closing import is_small
 from gapless.losses.learned_temperature import WithTemperature
-from gapless.losses.masked import masked_alignment, masked_contrastive, weighted_mean
+from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, weighted_mean
 from gapless.losses.pairs import ANCHOR, Pair, pairs_of
 from gapless.losses.present import Chosen, GivenPositives, PresentBatch
 
@@ -89,6 +90,15 @@ class ComparedBatch:
 
         return weighted_mean(of_chosen, self.chosen, {}, self.batch.nothing(self.log_scale))
 
+    def with_counts(self, terms: Terms) -> Terms:
+        """The terms, and what was compared: `skipped_pairs` and `compared_rows`, as in `MaskedGapLossTerms`."""
+        counts = [len(rows.everyone) for rows in self.chosen.values()]
+        compared = [count for count in counts if count >= MIN_ROWS]
+        numbers = terms.total.new_tensor([len(counts) - len(compared), sum(compared)])
+        fields = {**terms._asdict(), "skipped_pairs": numbers[0], "compared_rows": numbers[1]}
+        masked: Any = namedtuple(f"Masked{type(terms).__name__}", fields)(**fields)
+        return masked
+
     def nothing(self) -> Tensor:
         """A zero that a backward pass can start from."""
         return self.batch.nothing(self.log_scale)
@@ -128,7 +138,9 @@ class AnchoredLoss(ContrastiveLoss):
         """The terms of one batch; arguments and errors as in `GapClosingLoss.forward`."""
         opened = open_batch(embeddings, self.anchor, positives, present, self.gather)
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
-            return self.terms(ComparedBatch(opened, self.anchor, self.logit_scale))
+            batch = ComparedBatch(opened, self.anchor, self.logit_scale)
+            terms = self.terms(batch)
+        return terms if present is None else batch.with_counts(terms)
 
     def terms(self, batch: ComparedBatch) -> Terms:
         """The terms of a batch that is checked."""
