@@ -96,7 +96,8 @@ class ComparedBatch:
         compared = [count for count in counts if count >= MIN_ROWS]
         numbers = terms.total.new_tensor([len(counts) - len(compared), sum(compared)])
         fields = {**terms._asdict(), "skipped_pairs": numbers[0], "compared_rows": numbers[1]}
-        masked: Any = namedtuple(f"Masked{type(terms).__name__}", fields)(**fields)
+        kind: Any = namedtuple(f"Masked{type(terms).__name__}", fields)
+        masked: Terms = kind(**fields)
         return masked
 
     def nothing(self) -> Tensor:
