@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -96,9 +96,7 @@ class ComparedBatch:
         compared = [count for count in counts if count >= MIN_ROWS]
         numbers = terms.total.new_tensor([len(counts) - len(compared), sum(compared)])
         fields = {**terms._asdict(), "skipped_pairs": numbers[0], "compared_rows": numbers[1]}
-        kind: Any = namedtuple(f"Masked{type(terms).__name__}", fields)
-        masked: Terms = kind(**fields)
-        return masked
+        return cast(Terms, namedtuple(f"Masked{type(terms).__name__}", fields)(**fields))
 
     def nothing(self) -> Tensor:
         """A zero that a backward pass can start from."""
