@@ -34,7 +34,7 @@ from gapless.search.table_rows import batch_of, schema_of
 DIM = 512
 ADDED = 500  # samples, two rows each
 CHUNK = 8192
-INFO = {
+INFO: dict[str, Any] = {
     "format": FORMAT,
     "version": VERSION,
     "model": {"source": ["none"], "fingerprint": "0" * 64},
@@ -46,7 +46,7 @@ INFO = {
 
 def unit_rows(count: int, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((count, DIM), dtype=np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def batches(count: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -29,6 +29,7 @@ from gapless.search.build import ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
 from gapless.search.indices import update_indices
 from gapless.search.rebalance import update_balance
+from gapless.search.row_readers import HeldRows
 from gapless.search.samples import Samples
 
 DIM = 512
@@ -221,7 +222,8 @@ def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigure
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        key_bytes = collection.table_version().rows.nbytes / size
+        reader = collection.table_version().reader
+        key_bytes = reader.all_keys.nbytes / size if isinstance(reader, HeldRows) else 0.0
     return SizeFigures(size=size, engines=results, seconds=seconds, bytes_on_disk=on_disk, key_bytes=key_bytes)
 
 

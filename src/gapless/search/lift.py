@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from gapless.search.balance import SAME, Balance
-from gapless.search.table_version import Rows, TableVersion
+from gapless.search.row_readers import Rows
+from gapless.search.table_version import TableVersion
 
 
 class RowHubs:

@@ -16,7 +16,7 @@ from gapless.search.filter_terms import literal
 from gapless.search.kinds import Kind, kind_of_batches
 from gapless.search.row_readers import HeldRows, ReadRows, Rows, fetched
 
-MEMORY_BYTES = 1 << 30  # rows up to this size are held in memory; of larger collections nothing is
+MEMORY_BYTES = 4 << 30  # rows up to this size are held in memory; of larger collections nothing is
 HELD_BYTES = 160  # of a held row besides its vector: key, modality, number and rank
 ROWS_AT_ONCE = 65_536
 BATCH_ROWS = 4096
@@ -163,7 +163,8 @@ class TableVersion:
         self, places: np.ndarray, query: np.ndarray, k: int, lift: Lift | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best of these rows by their exact scores, and their cosines."""
-        scores, ranked = [np.empty(0, dtype=np.float32)], [np.empty(0)]
+        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+        ranked: list[np.ndarray] = [np.empty(0)]
         for start in range(0, len(places), ROWS_AT_ONCE):
             some = places[start : start + ROWS_AT_ONCE]
             rows = self.rows_at(some) if lift is not None else Rows(some, self.vectors(some), np.empty(0, np.int8))
@@ -190,7 +191,7 @@ class TableVersion:
                 scores[:, rows.modalities != self.modalities.index(modality)] = -np.inf
             merged = np.concatenate([best, scores], axis=1)
             best = -np.partition(-merged, k - 1, axis=1)[:, :k]
-        return np.where(np.isfinite(best), best, np.inf).min(axis=1)
+        return np.asarray(np.where(np.isfinite(best), best, np.inf).min(axis=1))
 
 
 class Candidates:
@@ -249,7 +250,7 @@ class Candidates:
             return np.zeros(len(scores), dtype=bool)
         kth = np.partition(scores, len(scores) - k)[len(scores) - k]
         is_near = scores >= kth - self._tolerance - slack
-        return is_near if is_copy is None else is_near | (is_copy & is_finite)
+        return np.asarray(is_near if is_copy is None else is_near | (is_copy & is_finite))
 
     def _take(self, chosen: np.ndarray) -> None:
         self.places, self._scores, self._copies = self.places[chosen], self._scores[chosen], self._copies[chosen]
