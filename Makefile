@@ -1,4 +1,4 @@
-# make demo | test | check | bench | install; everything happens in .venv
+# make demo | test | check | docs | wheel-check | bench | install; everything happens in .venv
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-slow torture bench check lint types clean
+.PHONY: install demo test test-slow torture bench docs wheel wheel-check check lint types clean
 
 install: $(STAMP)
 
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
-	$(PIP) -e '.[all,dev]'
+	$(PIP) -e '.[all,dev,docs,release]'
 	@touch $@
 
 demo: $(STAMP)
@@ -38,7 +38,16 @@ torture: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	$(BIN)/python benchmarks/run_all.py --json runs/bench.json
 
-check: test lint types
+docs: $(DEV_STAMP)
+	PYTHONPATH=src $(BIN)/python scripts/build_site.py
+
+wheel: docs
+	$(BIN)/python scripts/build_wheel.py
+
+wheel-check: wheel
+	$(BIN)/python scripts/check_install.py
+
+check: docs test lint types
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -48,4 +57,4 @@ types: $(DEV_STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist src/gapless/pages/site *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

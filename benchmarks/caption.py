@@ -24,7 +24,8 @@ from gapless.captioning.caption_files import read_captions, write_captions
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.data import feature_batches, sources_of
 from gapless.captioning.generation import GenerationSettings, options_of
-from gapless.captioning.training import CaptionSettings, new_captioner
+from gapless.captioning.settings import CaptionSettings
+from gapless.captioning.training import new_captioner
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.training.recipes import phantom_small

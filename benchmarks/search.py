@@ -222,8 +222,8 @@ def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigure
         engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
         results = measure(engines, queries, answers, threads)
         on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        reader = collection.table_version().reader
-        key_bytes = reader.all_keys.nbytes / size if isinstance(reader, HeldRows) else 0.0
+        rows = collection.table_version().reader
+        key_bytes = rows.all_keys.nbytes / size if isinstance(rows, HeldRows) else 0.0
     return SizeFigures(size=size, engines=results, seconds=seconds, bytes_on_disk=on_disk, key_bytes=key_bytes)
 
 

@@ -47,6 +47,7 @@ TWO = ("image", ANCHOR)
 FIVE = ("image", ANCHOR, "history", "exam", "table")
 TEXTS = (ANCHOR, "history", "exam")  # modalities of texts, whose rows may say the same
 JOINT = "joint"  # the name under which the mean of a row's parts is compared with the anchor
+JOINT = "joint"  # the name of a joint query among the modalities
 JOINT_WEIGHTS = (1.0, 2.0, 3.0)  # of the image beside the history
 CHOSEN_WEIGHT = 2.0  # with --choose 4, the best of those for "five"
 NUM_FOLDS = 8  # of the training cases; a fold has about as many rows as the dev part
@@ -434,8 +435,8 @@ def figures_of(embeddings: Mapping[str, Tensor], rows: Rows, draws: Tensor | Non
     if "history" in embeddings:
         for weight in JOINT_WEIGHTS:
             query = f"image={weight:g}+history"
-            sets[query] = {query: joint_part(embeddings, rows, weight), ANCHOR: embeddings[ANCHOR]}
-            masks[query] = masks["image"] | masks["history"]
+            sets[query] = {JOINT: joint_part(embeddings, rows, weight), ANCHOR: embeddings[ANCHOR]}
+        masks[JOINT] = masks["image"] | masks["history"]
     cases = np.unique(rows.cases)
     result = {}
     for key, pair in sets.items():
@@ -454,7 +455,8 @@ def figures_of(embeddings: Mapping[str, Tensor], rows: Rows, draws: Tensor | Non
         if ANCHOR in pair:
             (other,) = set(pair) - {ANCHOR}
             for figure in (R10, "R@10"):
-                result[f"{figure} {other}"] = values[f"retrieval/{other}_to_{ANCHOR}/{figure}"]
+                name = key if other == JOINT else other
+                result[f"{figure} {name}"] = values[f"retrieval/{other}_to_{ANCHOR}/{figure}"]
     return result
 
 

@@ -61,7 +61,7 @@ class Rows:
 
 def ramp(weight: float, start: float = 0.3) -> Weight:
     """0 until `start` of the training, then linear up to `weight`."""
-    return [[0.0, 0.0], [start, 0.0], [1.0, weight]]
+    return [[0.0, 0.0], [start, 0.0], [1.0, float(weight)]]
 
 
 def fixed(temperature: float, weight: float) -> GapClosingSettings:

@@ -58,7 +58,7 @@ def test_a_comparison_has_a_column_for_the_method_and_curves_for_its_terms(
     words = ["compare", "--config", "tiny.yaml", "--data", "data", "--methods", f"clip,{OUTSIDE}", "--seeds", 1]
     words += ["--num_bootstrap", 20, "--out", "both", "--json"]
     comparison = json.loads(succeeded(outside_site.gapless(*words, cwd=workplace)))
-    assert comparison["methods"] == ["clip", OUTSIDE]
+    assert comparison["methods"] == ["clip", OUTSIDE, "clip + center", "clip + cca"]
     assert "retrieval/mean/R@10" in comparison["table"][OUTSIDE]
     assert OUTSIDE in comparison["differences"]
     assert OUTSIDE in (workplace / "both" / "table.md").read_text()
@@ -107,4 +107,4 @@ def test_without_the_package_its_name_is_unknown(workplace: Path, capsys: pytest
 
     words = ["compare", "--data", str(workplace / "data"), "--methods", f"clip,{OUTSIDE}", "--out", "nowhere"]
     assert main(words) == 2
-    assert f"unknown method '{OUTSIDE}'; known: align-only" in capsys.readouterr().err
+    assert f"unknown method '{OUTSIDE}'; known: align-clip" in capsys.readouterr().err

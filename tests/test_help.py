@@ -159,7 +159,9 @@ def test_a_mistyped_word_names_the_nearest(capsys, words, meant):
 
 def test_what_is_like_nothing_lists_what_there_is(capsys):
     assert "known: data dicom, " in refusal(capsys, "frobnicate")
-    assert "known: caption train, caption generate, caption evaluate" in refusal(capsys, "caption", "x")
+    assert "known: caption train, caption generate, caption calibrate, caption evaluate" in refusal(
+        capsys, "caption", "x"
+    )
     assert "'data' needs a second word: data dicom, " in refusal(capsys, "data")
     assert "did you mean" not in refusal(capsys, "index", "R", "--data", "d", "--out", "o", "--zzzz")
 
@@ -203,6 +205,23 @@ def test_help_imports_no_library():
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
     assert "data table" in result.stdout
+
+
+def test_the_help_of_a_verb_imports_no_model_library():
+    """transformers takes seconds to import, and the options of no verb need it."""
+    asked = [["close", "--help"], ["close", "--method", "adapter", "--help"], ["caption", "train", "--help"]]
+    asked += [["caption", "generate", "--help"], ["caption", "evaluate", "--help"], ["measure", "--help"]]
+    program = f"""
+import sys
+from gapless.cli.main import main
+for words in {asked}:
+    try: main(words)
+    except SystemExit: pass
+print([name for name in ("transformers", "accelerate", "datasets", "sklearn", "peft") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+    assert result.stdout.count("usage: gapless ") == len(asked)
 
 
 def test_the_summaries_that_are_read_from_the_source_are_those_of_the_readers():

@@ -17,8 +17,9 @@ ROOMS = {
         AuditReport share_in_train
     """,
     "captioning": """
-        CaptionScores CaptionSettings Captioner Captions GenerationSettings TrainedCaptioner caption
-        evaluate_captions load_captioner read_captions train_captioner
+        CalibratedCaptions CaptionScores CaptionSettings Captioner Captions ExportedCaptioner GenerationSettings
+        TrainedCaptioner calibrate_captions caption evaluate_captions export_captioner load_captioner
+        read_captions train_captioner
     """,
     "closing": """
         AdapterSettings CLOSING_METHODS ClosedGap ClosingMethod ClosingPairs ClosingSettings FittedMethod
@@ -54,7 +55,7 @@ ROOMS = {
         Exported GaplessConfig GaplessModel fingerprint_of load_model
     """,
     "pages": """
-        json_for_page modality_mark modality_style page_colour render_page
+        Documentation documentation json_for_page modality_mark modality_style page_colour render_page
     """,
     "phantom": """
         Figure articles draw_figure draw_waveform write_caption

@@ -11,7 +11,7 @@ from modality_samples import kinds, write_signal
 
 from gapless.auditing.audit import audit
 from gapless.auditing.leakage import content_leakage, leakage, manifest_share_in_train, share_in_train
-from gapless.auditing.presence import PERMUTATIONS, label_figures, presence_notes, split_figures
+from gapless.auditing.presence import PERMUTATIONS, adjust, label_figures, presence_notes, split_figures
 from gapless.core.errors import DataRefused
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.split import split_manifest
@@ -93,7 +93,8 @@ def test_presence_between_splits():
     assert figures["ecg"]["share_difference"] == pytest.approx(differs[300:].mean() - differs[:300].mean())
     assert figures["ecg"]["p_value"] == 1 / (PERMUTATIONS + 1)
     assert figures["labs"]["p_value"] > 0.01
-    presence = {"rows": 400, "present": {"ecg": 210, "labs": 200}, "between_splits": figures}
+    _, adjusted = adjust({}, figures)
+    presence = {"rows": 400, "present": {"ecg": 210, "labs": 200}, "between_splits": adjusted}
     (note,) = presence_notes(presence)
     assert note.startswith("ecg is present in")
 
@@ -167,7 +168,7 @@ def test_the_report_counts_presence_and_warns_where_it_tells_the_label(tmp_path)
     (note,) = [note for note in report.notes if "presence alone" in note]
     assert "label 'region'" in note
     assert "ecg tells most" in note
-    assert "p value: 0.005" in str(report)
+    assert "p adjusted: 0.00" in str(report)
     chance = audit(manifest_of(tmp_path / "chance", False).path, near_duplicates=False)
     assert not [note for note in chance.notes if "presence alone" in note]
 

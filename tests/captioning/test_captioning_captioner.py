@@ -239,12 +239,15 @@ def test_noise_is_for_training_alone():
     assert not torch.equal(model.prefix(embedding), model.prefix(embedding))
 
 
-def test_captions_are_cut_with_their_end_kept():
-    model = tiny_captioner(max_tokens=8)
-    ids = model.encode_captions([CAPTIONS[0]])["input_ids"]
-    special = special_ids(model.tokenizer)
-    assert ids.shape == (1, 8)
-    assert (int(ids[0, 0]), int(ids[0, -1])) == (special["bos_token_id"], special["eos_token_id"])
+def test_a_cut_caption_has_no_end_token():
+    """The control: one more token of room than it needs changes nothing, one less cuts its end off."""
+    whole = tiny_captioner(max_tokens=24).encode_captions([CAPTIONS[0]])["input_ids"][0].tolist()
+    end = special_ids(tiny_captioner().tokenizer)["eos_token_id"]
+    assert whole[-1] == end
+    assert end not in whole[1:-1]
+    for room in (3, 8, len(whole) - 1, len(whole), len(whole) + 1):
+        ids = tiny_captioner(max_tokens=room).encode_captions([CAPTIONS[0]])["input_ids"][0].tolist()
+        assert ids == whole[:room]
 
 
 def test_cut_captions_are_counted():

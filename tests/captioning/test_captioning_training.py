@@ -12,10 +12,10 @@ from fakes import tiny_modalities
 
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.data import FeatureDataset, dataset_of, divided
+from gapless.captioning.settings import CaptionSettings
 from gapless.captioning.training import (
     CaptionCollator,
     CaptionRun,
-    CaptionSettings,
     CaptionTrainer,
     new_captioner,
     train_caption_run,

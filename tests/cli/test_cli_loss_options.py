@@ -38,5 +38,5 @@ def test_a_file_names_the_method_whose_settings_it_holds(tmp_path: Path) -> None
     words = ["phantom-small", "--data", "d", "--out", "o", "--config", str(file)]
     args = parse("train", VERBS["train"], words)
     assert (args.loss.temperature, args.loss.alignment_weight) == (0.5, 0.0)
-    with pytest.raises(UsageError, match="unknown method 'clipp'; known: align-only"):
+    with pytest.raises(UsageError, match="unknown method 'clipp'; known: align-clip"):
         parse("train", VERBS["train"], [*words, "--method", "clipp"])

@@ -11,8 +11,9 @@ from test_closing_absent import NAMES, NUM_ROWS, holed, masks_of, rows_of
 from gapless.cli.main import main
 from gapless.closing.auto import AutoSettings
 from gapless.closing.close import close_gap, pairs_of
+from gapless.closing.head_training import train_adapter
 from gapless.closing.stack import StackSettings
-from gapless.closing.trained_heads import adapter_settings, train_adapter
+from gapless.closing.trained_heads import adapter_settings
 from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.store import read_embeddings
 from gapless.inference.embed import embed_dataset

@@ -14,9 +14,10 @@ from gapless.cli.main import main
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod
 from gapless.closing.center import fit_center
 from gapless.closing.close import close_gap, positives_of, split_rows
+from gapless.closing.head_training import KeepBest, settled_at
 from gapless.closing.layers import FittedLayer, activation_layer, affine_layer, linear_layer, vector_model
 from gapless.closing.procrustes import fit_procrustes
-from gapless.closing.trained_heads import AdapterSettings, KeepBest, adapter_settings, loss_name, settled_at
+from gapless.closing.trained_heads import AdapterSettings, adapter_settings, loss_name
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_json
 from gapless.core.geometry import unit_norm
@@ -250,7 +251,7 @@ def test_the_loss_is_named_after_its_method() -> None:
     assert [loss_name(adapter_settings(name)) for name in ("clip", "gapless")] == ["clip", "gapless"]
     own = replace(FAST, loss=replace(FAST.loss, alignment_weight=0.123))
     assert loss_name(own) is None
-    with pytest.raises(UsageError, match="known: align-only, clip"):
+    with pytest.raises(UsageError, match="known: align-clip, align-only"):
         adapter_settings("supcon")
 
 

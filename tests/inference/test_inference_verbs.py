@@ -190,7 +190,7 @@ def test_bad_arrays_are_refused_with_the_count_and_the_row(
         (["measure", "--image", "image.npy", "--text", "missing.npy"], 2, "missing.npy does not exist"),
         (["measure", "nowhere"], 2, "nowhere does not exist"),
         (["close", "--image", "image.npy", "--text", "text.npy", "--out", "c", "--method", "pca"], 2, "known: adapter"),
-        (["close", "--image", "image.npy", "--text", "text.npy", "--out", "c", "--loss", "x"], 2, "known: align-only"),
+        (["close", "--image", "image.npy", "--text", "text.npy", "--out", "c", "--loss", "x"], 2, "known: align-clip"),
         (["embed", "nowhere/at/all", "--data", "m", "--out", "e"], 2, "does not exist"),
         (["embed", "m", "--data", "m", "--out", "e", "--shard", "3/2"], 2, "--shard is I/N"),
         (["close", "--image", "image.npy", "--text", "text.npy", "--out", "c", "--metod", "center"], 2, "metod"),

@@ -12,7 +12,7 @@ from masked_reference import reference_terms
 
 from gapless.core.errors import UsageError
 from gapless.losses import gap_closing
-from gapless.losses.base import METHODS, check_takes_present, takes_present, terms_of
+from gapless.losses.base import FIRST, METHODS, check_takes_present, label_column, takes_present, terms_of
 from gapless.losses.engine import tiled
 from gapless.losses.gap_closing import GapClosingLoss, GapLossTerms, MaskedGapLossTerms
 from gapless.losses.gap_closing_methods import GapClosingSettings
@@ -267,13 +267,24 @@ def test_equal_integers_are_joined_over_chains():
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
+def built(name):
+    return METHODS[name].build(METHODS[name].settings, "text").double()
+
+
+def test_the_methods_of_the_paper_take_masks():
+    assert all(takes_present(built(name)) for name in FIRST)
+
+
 @pytest.mark.parametrize("name", list(METHODS))
-def test_every_method_takes_masks(name):
-    method = METHODS[name]
-    loss = method.build(method.settings, "text").double()
-    assert takes_present(loss)
+def test_every_method_takes_masks_or_refuses_rows_that_lack_a_modality(name):
+    loss = built(name)
     embeddings, present = unit_batch(9), random_masks(9)
-    terms = terms_of(loss, spoiled(embeddings, present), present)
+    if not takes_present(loss):
+        with pytest.raises(UsageError, match="takes complete rows only"):
+            terms_of(loss, embeddings, present)
+        return
+    labels = None if label_column(METHODS[name].settings) is None else torch.eye(9)
+    terms = terms_of(loss, spoiled(embeddings, present), present, labels=labels)
     assert terms["total"].isfinite()
     assert {"skipped_pairs", "compared_rows"} < terms.keys()
 

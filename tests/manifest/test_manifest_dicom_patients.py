@@ -7,8 +7,9 @@ import pytest
 from dicom_samples import dicom_bytes
 
 from gapless.core.errors import UsageError
+from gapless.images.dicom_header import identifier
 from gapless.manifest.readers.dicom_folder import read_dicom
-from gapless.manifest.readers.dicom_groups import doubts, group_files, identifier
+from gapless.manifest.readers.dicom_groups import doubts, group_files
 
 SECRET = "ZQSECRET"
 

@@ -1,13 +1,15 @@
 """Waveforms and volumes of a folder of DICOM files: a row is a study, and nothing of a header is written."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gapless.core.errors import DataRefused, UsageError
-from gapless.manifest.readers.dicom_folder import read_dicom
+from gapless.core.errors import UsageError
+from gapless.manifest.raw_rows import FileSource
+from gapless.manifest.readers.dicom_folder import READER, DicomOptions, read_dicom
 from gapless.modalities.volume import VolumeInput, VolumeModality
 from gapless.modalities.waveform import WaveformInput, WaveformModality
 
@@ -95,13 +97,62 @@ def test_nothing_of_a_header_is_written(manifest, folder):
     assert b"Mustermann" in (folder / "a" / "ecg.dcm").read_bytes()  # the control
 
 
-def test_what_is_no_volume_makes_its_study_a_bad_row(folder, tmp_path):
+OPTIONS = {"image_key": "study", "match": "StudyInstanceUID", "modality": WORDS, "workers": 1, "min_present": 1}
+
+
+def test_a_series_with_a_gap_is_left_out_and_its_study_stays(folder, tmp_path, caplog):
     gap = tmp_path / "gap"
     shutil.copytree(folder, gap)
     (gap / "a" / "7.dcm").unlink()
-    options = {"image_key": "study", "match": "StudyInstanceUID", "modality": WORDS, "workers": 1, "min_present": 1}
-    with pytest.raises(DataRefused, match="ct: missing slice"):
-        read_dicom(gap, tmp_path / "M", folder.parent / "reports.csv", **options)
+    manifest = read_dicom(gap, tmp_path / "M", folder.parent / "reports.csv", **OPTIONS)
+    present = {name: mask.tolist() for name, mask in manifest.presence().items()}
+    assert present["ct"] == [False, False, False]
+    assert present["ecg"] == [True, True, False]
+    assert present["report"] == [True, True, False]
+    assert present["image"] == [True, False, True], "the slices of the series are no images"
+    assert len(manifest.views("image", 0)) == 1
+    reason = "missing slice (DICOM: the distance after slice N of N is not the usual one)"
+    assert manifest.info["series_left_out"] == {reason: 1}
+    assert manifest.info["counts"]["kept"] == 3
+    assert f"1 series of slices that are no volume: {reason}; the first: a/" in caplog.text
+
+
+def test_a_localizer_is_left_out_and_the_other_series_of_its_study_is_the_volume(folder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    for number, cosines in enumerate(([1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1])):
+        dataset = pydicom.dcmread(folder / "a" / "9.dcm")
+        dataset.SeriesInstanceUID = "9.9"
+        dataset.ImageOrientationPatient = cosines
+        dataset.save_as(mixed / "a" / f"localizer {number}.dcm")
+    manifest = read_dicom(mixed, tmp_path / "M", folder.parent / "reports.csv", **OPTIONS)
+    assert manifest.presence(["ct"])["ct"].tolist() == [True, False, False]
+    (view,) = manifest.views("ct", 0)
+    expected = VolumeModality(VolumeInput()).read(SERIES)
+    np.testing.assert_array_equal(VolumeModality(VolumeInput()).read(view).voxels, expected.voxels)
+    (reason,) = manifest.info["series_left_out"]
+    assert reason == "unreadable file (DICOM: slice N differs from the first in size or direction)"
+
+
+def test_a_whole_folder_counts_no_series_and_one_of_images_alone_has_no_such_count(manifest, folder, tmp_path):
+    assert manifest.info["series_left_out"] == {}
+    options = {**OPTIONS, "modality": ["report=text:report"], "max_bad": 0.5}  # its ECGs are no images
+    assert "series_left_out" not in read_dicom(folder, tmp_path / "M", folder.parent / "reports.csv", **options).info
+
+
+def test_every_file_is_read_once_before_the_items_are_checked(folder, tmp_path, monkeypatch):
+    read: Counter[str] = Counter()
+    whole = FileSource.read
+
+    def counted(self):
+        read[self.name] += 1
+        return whole(self)
+
+    monkeypatch.setattr(FileSource, "read", counted)
+    rows = list(READER.read([folder], DicomOptions(reports=folder.parent / "reports.csv", **OPTIONS)).rows)
+    assert len(rows) == 3
+    assert set(read.values()) == {1}
+    assert len(read) == sum(path.is_file() for path in folder.rglob("*"))
 
 
 def test_files_of_another_kind_and_two_of_one_kind_are_refused(folder, tmp_path):

@@ -280,9 +280,33 @@ def test_labs_that_arrive_later_are_read_alone(home, tmp_path, capsys, monkeypat
     assert answer(capsys, *index)["unchanged"] == NUM_CASES
 
 
-def test_a_report_that_arrives_changes_what_all_rows_of_its_sample_show(home, tmp_path, capsys):
+def test_a_report_that_arrives_is_an_addition_that_all_rows_of_its_sample_show(home, tmp_path, capsys):
+    """The collection is one whose digests count the caption in, as those of every version do."""
     shutil.copytree(home / "c", tmp_path / "c")
-    later = write_manifest(home / "files", tmp_path / "later", {5: {"text": "a late report"}, 2: {"ecg": None}})
+    before = {row["row"]: row for row in Collection.open(home / "c").table.to_arrow().to_pylist()}
+    later = write_manifest(home / "files", tmp_path / "later", {5: {"text": "a late report"}})
+    index = ["index", home / "model", "--data", later, "--out", tmp_path / "c"]
+    done = answer(capsys, *index)
+    assert (done["extended"], done["updated"], done["unchanged"]) == (1, 0, NUM_CASES - 1)
+    assert done["rows"] == len(before) + 1
+    collection = Collection.open(tmp_path / "c")
+    assert {hit.caption for hit in collection.rows_of("case 5")} == {"a late report"}
+    assert "case 5/image" in [hit.row for hit in collection.search(collection.vector_of("case 5/image"), words="late")]
+    after = {row["row"]: row for row in collection.table.to_arrow().to_pylist()}
+    assert {key for key in before if after[key] != before[key]} == {key for key in before if key.startswith("case 5/")}
+    for key, row in before.items():
+        np.testing.assert_allclose(after[key]["vector"], row["vector"], atol=1e-5)
+    again = answer(capsys, *index)
+    assert (again["unchanged"], again["extended"]) == (NUM_CASES, 0)
+    changed = write_manifest(home / "files", tmp_path / "changed", {5: {"text": "a late report, mended"}})
+    assert main([*map(str, index[:3]), str(changed), *map(str, index[4:])]) == 3
+    assert "1 samples differ" in capsys.readouterr().err
+
+
+def test_a_change_and_a_row_that_goes_need_update(home, tmp_path, capsys):
+    shutil.copytree(home / "c", tmp_path / "c")
+    cells = {4: {"text": "another report"}, 2: {"ecg": None}}
+    later = write_manifest(home / "files", tmp_path / "later", cells)
     index = ["index", str(home / "model"), "--data", str(later), "--out", str(tmp_path / "c")]
     capsys.readouterr()
     assert main(index) == 3
@@ -293,7 +317,7 @@ def test_a_report_that_arrives_changes_what_all_rows_of_its_sample_show(home, tm
     done = answer(capsys, *index, "--update")
     assert (done["updated"], done["withdrawn"], done["unchanged"]) == (2, 1, NUM_CASES - 2)
     collection = Collection.open(tmp_path / "c")
-    assert {hit.caption for hit in collection.rows_of("case 5")} == {"a late report"}
+    assert {hit.caption for hit in collection.rows_of("case 4")} == {"another report"}
     assert "ecg" not in {hit.modality for hit in collection.rows_of("case 2")}
 
 

@@ -178,3 +178,19 @@ def test_a_modality_that_the_model_lacks_is_no_content():
     source = Source(VectorPairs(whole.embeddings, whole.ids), columns_of(whole), {})
     assert set(Samples.of_embeddings(source, whole, "drawn", NAMES[:2]).contents) == set(NAMES[:2])
     assert set(Samples.of_embeddings(source, whole, "drawn").contents) == set(NAMES)  # the control
+
+
+def test_a_caption_that_arrives_with_embeddings_is_an_addition(tmp_path):
+    vectors = {name: unit_rows(COUNT, seed=number) for number, name in enumerate(NAMES)}
+    captions = ["" if number < 3 else f"caption {number}" for number in range(COUNT)]
+    place = tmp_path / "c"
+    before = rows_in(collection_of(place, embedding_set(vectors, captions=captions)))
+    collection, changes = write(place, embedding_set(vectors, captions=["arrived", *captions[1:]]))
+    assert (changes.extended, changes.captioned, changes.updated, changes.unchanged) == ([0], [0], [], COUNT - 1)
+    after = rows_in(collection)
+    sample = collection.rows_of(embedding_set(vectors).ids[0])
+    assert {hit.caption for hit in sample} == {"arrived"}
+    assert {key for key in before if after[key] != before[key]} == {hit.row for hit in sample}
+    np.testing.assert_array_equal(collection.vector_of(sample[0].row), vectors[sample[0].modality][0])
+    with pytest.raises(DataRefused, match="1 samples differ"):
+        write(place, embedding_set(vectors, captions=captions))  # a caption that goes is a change

@@ -6,13 +6,15 @@ import math
 import pytest
 import torch
 from absent_rows import three_modalities, without
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_json, write_json
 from gapless.losses.gap_closing_methods import GapClosingSettings
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.metrics.measure import measure
-from gapless.study.compare import check_comparable, compare
+from gapless.study.compare import _embeddings_of, check_comparable, compare
+from gapless.study.pair_tables import pair_tables
 from gapless.study.report import report
 from gapless.training.evaluate import measured_on
 from gapless.training.recipes import Recipe
@@ -41,8 +43,9 @@ def manifest(phantom):
 
 
 def recipe():
+    modalities = dict(reversed(three_modalities().items()))  # an order that is not that of the alphabet
     return Recipe(
-        modalities=three_modalities(),
+        modalities=modalities,
         embedding_dim=24,
         vocab_size=400,
         loss=GapClosingSettings(),
@@ -87,6 +90,27 @@ def test_the_figures_of_joint_queries_are_those_of_measure_on_the_embeddings(com
     assert comparison.table["gapless"][key]["mean"] == pytest.approx(figures[key])
     assert comparison.joint["image+waveform_to_text"]["n"] == figures["joint"]["image+waveform_to_text"]["n"]
     assert math.isfinite(comparison.differences["gapless"][key]["low"])
+
+
+def test_differences_are_under_the_keys_of_the_figures_whatever_the_order_of_the_modalities(compared):
+    comparison, out = compared
+    differing, figures = comparison.differences["gapless"], comparison.table["gapless"]
+    undrawn = ("grouping/", "gap/separability_auc", "gap/wasserstein_uniformity")  # without a paired difference
+    assert set(differing) == {key for key in figures if not key.startswith(undrawn)}
+    assert list(recipe().modalities) == ["waveform", "text", "image"]
+    shown = [
+        cell.difference for _, table in pair_tables(read_json(out / "compare.json")) for cell in table.rows["gapless"]
+    ]
+    assert len(shown) > 20
+    assert all(shown)
+
+
+def test_embeddings_of_a_run_come_in_the_order_that_its_figures_have(tmp_path):
+    rows = {"report": torch.eye(3), "ecg": torch.eye(3)}
+    save_file(rows, tmp_path / "embeddings.safetensors")
+    assert list(load_file(tmp_path / "embeddings.safetensors")) == ["ecg", "report"]
+    write_json(tmp_path / "results.json", {"modalities": ["report", "ecg"]})
+    assert list(_embeddings_of(tmp_path)) == ["report", "ecg"]
 
 
 def test_presence_is_that_of_the_manifest(compared, manifest):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,16 @@ def test_torchrun_writes_one_whole_run(tmp_path):
     assert lines[-1]["step"] == 2 * (60 // 16)
     assert not list((tmp_path / "run").rglob("*partial*"))
     GaplessModel.from_pretrained(tmp_path / "run" / "model")
+
+
+def test_several_processes_train_the_paper_s_encoders_under_checkpointing(tmp_path):
+    """The pooler of BERT gets no gradient, for which DistributedDataParallel would wait."""
+    script = Path(__file__).parent / "lora_ranks.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("roco-eva-bert", "roco-eva-bert-lora"):
+        GaplessModel.from_pretrained(tmp_path / name / "model")

@@ -154,10 +154,10 @@ def test_fewer_rows_than_a_batch_are_refused(phantom, tmp_path):
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_loss_that_is_not_finite_stops_and_names_the_batch(phantom, tmp_path, monkeypatch, checked):
     """Where the loss looks at its rows (on the CPU), and where it does not (an accelerator)."""
-    from gapless.losses import gap_closing
+    from gapless.losses import batch
 
     if not checked:
-        monkeypatch.setattr(gap_closing, "check_batch", lambda *args: None)
+        monkeypatch.setattr(batch, "check_batch", lambda *args: None)
     original = GaplessModel.embed
     monkeypatch.setattr(GaplessModel, "embed", lambda self, *args: original(self, *args) * float("nan"))
     with pytest.raises(GaplessError, match=r"stopped at step 0 on the batch of P\d+, P\d+.*not finite"):

@@ -33,7 +33,7 @@ def audit(
 ) -> AuditReport:
     """Audit one manifest, or several as if they were trained and tested together.
 
-    Example:
+    Examples:
         >>> from tempfile import mkdtemp
         >>> from gapless.manifest.readers.phantom import write_phantom
         >>> manifest = write_phantom(Path(mkdtemp()) / "data", num_pairs=40, image_size=32)

@@ -50,7 +50,9 @@ def content_leakage(
     report = {}
     for held_out, other in PAIRS:
         if held_out in rows_of and other in rows_of:
-            report[f"{held_out} in {other}"] = _shared(groups, contents, rows_of[held_out], rows_of[other])
+            counts, affected = _shared(groups, contents, rows_of[held_out], rows_of[other])
+            share = len(affected) / len(rows_of[held_out])
+            report[f"{held_out} in {other}"] = {**counts, "rows": len(affected), "share": share}
     return report
 
 
@@ -59,7 +61,8 @@ def _shared(
     contents: Mapping[str, Sequence[Sequence[Hashable] | None]],
     held_out: Sequence[int],
     other: Sequence[int],
-) -> dict[str, Any]:
+) -> tuple[dict[str, int], set[int]]:
+    """How many groups and items two sets of rows share, and the rows of the first that are affected."""
     other_groups = {groups[row] for row in other} - {None}
     shared_groups = {groups[row] for row in held_out} & other_groups
     affected = {row for row in held_out if groups[row] in other_groups}
@@ -70,7 +73,7 @@ def _shared(
         shared = {item for row in held_out for item in of_rows[row] or () if item in there}
         affected |= {row for row in held_out if any(item in shared for item in of_rows[row] or ())}
         counts[name] = len(shared)
-    return {**counts, "rows": len(affected), "share": len(affected) / len(held_out)}
+    return counts, affected
 
 
 def share_in_train(
@@ -92,6 +95,23 @@ def manifest_share_in_train(manifest: Manifest, split: str) -> float | None:
     """
     if split == "train":
         return 1.0
+    leaks = leaking_rows(manifest, split)
+    return None if leaks is None else sum(leaks) / len(leaks)
+
+
+def leaking_rows(manifest: Manifest, split: str) -> list[bool] | None:
+    """Whether each row of a split shares its group, or a copy of any of its items, with a training row.
+
+    Args:
+        manifest: all its rows, not one split of them.
+        split: another one than train.
+
+    Returns:
+        One answer per row of `manifest.select(split)`, in its order; None without rows in the split or in train.
+    """
     groups, splits = manifest.table["group"].to_pylist(), manifest.table["split"].to_pylist()
-    entry = content_leakage(groups, splits, copied_contents(manifest)).get(f"{split} in train")
-    return None if entry is None else float(entry["share"])
+    held_out, train = ([row for row, name in enumerate(splits) if name == one] for one in (split, "train"))
+    if not held_out or not train:
+        return None
+    affected = _shared(groups, copied_contents(manifest), held_out, train)[1]
+    return [row in affected for row in held_out]

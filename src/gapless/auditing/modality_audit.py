@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gapless.auditing.figures import near_figures, size_figures, text_figures
 from gapless.auditing.leakage import content_leakage
 from gapless.auditing.notes import group_notes, split_notes
-from gapless.auditing.presence import UNKNOWN, label_figures, presence_notes, split_figures
+from gapless.auditing.presence import UNKNOWN, adjust, label_figures, presence_notes, split_figures
 from gapless.auditing.report import AuditReport
 from gapless.auditing.row_sets import Codes, set_figures
 from gapless.auditing.text import ITEM_LEAKAGE
@@ -162,12 +162,12 @@ def presence_figures(rows: _Rows) -> dict[str, Any]:
     counted = PresenceCount(rows.present)
     for row, split in enumerate(rows.splits):
         counted.add(split, (name for name, has in rows.present.items() if has[row]))
-    told = {name: label_figures(rows.present, codes, rows.groups) for name, codes in rows.labels().items()}
-    return {
-        **counted.as_json(SPLITS),
-        "labels": {name: figures for name, figures in told.items() if figures is not None},
-        "between_splits": split_figures(rows.present, rows.splits, rows.groups),
-    }
+    labels = rows.labels()
+    tests = len(labels) + (len(rows.present) if len(set(rows.splits)) > 1 else 0)
+    told = {name: label_figures(rows.present, codes, rows.groups, tests) for name, codes in labels.items()}
+    known = {name: figures for name, figures in told.items() if figures is not None}
+    of_labels, between = adjust(known, split_figures(rows.present, rows.splits, rows.groups, tests))
+    return {**counted.as_json(SPLITS), "labels": of_labels, "between_splits": between}
 
 
 def _copies(rows: _Rows, contents: Sequence[Sequence[str] | None]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def _lines(value: Mapping[str, Any], indent: str, in_shares: bool = False) -> It
             yield f"{title}: {', '.join(map(str, entry)) or 'none'}"
         elif isinstance(entry, bool):
             yield f"{title}: {'yes' if entry else 'no'}"
-        elif name == "p_value":
+        elif name in ("p_value", "p_adjusted"):
             yield f"{title}: {entry:.3f}"
         elif isinstance(entry, float):
             yield f"{title}: {entry:.1%}" if is_share else f"{title}: {entry:,.0f}"

@@ -18,6 +18,7 @@ from gapless.captioning.captioner import Captioner
 from gapless.captioning.data import feature_batches
 from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from
 from gapless.captioning.route import IMAGE
+from gapless.captioning.trust import Trust, add_trust
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
 from gapless.core.locks import only_writer
@@ -67,11 +68,12 @@ def generate_lines(
     batch_size: int = 64,
     num_workers: int = 0,
     progress: str | None = None,
+    trust: Trust | None = None,
 ) -> Any:
     """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order.
 
     A line of a captioner that does not write the text of an image also has `from`, the sources that the row has, and
-    `to`.
+    `to`. With `trust` a line also has what it says beside captions.
     """
     rows = dataset.dataset if isinstance(dataset, Subset) else dataset
     sources = (IMAGE,) if isinstance(rows, ImageFiles) else None
@@ -81,7 +83,7 @@ def generate_lines(
         with torch.inference_mode():
             prefix = model.prefix(*features)
         captions = captions_from(model, prefix, settings, key=ids[0])
-        yield [
+        lines = [
             {
                 "id": id,
                 "caption": text,
@@ -92,6 +94,7 @@ def generate_lines(
             }
             for id, (text, score), names in zip(ids, captions, used, strict=True)
         ]
+        yield lines if trust is None else add_trust(lines, features[0], trust)
 
 
 def write_captions(
@@ -102,6 +105,7 @@ def write_captions(
     about: Mapping[str, Any],
     batch_size: int = 64,
     num_workers: int = 0,
+    trust: Trust | None = None,
 ) -> None:
     """Caption every row into `out`.
 
@@ -109,13 +113,21 @@ def write_captions(
         about: facts on the model and the data for `OUT.json`; a file can be continued only with the same facts.
         batch_size: images encoded at once. It must be the same to continue, because rounding depends on it.
         num_workers: processes that read images.
+        trust: what the lines say beside the captions.
 
     Raises:
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
     """
     if not out.name:
         raise UsageError(f"--out is a JSONL file to write, got {str(out)!r}")
-    plan = {**about, "settings": asdict(settings), "batch_size": batch_size, "rows": len(dataset), "notice": NOTICE}
+    plan = {
+        **about,
+        **({} if trust is None else trust.as_json()),
+        "settings": asdict(settings),
+        "batch_size": batch_size,
+        "rows": len(dataset),
+        "notice": NOTICE,
+    }
     beside, partial = _beside_of(out), out.with_name(f"{out.name}.partial")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} does not exist; make it or choose another --out")
@@ -130,7 +142,7 @@ def write_captions(
         partial.write_bytes(b"".join(line + b"\n" for line in lines))
         rest = Subset(dataset, range(done, len(dataset)))
         with partial.open("a", encoding="utf-8") as stream:
-            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption"):
+            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption", trust):
                 stream.writelines(strict_json(line, ensure_ascii=False) + "\n" for line in batch)
                 stream.flush()
         sync_path(partial)

@@ -17,7 +17,8 @@ from gapless.captioning.captioner import Captioner, check_sources
 from gapless.captioning.data import sources_of
 from gapless.captioning.generation import NOTICE, GenerationSettings
 from gapless.captioning.route import IMAGE, Route, check_manifest, left_out, route_of, usable_rows
-from gapless.captioning.runs import captions_of, load_captioner, trained_route
+from gapless.captioning.runs import captions_of, load_captioner, model_directory, trained_route
+from gapless.captioning.trust import Trust, trust_of
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
@@ -78,10 +79,12 @@ def caption(
     workers: int = 0,
     sources: str | Sequence[str] | Mapping[str, float] | None = None,
     target: str | None = None,
+    nearest: int = 0,
+    abstain: bool = False,
 ) -> Captions:
     """Caption the rows of a split, or single image files; an unfinished file is continued.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> captions = gapless.caption("captioner", images=["chest.png"])
         >>> captions.lines[0]["id"], captions.notice
@@ -99,6 +102,9 @@ def caption(
         sources: modalities that a row is captioned from, with weights or without (`"image=2,history"`), in place of
             those that the captioner was trained with; a row that lacks some is captioned from the others.
         target: the text that is written; it must be the one that the captioner learnt.
+        nearest: training texts to show beside each caption, with their cosines to what it was made from; those that
+            the captioner stored, else those of the manifest's train rows.
+        abstain: leave captions empty whose calibrated confidence is below the threshold, and mark them `does_not_know`.
 
     Raises:
         UsageError: both or neither of `data` and `images`, no finished model, `out` holds something else, a modality
@@ -117,7 +123,9 @@ def caption(
         if IMAGE not in route.sources:
             raise UsageError(f"{path} captions from {route.names}, not from image files; give a manifest with --data")
         captioner = _captioner_of(path, route, learnt)
-        return _of_files(captioner, [Path(image) for image in images], place, settings, path, batch_size, workers)
+        trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, None)
+        files = [Path(image) for image in images]
+        return _of_files(captioner, files, place, settings, path, batch_size, workers, trust)
     manifest = Manifest.of(data)
     selected = manifest.select(split)
     check_manifest(route, manifest, needs_target=False)
@@ -130,7 +138,8 @@ def caption(
     captioner = _captioner_of(path, route, learnt)
     described = {"source": manifest.info["source"], "fingerprint": manifest.fingerprint, "split": split}
     about = {**_about(path, captioner), "data": described, **route.as_json()}
-    write_captions(captioner, sources_of(captioner, rows), place, settings, about, batch_size, workers)
+    trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, manifest)
+    write_captions(captioner, sources_of(captioner, rows), place, settings, about, batch_size, workers, trust)
     sentence = left_out(counts, route, len(selected), f"{split} rows")
     notes = (sentence,) if sentence else ()
     lines = list(read_captions(place).values())
@@ -167,6 +176,7 @@ def _of_files(
     path: Path,
     batch_size: int,
     workers: int,
+    trust: Trust,
 ) -> Captions:
     twice = sorted({str(path) for path in images if images.count(path) > 1})
     if twice:
@@ -176,11 +186,11 @@ def _of_files(
         return Captions(0, None, [], unreadable)
     dataset = ImageFiles(good, model)
     if out is None:
-        batches = generate_lines(model, dataset, settings, batch_size, workers, "caption")
+        batches = generate_lines(model, dataset, settings, batch_size, workers, "caption", trust)
         lines = [line for batch in batches for line in batch]
     else:
         about = {**_about(path, model), "data": {"images": dataset.described()}, **model.route.as_json()}
-        write_captions(model, dataset, out, settings, about, batch_size, workers)
+        write_captions(model, dataset, out, settings, about, batch_size, workers, trust)
         lines = list(read_captions(out).values())
     return Captions(len(lines), out, lines, unreadable)
 

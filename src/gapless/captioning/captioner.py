@@ -27,6 +27,7 @@ from gapless.captioning.decoders import (
 )
 from gapless.captioning.prefix_cache import PrefixCache
 from gapless.captioning.route import IMAGE, TEXT, Route, joined
+from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import DataRefused, UsageError, did_you_mean
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
@@ -135,6 +136,7 @@ class Captioner(PreTrainedModel):
         check_positions(self.decoder, config.max_tokens)
         self.gap_weight = 1.0
         self.tokenizer: Any = None
+        self.train_texts: TrainTexts | None = None
         self.route = config.route
         embeddings: Any = self.decoder.get_input_embeddings()
         width = int(embeddings.embedding_dim)
@@ -320,11 +322,13 @@ class Captioner(PreTrainedModel):
     def encode_captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions as `input_ids` and `attention_mask`, [pair, token]: start, tokens, end, then padding.
 
-        A caption of more than `max_tokens` is cut, and still ends with the end token.
+        A caption that does not fit into `max_tokens` is cut and has no end token: one would teach the decoder to stop
+        in the middle of a sentence.
         """
         ids = self.special_ids()
-        plain = self.tokens_of(captions, self.config.max_tokens - 2)
-        rows = [torch.tensor([ids["bos_token_id"], *row, ids["eos_token_id"]]) for row in plain]
+        room = self.config.max_tokens - 1  # beside the start
+        ended = [[*row, ids["eos_token_id"]] for row in self.tokens_of(captions, room)]
+        rows = [torch.tensor([ids["bos_token_id"], *row[:room]]) for row in ended]
         mask = [torch.ones_like(row) for row in rows]
         pad = nn.utils.rnn.pad_sequence
         return {
@@ -357,6 +361,8 @@ class Captioner(PreTrainedModel):
         """Write weights, configuration and all tokenizers into a directory; arguments as in transformers."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
+            if self.train_texts is not None:
+                self.train_texts.write(Path(save_directory))
             tokenizers = {**self.aligner.tokenizers, CAPTION_TOKENIZER: self.tokenizer}
             for name, tokenizer in tokenizers.items():
                 if hasattr(tokenizer, "save_pretrained"):
@@ -383,6 +389,7 @@ class Captioner(PreTrainedModel):
             for modality in text_modalities(model.aligner.config):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
+            model.train_texts = TrainTexts.read(directory)
         model.aligner.to(memory_format=torch.channels_last)  # in this format convolutions take two thirds of the time
         return as_asked(model, info, kwargs)
 

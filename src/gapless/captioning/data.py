@@ -13,9 +13,8 @@ from gapless.captioning.captioner import Captioner
 from gapless.captioning.route import texts_of
 from gapless.inference.embed import Collator, model_batches
 from gapless.inference.pairs import CACHE_BYTES, PairDataset, Sample
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.manifest.split import assign_splits
-from gapless.training.run import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)

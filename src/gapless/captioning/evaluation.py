@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapless.captioning.calibrating import reliability_of
 from gapless.captioning.caption_files import check_made_from, how_made, read_captions
-from gapless.captioning.captioner import CaptionerConfig
+from gapless.captioning.confidence import LEVEL
+from gapless.captioning.finding_terms import vocabulary
+from gapless.captioning.labellers.base import load_labellers
 from gapless.captioning.names import KIND, OWN_ENCODERS
 from gapless.captioning.route import Route, check_manifest, route_of
-from gapless.captioning.runs import about_run, captions_of, load_captioner, model_directory
-from gapless.captioning.scores import samples_of, score_captions, scored_rows, write_scores
-from gapless.core.files import read_object
+from gapless.captioning.runs import about_run, captions_of, is_captioner, load_captioner
+from gapless.captioning.scores import samples_of, score_captions, scored_rows, worst_of, write_scores
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -36,7 +38,8 @@ class CaptionScores(Result):
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups, and what leaks from train.
         about: facts on the captioner: name, seed, mode, aligner and budget of a run, settings of the generation, judge;
-            `from` and `to` where they are not the image and the text, `left_out` where rows are not scored.
+            `from` and `to` where they are not the image and the text, `left_out` where rows are not scored,
+            `reliability` where the captions have a confidence.
         notes: the latter as a sentence.
     """
 
@@ -72,10 +75,12 @@ def evaluate_captions(
     seed: int = 0,
     sources: str | Sequence[str] | Mapping[str, float] | None = None,
     target: str | None = None,
+    findings: str | Path | None = None,
+    labellers: Mapping[str, str | Path] | None = None,
 ) -> CaptionScores:
     """Score captions; writes `results.json` and some samples into the run, or into `out`.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> captions = gapless.caption("captioner", data="data")
         >>> scores = gapless.evaluate_captions("captioner", data="data", num_bootstrap=0)
@@ -93,11 +98,16 @@ def evaluate_captions(
         sources: the modalities that the captions were made from, for the nearest train row and the retrieval; by
             default those that the captions' file names, else the image.
         target: the modality of the references; by default the one that the captions' file names, else the text.
+        findings: a file that adds findings to the vocabulary of the clinical scores.
+        labellers: name of a labeller of findings (`chexbert`, `radgraph`) -> the directory of its weights.
 
     Raises:
         UsageError: no captions or judge there, other figures in `out`, a modality that the manifest has not.
         DataRefused: rows without a caption, captions without a row, captions of other data.
     """
+    own_findings = None if findings is None else Path(findings)
+    vocabulary(own_findings)  # a file of another form is refused before anything is read or loaded
+    readers = load_labellers(labellers or {})
     path, manifest = Path(source), Manifest.of(data)
     is_run = path.is_dir()
     captions = captions_of(path, split) if is_run else path
@@ -114,10 +124,15 @@ def evaluate_captions(
     about = {**about_run(path), **_about_file(captions), "judge": named, **route.as_json()}
     if sentence:
         about["left_out"] = len(manifest.select(split)) - len(rows)
-    found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route)
+    level = (how_made(captions).get("confidence") or {}).get("level", LEVEL)
+    texts = {id: views or [] for id, views in zip(rows.table["id"].to_pylist(), rows.cells(route.target), strict=True)}
+    found = score_captions(lines, manifest, split, model, num_bootstrap, seed, route, own_findings, readers)
+    curve = reliability_of(lines, texts, level, own_findings)
+    about |= {} if curve is None else {"reliability": curve}
     scores = CaptionScores(**found, about=about, notes=(sentence,) if sentence else ())
     if place is not None:
-        write_scores(place, scores.as_json(), samples_of(lines, rows, target=route.target))
+        worst = worst_of(lines, rows, route.target, own_findings)
+        write_scores(place, scores.as_json(), samples_of(lines, rows, target=route.target), worst)
     return scores
 
 
@@ -125,8 +140,7 @@ def _load_judge(source: str | Path | None) -> GaplessModel | None:
     """The judge of a name: an aligner, or the aligner inside a captioner; None for no name."""
     if source is None:
         return None
-    config = model_directory(Path(source)) / "config.json"
-    if config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type:
+    if is_captioner(Path(source)):
         aligner: GaplessModel = load_captioner(Path(source)).aligner
         return aligner
     return load_model([source])

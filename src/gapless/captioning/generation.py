@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gapless.captioning.captioner import Captioner
 from gapless.core.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from gapless.captioning.captioner import Captioner
 
 NOTICE = "Research use, not for diagnosis."
 # Beyond these limits generation fails, or its scores are NaN.
@@ -85,7 +87,7 @@ def options_of(settings: GenerationSettings) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
+def captions_from(model: "Captioner", prefix: Tensor, settings: GenerationSettings, key: str = "") -> list[Caption]:
     """Generate a caption for each row of a batch.
 
     Args:
@@ -104,7 +106,7 @@ def captions_from(model: Captioner, prefix: Tensor, settings: GenerationSettings
     return [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
 
 
-def generated(model: Captioner, prefix: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def generated(model: "Captioner", prefix: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Generate token ids and their negative log-likelihoods.
 
     Returns:

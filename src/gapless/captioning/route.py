@@ -16,9 +16,8 @@ from torch import Tensor
 
 from gapless.core.errors import DataRefused, UsageError, did_you_mean
 from gapless.core.geometry import unit_norm
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, Manifest
 from gapless.modalities.base import TEXTS
-from gapless.training.run import TRAIN
 
 IMAGE, TEXT = "image", "text"
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapless.captioning.captioner import Captioner
+from gapless.captioning.captioner import Captioner, CaptionerConfig
 from gapless.captioning.route import Route, trainable
-from gapless.captioning.training import CaptionRun, CaptionSettings, train_caption_run
+from gapless.captioning.settings import CaptionSettings
+from gapless.captioning.training import CaptionRun, train_caption_run
 from gapless.core.errors import UsageError
 from gapless.core.files import read_object
 from gapless.core.results import Result
@@ -41,7 +42,7 @@ def train_captioner(
 ) -> TrainedCaptioner:
     """Train a captioner around a trained aligner and write its run directory.
 
-    Example:
+    Examples:
         >>> from gapless.captioning import CaptionSettings
         >>> trained = gapless.train_captioner("run", data="data", out="captioner",
         ...     settings=CaptionSettings(mode="text"))                                   # doctest: +SKIP
@@ -75,6 +76,12 @@ def model_directory(path: Path) -> Path:
     if (path / "config.yaml").exists() and not (path / "model" / "config.json").exists():
         raise UsageError(f"{path} has no finished model; continue it with --resume latest")
     return path / "model" if (path / "model" / "config.json").exists() else path
+
+
+def is_captioner(path: Path) -> bool:
+    """Whether a run or model directory holds a captioner, and no model without one."""
+    config = model_directory(path) / "config.json"
+    return config.exists() and read_object(config).get("model_type") == CaptionerConfig.model_type
 
 
 def load_captioner(path: Path) -> Captioner:

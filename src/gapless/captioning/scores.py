@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from gapless.captioning.caption_files import Line
+from gapless.captioning.clinical import ClinicalScorer, Errors
 from gapless.captioning.generation import NOTICE
+from gapless.captioning.labellers.base import Labeller
 from gapless.captioning.metrics import CaptionScorer, most_typical
 from gapless.captioning.names import KIND, NEAREST, SAMPLES
 from gapless.captioning.route import IMAGE, TEXT, Route, joined, left_out, texts_of, usable_rows
@@ -21,12 +23,11 @@ from gapless.core.files import write_json
 from gapless.images.thumbnails import thumbnail
 from gapless.inference.embed import embed_dataset
 from gapless.inference.pairs import PairDataset
-from gapless.manifest.manifest import Manifest
+from gapless.manifest.manifest import TRAIN, Manifest
 from gapless.metrics.inputs import MIN_ROWS
-from gapless.metrics.uncertainty import Figure, bootstrap
+from gapless.metrics.uncertainty import Figure, GroupSums, bootstrap
 from gapless.models.aligner import GaplessModel, text_modalities
 from gapless.training.evaluate import comparable_rows, describe, versions
-from gapless.training.run import TRAIN
 
 CONSTANT, RANDOM = "constant caption", "random train caption"
 NUM_SAMPLES = 12
@@ -98,6 +99,8 @@ def score_captions(
     num_bootstrap: int = 1000,
     seed: int = 0,
     route: Route | None = None,
+    own_findings: Path | None = None,
+    labellers: Mapping[str, Labeller] | None = None,
 ) -> dict[str, Any]:
     """Every score of a file of captions and of the baselines, in the form of `results.json`.
 
@@ -110,6 +113,8 @@ def score_captions(
         seed: of the bootstrap and of the random caption.
         route: what the captions were made from, and the modality of the references; by default image and text. Rows
             that lack the references or every source count for nothing.
+        own_findings: a file that adds findings to the vocabulary.
+        labellers: name -> a further reader of findings, whose scores are `caption/<name>/...`.
     """
     route = route or Route()
     if judge is not None:
@@ -134,11 +139,13 @@ def score_captions(
     missing |= {f"baseline {name}": why for name, why in _missing_baselines(systems, parts, split).items()}
     with CaptionScorer(task.references, task.groups, task.rows.table["id"].to_pylist()) as scorer:
         figures = {}
+        clinical = ClinicalScorer(task.references, scorer.groups, own_findings, labellers)
         for name, captions in systems.items():
             embeddings = None
             if judge is not None and reads_target:
                 embeddings = {"caption": caption_rows(judge, captions, route.target), "image": sources[split]}
-            scores = scorer.figures(captions, embeddings)
+            scores = scorer.figures(captions, embeddings) | clinical.figures(captions)
+            missing |= clinical.missing(scores) if name == "captions" else {}
             figures[name] = _with_intervals(scores, scorer.groups.num_groups, num_bootstrap, seed)
         missing |= scorer.missing
         tokenizer = scorer.tokenizer
@@ -234,17 +241,42 @@ def _missing_baselines(systems: Mapping[str, Any], parts: Mapping[str, Manifest]
 
 
 def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0, target: str = TEXT) -> list[dict[str, Any]]:
-    """Rows with thumbnails for the report: drawn at random, the same for every captioner of one split.
-
-    A row without an image has none.
-    """
+    """Rows with thumbnails for the report: drawn at random, the same for every captioner of one split."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
+    return _with_thumbnails(lines, rows, sorted(order[:NUM_SAMPLES]), target)
+
+
+def worst_of(
+    lines: Mapping[str, Line], rows: Manifest, target: str = TEXT, own_findings: Path | None = None
+) -> list[dict[str, Any]]:
+    """The rows whose captions are worst in their findings: least F1, then most wrong findings; each with its `errors`.
+
+    Rows where neither caption nor reference names a finding are not among them.
+    """
+    references = [views or [] for views in rows.cells(target)]
+    captions = [str(lines[id]["caption"]) for id in rows.table["id"].to_pylist()]
+    groups = GroupSums(torch.arange(len(rows)), len(rows))
+    errors = ClinicalScorer(references, groups, own_findings).errors(captions)
+    wrong = [row for row, one in enumerate(errors) if one.f1 is not None and one.num_wrong]
+    chosen = sorted(wrong, key=lambda row: _how_bad(errors[row]))[:NUM_SAMPLES]
+    samples = _with_thumbnails(lines, rows, chosen, target)
+    return [{**sample, "errors": errors[row].sentence()} for sample, row in zip(samples, chosen, strict=True)]
+
+
+def _how_bad(one: Errors) -> tuple[float, int]:
+    return (one.f1 or 0.0, -one.num_wrong)
+
+
+def _with_thumbnails(
+    lines: Mapping[str, Line], rows: Manifest, chosen: Sequence[int], target: str
+) -> list[dict[str, Any]]:
+    """Samples of rows; a row without an image has none."""
     ids = rows.table["id"].to_pylist()
     references = rows.cells(target)
     has_image = rows.presence([IMAGE])[IMAGE] if IMAGE in rows.modalities else [False] * len(rows)
     samples = []
-    for row in sorted(order[:NUM_SAMPLES]):
+    for row in chosen:
         picture = thumbnail(rows.image_path(row)) if has_image[row] else None
         samples.append(
             {
@@ -258,8 +290,13 @@ def samples_of(lines: Mapping[str, Line], rows: Manifest, seed: int = 0, target:
     return samples
 
 
-def write_scores(out: Path, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+def write_scores(
+    out: Path,
+    results: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    worst: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write `results.json` and `samples.json`, which `gapless report` reads."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples)})
+    write_json(out / SAMPLES, {"notice": NOTICE, "samples": list(samples), "worst": list(worst)})
     write_json(out / "results.json", results)

@@ -8,7 +8,7 @@ place of the image, and any text in that of the text (`route.py`).
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
+from gapless.captioning.bridge import bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
-from gapless.captioning.route import Route, route_of, texts_of, trainable
-from gapless.core.errors import UsageError, did_you_mean, unknown_name
+from gapless.captioning.route import Route, texts_of, trainable
+from gapless.captioning.settings import NO_BRIDGE, CaptionSettings
+from gapless.captioning.train_texts import TrainTexts
+from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import Sample
 from gapless.losses.pairs import ANCHOR
@@ -41,76 +44,7 @@ from gapless.training.trainer import RunTrainer
 
 logger = logging.getLogger(__name__)
 
-MODES = ("frozen", "joint", "text")
 SELECT_BY = "eval_caption/loss"
-
-
-@dataclass(frozen=True)
-class CaptionSettings:
-    """The settings of a captioner: everything that its training needs besides aligner, data and seed.
-
-    Args:
-        mode: frozen, joint or text.
-        decoder: `pretrained` (a directory or hub name), or `model_type` (bert or gpt2) and any argument of that
-            transformers configuration.
-        use_patches: attend to the patch tokens of the image beside its embedding; never in mode text.
-        num_slots: rows of the prefix that the embedding becomes.
-        max_tokens: longest caption.
-        noise_std: standard deviation per dimension of the Gaussian noise that training adds to the embedding.
-        gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
-        augment_images: small shifts and intensity changes while training; never a flip.
-        held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
-            validation split.
-        vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
-        training: arguments of `transformers.TrainingArguments`, by their own names.
-        sources: modality -> its weight in the embedding that a caption is made from.
-        target: the modality of texts that is learnt.
-    """
-
-    mode: str = "frozen"
-    decoder: Mapping[str, Any] = field(default_factory=lambda: {"model_type": "bert"})
-    use_patches: bool = True
-    num_slots: int = 4
-    max_tokens: int = 64
-    noise_std: float = 0.0
-    gap_weight: float = 1.0
-    augment_images: bool = False
-    held_back: float = 0.1
-    vocab_size: int = 4096
-    training: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "num_train_epochs": 12,
-            "per_device_train_batch_size": 64,
-            "per_device_eval_batch_size": 128,
-            "learning_rate": 1e-3,
-            "weight_decay": 0.05,
-            "warmup_steps": 0.1,
-            "lr_scheduler_type": "cosine",
-            "max_grad_norm": 1.0,
-            "eval_strategy": "epoch",
-            "save_strategy": "epoch",
-            "save_total_limit": 1,
-            "load_best_model_at_end": True,
-            "logging_steps": 10,
-        }
-    )
-    sources: Mapping[str, float] = field(default_factory=lambda: dict(Route().sources))
-    target: str = Route().target
-
-    @property
-    def route(self) -> Route:
-        """The sources and the target."""
-        return route_of(self.sources, self.target, Route())
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise unknown_name("mode", self.mode, MODES)
-        for name, minimum in (("num_slots", 1), ("max_tokens", 3), ("noise_std", 0), ("gap_weight", 0)):
-            if getattr(self, name) < minimum:
-                raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
-        if not 0 <= self.held_back < 1:
-            raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")
-        _ = self.route
 
 
 @dataclass(frozen=True)
@@ -138,10 +72,12 @@ class CaptionRun(Request):
         return cls(described, seed, settings, manifest.fingerprint)
 
     def to_dict(self) -> dict[str, Any]:
-        """The description; sources and target only where they are not the image and the text."""
+        """The description; sources, target and bridge only where they are not the usual ones."""
         described = super().to_dict()
-        if self.settings.route.is_usual:
-            described["settings"] = {k: v for k, v in described["settings"].items() if k not in ("sources", "target")}
+        usual = ["sources", "target"] if self.settings.route.is_usual else []
+        usual += [] if self.settings.store_texts else ["store_texts"]
+        usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
+        described["settings"] = {key: value for key, value in described["settings"].items() if key not in usual}
         return described
 
 
@@ -240,7 +176,9 @@ def train_caption_run(
         checkpoint, passed_over = resumed(run, out) if resume else (None, {})
         set_seed(seed)
         captions = texts_of(train_rows, route.target)
-        model = new_captioner(aligner, settings, captions)
+        aligner = bridged(aligner, train_rows, validation_rows, route, settings.bridge, seed)
+        noise = noise_of(settings.noise_std, aligner, (validation_rows, train_rows), route)
+        model = new_captioner(aligner, replace(settings, noise_std=noise), captions)
         if arguments.process_index == 0:
             if sentence:
                 logger.warning(sentence)
@@ -293,7 +231,7 @@ def _check_learns(aligner: GaplessModel) -> None:
 
 
 def _warn_of_cut(model: Captioner, captions: Sequence[str]) -> None:
-    """Log a warning with the number of train captions that are cut: the captioner learns to end where they are cut."""
+    """Log a warning with the number of train captions that are cut, whose ends the captioner does not see."""
     cut = model.num_cut(captions)
     if cut:
         longest = model.config.max_tokens
@@ -309,6 +247,7 @@ def _arguments_of(settings: CaptionSettings, out: Path, seed: int, has_evaluatio
 
 def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: Iterable[str]) -> Captioner:
     """A fresh captioner of these settings."""
+    captions = list(captions)
     model = assemble_captioner(
         aligner,
         settings.decoder,
@@ -318,8 +257,9 @@ def new_captioner(aligner: GaplessModel, settings: CaptionSettings, captions: It
         vocab_size=settings.vocab_size,
         route=settings.route,
         num_slots=settings.num_slots,
-        noise_std=settings.noise_std,
+        noise_std=float(settings.noise_std),
         trains_aligner=settings.mode == "joint",
     )
     model.gap_weight = settings.gap_weight
+    model.train_texts = TrainTexts.of(captions, settings.store_texts)
     return model

@@ -179,7 +179,14 @@ def export_arguments(parser: Parser) -> None:
 
 def export(args: Arguments) -> Outcome:
     import gapless
+    from gapless.captioning.runs import is_captioner
 
+    if args.to == "onnx" and Path(args.model).is_dir() and is_captioner(Path(args.model)):
+        from gapless.captioning import export_captioner
+
+        made = export_captioner(args.model, out=args.out)
+        parts = "; ".join(f"{name} differs by {value:.1e}" for name, value in made.largest_difference.items())
+        return Outcome(made.as_json(), f"{parts}; {made.captions} greedy captions are the same\n{made.export}")
     exported = gapless.export(args.model, to=args.to, out=args.out, data=args.data, name=args.name, push_to=args.push)
     if exported.largest_difference is None:
         return Outcome(exported.as_json(), exported.address or f"{exported.export}\nnothing was sent")

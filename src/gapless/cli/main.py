@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from gapless.cli import captions, closing, data, embeddings, search, serving, training
+from gapless.cli import about, captions, closing, data, embeddings, search, serving, training
 from gapless.cli.completion import completion_verbs
 from gapless.cli.overview import as_options, find_verb, help_asked
 from gapless.cli.verb import Verb
@@ -21,7 +21,7 @@ class Verbs(Mapping[str, Verb]):
     """All verbs by name. Those of the readers are looked up only when one may be meant, so that others start sooner."""
 
     def __init__(self) -> None:
-        rooms = (data, training, embeddings, closing, captions, search, serving)
+        rooms = (data, training, embeddings, closing, captions, search, serving, about)
         self._fixed = {name: verb for room in rooms for name, verb in room.VERBS.items()}
         self._fixed |= completion_verbs(lambda: self)
 

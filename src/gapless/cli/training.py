@@ -132,6 +132,7 @@ def evaluate_arguments(parser: Parser) -> None:
 
 def evaluate(args: Arguments) -> Outcome:
     import gapless
+    from gapless.study.disjoint_table import disjoint_to_terminal
     from gapless.study.pair_blocks import results_to_terminal
     from gapless.study.renderings import counts_to_terminal
 
@@ -140,7 +141,8 @@ def evaluate(args: Arguments) -> Outcome:
     )
     results = evaluation.as_json()
     counts = f"{counts_to_terminal(results)}\n\n" if evaluation.pairs else ""
-    return Outcome(results, counts + results_to_terminal(results, ascii_only()))
+    beside = disjoint_to_terminal(results, ascii_only())
+    return Outcome(results, counts + results_to_terminal(results, ascii_only()) + (f"\n\n{beside}" if beside else ""))
 
 
 def compare_arguments(parser: Parser) -> None:
@@ -153,6 +155,11 @@ def compare_arguments(parser: Parser) -> None:
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of groups for the intervals")
     parser.add_argument(
         "--joint", action="append", default=[], help="a joint query, such as image+history->text; again for several"
+    )
+    parser.add_argument(
+        "--closed_afterwards",
+        default="center,cca",
+        help="closing methods that train nothing: rows of the clip runs closed afterwards; none leaves them out",
     )
     parser.add_argument("--out", type=Path, required=True, help="directory to write; finished runs in it are kept")
     add_recipe_arguments(parser, "phantom-small")
@@ -180,6 +187,7 @@ def compare(args: Arguments) -> Outcome:
         settings=recipe_from(args, get_recipe(args.recipe).loss),
         loss=changed_settings(methods, vars(args.loss)),
         joint=args.joint,
+        closed_afterwards=[] if args.closed_afterwards in ("", "none") else args.closed_afterwards.split(","),
     )
     return Outcome(comparison.as_json(), comparison_text(comparison, args.out))
 

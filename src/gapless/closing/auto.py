@@ -18,9 +18,8 @@ from gapless.closing.judging import KEYS, HeldOutPart, Judge, folds_of
 from gapless.closing.purposes import BALANCED, PURPOSES, Choice, Judged, choose
 from gapless.closing.split import split_rows
 from gapless.core.errors import UsageError, unknown_name
-from gapless.core.files import read_object, write_json
+from gapless.core.files import plain, read_object, write_json
 from gapless.core.plan import PLAN, check_same
-from gapless.training.run import plain
 
 FEW_GROUPS = 100
 ADVICE = "remove it, or choose another --out"

@@ -12,7 +12,7 @@ Either way it is one of `gapless close --method`, and the fields of its settings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,10 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
 from gapless.metrics.inputs import MIN_ROWS
-from gapless.models.aligner import GaplessModel
 from gapless.models.spec import VectorEncoderSpec
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel  # takes seconds to import, and the help reads only settings
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,15 @@ class ClosingPairs:
         """What `measure` takes as `present` for some rows."""
         return None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
 
-    def dataset(self, rows: np.ndarray, masked: bool = False) -> VectorPairs:
-        """Some of the rows for a trainer or the inference loop; `masked` gives the loss its positives.
+    def dataset(self, rows: np.ndarray, masked: bool = False, labelled: bool = False) -> VectorPairs:
+        """Some of the rows for a trainer or the inference loop; `masked` and `labelled` give the loss its positives and
+        its labels.
 
         Rows that lack a modality come without its values, and each batch says which rows those are.
         """
         arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
-        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present)
+        labels = self.labels if labelled else None
+        return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present, labels)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class FittedMethod:
         facts: what `results.json` says of the fit beside the figures, such as the correlations that were found.
     """
 
-    model: GaplessModel
+    model: "GaplessModel"
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -30,19 +30,19 @@ from gapless.closing.split import MIN_GROUPS, split_fingerprint, split_rows
 from gapless.closing.trained_heads import usual_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
-from gapless.core.files import check_new_directory, new_directory, write_json
+from gapless.core.files import check_new_directory, new_directory, plain, write_json
 from gapless.core.locks import LOCK_FILE, only_writer
 from gapless.core.plan import directory_beside
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import main_label
 from gapless.inference.embed import embed_dataset
+from gapless.manifest.manifest import TRAIN, VALIDATION
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, check_present, group_index, item_classes
 from gapless.metrics.labels import label_codes, telling_label
 from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import versions
-from gapless.training.run import TRAIN, VALIDATION, plain
 
 FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed", "further")
 

@@ -23,7 +23,7 @@ def close(
 ) -> ClosedGap:
     """Close the gap of frozen embeddings, and measure on rows that were held back what that did.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tempfile import mkdtemp
         >>> place, random = Path(mkdtemp()), np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, F
 from gapless.closing.layers import affine_layer, layers_of, unit_norm_layer, vector_model
 from gapless.core.errors import UsageError
 from gapless.core.geometry import blocks
-from gapless.models.aligner import GaplessModel
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel
 
 ROWS_AT_ONCE = 4096
 
@@ -45,7 +47,7 @@ def fit_method(
     return replace(fitted, model=without_means(fitted.model, pairs)) if settings.remove_mean else fitted
 
 
-def without_means(model: GaplessModel, pairs: ClosingPairs) -> GaplessModel:
+def without_means(model: "GaplessModel", pairs: ClosingPairs) -> "GaplessModel":
     """The model with each head ended by unit norm less the mean of that modality's training rows in its space.
 
     The space is as before, then `x / |x| - mean`; the aligner normalises what is left. So the means of the training
@@ -59,7 +61,7 @@ def without_means(model: GaplessModel, pairs: ClosingPairs) -> GaplessModel:
 
 
 @torch.no_grad()
-def mapped_rows(model: GaplessModel, modality: str, matrix: Tensor, rows: Any) -> Tensor:
+def mapped_rows(model: "GaplessModel", modality: str, matrix: Tensor, rows: Any) -> Tensor:
     """Unit-norm rows [row, embedding_dim] of some vectors of one modality in the space of the model."""
     parts = [model.embed(modality, {"values": matrix[rows[part]]}) for part in blocks(len(rows), ROWS_AT_ONCE)]
     return torch.cat(parts)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from gapless.closing.split import split_rows
 from gapless.core.errors import DataRefused, GaplessError, one_line
 from gapless.core.files import json_text, write_text
 from gapless.core.progress import progress_bar, say
-from gapless.inference.embed import embed_dataset
 from gapless.metrics.grouping import v_measure_under_draws
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.measure import measure_under_draws
 from gapless.metrics.uncertainty import GroupSums, draw_counts
-from gapless.models.aligner import GaplessModel
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +188,7 @@ class Judge:
         return figures, took
 
 
-def fitted_in(fold: HeldOutPart, candidate: Candidate) -> GaplessModel:
+def fitted_in(fold: HeldOutPart, candidate: Candidate) -> "GaplessModel":
     """The candidate's model, fitted outside the fold.
 
     Raises:
@@ -196,8 +198,10 @@ def fitted_in(fold: HeldOutPart, candidate: Candidate) -> GaplessModel:
         return fit_method(candidate.method, fold.pairs, candidate.settings, fold.seed, folder=Path(folder)).model
 
 
-def figures_in(fold: HeldOutPart, model: GaplessModel | None) -> dict[str, np.ndarray]:
+def figures_in(fold: HeldOutPart, model: "GaplessModel | None") -> dict[str, np.ndarray]:
     """Key -> [1 + replicate] of the judged rows, through the model or as they are."""
+    from gapless.inference.embed import embed_dataset
+
     pairs = fold.pairs
     rows = (
         pairs.part(fold.judged) if model is None else embed_dataset(model, pairs.dataset(fold.judged), batch_size=4096)

@@ -9,12 +9,11 @@ read without the method that made it, and nothing in it runs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from gapless.closing.base import ClosingPairs
-from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.heads import default_head
 from gapless.models.spec import (
     ActivationLayer,
@@ -26,6 +25,9 @@ from gapless.models.spec import (
     head_size,
     layer_spec,
 )
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def parallel_layer(branches: Sequence[Sequence[FittedLayer]], weights: Sequence[
     return FittedLayer(spec, tensors)
 
 
-def layers_of(model: GaplessModel, modality: str) -> list[FittedLayer]:
+def layers_of(model: "GaplessModel", modality: str) -> list[FittedLayer]:
     """The head of a fitted model as layers, so that a method can go on from them or stand another beside them."""
     specs = model.specs[modality].head or default_head(model.config.embedding_dim)
     modules = model.heads[modality].children()
@@ -101,8 +103,8 @@ def layers_of(model: GaplessModel, modality: str) -> list[FittedLayer]:
 
 
 def vector_model(
-    pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]], loss_of: GaplessModel | None = None
-) -> GaplessModel:
+    pairs: ClosingPairs, heads: Mapping[str, Sequence[FittedLayer]], loss_of: "GaplessModel | None" = None
+) -> "GaplessModel":
     """The model that takes rows of each modality as vectors and applies fitted layers to them.
 
     Args:
@@ -112,6 +114,8 @@ def vector_model(
     Raises:
         ValueError: a head that ends at another size, tensors that do not fit their layer.
     """
+    from gapless.models.aligner import GaplessConfig, GaplessModel
+
     described = {name: [described_layer(layer.spec) for layer in layers] for name, layers in heads.items()}
     size = head_size([layer.spec for layer in heads[pairs.anchor]], pairs.sizes[pairs.anchor])
     loss = {"anchor": pairs.anchor} if loss_of is None else loss_of.config.loss
@@ -127,7 +131,7 @@ def vector_model(
     return model.train(False)
 
 
-def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> GaplessModel:
+def affine_model(pairs: ClosingPairs, maps: Mapping[str, AffineMap]) -> "GaplessModel":
     """The model that applies one affine map to the unit-norm rows of each modality."""
     return vector_model(pairs, {name: [unit_norm_layer(), _layer_of(fitted)] for name, fitted in maps.items()})
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapless.core.errors import DataRefused
+from gapless.manifest.manifest import TRAIN, VALIDATION
 from gapless.metrics.inputs import MIN_ROWS
-from gapless.training.run import TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 

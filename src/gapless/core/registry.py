@@ -4,19 +4,21 @@
     LOSSES.add("clip", clip)
     LOSSES["clip"]
 
-A thing of gapless itself is added by the module that defines it: every module of the room is imported when the table is
-first read, so that one new file adds a thing. Another package lists its things in its `pyproject.toml`, under the
-entry-point group of the table; they are in the table once the package is installed.
+A thing of gapless itself is added by the module that defines it: every module of the room that adds one is imported
+when the table is first read, so that one new file adds a thing. Another package lists its things in its
+`pyproject.toml`, under the entry-point group of the table; they are in the table once the package is installed.
 """
 
 import pkgutil
-from collections.abc import Iterator
-from importlib import import_module, metadata
+import re
+from collections.abc import Iterator, Sequence
+from importlib import import_module, metadata, util
 from typing import Generic, TypeVar
 
 from gapless.core.errors import UsageError, one_line, unknown_name
 
 Thing = TypeVar("Thing")
+ADDS = re.compile(r"\b[A-Z_]+\.add\(")  # `LOSSES.add(`
 
 
 class Registry(Generic[Thing]):
@@ -26,10 +28,13 @@ class Registry(Generic[Thing]):
         kind: what one is called in messages ("loss").
         package: the room whose modules add things when they are imported.
         group: the entry-point group by which other packages add things.
+        first: names that stand before all others, in this order; the others of gapless follow by name. Without them
+            things stand in the order in which the modules of the room, by name, add them.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, package: str, group: str, first: Sequence[str] = ()) -> None:
         self.kind = kind
+        self.first = tuple(first)
         self.package = package
         self.group = group
         self._things: dict[str, Thing] = {}
@@ -87,7 +92,11 @@ class Registry(Generic[Thing]):
             return
         self._is_read = True
         for module in pkgutil.iter_modules(import_module(self.package).__path__, f"{self.package}."):
-            import_module(module.name)
+            if adds_things(module.name):
+                import_module(module.name)
+        if self.first:
+            names = (*self.first, *sorted(self._things.keys() - {*self.first}))
+            self._things = {name: self._things[name] for name in names if name in self._things}
         for point in metadata.entry_points(group=self.group):
             # A fault in another package is reported only when its thing is asked for.
             try:
@@ -95,3 +104,9 @@ class Registry(Generic[Thing]):
             except Exception as error:
                 package = point.dist.name if point.dist is not None else point.value
                 self._faults[point.name] = f"{one_line(error)} (package {package})"
+
+
+def adds_things(module: str) -> bool:
+    """Whether the source of a module adds to a table; the others need not be imported, and some take seconds."""
+    source = util.find_spec(module).loader.get_source(module)  # type: ignore[union-attr]
+    return source is None or ADDS.search(source) is not None

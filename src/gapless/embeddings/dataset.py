@@ -17,6 +17,8 @@ class VectorPairs(Dataset[Any]):
         ids: [pair] names of the rows.
         rows: which rows, default all.
         positives: [pair] integers for the loss (rows that share one are positives of each other), or None.
+        labels: [pair] integers of classes, -1 where missing, for a loss that compares labels; a batch then holds [row,
+            class] 0 or 1. None: no loss compares them.
         present: modality -> [pair] bool, whether a row has it; a modality that is not named is in every row. A batch
             then holds the values of the rows that have a modality, and `present`, which rows those are.
     """
@@ -28,11 +30,13 @@ class VectorPairs(Dataset[Any]):
         rows: np.ndarray | None = None,
         positives: np.ndarray | None = None,
         present: Mapping[str, np.ndarray] | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         self.embeddings = dict(embeddings)
         self.ids = ids
         self.rows = np.arange(len(ids)) if rows is None else rows
         self.positives = positives
+        self.labels = labels
         self.present = None if present is None else presence_of(present, self.embeddings, len(ids))
 
     @property
@@ -58,6 +62,9 @@ class VectorPairs(Dataset[Any]):
             batch["present"] = {name: torch.from_numpy(mask[rows]) for name, mask in self.present.items()}
         if self.positives is not None:
             batch["positives"] = torch.from_numpy(self.positives[rows])
+        if self.labels is not None:
+            classes = np.arange(self.labels.max() + 1, dtype=self.labels.dtype)
+            batch["labels"] = _as_tensor(self.labels[rows, None] == classes)
         return batch
 
 

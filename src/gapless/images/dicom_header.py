@@ -4,11 +4,13 @@ Only listed elements are read, and of each only the standard's terms: a name typ
 dropped.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gapless.core.errors import DataRefused
+from gapless.core.values import name_of
 from gapless.images.dicom_file import import_pydicom, parse_dicom, silenced
 from gapless.images.dicom_terms import BODY_PARTS, LATERALITIES, MODALITY_CODES, VIEWS
 from gapless.images.limits import ImageRefused
@@ -75,3 +77,9 @@ def _burned_in_text(dataset: Any) -> str:
     prints = str(dataset.get("Modality") or "").strip() in _PRINTING_MODALITIES
     is_copy = "SECONDARY" in kinds or bool(dataset.get("ConversionType"))
     return "suspected" if prints or is_copy else "unknown"
+
+
+def identifier(value: object) -> str:
+    """One spelling of an identifier: padding, outer and double spaces, case and 1000.0 for 1000 make no difference."""
+    text = unicodedata.normalize("NFKC", name_of(value).replace("\0", " "))
+    return name_of(" ".join(text.split())).casefold()

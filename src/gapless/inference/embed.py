@@ -66,6 +66,8 @@ class Collator:
             inputs["present"] = present
         if self.mask_duplicates:
             inputs["positives"] = _positives(samples)
+        if "labels" in samples[0]:
+            inputs["labels"] = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
         return inputs
 
 

@@ -55,7 +55,7 @@ def embed(
 ) -> Embedded:
     """Embed the rows of a data set with a model, shard by shard; an unfinished directory is continued.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> embedded = gapless.embed("run", data="data", out="embeddings", split="test")
         >>> embedded.modalities

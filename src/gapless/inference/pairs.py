@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Generator, randperm
 from torch.utils.data import Dataset, Sampler
 
@@ -50,6 +52,7 @@ class PairDataset(Dataset[Sample]):
         modalities: modality -> its kind, with the settings of the model that takes it.
         training_seed: with a seed, a caption of each row is drawn; without, the first one is used.
         augment_images: with a seed, change inputs by the `Modality.augment` of their kind, which keeps captions true.
+        labels: [row, label], given with each row as `labels`; None: no loss compares labels.
         modality_dropout: with a seed, modality -> the share of its rows that hide it in an epoch; a row keeps two.
 
     Raises (from `[]`):
@@ -63,6 +66,7 @@ class PairDataset(Dataset[Sample]):
         training_seed: int | None = None,
         augment_images: bool = False,
         modality_dropout: Mapping[str, float] | None = None,
+        labels: NDArray[np.float32] | None = None,
     ) -> None:
         self.manifest = manifest
         self.modalities = dict(modalities)
@@ -77,6 +81,7 @@ class PairDataset(Dataset[Sample]):
         caption_column = manifest.caption_column
         has_captions = caption_column in manifest.table.column_names
         self.captions = manifest.table[caption_column] if has_captions else None
+        self.labels = labels
         self.cache: dict[tuple[str, int], Any] = {}
         self.cached_bytes = 0
 
@@ -91,6 +96,8 @@ class PairDataset(Dataset[Sample]):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, row = key if isinstance(key, tuple) else (0, key)
         sample: Sample = {"id": self.ids[row]}
+        if self.labels is not None:
+            sample["labels"] = self.labels[row]
         if self.captions is not None:
             sample["caption"] = self.caption(row, epoch)
         texts = {name: self.drawn(column[row].as_py(), row, epoch) for name, column in self.texts.items()}

@@ -5,16 +5,30 @@ A null cell is an absent modality, and so are an empty text and an empty list.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gapless.manifest.manifest import Manifest
 
 MIN_MODALITIES = 2  # of a row from which a loss can learn: it compares modalities
 
 Presence = dict[str, NDArray[np.bool_]]
+
+
+def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """modality -> [row] bool, False where a row is NaN because it lacks the modality; None where nothing is missing."""
+    masks = {name: ~rows.isnan().any(dim=1) for name, rows in embeddings.items()}
+    return None if all(mask.all() for mask in masks.values()) else masks
+
+
+def common_rows(manifest: Manifest, modalities: Iterable[str]) -> dict[str, int]:
+    """Pair of modalities (`image-text`) -> the rows that have both."""
+    present = manifest.presence(modalities)
+    return {f"{a}-{b}": int((present[a] & present[b]).sum()) for a, b in combinations(present, 2)}
 
 
 def how_many(present: Presence) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ its `pyproject.toml` names in the entry-point group `gapless.losses`. `train --m
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -30,14 +31,38 @@ class Terms(Protocol):
     def _asdict(self) -> dict[str, Tensor]: ...
 
 
+@dataclass(frozen=True)
+class ParameterRule:
+    """How the optimizer treats a parameter of a loss.
+
+    Args:
+        weight_decay: whether the weight decay of the training applies.
+        learning_rate_factor: multiplies the learning rate, at least 0.
+    """
+
+    weight_decay: bool = False
+    learning_rate_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate_factor) and self.learning_rate_factor >= 0):
+            raise ValueError(f"learning_rate_factor must be finite and at least 0, got {self.learning_rate_factor}")
+
+
 class Loss(Protocol):
     """The protocol that the trainer needs of a loss, which is also an `nn.Module`.
 
     A loss that takes complete rows only leaves `present` out of its signature; the trainer then refuses rows that lack
-    a modality. Three further members are used where a loss has them: `set_progress(progress)`, called before each step
-    with the share of the training that is done, in [0, 1]; `after_step()`, called after each optimizer step, to clamp
-    what the optimizer moved out of bounds; and `logit_scale`, the logarithm of the factor on the cosines, which is
-    logged and gets no weight decay.
+    a modality. One that compares the labels of rows has `labels` in it ([pair, label] floats, 1 where a row has a
+    label), and a setting `label_column`, the column of the manifest that they come from. Further members are used where
+    a loss has them:
+
+    - `set_progress(progress)`, called before each step with the share of the training that is done, in [0, 1];
+    - `begin_step(seed, step)`, called before each step with the seed of the run and the number of the step, from which
+      a loss that draws at random takes its draws, so that a resumed run repeats them;
+    - `after_step()`, called after each optimizer step, to clamp what the optimizer moved out of bounds;
+    - `logit_scale`, the logarithm of the factor on the cosines, which is logged and gets no weight decay;
+    - `parameter_rules`, the name of a parameter of the loss -> `ParameterRule`, for parameters that take no weight
+      decay, or a learning rate of their own.
     """
 
     def __call__(
@@ -102,7 +127,9 @@ class Method:
         return replace(self.settings, **{name: value for name, value in changes.items() if self.takes(name)})
 
 
-METHODS: Registry[Method] = Registry("method", "gapless.losses", "gapless.losses")
+# The paper's loss and its ablations stand first in tables and messages, whatever files the room has.
+FIRST = ("clip", "clip-fixed", "align-only", "uniform-only", "gapless-published", "gapless")
+METHODS: Registry[Method] = Registry("method", "gapless.losses", "gapless.losses", FIRST)
 
 
 def method_of(settings: Any, name: str | None = None) -> Method:
@@ -141,17 +168,24 @@ def terms_of(
     embeddings: Mapping[str, Tensor],
     present: Mapping[str, Tensor] | None = None,
     positives: Tensor | Mapping[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The terms of a loss by name, `total` among them; arguments as in `Loss.__call__`.
+
+    Args:
+        labels: [pair, label], for a loss that takes them.
 
     Raises:
         UsageError: rows lack a modality, and the loss takes complete rows only.
         TypeError: the loss returned something else than a NamedTuple with a `total`.
     """
-    if present is None:
-        return named_terms(loss(embeddings, positives=positives))
-    check_takes_present(loss)
-    return named_terms(loss(embeddings, present=present, positives=positives))
+    given: dict[str, Any] = {"positives": positives}
+    if labels is not None:
+        given["labels"] = labels
+    if present is not None:
+        check_takes_present(loss)
+        given["present"] = present
+    return named_terms(loss(embeddings, **given))
 
 
 def check_takes_present(loss: nn.Module) -> None:
@@ -166,6 +200,12 @@ def check_takes_present(loss: nn.Module) -> None:
 def masks_duplicates(settings: Any) -> bool:
     """Whether pairs of one caption are positives of each other under these settings."""
     return bool(getattr(settings, "mask_duplicates", False))
+
+
+def label_column(settings: Any) -> str | None:
+    """The column of labels that a loss of these settings compares, "" where they do not say; None: it compares none."""
+    column = getattr(settings, "label_column", None)
+    return None if column is None else str(column)
 
 
 def named_terms(terms: Any) -> dict[str, Tensor]:
@@ -184,6 +224,30 @@ def set_progress(loss: nn.Module, progress: float) -> None:
     move = getattr(loss, "set_progress", None)
     if move is not None:
         move(progress)
+
+
+def begin_step(loss: nn.Module, seed: int, step: int) -> None:
+    """Say the seed of the run and the number of the step to a loss that draws at random."""
+    begin = getattr(loss, "begin_step", None)
+    if begin is not None:
+        begin(seed, step)
+
+
+def parameter_rules(loss: nn.Module | None) -> dict[nn.Parameter, ParameterRule]:
+    """The parameters of a loss that have a rule of their own; `logit_scale` has one without being named.
+
+    Raises:
+        ValueError: `parameter_rules` of the loss names what is no parameter of it.
+    """
+    if loss is None:
+        return {}
+    parameters = dict(loss.named_parameters())
+    rules = dict(getattr(loss, "parameter_rules", {}))
+    if unknown := sorted(rules.keys() - parameters.keys()):
+        raise ValueError(f"{type(loss).__name__}.parameter_rules names {unknown[0]!r}, which is none of its parameters")
+    if "logit_scale" in parameters:
+        rules.setdefault("logit_scale", ParameterRule())
+    return {parameters[name]: rule for name, rule in rules.items()}
 
 
 def after_step(loss: nn.Module) -> None:

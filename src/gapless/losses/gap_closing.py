@@ -9,24 +9,22 @@ loss.clamp_logit_scale()
 Rows may lack modalities: `loss(embeddings, present=masks)` compares each pair of modalities on the rows that have both.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gapless.core.geometry import (
     at_least_fp32,
-    at_one_precision,
     log_mean_gaussian_kernel,
     pair_centroids,
     pairwise_squared_distance,
 )
 from gapless.core.shapes import Embeddings, Positives, Scalar
-from gapless.losses.checks import check_batch, check_enough
+from gapless.losses.batch import open_batch
 from gapless.losses.contrastive import symmetric_info_nce
 from gapless.losses.engine.gathered import (
     Ranks,
@@ -34,12 +32,12 @@ from gapless.losses.engine.gathered import (
     gathered_symmetric_info_nce,
 )
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
+from gapless.losses.learned_temperature import WithTemperature
 from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, masked_uniformity
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, are_equal, checked_pairs, checked_weights, pairs_of
-from gapless.losses.present import GivenPositives, PresentBatch, masks_of_all
+from gapless.losses.present import GivenPositives, PresentBatch
 from gapless.losses.schedules import Schedule, weight_at
 
-MAX_LOGIT_SCALE = 100.0
 # Batches up to this size take the plain functions: as fast there (docs/performance.md), and fewer kernels to launch.
 PLAIN_ON_CPU = 256
 PLAIN_ON_ACCELERATOR = 4096
@@ -112,7 +110,7 @@ def centroid_uniformity(
     )
 
 
-class GapClosingLoss(nn.Module):
+class GapClosingLoss(WithTemperature):
     """contrastive + alignment_weight * L_ATP + uniformity_weight * L_CU over any number of named modalities.
 
     Contrastive (`symmetric_info_nce`) and L_ATP (`align_true_pairs`) are means over the pairs (modality, anchor);
@@ -144,8 +142,6 @@ class GapClosingLoss(nn.Module):
         logit_scale: log(1 / temperature) in fp32, as in open_clip.
     """
 
-    logit_scale: Tensor
-
     def __init__(
         self,
         anchor: str = "text",
@@ -159,10 +155,7 @@ class GapClosingLoss(nn.Module):
         modality_weights: Mapping[str, float] | None = None,
         alignment_modality_weights: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__()
-        lowest = 1 / MAX_LOGIT_SCALE if learn_temperature else 0.0
-        if not (math.isfinite(temperature) and temperature > 0 and temperature >= lowest):
-            raise ValueError(f"the temperature must be above 0 (at least 0.01 when it is learned), got {temperature}")
+        super().__init__(temperature, learn_temperature)
         self.anchor = anchor
         self.alignment_weight = alignment_weight
         self.uniformity_weight = uniformity_weight
@@ -175,28 +168,23 @@ class GapClosingLoss(nn.Module):
             if alignment_modality_weights is None
             else checked_weights(alignment_modality_weights, "alignment_modality_weights")
         )
-        log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
-        if learn_temperature:
-            self.logit_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("logit_scale", log_scale)
+        self._closing_share = 1.0
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
         """Set the share of the training that is done, from 0 to 1, which decides the scheduled weights."""
         self.progress = progress
-        self._alignment_weight = weight_at(self.alignment_weight, progress)
-        self._uniformity_weight = weight_at(self.uniformity_weight, progress)
+        self._alignment_weight = self._closing_share * weight_at(self.alignment_weight, progress)
+        self._uniformity_weight = self._closing_share * weight_at(self.uniformity_weight, progress)
 
-    @torch.no_grad()
-    def clamp_logit_scale(self) -> None:
-        """Keep a learned temperature at or above 0.01; to be called after each optimizer step."""
-        if isinstance(self.logit_scale, nn.Parameter):
-            self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+    def closing_limit(self, progress: float) -> float:
+        """The weight of alignment that its schedule has at `progress`, the most that a controller may give it."""
+        return weight_at(self.alignment_weight, progress)
 
-    def after_step(self) -> None:
-        """Clamp the temperature; the trainer calls this after each optimizer step."""
-        self.clamp_logit_scale()
+    def set_closing_share(self, share: float) -> None:
+        """Set the part of both scheduled weights that is in force, in [0, 1]; 1 is the schedule itself."""
+        self._closing_share = share
+        self.set_progress(self.progress)
 
     def forward(
         self,
@@ -232,21 +220,12 @@ class GapClosingLoss(nn.Module):
         """
         if groups is not None:
             positives = _renamed(positives, groups)
-        check_batch(embeddings, self.anchor if self.pairs == ANCHOR else None, positives, present)
-        # torch cannot sort every kind of integer
-        if isinstance(positives, Mapping):
-            positives = {name: numbers.long() for name, numbers in positives.items()}
-        elif positives is not None:
-            positives = positives.long()
+        embeddings, positives, masks, ranks = open_batch(
+            embeddings, self.anchor if self.pairs == ANCHOR else None, positives, present, self.gather
+        )
         first = next(iter(embeddings.values()))
-        ranks = Ranks.current() if self.gather else None
-        check_enough(first, positives, ranks, present is not None)
-        masks = None
-        if present is not None:
-            masks = masks_of_all(present, list(embeddings), len(first), first.device, ranks)
         pairs = pairs_of(self.pairs, list(embeddings), self.anchor)
         with torch.autocast(first.device.type, enabled=False):
-            embeddings = dict(zip(embeddings, at_one_precision(*embeddings.values()), strict=True))
             if masks is None and not isinstance(positives, Mapping) and self._is_plain(pairs, embeddings):
                 terms = self._terms(
                     lambda: self._contrastive(embeddings, positives, ranks),
@@ -261,11 +240,9 @@ class GapClosingLoss(nn.Module):
                 counts = {pair: len(rows.everyone) for pair, rows in chosen.items()}
                 alignment_weights = self.alignment_modality_weights
                 terms = self._terms(
-                    lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, _is_small),
+                    lambda: masked_contrastive(batch, chosen, self.modality_weights, self.logit_scale, is_small),
                     lambda: masked_alignment(batch, chosen, alignment_weights, self.logit_scale),
-                    lambda: masked_uniformity(
-                        batch, self.anchor, self.normalise_centroids, self.logit_scale, _is_small
-                    ),
+                    lambda: masked_uniformity(batch, self.anchor, self.normalise_centroids, self.logit_scale, is_small),
                 )
         if present is None:
             return terms
@@ -304,7 +281,7 @@ class GapClosingLoss(nn.Module):
         anchor, others, scale = embeddings[self.anchor], self._others(embeddings), self.logit_scale.exp()
         if ranks is not None:
             return mean_of(gathered_symmetric_info_nce(others, anchor, scale, positives, ranks))
-        info_nce = symmetric_info_nce if _is_small(anchor) else tiled_symmetric_info_nce
+        info_nce = symmetric_info_nce if is_small(anchor) else tiled_symmetric_info_nce
         return mean_of([info_nce(rows, anchor, scale, positives) for rows in others])
 
     def _alignment(self, embeddings: Mapping[str, Tensor], ranks: Ranks | None) -> Tensor:
@@ -315,18 +292,10 @@ class GapClosingLoss(nn.Module):
         modalities = list(embeddings.values())
         if ranks is not None:
             return gathered_centroid_uniformity(modalities, positives, self.normalise_centroids, ranks)
-        if _is_small(modalities[0]):
+        if is_small(modalities[0]):
             return centroid_uniformity(modalities, positives, self.normalise_centroids)
         centroids = pair_centroids([at_least_fp32(rows) for rows in modalities], self.normalise_centroids)
         return tiled_log_mean_gaussian_kernel(centroids, positives)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GapClosingLoss":
-        # Keeps `logit_scale` in fp32 in model.half() and model.bfloat16(): in bf16 it would change in steps of 0.8 %.
-        log_scale = self.logit_scale.detach().clone()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.logit_scale.dtype in (torch.float16, torch.bfloat16):
-            self.logit_scale.data = log_scale.to(self.logit_scale.device)
-        return self
 
     def extra_repr(self) -> str:
         return (
@@ -353,5 +322,6 @@ def _renamed(positives: GivenPositives, groups: Tensor) -> Tensor:
     return groups
 
 
-def _is_small(rows: Tensor) -> bool:
+def is_small(rows: Tensor) -> bool:
+    """Whether a batch takes the plain formulas: so few rows are not faster in tiles."""
     return len(rows) <= (PLAIN_ON_CPU if rows.device.type == "cpu" else PLAIN_ON_ACCELERATOR)

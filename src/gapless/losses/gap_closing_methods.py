@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from gapless.core.errors import unknown_name
 from gapless.losses.base import METHODS, Method
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.pairs import ANCHOR, Pairs, checked_pairs, checked_weights
-from gapless.losses.schedules import as_weight
+from gapless.losses.schedules import PUBLISHED_ALIGNMENT, PUBLISHED_TEMPERATURE, PUBLISHED_UNIFORMITY, as_weight
 
 PAPER = "Grassucci et al., arXiv 2602.20046"
 CLIP_PAPER = "Radford et al., arXiv 2103.00020"
 Weight = float | list[list[float]]
+CLOCK, HELD_OUT = "clock", "held-out"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class GapClosingSettings:
             of two names each.
         modality_weights: weight of a modality ("ecg") or of a pair ("ecg+text"), 1 by default; only ratios matter.
         alignment_modality_weights: likewise for Align True Pairs alone; none is modality_weights.
+        follow: what the two weights follow: clock is their schedule; held-out takes the schedule as a limit and gives
+            as much of it as held-out pairs have earned (docs/method.md).
     """
 
     temperature: float = 0.07
@@ -39,8 +43,11 @@ class GapClosingSettings:
     pairs: Pairs = ANCHOR
     modality_weights: Mapping[str, float] = field(default_factory=dict)
     alignment_modality_weights: Mapping[str, float] | None = None
+    follow: str = CLOCK
 
     def __post_init__(self) -> None:
+        if self.follow not in (CLOCK, HELD_OUT):
+            raise unknown_name("follow", self.follow, (CLOCK, HELD_OUT))
         object.__setattr__(self, "pairs", checked_pairs(self.pairs))  # tuples, because a list is a schedule elsewhere
         checked_weights(self.modality_weights)
         checked_weights(self.alignment_modality_weights, "alignment_modality_weights")
@@ -61,18 +68,19 @@ def _gap_closing_loss(settings: GapClosingSettings, anchor: str) -> GapClosingLo
     )
 
 
-def _ramped(alignment: float) -> GapClosingSettings:
+def _ramped(alignment: float, uniformity: float = 1.0) -> GapClosingSettings:
     """Contrast first, then close the gap: both weights wait for 30 % of the training, then rise to the end.
 
     Weights 1 and 1 hardly move the cosine on small sets, and a large constant alignment collapses a model that starts
     from scratch; docs/method.md has the figures.
 
     Args:
-        alignment: the weight of Align True Pairs at the end; that of Centroid Uniformity is 1.
+        alignment: the weight of Align True Pairs at the end.
+        uniformity: that of Centroid Uniformity.
     """
     return GapClosingSettings(
         alignment_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, alignment]],
-        uniformity_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, 1.0]],
+        uniformity_weight=[[0.0, 0.0], [0.3, 0.0], [1.0, uniformity]],
     )
 
 
@@ -105,6 +113,17 @@ _add("align-only", "contrastive and Align True Pairs", GapClosingSettings(unifor
 _add("uniform-only", "contrastive and Centroid Uniformity", GapClosingSettings(alignment_weight=0.0))
 _add("gapless-published", "the paper's loss, both weights 1", GapClosingSettings())
 _add(
+    "gapless-scheduled",
+    "the paper's loss with the schedule that the authors' code ships, temperature fixed at 0.1",
+    GapClosingSettings(
+        temperature=PUBLISHED_TEMPERATURE,
+        learn_temperature=False,
+        alignment_weight=[list(point) for point in PUBLISHED_ALIGNMENT.points],
+        uniformity_weight=[list(point) for point in PUBLISHED_UNIFORMITY.points],
+    ),
+    fixed=("temperature", "learn_temperature"),
+)
+_add(
     "gapless",
     "the paper's terms with weights that rise while training; our best recipe",
     _ramped(alignment=8.0),
@@ -112,4 +131,11 @@ _add(
     # the alignment gradient vanishes; the strong dropout that `close` gives them keeps a distance between pairs, and
     # stands twice the weight. Many frozen rows share a caption, so that pairs of one caption are masked.
     frozen_settings=replace(_ramped(alignment=16.0), mask_duplicates=True),
+)
+_add(
+    "gapless-held-out",
+    "the paper's terms, as strong as held-out pairs allow while training",
+    # Limits, of which held-out pairs earn a part.
+    replace(_ramped(alignment=16.0, uniformity=2.0), follow=HELD_OUT),
+    frozen_settings=replace(_ramped(alignment=24.0, uniformity=2.5), mask_duplicates=True, follow=HELD_OUT),
 )

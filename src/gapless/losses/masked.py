@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gapless.core.geometry import log_mean_gaussian_kernel, pairwise_squared_distance
 from gapless.losses.contrastive import symmetric_info_nce
-from gapless.losses.engine.gathered import chosen_symmetric_info_nce, gathered_uniformity
+from gapless.losses.engine.gathered import Ranks, chosen_symmetric_info_nce, gathered_uniformity
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.pairs import Pair, weight_of
 from gapless.losses.present import Chosen, PresentBatch, are_apart
@@ -46,7 +46,7 @@ def masked_contrastive(
         info_nce = symmetric_info_nce if is_small(queries) else tiled_symmetric_info_nce
         return info_nce(queries, keys, scale, positives)
 
-    return _weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
+    return weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
 
 
 def masked_alignment(
@@ -59,7 +59,7 @@ def masked_alignment(
         mean = pairwise_squared_distance(one, other).sum() / len(rows.everyone)
         return mean if batch.ranks is None else batch.ranks.average(mean * batch.ranks.num_ranks)
 
-    return _weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
+    return weighted_mean(of_pair, chosen, weights, batch.nothing(log_scale))
 
 
 def masked_uniformity(
@@ -77,13 +77,25 @@ def masked_uniformity(
     positives = batch.positives_of_centroids(anchor, rows)
     if not are_apart(positives, len(rows.everyone)):
         return batch.nothing(log_scale)
-    if batch.ranks is not None:
-        return gathered_uniformity(batch.ranks.gather(centroids)[rows.everyone], positives, batch.ranks)
-    points = centroids[rows.own]
+    points = centroids[rows.own] if batch.ranks is None else batch.ranks.gather(centroids)[rows.everyone]
+    return uniformity_of(points, positives, batch.ranks, is_small)
+
+
+def uniformity_of(points: Tensor, positives: Tensor | None, ranks: Ranks | None, is_small: IsSmall) -> Tensor:
+    """`geometry.log_mean_gaussian_kernel` of the points of all ranks, each rank computing its share.
+
+    Args:
+        points: [n, dim] of all ranks, of norm at most 1.
+        positives: [n] integers, or None.
+        ranks: who shares the work; None for one process.
+        is_small: whether so many points take the plain formula.
+    """
+    if ranks is not None:
+        return gathered_uniformity(points, positives, ranks)
     return (log_mean_gaussian_kernel if is_small(points) else tiled_log_mean_gaussian_kernel)(points, positives)
 
 
-def _weighted_mean(
+def weighted_mean(
     of_pair: Callable[[Pair, Chosen], Tensor],
     chosen: Mapping[Pair, Chosen],
     weights: Mapping[str, float],

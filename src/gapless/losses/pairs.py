@@ -93,7 +93,14 @@ def names_in(weights: Mapping[str, float]) -> set[str]:
 
 
 def check_settings_names(settings: Any, modalities: Sequence[str]) -> None:
-    """Raise UsageError where the settings of a loss name a modality that the model has not."""
+    """Raise UsageError where the settings of a loss do not fit the modalities of the model.
+
+    They may name a modality that the model has not; and settings with a method `check_modalities(names)`, which raises
+    UsageError, refuse what their loss cannot take before anything is trained.
+    """
+    check_modalities = getattr(settings, "check_modalities", None)
+    if check_modalities is not None:
+        check_modalities(list(modalities))
     pairs = getattr(settings, "pairs", ANCHOR)
     named = {"pairs": {name for pair in pairs for name in pair} if not isinstance(pairs, str) else set()}
     for key in ("modality_weights", "alignment_modality_weights"):

@@ -10,7 +10,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,17 @@ NUM_NAMED = 10
 TEXT_LABEL = "burned_in_text"
 _SAFE_NAME = re.compile(r"(?![0-9a-f]{24}$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # a name that is not the hash of another id
 
+RawRows = Iterable[RawRow] | Callable[[Path], Iterable[RawRow]]
+
 logger = logging.getLogger(__name__)
 
 
-def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOptions) -> Manifest:
+def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Manifest:
     """Verify raw rows and write them as a manifest.
 
     Args:
-        rows: as a reader yields them.
+        rows: as a reader yields them; or a function that yields them, given a folder for files that are fetched: it
+            stays when the build is interrupted, and is removed when the manifest is written or refused.
         out: the manifest's directory; must be new.
         options: what the manifest is, and how strictly it is made.
 
@@ -73,7 +76,8 @@ def build_manifest(rows: Iterable[RawRow], out: str | Path, options: BuildOption
         Journal.beside(out, options.images) as journal,
         files.new_directory(out) as partial,
     ):
-        books = _write_rows(rows, partial, options, journal)
+        given = rows(journal.fetched) if callable(rows) else rows
+        books = _write_rows(given, partial, options, journal)
         if problem := books.refusal(options.max_bad):
             journal.discard()
             listed = (partial / SKIPPED_FILE).read_bytes()
@@ -118,7 +122,7 @@ class _Books:
         self.leaves_out_text = leaves_out_text
         self.bad: Counter[str] = Counter()
         self.named: list[str] = []
-        self.expected = 0
+        self.left_out: Counter[str] = Counter()  # reasons of rows that are left out by the user's wish
         self.identities = Identities()
         self.groups: Counter[str] = Counter()  # rows of each group that the data name
 
@@ -128,7 +132,7 @@ class _Books:
             flag = finished.get(TEXT_LABEL)
             if self.leaves_out_text and flag in ("declared", "suspected"):
                 self.writer.skip(row.origin, "burned-in text", str(flag))
-                self.expected += 1
+                self.left_out["burned-in text"] += 1
             else:
                 self.writer.keep(finished)
                 self.identities.add(result)
@@ -138,7 +142,7 @@ class _Books:
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
         if row.expected or result.get("expected"):
-            self.expected += 1
+            self.left_out[reason] += 1
             return
         self.bad[reason] += 1
         if len(self.named) < NUM_NAMED:
@@ -149,12 +153,13 @@ class _Books:
         considered = kept + num_bad
         if kept and num_bad <= max_bad * considered:
             return None
-        if considered + self.expected == 0:
+        if considered + self.left_out.total() == 0:
             return "there is not a single row to read"
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.bad.most_common())
         first = f"; the first: {'; '.join(self.named)}" if self.named else ""
         if not kept and not num_bad:
-            return f"none of {self.expected} rows is selected"
+            left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+            return f"none of {self.left_out.total()} rows is selected: {left_out}"
         return (
             f"{num_bad} of {considered} rows ({num_bad / considered:.1%}) are bad, more than the {max_bad:.1%} that "
             f"--max-bad allows: {reasons}{first}"

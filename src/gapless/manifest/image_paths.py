@@ -52,7 +52,7 @@ def name_below(root: Path, name: str) -> str:
 def hint_for(root: Path, name: str) -> str:
     """A hint for a message: why a name may have no file; "" when there is none."""
     if _ADDRESS.match(name):
-        return "this is an address, and nothing is downloaded"
+        return "this is an address, and nothing is downloaded; download it first, and name the file"
     if _DRIVE.match(name):
         return "this is a Windows path with a drive; write paths below the image root"
     unix = posixpath.normpath(name.replace("\\", "/"))

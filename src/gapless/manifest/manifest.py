@@ -26,7 +26,7 @@ from gapless.manifest.modality_columns import contents_of, is_filled, specs_in, 
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.modalities.base import FILES, TEXTS
 
-SPLITS = ("train", "validation", "test")
+SPLITS = TRAIN, VALIDATION, TEST = ("train", "validation", "test")
 # Common names of the three splits, in any case; "training set" and "test_split" are recognised too.
 _SPLIT_OF = {
     **dict.fromkeys(("train", "training", "trn"), "train"),

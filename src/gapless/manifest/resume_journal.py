@@ -1,6 +1,7 @@
 """Records the verified images of a build, so that an interrupted build continues.
 
-`.<name>.resume/` holds `journal.jsonl` and the copied images; it is removed when the manifest is written or refused.
+`.<name>.resume/` holds `journal.jsonl`, the copied images, and the files that a reader fetched from a server; it is
+removed when the manifest is written or refused, and kept when the build is interrupted or the network fails.
 A line of the journal holds the name of the row's copy, which is unique, the key of its image (from its bytes, or from
 its file and times), and the result. Refusals are not recorded, so that an image that was missing or damaged is read
 again.
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from gapless.core import files
-from gapless.core.errors import listed
+from gapless.core.errors import NeedsNetwork, listed
 from gapless.core.plan import differences, directory_beside
 from gapless.images.limits import MAX_PIXELS
 from gapless.manifest.options import ImageOptions
@@ -45,6 +46,7 @@ class Journal:
     def __init__(self, directory: Path, header: Mapping[str, Any]) -> None:
         self.directory = directory
         self.images = directory / "images"
+        self.fetched = directory / "fetched"
         self._known = self._read(header)
         directory.mkdir(parents=True, exist_ok=True)
         if not self._known:
@@ -76,14 +78,16 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        # The journal is kept after an interruption only: after an error the user must change something first.
-        if kind is not None and issubclass(kind, Exception):
+        # The journal is kept after an interruption and a failure of the network: after another error the user must
+        # change something first.
+        if kind is not None and issubclass(kind, Exception) and not issubclass(kind, NeedsNetwork):
             self.discard()
 
     def _read(self, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         try:
             first, *lines = (self.directory / JOURNAL_FILE).read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError):
+            shutil.rmtree(self.fetched, ignore_errors=True)
             return {}
         if differing := differences(_parsed(first), dict(header)):
             if any(lines):
@@ -91,6 +95,7 @@ class Journal:
                     f"{self.directory} holds the work of an interrupted run of another version or with other options: "
                     f"it is dropped, and every image is verified again; differing: {listed(differing)}"
                 )
+            shutil.rmtree(self.fetched, ignore_errors=True)
             return {}
         results = [_parsed(line) for line in lines]  # {} for a last line that the interruption cut short
         whole = [result for result in results if result.keys() >= ENTRIES or result.keys() >= ROW_ENTRIES]
@@ -122,8 +127,9 @@ class Journal:
             self.images.rename(directory / self.images.name)
 
     def discard(self) -> None:
-        """Remove the journal and the copies that it still has."""
+        """Remove the journal, the copies that it still has, and what was fetched."""
         shutil.rmtree(self.images, ignore_errors=True)
+        shutil.rmtree(self.fetched, ignore_errors=True)
         (self.directory / JOURNAL_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # not empty while this run's lock is in it, which `only_writer` removes with it
             self.directory.rmdir()

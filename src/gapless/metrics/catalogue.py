@@ -28,6 +28,7 @@ _PLACEHOLDERS = {
     "<modality>": r"(?P<modality>[^/]+)",
     "<direction>": r"(?P<direction>[^/]+_to_[^/]+|mean)",
     "<k>": r"(?P<k>[0-9]+)",
+    "<labeller>": r"(?P<labeller>[^/]+)",
 }
 # The figures that summarise the gap; every map of embeddings shows them.
 GAP_HEADLINES = (
@@ -53,7 +54,8 @@ class FigureEntry:
     """One figure.
 
     Args:
-        key: as in every JSON file; `<modality>`, `<direction>` (image_to_text, mean) and `<k>` stand for what varies.
+        key: as in every JSON file; `<modality>`, `<direction>` (image_to_text, mean), `<k>` and `<labeller>` stand for
+            what varies.
         label: its name where no heading stands above it.
         meaning: the formula, or one sentence.
         low, high: the range; infinite where there is no bound.
@@ -177,7 +179,7 @@ def label_of(key: str) -> str:
     if (match := entry.pattern.fullmatch(bare)) is not None:
         varying = {name: text for name, text in match.groupdict().items() if text}
     label = entry.label
-    for name in ("modality", "direction", "k"):
+    for name in ("modality", "direction", "k", "labeller"):
         label = label.replace(f"<{name}>", varying.get(name, "").replace("_to_", " to "))
     extra = [varying[name] for name in ("label", "pair") if name in varying]
     extra += ["complete rows"] * (bare != key)
@@ -211,7 +213,10 @@ def markdown_table(family: str) -> str:
     rows = [
         (
             f"`{entry.key}`",
-            entry.label.replace("<direction>", "a direction").replace("<modality>", "a modality").replace("<k>", "k"),
+            entry.label.replace("<direction>", "a direction")
+            .replace("<modality>", "a modality")
+            .replace("<k>", "k")
+            .replace("<labeller>", "a labeller"),
             entry.meaning,
             range_text(entry),
             {"higher": "high", "lower": "low", "neither": "–"}[entry.better],

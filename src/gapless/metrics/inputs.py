@@ -1,7 +1,8 @@
 """Validates embeddings and groups for the metrics, and returns unit-norm rows and integer codes."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
 from numbers import Integral
 from typing import Any
 
@@ -17,6 +18,7 @@ from gapless.core.values import names_of, refuse_missing
 ROWS_AT_ONCE = 8192
 MIN_ROWS = 2  # figures compare rows, so one row has none
 FLOAT64_BYTES = 8
+SIGNS_OF_KEYS = "/+@"  # between the parts of a key, the parts of a joint query, and before the suffix "complete"
 
 
 def check_embeddings(
@@ -33,7 +35,8 @@ def check_embeddings(
         present: modality -> [pair] bool, from `check_present`: rows that are absent are not looked at, and are zeros.
 
     Raises:
-        ValueError: too few modalities, integers, other than two dimensions, shapes that differ, fewer than 2 rows.
+        ValueError: what `check_modality_names` refuses, too few modalities, integers, other than two dimensions, shapes
+            that differ, fewer than 2 rows.
         DataRefused: rows with NaN or infinite values, or rows of zeros, named and counted.
 
     >>> rows = check_embeddings({"image": np.array([[3.0, 4.0], [0.0, 2.0]]), "text": np.eye(2)})
@@ -92,6 +95,7 @@ def read_embeddings(embeddings: Mapping[str, Any]) -> dict[str, UnitRows]:
 def _rows_and_precision(
     embeddings: Mapping[str, Any], minimum: int
 ) -> tuple[dict[str, np.ndarray | Tensor], torch.dtype]:
+    check_modality_names(embeddings)
     if len(embeddings) < minimum:
         got = ", ".join(embeddings) or "none"
         raise ValueError(f"a gap needs at least {minimum} modalities, got {len(embeddings)} ({got})")
@@ -107,6 +111,36 @@ def _rows_and_precision(
         raise ValueError(f"expected rows of at least 1 number, got shape {(num_rows, dim)}")
     is_wide = any(value.dtype.itemsize >= FLOAT64_BYTES for value in rows.values())
     return rows, torch.float64 if is_wide else torch.float32
+
+
+def check_modality_names(names: Iterable[str]) -> None:
+    """Refuse names of modalities with which the keys of figures would be ambiguous.
+
+    Raises:
+        ValueError: a name that is empty or has "/", "+" or "@", or two pairs of modalities whose keys are the same.
+
+    >>> check_modality_names(["left_to_right", "text"])
+    >>> check_modality_names(["a/b", "text"])
+    Traceback (most recent call last):
+    ...
+    ValueError: the name of the modality 'a/b' is empty or has '/', '+' or '@', which keys of figures use; rename it
+    """
+    names = list(names)
+    for name in names:
+        if not name or set(name) & set(SIGNS_OF_KEYS):
+            raise ValueError(
+                f"the name of the modality {name!r} is empty or has '/', '+' or '@', which keys of figures use; "
+                "rename it"
+            )
+    keys: dict[str, tuple[str, str]] = {}
+    for first, second in permutations(names, 2):
+        for key in (f"{first}-{second}", f"{first}_to_{second}"):
+            a, b = keys.setdefault(key, (first, second))
+            if (a, b) != (first, second):
+                raise ValueError(
+                    f"the modalities {a!r} and {b!r} have the same key of figures as {first!r} and {second!r}, {key}; "
+                    "rename one of them"
+                )
 
 
 def check_present(present: Mapping[str, Any] | None, embeddings: Mapping[str, Any]) -> dict[str, Tensor] | None:

@@ -120,7 +120,7 @@ def measure(
     settings = Settings(anchor, include, seed, max_grouping_pairs, block_size)
     if queries is not None:
         check_counts(queries=(queries, MIN_ROWS))
-    size = next(iter(np.shape(next(iter(embeddings.values()), ()))), 0)  # what is no matrix is refused below
+    size = next(iter(np.shape(next(iter(embeddings.values()), ()))), 0)
     lacking = present is not None and not all(np.asarray(mask).all() for mask in present.values())
     given = {"positives": positives is not None, "present": lacking, "joint": joint}
     if why_exact(size, given, exact, queries) is None:

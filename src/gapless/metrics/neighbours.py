@@ -99,8 +99,8 @@ class Neighbours:
 
     def occurrence(self) -> Tensor:
         """[gallery] how many queries have each row among their k nearest; the mean is k * queries / gallery."""
-        counts = torch.zeros(len(self.gallery), dtype=torch.float64, device=self.queries.device)
         shares = self.shares.clone()
+        counts = torch.zeros(len(self.gallery), dtype=torch.float64, device=shares.device)
         shares[self.unfinished] = 0.0
         counts.index_add_(0, self.nearest.places.flatten().long(), shares.flatten())
         for part in blocks(len(self.unfinished), _at_once(len(self.gallery))):

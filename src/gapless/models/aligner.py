@@ -218,6 +218,7 @@ class GaplessModel(PreTrainedModel):
         positives: Tensor | Mapping[str, Tensor] | None = None,
         return_loss: bool = True,
         present: Mapping[str, Tensor] | None = None,
+        labels: Tensor | None = None,
     ) -> GaplessOutput:
         """Embeddings of a batch of pairs and, with `return_loss`, the loss on them.
 
@@ -227,6 +228,7 @@ class GaplessModel(PreTrainedModel):
             positives: [pair] integers; rows that share one are positives of each other. Or modality -> such integers.
             present: modality -> [pair] bool, whether a row has it, for every modality of the batch. None: every row
                 has everything.
+            labels: [pair, label] floats, for a loss that compares the labels of rows.
 
         Raises:
             ValueError: the loss refuses the batch, such as one of rows that are not finite.
@@ -235,7 +237,7 @@ class GaplessModel(PreTrainedModel):
         embeddings = self._embeddings(batch, present)
         if not return_loss or self.loss is None:
             return GaplessOutput(embeddings=embeddings)
-        terms = terms_of(self.loss, embeddings, present, positives)
+        terms = terms_of(self.loss, embeddings, present, positives, labels)
         named = {name: value.detach() for name, value in terms.items()}
         return GaplessOutput(loss=terms["total"], terms=named, embeddings=embeddings)
 

@@ -191,6 +191,9 @@ def _made_lines(model: GaplessModel, results: Mapping[str, Any]) -> str:
     for name, spec in model.specs.items():
         kind = (getattr(spec.encoder, "config", None) or {}).get("model_type") or spec.encoder.kind
         lines.append(f"- {name}: {kind}{'' if spec.encoder.trainable else ', frozen'}")
+    followed = model.config.loss.get("followed")
+    if isinstance(followed, Mapping):
+        lines.append(f"- closing: {followed.get('sentence')}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ timm models are transformers models of type `timm_wrapper`. Weights come from `p
 new model is assembled; a saved model carries its weights itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gapless.core.errors import UsageError, missing_extra
 from gapless.core.files import write_json
+from gapless.models.lora import add_lora
 from gapless.models.safe_loading import SAFE, network_or_usage
 from gapless.models.spec import (
     EncoderSpec,
@@ -180,10 +181,19 @@ ENCODERS: dict[type[Any], Callable[[Any], Encoder]] = {
 }
 
 
-def build_encoder(spec: EncoderSpec) -> Encoder:
-    """The encoder that `spec` describes, with fresh weights, frozen unless `trainable`."""
+def build_encoder(spec: EncoderSpec, weights: Mapping[str, Tensor] | None = None) -> Encoder:
+    """The encoder that `spec` describes, frozen unless `trainable`.
+
+    Args:
+        weights: the state of the library's own model; None is fresh weights.
+    """
     encoder = ENCODERS[type(spec)](spec)
+    if weights is not None:
+        encoder.model.load_state_dict(weights)
     encoder.requires_grad_(spec.trainable)
+    lora = getattr(spec, "lora", None)
+    if lora is not None:
+        add_lora(encoder.model, lora)
     return encoder
 
 
@@ -289,9 +299,7 @@ def load_pretrained_encoder(spec: dict[str, Any]) -> tuple[dict[str, Any], Encod
     except OSError as error:
         raise network_or_usage(source, error) from None
     spec["config"] = {**spec.get("config", {}), **model.config.to_diff_dict(), "model_type": model.config.model_type}
-    encoder = build_encoder(encoder_spec(spec))
-    encoder.model.load_state_dict(model.state_dict())
-    return spec, encoder
+    return spec, build_encoder(encoder_spec(spec), model.state_dict())
 
 
 def open_clip_tower(spec: dict[str, Any], model: nn.Module, config: dict[str, Any]) -> tuple[dict[str, Any], Encoder]:

@@ -50,14 +50,13 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
     Raises:
         UsageError: onnx or onnxruntime is missing. GaplessError: a graph that differs by more than 1e-4.
     """
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        _require(package)
+    check_onnx()
     model = model.cpu().train(False)
     differences = {}
     described = {}
     with new_directory(out) as partial:
         for modality in model.modalities:
-            inputs = _sample_inputs(model, modality, max(CHECKED_BATCHES))
+            inputs = sample_inputs(model, modality, max(CHECKED_BATCHES))
             file = partial / f"{modality}.onnx"
             write_graph(Tower(model, modality, list(inputs)), inputs, file)
             differences[modality] = _check_graph(model, modality, file)
@@ -75,14 +74,16 @@ def export_onnx(model: GaplessModel, out: Path) -> dict[str, float]:
     return differences
 
 
-def _require(package: str) -> None:
+def check_onnx() -> None:
+    """Raise UsageError where onnx, onnxruntime or onnxscript is not installed."""
     from importlib.util import find_spec
 
-    if find_spec(package) is None:
-        raise missing_extra(package, "onnx")
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(package) is None:
+            raise missing_extra(package, "onnx")
 
 
-def _sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
+def sample_inputs(model: GaplessModel, modality: str, num_rows: int) -> dict[str, Tensor]:
     """Preprocessed inputs of made-up rows, the same for the same number of rows."""
     preprocessor = model.preprocessor(modality)
     raws = preprocessor.sample(num_rows, np.random.default_rng(num_rows))
@@ -93,7 +94,7 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
     """Export a graph with a dynamic batch axis; the axis of tokens is dynamic where the padding follows the batch."""
     is_padded_freely = tower.model.preprocessor(tower.modality).has_free_length
     free = {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.DYNAMIC} if is_padded_freely else {})
-    with _quiet_exporter():
+    with quiet_exporter():
         torch.onnx.export(
             tower,
             tuple(inputs.values()),
@@ -108,7 +109,7 @@ def write_graph(tower: Tower, inputs: Mapping[str, Tensor], file: Path) -> None:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence warnings and logs in the block: the exporter reports its own internals at every step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -127,7 +128,7 @@ def _check_graph(model: GaplessModel, modality: str, file: Path) -> float:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     largest = 0.0
     for num_rows in CHECKED_BATCHES:
-        inputs = _sample_inputs(model, modality, num_rows)
+        inputs = sample_inputs(model, modality, num_rows)
         with torch.no_grad():
             expected = model.embed(modality, inputs).numpy()
         computed = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0]

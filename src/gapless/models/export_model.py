@@ -49,7 +49,7 @@ def export(
 ) -> Exported:
     """Write a model for elsewhere; nothing is sent anywhere without `push_to`.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> exported = gapless.export("run", to="hub", out="hub", data="data")
         >>> sorted(path.name for path in exported.export.iterdir())[:2]

@@ -13,7 +13,7 @@ nothing reads is refused with the nearest right one, so that no misspelt option 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +27,30 @@ Pooling = Literal["cls", "mean", "series", "pooler", "image_embeds", "text_embed
 
 
 @dataclass(frozen=True)
+class LoraSpec:
+    """Low-rank adapters on linear layers; see `models.lora`.
+
+    Args:
+        rank: of the adapters.
+        alpha: their output is multiplied by alpha / rank.
+        dropout: of their input while training, in [0, 1).
+        targets: how the names of the layers end, such as `query` and `value`; None is every linear layer.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
+            raise UsageError(
+                "lora takes a rank and an alpha of at least 1 and a dropout in [0, 1), "
+                f"got {self.rank}, {self.alpha} and {self.dropout}"
+            )
+
+
+@dataclass(frozen=True)
 class TransformersEncoderSpec:
     """A model of transformers (timm's are of type `timm_wrapper`).
 
@@ -37,6 +61,7 @@ class TransformersEncoderSpec:
         architecture: the class; default `AutoModel`.
         pretrained: a local directory or hub name whose weights a new model starts from; a saved model has none.
         trainable: whether it learns; a frozen encoder stays in evaluation mode.
+        lora: low-rank adapters, which then learn alone; a finished model has them merged into its weights.
     """
 
     kind: ClassVar[str] = "transformers"
@@ -45,6 +70,11 @@ class TransformersEncoderSpec:
     architecture: str = "AutoModel"
     pretrained: str | None = None
     trainable: bool = True
+    lora: LoraSpec | None = None
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and not self.trainable:
+            raise UsageError("an encoder with lora learns by its adapters, and trainable: false freezes them too")
 
 
 @dataclass(frozen=True)
@@ -345,6 +375,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     """The value as its type asks: whole numbers of at least 1, finite floats, lists as tuples."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for option in options:
+        if is_dataclass(option) and isinstance(option, type) and isinstance(value, Mapping):
+            return _filled(option, value, where)
         fits, converted = _as_type(value, option)
         if fits:
             return converted

@@ -10,6 +10,8 @@ import numpy as np
 from gapless.core.errors import UsageError
 from gapless.core.values import is_unicode
 
+EVEN = 0.5  # image_weight where none is given
+
 
 def checked_count(k: Any) -> int:
     """A number of hits.
@@ -64,24 +66,32 @@ def inputs_of(
     Args:
         words: what the model's modality of words is asked with; None for none.
         image: what its modality `image` is asked with; None for none.
-        image_weight: with both and without `weights`, the image's share of the two, from 0 to 1.
+        image_weight: the image's share beside words, from 0 to 1, whether they are given here or among the inputs;
+            `weights` go before it.
         inputs: further modality -> source.
         weights: modality -> how much its part counts.
         words_as: the modality that words are of.
 
     Raises:
-        UsageError: nothing is given, a weight outside of [0, 1], or words beside an input of their modality.
+        UsageError: nothing is given, a weight outside of [0, 1], words beside an input of their modality, or an
+            image_weight that would count for nothing beside inputs without words and an image.
     """
     image_weight = checked_weight(image_weight)
     given = {**({} if words is None else {words_as: words}), **({} if image is None else {"image": image})}
     if twice := sorted(set(given) & set(inputs or {})):
         raise UsageError(f"{twice[0]} is asked for twice: by a shorthand, and among the inputs of the query")
-    if weights is None and len(given) == 2:
-        scale = 2 if inputs else 1  # beside other inputs, which weigh 1, an even mixture is one of equals
-        weights = {words_as: scale * (1 - image_weight), "image": scale * image_weight}
     given |= dict(inputs or {})
     if not given:
         raise UsageError("a query needs words, an image, or both")
+    has_both = words_as in given and "image" in given and words_as != "image"
+    if image_weight != EVEN and not weights and inputs and not has_both:
+        raise UsageError(
+            f"image_weight {image_weight:g} is the share of the part 'image' beside {words_as!r}, and the query does "
+            "not have both; leave it out, and weigh the parts with 'weights' (--weight NAME=W)"
+        )
+    if not weights and has_both:
+        scale = 1 if len(given) == 2 else 2  # beside other inputs, which weigh 1, an even mixture is one of equals
+        weights = {words_as: scale * (1 - image_weight), "image": scale * image_weight}
     return given, dict(weights or {})
 
 

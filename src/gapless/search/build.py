@@ -40,7 +40,8 @@ from gapless.search.facts import Facts, joined_kind
 from gapless.search.filter_terms import of_keys
 from gapless.search.kinds import kind_of
 from gapless.search.rebalance import forget_deleted
-from gapless.search.samples import Samples, digest
+from gapless.search.row_contents import digest
+from gapless.search.samples import Samples
 from gapless.search.table_rows import Chunk, batches_of, schema_of
 
 STAGING = "staging"
@@ -138,10 +139,9 @@ def write_collection(
             batches = pa.RecordBatchReader.from_batches(
                 schema, batches_of(chunks(part, place), info, samples.origin, schema)
             )
-            replaces = bool(changes.updated or changes.restored)
             with reading(uri):
-                before = None if collection is None or replaces else collection.facts()
-                commit(uri, collection, batches, replaces, changes.withdrawn)
+                before = None if collection is None or changes.replaces else collection.facts()
+                commit(uri, collection, batches, changes.replaces, changes.withdrawn)
                 if before is not None:
                     keep_kinds(uri, before, part)
         elif changes.withdrawn:

@@ -23,7 +23,8 @@ class Changes:
 
     Args:
         added: new ones.
-        extended: ones whose rows are there as they are, and that bring a modality which they lacked.
+        extended: ones whose rows are there as they are, and that bring a modality or a caption which they lacked.
+        captioned: those of them whose rows enter the table again, to show the caption.
         updated: ones that replace what the collection holds under their id.
         restored: ones with rows that were deleted and come back, because the user says so.
         unchanged: how many are there as they are.
@@ -35,6 +36,7 @@ class Changes:
 
     added: list[int] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
+    captioned: list[int] = field(default_factory=list)
     updated: list[int] = field(default_factory=list)
     restored: list[int] = field(default_factory=list)
     unchanged: int = 0
@@ -47,6 +49,11 @@ class Changes:
     def written(self) -> list[int]:
         """Samples with rows that enter the table."""
         return sorted(self.rows)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether rows that enter the table stand in it already."""
+        return bool(self.updated or self.restored or self.captioned)
 
     def replaced(self, ids: Sequence[str]) -> frozenset[str]:
         """Keys of the rows that are other ones now, or went."""
@@ -68,6 +75,7 @@ class Comparison:
     Args:
         new: not in the collection, and never deleted from it.
         same, other: in the collection, with the same content or another.
+        captioned: those of `same` that show no caption yet, although the sample has one now.
         gone: deleted from the collection.
         withdrawn: in the collection, but the sample lacks them now.
         changed_since: whether one that was deleted has another content now.
@@ -75,6 +83,7 @@ class Comparison:
 
     new: frozenset[str]
     same: frozenset[str]
+    captioned: frozenset[str]
     other: frozenset[str]
     gone: frozenset[str]
     withdrawn: frozenset[str]
@@ -87,6 +96,7 @@ def comparison_of(
     earlier: str | None,
     held: Mapping[str, str],
     deleted: Mapping[str, str],
+    before_caption: Mapping[str, str | None],
 ) -> Comparison:
     """Compare a sample with a collection, row by row.
 
@@ -96,8 +106,10 @@ def comparison_of(
         earlier: the digest that an earlier version of gapless gave the sample's rows.
         held: key -> digest, of the collection.
         deleted: digest of the key -> digest, of deleted rows.
+        before_caption: modality -> the digest while the sample had no caption; None where it has none.
     """
-    states: dict[str, set[str]] = {"new": set(), "same": set(), "other": set(), "gone": set(), "withdrawn": set()}
+    names = ("new", "same", "captioned", "other", "gone", "withdrawn")
+    states: dict[str, set[str]] = {name: set() for name in names}
     changed_since = False
     for name, content in contents.items():
         key = key_of(sample, name)
@@ -105,10 +117,13 @@ def comparison_of(
             if key in held:
                 states["withdrawn"].add(name)
         elif key in held:
-            states["same" if held[key] in (content, earlier) else "other"].add(name)
+            is_captioned = held[key] == before_caption.get(name)
+            states["same" if is_captioned or held[key] in (content, earlier) else "other"].add(name)
+            if is_captioned:
+                states["captioned"].add(name)
         elif (known := deleted.get(key_digest(key))) is not None:
             states["gone"].add(name)
-            changed_since |= known not in (content, earlier)
+            changed_since |= known not in (content, earlier, before_caption.get(name))
         else:
             states["new"].add(name)
     return Comparison(**{name: frozenset(found) for name, found in states.items()}, changed_since=changed_since)
@@ -117,7 +132,8 @@ def comparison_of(
 def changes_of(samples: Samples, collection: Collection | None, *, update: bool, restore: bool) -> Changes:
     """Which samples are new, bring a new modality, differ from what the collection holds, or were deleted from it.
 
-    A modality that arrives is an addition: the other rows of its sample stay as they are. A sample that lacks a
+    A modality that arrives is an addition: the other rows of its sample stay as they are. So is the caption of a sample
+    that had none: its rows are written again, because they show it. A sample that lacks a
     modality which the collection holds of it differs, and its row goes with `update`. The rows of a sample that was
     deleted as a whole stay out, also those that it brings for the first time.
 
@@ -135,18 +151,19 @@ def changes_of(samples: Samples, collection: Collection | None, *, update: bool,
     earlier: Sequence[str | None] = samples.earlier or [None] * len(samples.ids)
     for number, (sample, former) in enumerate(zip(samples.ids, earlier, strict=True)):
         contents = {name: digests[number] for name, digests in samples.contents.items()}
-        rows = comparison_of(sample, contents, former, held, deleted)
+        before = {name: digests[number] for name, digests in samples.before_caption.items()}
+        rows = comparison_of(sample, contents, former, held, deleted, before)
         stays_out = bool(rows.gone) and not restore
         if stays_out:
             changes.deleted.append(number)
             changed_since += rows.changed_since
-        written = rows.new | rows.other | (frozenset() if stays_out else rows.gone)
+        written = rows.new | rows.other | rows.captioned | (frozenset() if stays_out else rows.gone)
         if rows.other or rows.withdrawn:
             changes.updated.append(number)
             changes.withdrawn.extend(key_of(sample, name) for name in sorted(rows.withdrawn))
         elif rows.gone and restore:
             changes.restored.append(number)
-        elif rows.new and rows.same:
+        elif (rows.new and rows.same) or rows.captioned:
             changes.extended.append(number)
         elif rows.new and not rows.gone:
             changes.added.append(number)
@@ -155,6 +172,8 @@ def changes_of(samples: Samples, collection: Collection | None, *, update: bool,
             continue
         else:  # deleted as a whole, or without any of the modalities
             continue
+        if rows.captioned:
+            changes.captioned.append(number)
         if written:
             changes.rows[number] = written
     if changes.updated and not update:

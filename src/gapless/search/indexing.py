@@ -40,7 +40,8 @@ class Indexed(Result):
         rows: of the collection now, one for each modality that a sample has.
         modalities: modality -> how many of these rows it has.
         added, updated, unchanged: samples of the data.
-        extended: samples that are there and bring a modality which they lacked; the row is added, the others stay.
+        extended: samples that are there and bring a modality or a caption which they lacked; the row is added, and the
+            others stay, but for the caption that they show.
         withdrawn: rows that left the collection, because their samples lack the modality now.
         restored: samples whose rows were deleted and came back.
         deleted: samples with rows that were deleted from the collection and stay out.
@@ -95,7 +96,7 @@ def index(
 ) -> Indexed:
     """Make a collection of a data set, or bring what is new into one that is there, in one commit.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> indexed = gapless.index("run", data="data", out="collection")
         >>> indexed.rows == 2 * indexed.added
@@ -190,7 +191,7 @@ def index(
         index=made,
         balance=balancing.offsets,
         unbalanced=balancing.reason,
-        notes=(*_notes_on_modalities(samples, loaded, rows), *_notes_on(samples.ids, changes, missing)),
+        notes=(*_notes_on_modalities(samples, loaded, rows), *samples.notes, *_notes_on(samples.ids, changes, missing)),
     )
 
 

@@ -72,7 +72,7 @@ def search(
 
     It loads the model for this one query; `Searcher.open` loads it once for many.
 
-    Example:
+    Examples:
         >>> from gapless.search import search
         >>> found = search("collection", "left pleural effusion", where="split = 'test'", modality="image", k=2)
         >>> [hit.modality for hit in found.hits]

@@ -1,7 +1,5 @@
 """The samples that `gapless index` reads: their inputs, columns and previews, and a digest of each row's content."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -11,15 +9,22 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
-from gapless.core.errors import GaplessError
+from gapless.core.errors import listed
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.inference.embed import Source
-from gapless.manifest.manifest import VERSION, Manifest
+from gapless.manifest.manifest import Manifest
+from gapless.manifest.previews import Preview, preview_of
 from gapless.modalities.base import Modality
+from gapless.search.row_contents import (
+    Contents,
+    contents_before_caption,
+    contents_of_manifest,
+    contents_of_vectors,
+    digest,
+    where_captioned,
+)
 
 PREVIEWS_AT_ONCE = 4
-NO_CONTENT = ("image", "width", "height", "licence")  # of version 1: its column `sha256` says what the image is
-Contents = dict[str, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Samples:
         origin: where the samples come from, for people.
         previews: modality -> [sample] what is shown of it.
         earlier: [sample] digests that earlier versions of gapless gave all rows of the sample, or None.
+        before_caption: modality -> [sample] the digest that the row had while the sample had no caption; None where it
+            has none, or lacks the modality.
     """
 
     source: Source
@@ -40,6 +47,7 @@ class Samples:
     origin: str
     previews: Mapping[str, "LazyPreviews"] = field(default_factory=dict)
     earlier: Sequence[str] | None = None
+    before_caption: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @classmethod
     def of_manifest(cls, source: Source, manifest: Manifest, kinds: Mapping[str, Modality[Any]]) -> "Samples":
@@ -55,6 +63,7 @@ class Samples:
             contents_of_manifest(manifest, list(kinds)),
             str(manifest.info["source"]),
             {name: LazyPreviews(manifest, name, kinds[name], rows) for name in shown},
+            before_caption=contents_before_caption(manifest, list(kinds)),
         )
 
     @classmethod
@@ -66,16 +75,15 @@ class Samples:
         Args:
             modalities: those that a model takes and that become rows; by default all of the set.
         """
-        columns = [list(map(str, values)) for values in source.columns.values()]
-        common = list(zip(*columns, strict=True))
-        contents: Contents = {
-            name: [
-                digest([*values, matrix[row].tobytes().hex()]) if has else None
-                for row, (values, has) in enumerate(zip(common, embeddings.presence[name], strict=True))
-            ]
-            for name, matrix in embeddings.embeddings.items()
-            if modalities is None or name in modalities
-        }
+        columns = {name: list(map(str, values)) for name, values in source.columns.items()}
+        common = list(zip(*columns.values(), strict=True))
+        names = [name for name in embeddings.embeddings if modalities is None or name in modalities]
+        contents = contents_of_vectors(embeddings, names, common)
+        captions = columns.get("captions", [])
+        before: Contents = {}
+        if any(captions):
+            without = list(zip(*{**columns, "captions": [""] * len(captions)}.values(), strict=True))
+            before = where_captioned(captions, contents_of_vectors(embeddings, names, without))
         earlier = None
         if embeddings.is_complete:
             matrices = embeddings.embeddings.values()
@@ -83,7 +91,7 @@ class Samples:
                 digest([*values, *(matrix[row].tobytes().hex() for matrix in matrices)])
                 for row, values in enumerate(common)
             ]
-        return cls(source, contents, origin, earlier=earlier)
+        return cls(source, contents, origin, earlier=earlier, before_caption=before)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -127,7 +135,21 @@ class Samples:
             origin=self.origin,
             previews={name: one.take(rows, contents[name]) for name, one in self.previews.items()},
             earlier=None if self.earlier is None else [self.earlier[row] for row in rows],
+            before_caption={name: [of[row] for row in rows] for name, of in self.before_caption.items()},
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence on the previews that could not be made so far; none where all could."""
+        failed = [
+            (f"{self.ids[row]}/{name}", reason)
+            for name, previews in self.previews.items()
+            for row, reason in sorted(previews.refusals.items())
+        ]
+        if not failed:
+            return []
+        named = listed([f"{key}: {reason}" for key, reason in failed])
+        return [f"{len(failed):,} rows are indexed without a preview, which could not be made ({named})"]
 
     @property
     def columns(self) -> dict[str, Sequence[Any]]:
@@ -144,34 +166,6 @@ class Samples:
         return replace(self.source, columns=self.columns, data={"samples": digest(dict(self.contents))})
 
 
-def contents_of_manifest(manifest: Manifest, names: Sequence[str]) -> Contents:
-    """Modality -> [row] digest of what its row in a collection holds, None where it is absent.
-
-    Of version 2 a row holds what is known of the whole sample (id, group, split, labels, the caption) and its own cell,
-    so that a modality that arrives later leaves the other rows as they are. Of version 1, whose rows all have an image
-    and captions, every row of a sample has the digest of the whole sample. Names of files are not part of it.
-    """
-    table = manifest.table
-    masks = manifest.presence(names)
-    if manifest.version == VERSION:
-        whole = table.select([name for name in table.column_names if name not in NO_CONTENT])
-        common = [digest(list(row.values())) for row in whole.to_pylist()]
-        return {name: _where(mask, common) for name, mask in masks.items()}
-    known = table.select(["id", "group", "split", *manifest.labels]).to_pylist()
-    captions = [""] * len(manifest) if manifest.caption_column is None else manifest.first_captions
-    common = [digest([*row.values(), caption]) for row, caption in zip(known, captions, strict=True)]
-    files = manifest.contents()
-    contents = {}
-    for name, mask in masks.items():
-        cells = files[name] if name in files else table[name].to_pylist()
-        contents[name] = _where(mask, [digest(both) for both in zip(common, cells, strict=True)])
-    return contents
-
-
-def _where(mask: np.ndarray, digests: Sequence[str]) -> list[str | None]:
-    return [one if has else None for one, has in zip(digests, mask, strict=True)]
-
-
 class LazyPreviews(Sequence[bytes | None]):
     """What is shown of the rows of one modality, made when a range of them is asked for.
 
@@ -183,19 +177,29 @@ class LazyPreviews(Sequence[bytes | None]):
         name: the modality.
         kind: makes the previews.
         rows: numbers of rows of the manifest; -1 for a row without a preview.
+        refusals: where the rows of the manifest whose preview could not be made are noted, with the reason; the parts
+            that `take` gives write into the same.
     """
 
-    def __init__(self, manifest: Manifest, name: str, kind: Modality[Any], rows: np.ndarray) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        name: str,
+        kind: Modality[Any],
+        rows: np.ndarray,
+        refusals: dict[int, str] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.name = name
         self.kind = kind
         self.rows = rows
+        self.refusals: dict[int, str] = {} if refusals is None else refusals
 
     def take(self, places: Sequence[int], wanted: Sequence[Any]) -> "LazyPreviews":
         """Those at these places; none where `wanted` has None."""
         chosen = self.rows[list(places)]
         has = np.array([one is not None for one in wanted], dtype=bool)
-        return LazyPreviews(self.manifest, self.name, self.kind, np.where(has, chosen, -1))
+        return LazyPreviews(self.manifest, self.name, self.kind, np.where(has, chosen, -1), self.refusals)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -208,11 +212,10 @@ class LazyPreviews(Sequence[bytes | None]):
             return list(pool.map(self._preview, chosen.tolist()))
 
     def _preview(self, row: int) -> bytes | None:
-        try:
-            views = None if row < 0 else self.manifest.views(self.name, row)
-            shown = self.kind.preview(views[0]) if views else None
-        except (GaplessError, OSError):
-            return None
+        preview = Preview() if row < 0 else preview_of(self.manifest, self.name, row, self.kind)
+        if preview.refusal:
+            self.refusals[row] = preview.refusal
+        shown = preview.shown
         return (shown.encode("utf-8", errors="replace") if isinstance(shown, str) else shown) or None
 
 
@@ -229,7 +232,3 @@ def content_column(modality: str) -> str:
 def preview_column(modality: str) -> str:
     """The column of staged rows with the previews of a modality's rows."""
     return f"preview/{modality}"
-
-
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -140,6 +140,18 @@ class Searcher:
         cuts = (self._length.cut_of(part.modality, part.raw) for part in parts)
         return next((cut for cut in cuts if cut is not None), None)
 
+    def hybrid_words(self, text: str | None, query: Mapping[str, Any]) -> str:
+        """The words that a hybrid search looks for in the captions: `text`, or the part of `words_modality`.
+
+        Raises:
+            UsageError: there are none, or they are no text.
+        """
+        words = query.get(self._words) if text is None else text
+        if words is None:
+            raise UsageError(f"a hybrid search needs words: give them by themselves, or as the part {self._words!r}")
+        self._parsed(self._words, words)
+        return str(words)
+
     @property
     def words_modality(self) -> str | None:
         """What words are a query of: the model's modality `text`, else its first one of texts; None without any."""
@@ -231,9 +243,7 @@ class Searcher:
         Raises:
             UsageError: as `embed` and `Collection.search`; `hybrid` without words.
         """
-        words = (query or {}).get(self._words, text) if hybrid else None
-        if hybrid and words is None:
-            raise UsageError("a hybrid search needs words")
+        words = self.hybrid_words(text, query or {}) if hybrid else None
         checked_count(k)
         condition = self.collection.condition(modality, where, labels)  # refused before the model works
         parts = self.parts_of(text, image, image_weight, query=query, weights=weights)

@@ -191,7 +191,8 @@ class TableVersion:
                 scores[:, rows.modalities != self.modalities.index(modality)] = -np.inf
             merged = np.concatenate([best, scores], axis=1)
             best = -np.partition(-merged, k - 1, axis=1)[:, :k]
-        return np.asarray(np.where(np.isfinite(best), best, np.inf).min(axis=1))
+        lowest: np.ndarray = np.where(np.isfinite(best), best, np.inf).min(axis=1)
+        return lowest
 
 
 class Candidates:
@@ -249,8 +250,8 @@ class Candidates:
         if k == 0:
             return np.zeros(len(scores), dtype=bool)
         kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-        is_near = scores >= kth - self._tolerance - slack
-        return np.asarray(is_near if is_copy is None else is_near | (is_copy & is_finite))
+        is_near: np.ndarray = scores >= kth - self._tolerance - slack
+        return is_near if is_copy is None else is_near | (is_copy & is_finite)
 
     def _take(self, chosen: np.ndarray) -> None:
         self.places, self._scores, self._copies = self.places[chosen], self._scores[chosen], self._copies[chosen]

@@ -162,9 +162,11 @@ class Service:
         start = time.perf_counter()
         query.check_inputs(bool(files))
         condition = self.collection.condition(query.modality, query.condition, query.labels)  # before the model works
-        parts = self.parts(query, files)
+        given = self.sources(query, files)
+        words = self.searcher.hybrid_words(query.text, given) if query.hybrid else None
+        parts = self.parts(query, given)
         vector, asked = await self.vector(query, parts)
-        hits = await run_in_threadpool(self.hits, query, vector, asked, condition)
+        hits = await run_in_threadpool(self.hits, query, vector, asked, condition, words)
         cut = await run_in_threadpool(self.searcher.cut_of, parts)
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(
@@ -185,24 +187,35 @@ class Service:
         rows = await asyncio.gather(*(self.encoded(part, len(parts)) for part in parts))
         return weighted_mean(rows, parts), asked_with(parts)
 
-    def parts(self, query: Query, files: Mapping[str, Upload]) -> list[Part]:
+    def sources(self, query: Query, files: Mapping[str, Upload]) -> dict[str, Any]:
+        """Modality -> what the parts and files of a request give for it.
+
+        Raises:
+            UsageError: a modality that is given twice, or a source that its kind does not take from a request.
+        """
+        if twice := sorted(set(query.parts) & set(files)):
+            raise UsageError(f"{twice[0]} is given twice, as a file and among the parts")
+        model = self.searcher.model
+        return {
+            name: request_source(name, model.preprocessor(name), value) if name in model.modalities else value
+            for name, value in {**query.parts, **files}.items()
+        }
+
+    def parts(self, query: Query, given: Mapping[str, Any]) -> list[Part]:
         """The parts of a query, each checked by its kind; nothing is decoded yet. None for `vector` and `like`.
+
+        Args:
+            given: what `sources` gives.
 
         Raises:
             UsageError: an unknown modality, one that is given twice, or a source that its kind does not take.
         """
         if query.vector is not None or query.like is not None:
             return []
-        if twice := sorted(set(query.parts) & set(files)):
-            raise UsageError(f"{twice[0]} is given twice, as a file and among the parts")
-        model = self.searcher.model
-        given = {
-            name: request_source(name, model.preprocessor(name), value) if name in model.modalities else value
-            for name, value in {**query.parts, **files}.items()
-        }
-        image = given.pop("image", None)
+        others = {name: value for name, value in given.items() if name != "image"}
         weights = query.weights or None
-        return self.searcher.parts_of(query.text, image, query.image_weight, query=given, weights=weights)
+        image, share = given.get("image"), query.image_weight
+        return self.searcher.parts_of(query.text, image, share, query=others, weights=weights)
 
     async def encoded(self, part: Part, count: int) -> np.ndarray:
         """[dim] of one of `count` parts."""
@@ -219,13 +232,19 @@ class Service:
         except UsageError as error:
             raise named_refusal(part.modality, error, count) from None
 
-    def hits(self, query: Query, vector: np.ndarray, asked: dict[str, float], condition: Condition) -> list[Hit]:
-        """The nearest rows; for a query by row ("more like this") without that row."""
+    def hits(
+        self, query: Query, vector: np.ndarray, asked: dict[str, float], condition: Condition, words: str | None
+    ) -> list[Hit]:
+        """The nearest rows; for a query by row ("more like this") without that row.
+
+        Args:
+            words: those of a hybrid search, None for any other.
+        """
         hits = self.collection.search(
             vector,
             k=query.k + (query.like is not None),
             where=condition,
-            words=query.text if query.hybrid else None,
+            words=words,
             balanced=None if query.raw else asked,
         )
         return [hit for hit in hits if hit.row != query.like][: query.k]

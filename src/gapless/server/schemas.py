@@ -71,8 +71,8 @@ class Query(BaseModel):
             raise UsageError("ask with words, parts and files, or with 'vector', or with 'like': one of these")
         if self.weights and not has_parts:
             raise UsageError("'weights' are those of parts; a query by 'vector' or 'like' has none")
-        if self.hybrid and self.text is None:
-            raise UsageError("a hybrid search needs words")
+        if self.hybrid and not has_parts:
+            raise UsageError("a hybrid search needs words, and a query by 'vector' or 'like' has none")
 
 
 class FoundRow(BaseModel):

@@ -36,7 +36,7 @@ def serve(
 ) -> Served:
     """Serve a collection's search page and API on this computer; returns when Ctrl-C or SIGTERM ends it.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> gapless.serve("collection", on_start=lambda address, rows: print(address))       # doctest: +SKIP
 

@@ -38,12 +38,16 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def samples_at(path: Path) -> list[dict[str, Any]]:
-    """The samples of a directory; none where there is no file."""
+def samples_at(path: Path, key: str = "samples") -> list[dict[str, Any]]:
+    """The samples of a directory; none where there is no file.
+
+    Args:
+        key: "samples", drawn at random, or "worst", which older files have not.
+    """
     if not path.is_file():
         return []
     content = read_json(path)
-    samples = content.get("samples") if isinstance(content, dict) else None
+    samples = content.get(key, [] if key == "worst" else None) if isinstance(content, dict) else None
     if not isinstance(samples, list) or not all(map(is_sample, samples)):
         keys = ", ".join(SAMPLE)
         raise DataRefused(f"{path} holds no samples with {keys}; write it with gapless caption evaluate")
@@ -66,6 +70,13 @@ def _is_figure(value: Any) -> bool:
 
 def _mapping_of(is_entry: Form) -> Form:
     return lambda value: isinstance(value, Mapping) and all(map(is_entry, value.values()))
+
+
+def _are_bins(value: Any) -> bool:
+    keys = ("n", "confidence", "right")
+    return isinstance(value, list) and all(
+        isinstance(one, Mapping) and all(_is_number(one.get(k)) for k in keys) for one in value
+    )
 
 
 def _is_anything(_: Any) -> bool:
@@ -100,6 +111,7 @@ OPTIONAL: dict[str, Form] = {
     "data": _is_data,
     "generation": _is_generation,
     "judge": _is_text,
+    "reliability": lambda value: isinstance(value, Mapping) and _are_bins(value.get("bins")),
     "missing": _mapping_of(_is_text),
     "versions": _mapping_of(_is_anything),
 }

@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from gapless.captioning.names import NEAREST, SAMPLES
+from gapless.pages.palette import FAINT, GREEN
 from gapless.study.caption_results import read_results, samples_at
 from gapless.study.caption_table import COLUMNS, caption_table, data_of, interval_of
+from gapless.study.drawing import inline_svg, new_figure, style
+from gapless.study.picture import Picture
 from gapless.study.reliability import Note, leakage_note
 from gapless.study.renderings import figure_text, to_latex, to_markdown
 from gapless.study.table import Table, number_of
 
 SUBJECT = "Captions generated from the aligned space, beside what needs no captioner. Research use, not for diagnosis."
-HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/retrieval/R@10")
+HEADLINES = ("caption/BLEU-4", "caption/METEOR", "caption/CIDEr", "caption/findings/F1", "caption/retrieval/R@10")
 LATEX_CAPTION = "Scores of generated captions and of baselines that need no captioner."
 
 
@@ -28,13 +33,15 @@ def caption_section(paths: Sequence[Path]) -> dict[str, Any]:
         "title": title,
         "subject": SUBJECT,
         "grid": _grid_of(paths, results),
+        "worst": _worst_of(paths[0], next(iter(results))),
         "presence": None,
+        "disjoint": None,
         "matrices": [],
         "pairs": [],
         "facts": _facts_of(results),
         "headlines": _headlines_of(results, table),
         "table": table,
-        "pictures": [],
+        "pictures": _pictures_of(results),
         "effect": None,
         "verdicts": [],
         "choices": [],
@@ -63,6 +70,7 @@ def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) ->
             "id": sample["id"],
             "references": sample["references"],
             "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
+            "errors": "",
             "captions": [
                 (name, one_sample[sample["id"]]["caption"], _score_text(one_sample[sample["id"]].get("score")))
                 for name, one_sample, of in zip(results, by_id, data, strict=True)
@@ -70,6 +78,48 @@ def _grid_of(paths: Sequence[Path], results: Mapping[str, Mapping[str, Any]]) ->
             ],
         }
         for sample in read[0]
+    ]
+
+
+def _pictures_of(results: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
+    """The reliability of each captioner whose captions have a confidence."""
+    curves = {name: curve for name, result in results.items() if (curve := result.get("reliability"))}
+    if not curves:
+        return []
+    level = next(iter(curves.values())).get("level")
+    caption = (
+        "Captions in ten bins of their confidence, against the share of them that is right; the area is the number of "
+        f"captions. On the diagonal a confidence is what it says. Right: F1 of the findings at least {level}."
+    )
+    drawings = [inline_svg(reliability_figure({name: one}), f"Reliability of {name}") for name, one in curves.items()]
+    return [Picture("reliability", "Reliability", caption, drawings, [], reliability_figure(curves))]
+
+
+def reliability_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """A panel for each captioner."""
+    figure, panels = new_figure(2.6 * len(curves), 2.6, columns=len(curves))
+    with style():
+        for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+            bins = curve["bins"]
+            most = max((one["n"] for one in bins), default=1)
+            axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
+            sizes = [12 + 150 * one["n"] / most for one in bins]
+            axes.scatter([one["confidence"] for one in bins], [one["right"] for one in bins], s=sizes, color=GREEN)
+            axes.set(xlim=(0, 1), ylim=(0, 1), title=name, xlabel="confidence", ylabel="share right")
+    return figure
+
+
+def _worst_of(path: Path, name: str) -> list[dict[str, Any]]:
+    """The captions of the first directory with most wrong findings, beside their images."""
+    return [
+        {
+            "id": sample["id"],
+            "references": sample["references"],
+            "image": f"data:image/jpeg;base64,{sample['image']}" if sample["image"] else None,
+            "captions": [(name, sample["caption"], _score_text(sample.get("score")))],
+            "errors": str(sample.get("errors") or ""),
+        }
+        for sample in samples_at(path / SAMPLES, "worst")
     ]
 
 

@@ -9,6 +9,7 @@ from gapless.core.errors import GaplessError
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.presence import pattern_of
+from gapless.manifest.previews import preview_of
 from gapless.modalities.base import MODALITIES, Modality
 from gapless.modalities.params import settings_of
 from gapless.pages.page import jpeg_address
@@ -69,13 +70,10 @@ def _kind_of(spec: ModalitySpec) -> Modality[Any] | None:
 
 
 def _item(rows: Manifest, name: str, kind: Modality[Any] | None, row: int) -> Item:
-    try:
-        views = rows.views(name, row)
-        if not views:
-            return Item(name)
-        preview: Any = str(views[0]) if kind is None or isinstance(views[0], str) else kind.preview(views[0])
-    except (GaplessError, OSError, ValueError):
-        return Item(name, text=UNREADABLE)
-    if isinstance(preview, bytes):
-        return Item(name, picture=jpeg_address(preview))
-    return Item(name, text=preview if len(preview) <= MAX_TEXT else preview[: MAX_TEXT - 1] + "…")
+    preview = preview_of(rows, name, row, kind, whole_text=True)
+    shown = preview.shown
+    if preview.refusal or shown is None:
+        return Item(name, text=UNREADABLE if preview.refusal else None)
+    if isinstance(shown, bytes):
+        return Item(name, picture=jpeg_address(shown))
+    return Item(name, text=shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…")

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
+from torch import Tensor
 
 from gapless.auditing.modality_audit import manifest_presence
 from gapless.core.errors import DataRefused, UsageError
@@ -20,12 +20,13 @@ from gapless.core.files import read_json, write_json, write_text
 from gapless.core.plan import claimed_for
 from gapless.core.results import Result
 from gapless.inference.embed import check_names
-from gapless.inference.presence import MIN_MODALITIES
+from gapless.inference.presence import MIN_MODALITIES, common_rows, present_in
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.joint import joint_queries
 from gapless.metrics.measure import measure, measure_difference
 from gapless.metrics.uncertainty import Interval
+from gapless.study.closed_afterwards import CONTROLS, check_controls, closed_runs, method_of_control
 from gapless.study.pair_tables import pair_tables
 from gapless.study.renderings import to_latex, to_markdown
 from gapless.study.table import paper_table
@@ -36,7 +37,6 @@ from gapless.training.evaluate import (
     embed_split,
     evaluate,
     measured_on,
-    present_in,
     write_latent,
 )
 from gapless.training.from_manifest import completed_recipe
@@ -60,8 +60,11 @@ class Comparison(Result):
         runs: method -> directories of its runs, relative to `out`.
         differences: method -> figure -> method minus baseline, `{"value", "low", "high"}`, paired over groups.
         anchor: the modality that the methods draw the others to, where there are more than two.
+        modalities: their names in the order that keys of pairs have them; None for image and text.
         present, pairs, complete: as `gapless.measure` gives them, where rows lack modalities.
         joint: direction of a joint query -> n, gallery_size, weights, the rows that have each part.
+        closed_afterwards: row -> the closing method, for the rows that are `clip` closed afterwards; they are among
+            `methods` too.
         presence: how many rows of the manifest have each modality and each pattern of them, in all and by split, and
             `notes`: what presence alone tells; where there are more than two modalities, or rows lack one.
     """
@@ -81,15 +84,17 @@ class Comparison(Result):
     runs: Mapping[str, Sequence[str]]
     differences: Mapping[str, Any]
     anchor: str | None = None
+    modalities: Sequence[str] | None = None
     present: Mapping[str, int] | None = None
     pairs: Mapping[str, Any] | None = None
     complete: Mapping[str, Any] | None = None
     joint: Mapping[str, Any] | None = None
     presence: Mapping[str, Any] | None = None
+    closed_afterwards: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `compare.json`; without what holds only for several modalities or absent ones."""
-        optional = ("anchor", *ABSENT, "joint", "presence")
+        """The content of `compare.json`; without what holds only for several modalities, absent ones or controls."""
+        optional = ("anchor", "modalities", *ABSENT, "joint", "presence", "closed_afterwards")
         return {key: value for key, value in super().as_json().items() if key not in optional or value}
 
 
@@ -106,10 +111,11 @@ def compare(
     settings: Recipe | None = None,
     loss: Mapping[str, Any] | None = None,
     joint: Sequence[str] = (),
+    closed_afterwards: Sequence[str] = CONTROLS,
 ) -> Comparison:
     """Train and measure every method with every seed at equal budget, and write the comparison directory.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> comparison = gapless.compare(data="data", out="compare", seeds=[0, 1])                   # doctest: +SKIP
         >>> comparison.table["gapless"]["gap/centroid_distance"]["mean"]                             # doctest: +SKIP
@@ -126,10 +132,13 @@ def compare(
         settings: a recipe to train in place of the named one; each method replaces its loss.
         loss: settings of losses by name, for every method that has such a setting and does not fix it.
         joint: joint queries such as "image+history->text", for their figures beside those of single modalities.
+        closed_afterwards: closing methods that train nothing, each a row `clip + METHOD`: the `clip` runs with the gap
+            closed on their training and validation rows. They stand in every comparison that trains `clip`; empty
+            leaves them out. One that cannot be fitted on these rows is left out with a warning.
 
     Raises:
-        UsageError: an unknown method, no seed, an output directory that holds another comparison, one modality, a joint
-            query of another form, or a method that takes complete rows only where rows lack a modality.
+        UsageError: an unknown method or closing method, no seed, an output directory that holds another comparison, one
+            modality, a joint query of another form, or a method that takes complete rows only where rows lack one.
         DataRefused: a split of one row, or one where no two rows have the same two modalities.
     """
     manifest, out = Manifest.of(data), Path(out)
@@ -137,6 +146,7 @@ def compare(
     recipes = {method: apply_method(chosen, method, loss) for method in methods}
     check_comparable(manifest, split, chosen.modalities)
     joint_queries(joint, list(chosen.modalities))
+    check_controls(closed_afterwards)
     anchor = _anchor_of(recipes, manifest)
     seeds = list(seeds)
     if not seeds or num_bootstrap < 0:
@@ -153,6 +163,8 @@ def compare(
         _run_all(plans, manifest, out, split, num_bootstrap)
         runs = {method: [out / "runs" / f"{method}-seed{seed}" for seed in seeds] for method in methods}
         baseline = baseline if baseline in methods else methods[0]
+        controls = closed_runs(runs, manifest, out / "runs", split, num_bootstrap, closed_afterwards)
+        runs |= controls
         rows = manifest.select(split)
         joint_figures, stands_on = _joint_of(runs, rows, joint)
         differing = _differences_to(baseline, runs, rows, num_bootstrap, joint)
@@ -162,6 +174,7 @@ def compare(
             anchor=anchor if len(chosen.modalities) > 2 else None,
             joint=stands_on,
             presence=_presence_of(manifest, list(chosen.modalities)),
+            closed_afterwards={row: method_of_control(row) for row in controls},
         )
         written = comparison.as_json()
         write_json(out / COMPARISON, written)
@@ -189,8 +202,7 @@ def check_comparable(manifest: Manifest, split: str, modalities: Iterable[str]) 
         )
     rows = comparable_rows(manifest, split)
     check_names(names, rows)
-    present = rows.presence(names)
-    common = {f"{a}-{b}": int((present[a] & present[b]).sum()) for a, b in combinations(names, 2)}
+    common = common_rows(rows, names)
     if max(common.values()) < MIN_ROWS:
         listed = ", ".join(f"{name} {count}" for name, count in common.items())
         raise DataRefused(
@@ -252,7 +264,7 @@ def _joint_of(
     stands_on = None
     for method, paths in runs.items():
         for path in paths:
-            embeddings = load_file(path / EMBEDDINGS)
+            embeddings = _embeddings_of(path)
             measured = measure(embeddings, **columns, present=present_in(embeddings), include=(), joint=joint)
             stands_on = measured["joint"]
             found = {key: value for key, value in measured.items() if key.startswith("retrieval/")}
@@ -275,7 +287,7 @@ def _summarise(
         for one, beside in zip(figures[method], of_runs, strict=True):
             one.update(beside)
     shared = {key: first[key] for key in ("n", "gallery_size", "split", "recipe", "versions", "data", "budget")}
-    shared |= {key: first[key] for key in ABSENT if key in first}
+    shared |= {key: first[key] for key in ("modalities", *ABSENT) if key in first}
     return {
         **shared,
         "methods": list(runs),
@@ -312,13 +324,20 @@ def _over_seeds(figures: list[dict[str, float]]) -> dict[str, dict[str, float | 
     }
 
 
+def _embeddings_of(run: Path) -> dict[str, Tensor]:
+    """The embeddings of a run, in the order of modalities that its figures have; a safetensors file sorts its names."""
+    embeddings = load_file(run / EMBEDDINGS)
+    names = read_json(run / "results.json").get("modalities") or list(embeddings)
+    return {name: embeddings[name] for name in names}
+
+
 def _differences_to(
     baseline: str, runs: dict[str, list[Path]], rows: Manifest, num_bootstrap: int, joint: Sequence[str] = ()
 ) -> dict[str, dict[str, Interval]]:
     """Each other method minus the baseline, means over seeds, with paired 95 % intervals of a bootstrap over groups."""
     if num_bootstrap == 0:
         return {}
-    embeddings = {method: [load_file(path / EMBEDDINGS) for path in paths] for method, paths in runs.items()}
+    embeddings = {method: [_embeddings_of(path) for path in paths] for method, paths in runs.items()}
     measured_columns = {key: value for key, value in measured_on(rows).items() if key != "labels"}
     measured_columns["present"] = present_in(embeddings[baseline][0])
     return {

@@ -25,7 +25,14 @@ MAX_DRAWN = 256
 PANELS_ABREAST = 3
 LOSS, EVALUATION = "loss/", "eval/"  # prefixes in metrics.jsonl
 EVALUATED_CURVES = ("gap/centroid_distance", "gap/true_pair_cosine", "retrieval/mean/R@10")
-OTHER_CURVES = {"loss/total": "total loss", "logit_scale": "logit scale"}
+# Of a sample of held-out pairs, where the weights of the loss follow it.
+FOLLOWED_CURVES = {
+    "closing/readiness": "held-out readiness",
+    "closing/alignment_weight": "weight of alignment",
+    "closing/MRR": "held-out MRR of the sample",
+    "closing/gap": "held-out gap of the sample",
+}
+OTHER_CURVES = {"loss/total": "total loss", "logit_scale": "logit scale", **FOLLOWED_CURVES}
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ def curves_present(histories: Histories) -> list[str]:
     runs = [history for histories_of in histories.values() for history in histories_of]
     written = {key: None for history in runs for record in history for key in record if key.startswith(LOSS)}
     terms = [key for key in written if key not in OTHER_CURVES]
-    keys = ["loss/total", *terms, *(EVALUATION + key for key in EVALUATED_CURVES), "logit_scale"]
+    keys = ["loss/total", *terms, *(EVALUATION + key for key in EVALUATED_CURVES), "logit_scale", *FOLLOWED_CURVES]
     return [key for key in keys if any(len(curve(history, key)[0]) > 1 for history in runs)]
 
 

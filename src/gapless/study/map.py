@@ -228,9 +228,10 @@ def _facts_of(results: Mapping[str, Any], num_drawn: int, num_left_out: int) -> 
     """The split, the gallery size and the share of pairs that is drawn, as text."""
     num_pairs = results.get("n", num_drawn)
     lacking = f"{num_left_out:,} rows that have fewer than two modalities are not drawn"
-    drawn = f"all {num_pairs:,} pairs drawn"
+    what = "rows" if "pairs" in results else "pairs"  # where rows lack modalities they are no pairs
+    drawn = f"all {num_pairs:,} {what} drawn"
     if num_drawn < num_pairs:
-        drawn = f"{num_drawn:,} of {num_pairs:,} pairs drawn, a fixed random choice; the figures are of all"
+        drawn = f"{num_drawn:,} of {num_pairs:,} {what} drawn, a fixed random choice; the figures are of all"
     return [
         *([f"split {results['split']}"] if results.get("split") else []),
         *([f"gallery {results['gallery_size']:,}"] if results.get("gallery_size") else []),

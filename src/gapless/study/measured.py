@@ -28,7 +28,7 @@ from gapless.metrics.measure import measure
 from gapless.metrics.verdict import Verdict, verdict_of
 from gapless.study.map import write_map
 from gapless.study.prediction import predict as predicted
-from gapless.training.evaluate import MAX_LATENT_PAIRS, versions
+from gapless.training.evaluate import MAX_LATENT_PAIRS, names_for_results, versions
 
 ALL_ROWS = "all"
 COUNTED = ("present", "pairs", "complete", "joint", "sampled")
@@ -49,6 +49,7 @@ class Measurement(Result):
         verdict: what kind of gap this is, what closing it helps and the command, with the figures that each sentence
             rests on (`gapless.metrics.verdict`); `prediction` in it where that was asked for.
         notes: rows that are left out, files that replace columns, and which label was chosen, in sentences.
+        modalities: their names in the order that keys of pairs have them; None for image and text.
         present: modality -> the rows that have it; empty where nothing is missing, as are the next two.
         pairs: `image-text` -> n and gallery_size of that pair, and why it is left out.
         complete: n and gallery_size of the rows that have every modality, whose keys end in `@complete`.
@@ -65,6 +66,7 @@ class Measurement(Result):
     data: Mapping[str, Any]
     verdict: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    modalities: Sequence[str] | None = None
     present: Mapping[str, int] = field(default_factory=dict)
     pairs: Mapping[str, Any] = field(default_factory=dict)
     complete: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Measurement(Result):
     def as_json(self) -> dict[str, Any]:
         """`results.json`; without what it has only where rows lack modalities, or with joint queries."""
         values = super().as_json()
-        return {name: value for name, value in values.items() if name not in COUNTED or value}
+        return {name: value for name, value in values.items() if name not in (*COUNTED, "modalities") or value}
 
 
 def measure_embeddings(
@@ -98,7 +100,7 @@ def measure_embeddings(
 ) -> Measurement:
     """Measure embeddings of files or of rows in memory: every figure.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from tempfile import mkdtemp
         >>> place = Path(mkdtemp())
@@ -203,6 +205,7 @@ def _measured(
         "n": figures.pop("n"),
         "gallery_size": figures.pop("gallery_size"),
         **{name: figures.pop(name) for name in COUNTED if name in figures},
+        "modalities": names_for_results(rows.embeddings),
         "figures": figures,
         "seed": seed,
         "versions": versions(),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gapless.metrics.catalogue import COMPLETE, entry_of
-from gapless.study.pair_tables import modalities_of, pairs_of_modalities
+from gapless.study.pair_tables import direction_title, pairs_of_modalities
 from gapless.study.renderings import figure_text, figures_to_terminal, to_ascii
+from gapless.study.table import modalities_of
 
 WIDTH = 100
 
@@ -33,7 +34,7 @@ def results_to_terminal(results: Mapping[str, Any], ascii_only: bool = False) ->
         blocks.append((pair.title + (beside if block else ""), _block(block, f"/{pair.name}")))
     for direction, one in (results.get("joint") or {}).items():
         block = {key: rest.pop(key) for key in figures if key.startswith(f"retrieval/{direction}/")}
-        title = f"{direction.replace('_to_', ' → ')}: {one['n']:,} rows, gallery {one['gallery_size']:,}"
+        title = f"{direction_title(direction, one)}: {one['n']:,} rows, gallery {one['gallery_size']:,}"
         blocks.append((title + (beside if block else ""), _block(block, "")))
     blocks.insert(0, (f"means over {len(pairs)} pairs, and figures of all modalities{beside}", _block(rest, "")))
     text = "\n\n".join(f"{title}\n{body}".rstrip() for title, body in blocks)

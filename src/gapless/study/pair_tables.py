@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from gapless.metrics.catalogue import COMPLETE, required_entry
-from gapless.study.table import SEEDS_FOR_A_CLAIM, Column, Table, best_of, cell, number_of
+from gapless.study.table import SEEDS_FOR_A_CLAIM, Column, Table, best_of, cell, modalities_of, number_of
 
 GAP_OF_PAIR = ("gap/centroid_distance_unbiased", "gap/true_pair_cosine", "gap/margin_centred")
 RECALLS_OF_PAIR = ("R@1", "R@10")
@@ -53,19 +53,6 @@ class Pair:
         return "rows unknown" if self.n is None else f"{self.n:,} rows, gallery {self.gallery_size or self.n:,}"
 
 
-def modalities_of(comparison: Mapping[str, Any]) -> list[str]:
-    """The modalities of a comparison, in their order."""
-    if comparison.get("present"):
-        return list(comparison["present"])
-    ordered: dict[str, None] = {}
-    for figures in comparison["table"].values():
-        for key in figures:
-            parts = key.split("/")
-            if parts[0] == "retrieval" and "_to_" in parts[1] and "+" not in parts[1]:
-                ordered.update(dict.fromkeys(parts[1].split("_to_")))
-    return list(ordered)
-
-
 def pairs_of_modalities(comparison: Mapping[str, Any]) -> list[Pair]:
     """All pairs of modalities, those with the anchor first."""
     anchor = comparison.get("anchor")
@@ -95,11 +82,19 @@ def pair_tables(comparison: Mapping[str, Any]) -> list[tuple[str, Table]]:
             tables.append((pair.title, _table(comparison, columns)))
     for direction, one in (comparison.get("joint") or {}).items():
         left_out = f"left out, {one['left_out']}" if "left_out" in one else f"gallery {one['gallery_size']:,}"
-        title = (
-            f"{direction.replace('_to_', ' → ')}: {one['n']:,} rows, {left_out}; {one['all_parts']:,} have all parts"
-        )
+        title = f"{direction_title(direction, one)}: {one['n']:,} rows, {left_out}; {one['all_parts']:,} have all parts"
         tables.append((title, _table(comparison, _columns_of_joint(direction, keys, one["n"], comparison))))
     return tables
+
+
+def direction_title(direction: str, one: Mapping[str, Any]) -> str:
+    """`image+history → text` of the direction of a joint query.
+
+    Args:
+        one: its entry under `joint`, whose weights name the parts: a name of a modality may hold "_to_" itself.
+    """
+    parts = len("+".join(one.get("weights") or {})) or direction.index("_to_")
+    return f"{direction[:parts]} → {direction[parts + len('_to_') :]}"
 
 
 def _columns_of(pair: Pair, keys: set[str], complete: Mapping[str, Any] | None) -> list[Column]:

@@ -3,15 +3,11 @@
 It shows the values of result files and the drawings of `figures`, and computes no figure.
 """
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from gapless import __version__
 from gapless.core.files import check_file, check_new_directory, new_directory, write_bytes, write_text
@@ -24,7 +20,8 @@ from gapless.study.caption_results import is_caption_results
 from gapless.study.captions import caption_section
 from gapless.study.cases import Case, cases_of
 from gapless.study.choice import ChoiceSection, choices_of
-from gapless.study.drawing import FORMATS, image_bytes, inline_svg, method_style
+from gapless.study.disjoint_table import disjoint_table
+from gapless.study.drawing import image_bytes, inline_svg, method_style
 from gapless.study.figures import (
     Panel,
     cosine_figure,
@@ -38,6 +35,7 @@ from gapless.study.figures import (
     plane_limit,
 )
 from gapless.study.pair_tables import pair_matrix, pair_tables
+from gapless.study.picture import Picture
 from gapless.study.presence_table import presence_table
 from gapless.study.reliability import reliability_notes
 from gapless.study.renderings import figure_text, to_latex, to_markdown
@@ -45,7 +43,6 @@ from gapless.study.results import Study, read_studies
 from gapless.study.table import Table, difference_text_of, number_of, paper_table
 
 TEST = "test"
-MEDIA_TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
 SUBJECT = (
     "How far apart the modalities lie in the latent space, and what closing the gap does to retrieval and grouping."
 )
@@ -57,30 +54,6 @@ HEADLINES = (
     "retrieval/mean/R@10",
     "grouping/v_measure",
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report: small drawings that reflow in the page, and one figure to download."""
-
-    name: str
-    heading: str
-    caption: str
-    drawings: list[str]
-    legend: list[tuple[str, str, str]]
-    whole: Figure
-
-    @cached_property
-    def files(self) -> dict[str, bytes]:
-        """The whole figure by file name."""
-        return {f"{self.name}.{kind}": image_bytes(self.whole, kind) for kind in FORMATS}
-
-    def downloads(self) -> list[tuple[str, str]]:
-        """File names and data addresses of the whole figure."""
-        return [
-            (name, f"data:{MEDIA_TYPES[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}")
-            for name, content in self.files.items()
-        ]
 
 
 @dataclass(frozen=True)
@@ -105,7 +78,7 @@ def report(
 ) -> Report:
     """One HTML file of finished directories, with everything a reader needs and no address outside itself.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> gapless.report(["compare"], out="report.html", figures="figures").written        # doctest: +SKIP
 
@@ -191,10 +164,12 @@ def section_of(study: Study) -> dict[str, Any]:
         "title": study.heading,
         "subject": SUBJECT,
         "grid": None,
+        "worst": [],
         "facts": facts_of(study.comparison),
         "headlines": headlines_of(study.comparison, table),
         "table": table,
         "presence": presence_table(study.comparison),
+        "disjoint": disjoint_table({method: [run.results for run in runs] for method, runs in study.runs.items()}),
         "matrices": [(method, matrix) for method in pair if (matrix := pair_matrix(study.comparison, method))],
         "pairs": pair_tables(study.comparison),
         "pictures": pictures_of(study, table, panels),
@@ -226,6 +201,7 @@ def facts_of(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = {
         "Recipe": comparison.get("recipe"),
         "Methods": list(comparison["methods"]),
+        "Closed afterwards": [row for row in comparison["methods"] if row in comparison.get("closed_afterwards", {})],
         "Seeds": comparison.get("seeds"),
         "Budget": comparison.get("budget"),
         "Data": data.get("source"),
@@ -261,7 +237,8 @@ def plain(value: Any) -> str:
 
 def compared_pair(comparison: Mapping[str, Any]) -> list[str]:
     """The baseline and the method that is compared with it; the only method where there is one."""
-    methods = list(comparison["methods"])
+    controls = comparison.get("closed_afterwards") or {}
+    methods = [method for method in comparison["methods"] if method not in controls]
     baseline = comparison.get("baseline", methods[0])
     studied = "gapless" if "gapless" in methods else methods[-1]
     return [baseline, studied] if baseline in methods and studied != baseline else [studied]

@@ -173,6 +173,9 @@ def _study_of_runs(runs: Sequence[Run]) -> Study:
         for key in SHARED_BY_RUNS
         if key in runs[0].results and all(run.results.get(key) == runs[0].results[key] for run in runs)
     }
+    modalities = [run.results.get("modalities") for run in runs]
+    if modalities[0] and all(names == modalities[0] for names in modalities):
+        shared["modalities"] = modalities[0]
     differ = [key for key in SHARED_BY_RUNS if key not in shared and any(key in run.results for run in runs)]
     comparison = {
         **shared,

@@ -20,6 +20,7 @@ GAP_COLUMNS = (
 )
 CENTRED_COLUMNS = ("gap/margin_centred", "gap/d_prime_centred")  # beside every cosine: it may be a common mean
 RECALLS = ("R@1", "R@5", "R@10")
+OF_ONE_MODALITY = "gap/within_cosine/"
 GROUPING_COLUMNS = ("grouping/v_measure", "grouping/ami", "grouping/knn_accuracy")
 
 
@@ -107,7 +108,8 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
         the baseline excludes zero and that there are seeds enough to say so.
     """
     table, methods = comparison["table"], list(comparison["methods"])
-    columns = columns_for(key for method in methods for key in table.get(method, {}))
+    keys = [key for method in methods for key in table.get(method, {})]
+    columns = columns_for(keys, modalities_of(comparison))
     best = {column.key: best_of(column, methods, table) for column in columns}
     differences = comparison.get("differences") or {}
     may_claim = len(comparison.get("seeds") or []) >= SEEDS_FOR_A_CLAIM
@@ -126,19 +128,42 @@ def paper_table(comparison: Mapping[str, Any]) -> Table:
     return Table(columns, rows, notes_of(comparison, rows))
 
 
-def columns_for(keys: Iterable[str]) -> list[Column]:
-    """The paper's columns; retrieval between the two modalities there are, of several the mean over all directions."""
+def modalities_of(comparison: Mapping[str, Any]) -> list[str]:
+    """The modalities of a comparison, in their order.
+
+    Files name them under `modalities`, or where rows lack some under `present`. Of other files the keys of figures tell
+    them: first those of figures of one modality, because a name may hold "_to_", which stands between two in a
+    direction of retrieval.
+    """
+    for part in ("modalities", "present"):
+        if comparison.get(part):
+            return list(comparison[part])
+    ordered: dict[str, None] = {}
+    for figures in comparison["table"].values():
+        keys = [key.removesuffix(COMPLETE) for key in figures]
+        single = [key.removeprefix(OF_ONE_MODALITY) for key in keys if key.startswith(OF_ONE_MODALITY)]
+        ordered.update(dict.fromkeys(single or _named_by_directions(keys)))
+    return list(ordered)
+
+
+def _named_by_directions(keys: Iterable[str]) -> list[str]:
+    parts = [key.split("/") for key in keys]
+    directions = [part[1] for part in parts if part[0] == "retrieval" and "_to_" in part[1] and "+" not in part[1]]
+    return [name for direction in directions for name in direction.split("_to_")]
+
+
+def columns_for(keys: Iterable[str], modalities: Sequence[str] = ()) -> list[Column]:
+    """The paper's columns; retrieval between the two modalities there are, of several the mean over all directions.
+
+    Args:
+        modalities: in their order; image and text where none are named.
+    """
     keys = list(keys)
     gap = [Column(key, "modality gap") for key in GAP_COLUMNS]
     gap += [Column(key, "without the means") for key in CENTRED_COLUMNS if key in keys]
-    parts = [key.split("/") for key in keys if key.startswith("retrieval/")]
-    directions_present = sorted({part[1] for part in parts if "_to_" in part[1] and "+" not in part[1]}) or [
-        "image_to_text"
-    ]
-    first = "image_to_text" if "image_to_text" in directions_present else directions_present[0]
-    a, _, b = first.partition("_to_")
-    directions = {first: f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
-    if len(directions_present) > 2:
+    a, b = sorted(modalities) if len(modalities) == 2 else ("image", "text")
+    directions = {f"{a}_to_{b}": f"{a}→{b} %", f"{b}_to_{a}": f"{b}→{a} %", "mean": "mean recall %"}
+    if len(modalities) > 2:
         directions = {"mean": "mean recall %"}
     retrieval = [
         Column(f"retrieval/{direction}/{recall}", heading)
@@ -210,6 +235,17 @@ def _gallery_text(comparison: Mapping[str, Any]) -> str:
     return "each pair of modalities its own gallery" if comparison.get("pairs") else "gallery size unknown"
 
 
+def closed_note(comparison: Mapping[str, Any]) -> str | None:
+    """The sentence that marks the rows which were closed afterwards; None where a comparison has none."""
+    rows = [row for row in comparison["methods"] if row in (comparison.get("closed_afterwards") or {})]
+    if not rows:
+        return None
+    return (
+        f"{' and '.join(rows)}: closed afterwards. Nothing is trained for them: the gap of the finished runs is closed "
+        "on training and validation rows."
+    )
+
+
 def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Notes below the table: gallery, split, seeds, groups, significance, versions."""
     data, seeds = comparison.get("data") or {}, list(comparison.get("seeds") or [])
@@ -227,6 +263,8 @@ def notes_of(comparison: Mapping[str, Any], rows: Mapping[str, Sequence[Cell]]) 
         notes.append(f"* the 95 % interval of the difference to {baseline} (bootstrap over groups) excludes zero.")
     elif comparison.get("differences") and len(seeds) < SEEDS_FOR_A_CLAIM:
         notes.append(f"Differences are marked from {SEEDS_FOR_A_CLAIM} seeds on.")
+    if (closed := closed_note(comparison)) is not None:
+        notes.append(closed)
     if any(entry.mean == "–" for row in rows.values() for entry in row):
         notes.append("– not measured.")
     if comparison.get("differ"):

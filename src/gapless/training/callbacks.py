@@ -14,13 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gapless.core.errors import DataRefused
 from gapless.core.files import strict_json, write_text
 from gapless.core.progress import progress_bar, say
-from gapless.losses.base import after_step, set_progress
+from gapless.losses.base import after_step, begin_step, set_progress
 
 HIDDEN_LOGS = ("total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
 
 
 class LossRules(TrainerCallback):
-    """Sets the progress of the loss before each step, and lets the loss clamp its parameters after the step.
+    """Sets the progress of the loss and begins its draws before each step; the loss clamps its parameters after it.
 
     Args:
         loss: a `Loss`.
@@ -36,6 +36,7 @@ class LossRules(TrainerCallback):
     ) -> None:
         reached = min(1.0, state.global_step / max(1, state.max_steps))
         set_progress(self.loss, reached if self.progress is None else self.progress)
+        begin_step(self.loss, args.seed, state.global_step)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

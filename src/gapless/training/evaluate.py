@@ -14,16 +14,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.auditing.leakage import manifest_share_in_train
+from gapless.auditing.leakage import leaking_rows, manifest_share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
 from gapless.inference.embed import check_modalities, embed_dataset, evaluation_dataset
+from gapless.inference.presence import present_in
 from gapless.manifest.manifest import Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.disjoint import disjoint_figures
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ PACKAGES = ("gapless", "torch", "transformers", "numpy", "scikit-learn")
 MAX_LATENT_PAIRS = 512
 EMBEDDINGS = "embeddings.safetensors"
 ABSENT = ("present", "pairs", "complete")  # what `measure` says of rows that lack modalities
+IMAGE_TEXT = ["image", "text"]  # modalities that result files need not name
 POSITIVES = "positives"  # the label column that names the item of each row; rows of one item are positives
 
 
@@ -78,9 +81,11 @@ class Evaluation(Result):
         versions: of the packages.
         data: source, fingerprint, rows of each split, groups and label of this one, and what of it leaks from train.
         train_seconds: how long the training took, where a comparison measured it.
+        modalities: their names in the order that keys of pairs have them; None for image and text.
         present: modality -> rows that have it, where rows lack modalities.
         pairs: pair of modalities -> n and gallery_size of its figures, or why it has none, where rows lack modalities.
         complete: n and gallery_size of the figures KEY@complete, where rows lack modalities.
+        disjoint: what `training.disjoint.disjoint_figures` gives, where rows of the split leak from train.
     """
 
     n: int
@@ -94,13 +99,15 @@ class Evaluation(Result):
     versions: Mapping[str, str]
     data: Mapping[str, Any]
     train_seconds: float | None = None
+    modalities: Sequence[str] | None = None
     present: Mapping[str, int] | None = None
     pairs: Mapping[str, Any] | None = None
     complete: Mapping[str, Any] | None = None
+    disjoint: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `results.json`; without what was not measured, or holds only where rows lack modalities."""
-        optional = ("train_seconds", *ABSENT)
+        """The content of `results.json`; without what was not measured, or does not concern these rows."""
+        optional = ("train_seconds", "modalities", *ABSENT, "disjoint")
         return {k: v for k, v in super().as_json().items() if k not in optional or getattr(self, k) is not None}
 
 
@@ -115,7 +122,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run's model on one split; writes `results.json` and the embeddings into the run, or into `out`.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> evaluation = gapless.evaluate("run", data="data", num_bootstrap=10)
         >>> 0 <= evaluation.figures["gap/centroid_distance"]["value"] <= 2
@@ -156,6 +163,8 @@ def evaluate(
         versions=versions(),
         data=describe(manifest, split),
         train_seconds=train_seconds,
+        disjoint=_disjoint(manifest, split, embeddings, measured_on(rows), num_bootstrap),
+        modalities=names_for_results(embeddings),
         **absent,
     )
     write_embeddings(place / EMBEDDINGS, embeddings, rows)
@@ -164,10 +173,20 @@ def evaluate(
     return evaluation
 
 
-def present_in(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """modality -> [row] bool, False where a row is NaN because it lacks the modality; None where nothing is missing."""
-    masks = {name: ~torch.isnan(rows).any(dim=1) for name, rows in embeddings.items()}
-    return None if all(mask.all() for mask in masks.values()) else masks
+def _disjoint(
+    manifest: Manifest, split: str, embeddings: Mapping[str, Tensor], columns: Mapping[str, Any], num_bootstrap: int
+) -> dict[str, Any] | None:
+    """The figures of the rows that do not leak from train, beside all rows; None where none leaks."""
+    leaks = None if split == "train" else leaking_rows(manifest, split)
+    if leaks is None or not any(leaks):
+        return None
+    return disjoint_figures(embeddings, leaks, columns["groups"], columns, num_bootstrap)
+
+
+def names_for_results(embeddings: Mapping[str, Any]) -> list[str] | None:
+    """The names of the modalities in their order for a result file; None for image and text, which need no naming."""
+    names = list(embeddings)
+    return None if names == IMAGE_TEXT else names
 
 
 def comparable_rows(manifest: Manifest, split: str) -> Manifest:

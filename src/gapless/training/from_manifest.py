@@ -5,19 +5,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
-from gapless.core.errors import DataRefused, GaplessError, UsageError
+from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_object
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.modalities.base import MODALITIES, NUMBERS, Modality, RowRefused
 from gapless.modalities.params import settings_of
 from gapless.models.spec import MlpEncoderSpec, with_encoder, with_fitted_input
+from gapless.training.first_rank import by_first
 from gapless.training.recipes import OTHERS, SMALL_INPUTS, Recipe, is_described
-
-ERRORS = {error.exit_code: error for error in (UsageError, DataRefused)}
 
 
 def completed_recipe(recipe: Recipe, manifest: Manifest) -> Recipe:
@@ -91,26 +89,11 @@ def fitted_recipe(
         saved = read_object(checkpoint / "config.json").get("modalities")
         if isinstance(saved, Mapping) and all(name in saved for name in recipe.modalities):
             return replace(recipe, modalities={name: saved[name] for name in recipe.modalities})
-    if arguments is None or arguments.world_size == 1:
-        return replace(recipe, modalities=_fitted_modalities(recipe.modalities, rows))
-    return replace(recipe, modalities=_fitted_by_first(recipe.modalities, rows, arguments))
 
+    def fitted() -> dict[str, Any]:
+        return _fitted_modalities(recipe.modalities, rows)
 
-def _fitted_by_first(
-    modalities: Mapping[str, Mapping[str, Any]], rows: Manifest, arguments: TrainingArguments
-) -> dict[str, Any]:
-    """The modalities fitted by the first process; its refusal is raised by all, so that none waits for another."""
-    answer: list[Any] = [None, None]
-    if arguments.process_index == 0:
-        try:
-            answer[0] = _fitted_modalities(modalities, rows)
-        except GaplessError as error:
-            answer[1] = (error.exit_code, str(error))
-    fitted, refusal = broadcast_object_list(answer)
-    if refusal is not None:
-        raise ERRORS.get(refusal[0], GaplessError)(refusal[1])
-    result: dict[str, Any] = fitted
-    return result
+    return replace(recipe, modalities=fitted() if arguments is None else by_first(arguments, fitted))
 
 
 def _kind_of(entry: Mapping[str, Any]) -> type[Modality[Any]]:

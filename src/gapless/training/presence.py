@@ -8,6 +8,7 @@ import numpy as np
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.inference.embed import check_kinds, check_names
+from gapless.inference.label_rows import labels_for
 from gapless.inference.presence import Presence, comparable_part, how_many, missing_in
 from gapless.losses.base import check_takes_present, method_of
 from gapless.losses.pairs import ANCHOR
@@ -26,8 +27,8 @@ def trainable_rows(settings: Recipe, rows: Manifest) -> tuple[Recipe, Manifest]:
     them.
 
     Raises:
-        UsageError: the manifest lacks a modality, a given anchor that fewer than half of the rows have, or a loss that
-            takes complete rows only.
+        UsageError: the manifest lacks a modality, a given anchor that fewer than half of the rows have, a loss that
+            takes complete rows only, or one that compares labels which the rows do not have.
         DataRefused: a modality that no row has together with another one.
     """
     check_names(settings.modalities, rows)
@@ -45,6 +46,7 @@ def trainable_rows(settings: Recipe, rows: Manifest) -> tuple[Recipe, Manifest]:
             f"{len(rows) - len(part)} of {len(rows)} training rows are left out: they have fewer than two of "
             f"{', '.join(settings.modalities)}"
         )
+    labels_for(settings.loss, part)
     anchor = _anchor(settings, present, len(part))
     if missing_in(present) or settings.modality_dropout:
         check_takes_present(method_of(settings.loss).build(settings.loss, anchor))

@@ -14,31 +14,34 @@ import yaml
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from gapless.core.errors import DataRefused, GaplessError, Interrupted, UsageError, unknown_name
-from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, read_yaml, write_text
+from gapless.core.files import PARTIAL_MARK, check_new_directory, new_directory, plain, read_yaml, write_text
 from gapless.core.locks import only_writer
 from gapless.core.plan import check_same
 from gapless.inference.embed import evaluation_dataset, preprocessors_of
+from gapless.inference.label_rows import labels_for
 from gapless.inference.pairs import PairDataset
-from gapless.inference.presence import complete_rows
+from gapless.inference.presence import MIN_MODALITIES, common_rows, comparable_part, complete_rows
 from gapless.losses.base import masks_duplicates, method_of
+from gapless.losses.gap_closing_methods import CLOCK
 from gapless.losses.pairs import ANCHOR
 from gapless.losses.saved import describe_loss
-from gapless.manifest.manifest import VERSION, Manifest
+from gapless.manifest.manifest import TRAIN, VALIDATION, VERSION, Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.modalities.base import TEXTS
 from gapless.models.aligner import GaplessConfig, GaplessModel, assemble, text_modalities
+from gapless.models.lora import merge_lora
 from gapless.models.safe_loading import network_or_usage, saved_tokenizer
 from gapless.models.tokenizers import train_tokenizer
 from gapless.training.checkpoint import checkpoints_of, newest_valid
+from gapless.training.closing import enough_to_follow, follows_held_out
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
+from gapless.training.first_rank import by_first, entered_by_first
 from gapless.training.from_manifest import fitted_recipe
 from gapless.training.presence import trainable_rows, usual_anchor
 from gapless.training.recipes import Recipe
 from gapless.training.trainer import AlignerTrainer, RunTrainer
 
 logger = logging.getLogger(__name__)
-
-TRAIN, VALIDATION = "train", "validation"
 
 
 class Settings(Protocol):
@@ -82,15 +85,6 @@ class Run(Request):
     data_fingerprint: str
 
 
-def plain(value: Any) -> Any:
-    """The value with tuples as lists and mappings as dictionaries, at every depth."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
 def training_arguments(
     settings: Settings, out: Path, seed: int, has_evaluation: bool, primary: str = GapAndRetrieval.primary
 ) -> TrainingArguments:
@@ -127,7 +121,14 @@ def training_arguments(
     for name in settings.training.keys() & fixed.keys():
         if settings.training[name] != fixed[name]:
             raise UsageError(f"training.{name} is always {fixed[name]!r} here, got {settings.training[name]!r}")
-    chosen = {"report_to": [], "dataloader_pin_memory": torch.cuda.is_available(), **settings.training}
+    chosen = {
+        "report_to": [],
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # The pooler of a BERT whose first token is taken never gets a gradient. Transformers lets several processes
+        # look for such weights except under checkpointing, whose reentrant form cannot bear it; the default is another.
+        "ddp_find_unused_parameters": True,
+        **settings.training,
+    }
     if not has_evaluation:
         chosen["eval_strategy"] = "no"
     chosen |= _selection(chosen, primary)
@@ -239,7 +240,7 @@ def train_run(
     """
     seed, evaluator = run.seed, evaluator or GapAndRetrieval()
     settings, train_rows = trainable_rows(run.settings, manifest.select(TRAIN))
-    validation = _evaluated_rows(manifest, settings)
+    validation = _evaluated_rows(manifest, settings, getattr(evaluator, "takes_absent", False))
     has_evaluation = validation is not None
     arguments = training_arguments(settings, out, seed, has_evaluation, evaluator.primary)
     check_enough(train_rows, arguments)
@@ -261,12 +262,14 @@ def train_run(
                 training_seed=seed,
                 augment_images=settings.augment_images,
                 modality_dropout=settings.modality_dropout,
+                labels=labels_for(settings.loss, train_rows),
             ),
             run=out,
             label=label or f"{run.method} seed {seed}",
             evaluation=None if validation is None else evaluation_dataset(model, validation),
             mask_duplicates=masks_duplicates(settings.loss),
             evaluator=evaluator,
+            held_out=_followed_rows(manifest, settings, model) if follows_held_out(settings.loss) else None,
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
@@ -280,12 +283,28 @@ def initial_model(run: Run, manifest: Manifest) -> GaplessModel:
     return new_model(settings, all_captions(rows), run.method)
 
 
-def _evaluated_rows(manifest: Manifest, settings: Recipe) -> Manifest | None:
-    """The validation rows that have every modality of the recipe; None where they are too few for figures."""
+def _evaluated_rows(manifest: Manifest, settings: Recipe, takes_absent: bool) -> Manifest | None:
+    """The validation rows that an evaluator is given; None where they are too few for figures.
+
+    Args:
+        takes_absent: rows may lack modalities of the recipe.
+    """
     if VALIDATION not in manifest.rows_per_split():
         return None
-    rows = complete_rows(manifest.select(VALIDATION), settings.modalities)
+    rows = manifest.select(VALIDATION)
+    if takes_absent and len(settings.modalities) >= MIN_MODALITIES:
+        part = comparable_part(rows, settings.modalities)
+        return part if max(common_rows(part, settings.modalities).values()) >= MIN_ROWS else None
+    rows = complete_rows(rows, settings.modalities)
     return rows if len(rows) >= MIN_ROWS else None
+
+
+def _followed_rows(manifest: Manifest, settings: Recipe, model: GaplessModel) -> PairDataset | None:
+    """The validation rows that have two modalities or more of the recipe; None where they are too few to follow."""
+    rows = None
+    if VALIDATION in manifest.rows_per_split():
+        rows = evaluation_dataset(model, comparable_part(manifest.select(VALIDATION), settings.modalities))
+    return rows if enough_to_follow(rows) else None
 
 
 def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings, has_evaluation: bool) -> None:
@@ -293,7 +312,7 @@ def _say_where_nothing_is_evaluated(manifest: Manifest, settings: Settings, has_
     count = manifest.rows_per_split().get(VALIDATION, 0)
     if not has_evaluation and settings.training.get("eval_strategy", "no") not in ("no", False):
         few = "one validation row" if count else "no validation rows"
-        present = few if count < MIN_ROWS else f"fewer than {MIN_ROWS} validation rows with every modality"
+        present = few if count < MIN_ROWS else f"fewer than {MIN_ROWS} validation rows that can be compared"
         logger.warning(
             f"nothing is evaluated during this training: {manifest.path} has {present}, "
             f"and figures compare at least {MIN_ROWS} rows with each other; 'gapless data split' makes a split"
@@ -307,9 +326,12 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
     Raises:
         UsageError: it is in use, is no run where one is to be resumed, or another process is writing it.
     """
-    if arguments.process_index > 0:  # the first of the processes that torchrun started locks it for all
+    with entered_by_first(arguments, _locked(out, resume)):
         yield
-        return
+
+
+@contextmanager
+def _locked(out: Path, resume: bool) -> Iterator[None]:
     if resume:
         _check_is_run(out)
     else:
@@ -322,9 +344,12 @@ def claimed(out: Path, arguments: TrainingArguments, resume: bool) -> Iterator[N
 
 def write_request(run: Request, arguments: TrainingArguments, out: Path) -> None:
     """Write `config.yaml` of a run; of the processes that torchrun started, the first one does."""
-    if arguments.process_index == 0:
+
+    def write() -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", run.to_yaml())
+
+    by_first(arguments, write)
 
 
 def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -346,13 +371,16 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
         raise
     if trainer.stop_request.was_made and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by SIGTERM at step {trainer.state.global_step} and saved; --resume latest goes on")
-    if is_writer:
-        _save_whole(trainer.whole_model, out / "model")
-    trainer.accelerator.wait_for_everyone()
+    by_first(trainer.args, lambda: _save_whole(trainer.whole_model, out / "model"))
 
 
 def _save_whole(model: PreTrainedModel, directory: Path) -> None:
-    """Write a model directory that is complete or absent; one of an earlier, unfinished call is replaced."""
+    """Write a model directory that is complete or absent; one of an earlier, unfinished call is replaced.
+
+    Low-rank adapters are merged into the model's weights.
+    """
+    if isinstance(model, GaplessModel):
+        merge_lora(model)
     for unfinished in (directory, *directory.parent.glob(f".{directory.name}{PARTIAL_MARK}*")):
         shutil.rmtree(unfinished, ignore_errors=True)
     with new_directory(directory) as partial:
@@ -390,7 +418,7 @@ def resumed(run: Request, out: Path) -> tuple[Path | None, dict[str, str]]:
 
 NEW_SETTINGS: dict[str, dict[str, Any]] = {
     "settings": {"modality_dropout": {}},
-    "loss": {"pairs": ANCHOR, "modality_weights": {}, "alignment_modality_weights": None},
+    "loss": {"pairs": ANCHOR, "modality_weights": {}, "alignment_modality_weights": None, "follow": CLOCK},
 }
 
 

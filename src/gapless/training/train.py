@@ -41,7 +41,7 @@ def train(
 ) -> TrainedRun:
     """Train one model on the `train` rows of a manifest and write its run directory.
 
-    Example:
+    Examples:
         >>> import gapless
         >>> trained = gapless.train("phantom-small", data="data", out="run", method="clip")     # doctest: +SKIP
         >>> gapless.GaplessModel.from_pretrained(trained.run / "model")                         # doctest: +SKIP

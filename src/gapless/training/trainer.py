@@ -18,7 +18,8 @@ from gapless.core.errors import GaplessError, listed
 from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
-from gapless.losses.base import check_takes_present, logit_scale_of
+from gapless.losses.base import check_takes_present, logit_scale_of, parameter_rules
+from gapless.losses.closing_control import ClosingControl
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
     EpochBeforeCheckpoint,
@@ -29,10 +30,12 @@ from gapless.training.callbacks import (
     ignore_stop_request,
 )
 from gapless.training.checkpoint import fault_of, publish, remove_unfinished, rotate
+from gapless.training.closing import FollowHeldOut
 from gapless.training.evaluator import Evaluator, GapAndRetrieval
 
 METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
+CONTROL_FILE = "closing_control.json"
 
 
 def _plain_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -240,9 +243,13 @@ class RunTrainer(Trainer):
         if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
+        self.add_files(written)
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
         publish(written, final)
+
+    def add_files(self, written: Path) -> None:
+        """Add what a subclass needs to go on from a checkpoint that is being written."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -265,6 +272,22 @@ class RunTrainer(Trainer):
             rotate(directory, self.num_kept, None if best is None else Path(best).name)
 
 
+def split_by_learning_rate(optimizer: torch.optim.Optimizer, loss: nn.Module) -> None:
+    """Move the parameters of a loss with another learning rate into groups of their own.
+
+    A scheduler multiplies the learning rate that a group starts with, so that the factor holds throughout.
+    """
+    for parameter, rule in parameter_rules(loss).items():
+        if rule.learning_rate_factor == 1.0:
+            continue
+        for group in list(optimizer.param_groups):
+            others = [one for one in group["params"] if one is not parameter]
+            if len(others) < len(group["params"]):
+                group["params"] = others
+                own = {key: value for key, value in group.items() if key != "params"}
+                optimizer.add_param_group(own | {"params": [parameter], "lr": group["lr"] * rule.learning_rate_factor})
+
+
 class AlignerTrainer(RunTrainer):
     """Trains an aligner under its loss, and measures validation pairs meanwhile.
 
@@ -272,6 +295,8 @@ class AlignerTrainer(RunTrainer):
         evaluation: pairs to measure during training, or None.
         mask_duplicates: give the loss `positives`: pairs of one caption are then not negatives of each other.
         evaluator: embeddings of the validation pairs to figures; by default the gap and retrieval.
+        held_out: pairs that the weights of a loss follow which is set so (`follows_held_out`); rows may lack
+            modalities.
 
     Further arguments as in `RunTrainer`.
     """
@@ -286,6 +311,7 @@ class AlignerTrainer(RunTrainer):
         evaluation: Dataset[Any] | None = None,
         mask_duplicates: bool = False,
         evaluator: Evaluator | None = None,
+        held_out: Dataset[Any] | None = None,
     ) -> None:
         assert model.loss is not None
         lacks_modalities = bool(getattr(train_dataset, "lacks_modalities", False))
@@ -296,6 +322,10 @@ class AlignerTrainer(RunTrainer):
         self.aligner, self.loss = model, model.loss
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
+        self.follower: FollowHeldOut | None = None
+        if held_out is not None:
+            self.follower = FollowHeldOut(model, held_out, ClosingControl(), self.log)
+            self.add_callback(self.follower)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the factor on the cosines beside the terms."""
@@ -304,8 +334,37 @@ class AlignerTrainer(RunTrainer):
             logs["logit_scale"] = scale
         super().log(logs, start_time)
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters with weight decay: those of transformers, less those that the loss frees of it."""
+        free = {parameter for parameter, rule in parameter_rules(self.loss).items() if not rule.weight_decay}
+        parameters = dict(model.named_parameters())
+        return [name for name in super().get_decay_parameter_names(model) if parameters.get(name) not in free]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer, with a group of their own for parameters of the loss that have another learning rate.
+
+        The groups follow from the model alone, so that a resumed run loads the saved state into the same ones.
+        """
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new:
+            split_by_learning_rate(optimizer, self.loss)
+        return optimizer
+
+    def add_files(self, written: Path) -> None:
+        """Add the state of the controller, where the weights follow held-out pairs."""
+        if self.follower is not None:
+            write_json(written / CONTROL_FILE, self.follower.control.state_dict())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.follower is not None:
+            self.follower.control.load_state_dict(read_json(Path(resume_from_checkpoint) / CONTROL_FILE))
+
     def evaluation_figures(self) -> dict[str, Any]:
         """The evaluator's figures of the evaluation pairs."""
         assert self.evaluation is not None
         embeddings = embed_dataset(self.aligner, self.evaluation, batch_size=self.args.eval_batch_size)
+        if len(embeddings) > 2:  # keys of pairs as `evaluate` has them: a saved model lists its modalities by name
+            embeddings = {name: embeddings[name] for name in sorted(embeddings)}
         return dict(self.evaluator(embeddings))

@@ -5,7 +5,7 @@ Only the pixels and the geometry are parsed, and which series a slice belongs to
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,32 @@ from gapless.signals.files import content_of, parsing
 from gapless.signals.limits import MAX_FILES, FileRefused
 from gapless.volumes.volume import Volume, check_voxels
 
-_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SeriesInstanceUID")
+T = TypeVar("T")
+
+SLICE_ELEMENTS = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SeriesInstanceUID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+)
 _SAME_ANGLE = 1e-3  # largest difference of direction cosines
 _SAME_STEP = 0.1  # largest difference of the distances between slices, as a share of the usual one
 _SKIPPED = ("DICOMDIR",)
+
+
+class SliceHeader(NamedTuple):
+    """What a file says of its place in the patient, not checked."""
+
+    position: list[float | None]
+    cosines: list[float | None]
+    spacing: list[float | None]
+    height: int | None
+    width: int | None
+    series: str
+    frames: int
 
 
 class _Slice(NamedTuple):
@@ -69,36 +91,65 @@ def read_series(source: Path | Sequence[Path | bytes]) -> Volume:
     """
     pydicom = import_pydicom()
     files: Sequence[Path | bytes] = series_files(source) if isinstance(source, Path) else _checked_count(source)
-    slices = [_geometry(pydicom, file, number) for number, file in enumerate(files, 1)]
-    _check_alike(slices)
-    normal = slices[0].normal
-    slices.sort(key=lambda one: float(one.position @ normal))
-    step = _step([float(one.position @ normal) for one in slices])
-    check_voxels((len(slices), *slices[0].shape))
+    headers = [_header_of_file(pydicom, file, number) for number, file in enumerate(files, 1)]
+    slices, step = _ordered(headers, files)
     voxels = np.empty((len(slices), *slices[0].shape), dtype=np.float32)
     for place, one in enumerate(slices):
         voxels[place] = _pixels(pydicom, one)
     return _oriented(voxels, slices[0], (step, *slices[0].spacing))
 
 
-def _checked_count(contents: Sequence[Path | bytes]) -> Sequence[Path | bytes]:
+def slice_header(dataset: Any) -> SliceHeader:
+    """What a parsed file (`SLICE_ELEMENTS`) says of its place."""
+    return SliceHeader(
+        numbers(dataset, "ImagePositionPatient"),
+        numbers(dataset, "ImageOrientationPatient"),
+        numbers(dataset, "PixelSpacing"),
+        integer(dataset, "Rows"),
+        integer(dataset, "Columns"),
+        text(dataset, "SeriesInstanceUID"),
+        integer(dataset, "NumberOfFrames") or 1,
+    )
+
+
+def check_slices(headers: Sequence[SliceHeader]) -> None:
+    """Refuse slices that are no volume, before a pixel of them is read.
+
+    Raises:
+        FileRefused: as `read_series`, but for what only the pixels show.
+    """
+    _ordered(_checked_count(headers), [b""] * len(headers))
+
+
+def _ordered(headers: Sequence[SliceHeader], files: Sequence[Path | bytes]) -> tuple[list[_Slice], float]:
+    """The slices in the order of their places, and the distance between neighbours."""
+    pairs = enumerate(zip(headers, files, strict=True), 1)
+    slices = [_slice_of(header, file, number) for number, (header, file) in pairs]
+    _check_alike(slices)
+    normal = slices[0].normal
+    slices.sort(key=lambda one: float(one.position @ normal))
+    step = _step([float(one.position @ normal) for one in slices])
+    check_voxels((len(slices), *slices[0].shape))
+    return slices, step
+
+
+def _checked_count(contents: Sequence[T]) -> Sequence[T]:
     """The files themselves. Raises FileRefused: none, or more than `MAX_FILES`."""
     if not 1 <= len(contents) <= MAX_FILES:
         raise FileRefused("unreadable file", f"DICOM: a series has 1 to {MAX_FILES} files, it has {len(contents)}")
     return contents
 
 
-def _geometry(pydicom: Any, file: Path | bytes, number: int) -> _Slice:
+def _header_of_file(pydicom: Any, file: Path | bytes, number: int) -> SliceHeader:
     content = content_of(file)
     if not is_dicom(content):
         raise FileRefused("unreadable file", f"DICOM: file {number} of the series is no DICOM file")
     with parsing("DICOM"), silenced():
-        dataset = parse_dicom(pydicom, content, (*_GEOMETRY, "Rows", "Columns", "NumberOfFrames"))
-        position, cosines = numbers(dataset, "ImagePositionPatient"), numbers(dataset, "ImageOrientationPatient")
-        spacing = numbers(dataset, "PixelSpacing")
-        height, width = integer(dataset, "Rows"), integer(dataset, "Columns")
-        series = text(dataset, "SeriesInstanceUID")
-        frames = integer(dataset, "NumberOfFrames") or 1
+        return slice_header(parse_dicom(pydicom, content, SLICE_ELEMENTS))
+
+
+def _slice_of(header: SliceHeader, file: Path | bytes, number: int) -> _Slice:
+    position, cosines, spacing, height, width, series, frames = header
     if frames > 1:
         raise FileRefused("unreadable file", "DICOM: a file of several frames is no slice; convert it to NIfTI")
     if [len(position), len(cosines), len(spacing)] != [3, 6, 2] or None in (

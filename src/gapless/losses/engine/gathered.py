@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributed import _functional_collectives as collectives
 
 from gapless.core.geometry import at_least_fp32, is_transformed, pair_centroids
@@ -56,9 +57,32 @@ class Ranks:
         """The mean over the ranks, whose gradient is that of this rank's own value."""
         return x + (self.add_up(x) / self.num_ranks - x.detach())
 
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over the ranks; its gradient is `num_ranks` times that of this rank's own part, as said above."""
+        return self.average(x * self.num_ranks)
+
     def merge_logsumexp(self, x: Tensor) -> Tensor:
         """Log-sum-exp over the ranks, without a gradient."""
         return torch.logsumexp(self.gather(x.detach()[None]), dim=0)
+
+    def total_logsumexp(self, x: Tensor) -> Tensor:
+        """Log-sum-exp over the ranks; its gradient is `num_ranks` times that of this rank's own part.
+
+        Args:
+            x: of any shape; -inf where this rank has nothing to add.
+        """
+        merged = self.merge_logsumexp(x)
+        share = (x.detach() - merged).exp() * x.nan_to_num(neginf=0.0)
+        return merged + self.num_ranks * (share - share.detach())
+
+    def shared(self, x: Tensor) -> Tensor:
+        """A parameter of which every rank uses its copy: the same value, its gradient averaged over the ranks.
+
+        The terms of a rank have a gradient of `num_ranks` times their own part, so that the average is the gradient of
+        the global loss, whole and equal on every rank.
+        """
+        averaged: Tensor = _AveragedGradient.apply(x, self)
+        return averaged
 
     def check_batches(
         self, rows: Tensor, positives: Tensor | Mapping[str, Tensor] | None, has_masks: bool = False
@@ -91,6 +115,18 @@ class Ranks:
             raise ValueError(f"all {sum(sizes)} rows are positives of each other ({lowest[0]}): nothing to tell apart")
 
 
+class _AveragedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return ctx.ranks.add_up(upstream) / ctx.ranks.num_ranks, None
+
+
 def gathered_symmetric_info_nce(
     others: Sequence[Tensor], anchor: Tensor, logit_scale: Tensor, positives: Tensor | None, ranks: Ranks
 ) -> list[Tensor]:
@@ -103,7 +139,7 @@ def gathered_symmetric_info_nce(
         positives: [row] integers of this rank, comparable between ranks, or None.
         ranks: who shares the batch.
     """
-    _refuse_transforms(anchor, *others)
+    refuse_transforms(anchor, *others)
     columns = ranks.gather(at_least_fp32(anchor))
     column_positives = None if positives is None else ranks.gather(positives)
     return [
@@ -135,7 +171,7 @@ def chosen_symmetric_info_nce(
         own: where this rank's rows are among the columns.
         ranks: who shares the batch.
     """
-    _refuse_transforms(rows, columns)
+    refuse_transforms(rows, columns)
     return info_nce_share(
         rows,
         columns,
@@ -149,7 +185,8 @@ def chosen_symmetric_info_nce(
     )
 
 
-def _refuse_transforms(*tensors: Tensor) -> None:
+def refuse_transforms(*tensors: Tensor) -> None:
+    """Raise ValueError where `torch.func` or forward-mode differentiation would have to look through the ranks."""
     if is_transformed(*tensors):
         raise ValueError(
             "over several ranks the loss cannot be followed by torch.func or forward-mode differentiation: "

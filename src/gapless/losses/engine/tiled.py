@@ -105,8 +105,8 @@ def info_nce_share(
     rows, columns = at_one_precision(rows, columns)
     scale = at_least_fp32(logit_scale) if isinstance(logit_scale, Tensor) else rows.new_full((), logit_scale)
     inputs = (rows, columns, scale)
-    needed = _needs_gradient(*inputs)
-    tile = tile_size or _default_tile(rows)
+    needed = needs_gradient(*inputs)
+    tile = tile_size or default_tile(rows)
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         queries, own = rows * scale, slice(first, first + len(rows))
         whole = _partition(queries, columns, tile, needed, merge_logsumexp)
@@ -174,11 +174,11 @@ def _partition_of_positives(
     gradients = (kept, kept)
     if needed:
         gradients = softmax_products(queries, keys, per_query, per_key, *sorted_positives, tile, kept)
-        gradients = (_put_back(gradients[0], query_order), _put_back(gradients[1], key_order))
-    return Partition(_put_back(per_query, query_order), _put_back(per_key, key_order), *gradients)
+        gradients = (put_back(gradients[0], query_order), put_back(gradients[1], key_order))
+    return Partition(put_back(per_query, query_order), put_back(per_key, key_order), *gradients)
 
 
-def _put_back(x: Tensor, order: Tensor) -> Tensor:
+def put_back(x: Tensor, order: Tensor) -> Tensor:
     """Undo `x = original[order]`."""
     return torch.empty_like(x).index_copy_(0, order, x)
 
@@ -205,9 +205,9 @@ def gaussian_kernel_share(
         `info_nce_share`.
     """
     points = at_least_fp32(points)
-    needed = _needs_gradient(points)
+    needed = needs_gradient(points)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        tile = tile_size or _default_tile(points)
+        tile = tile_size or default_tile(points)
         order, in_order = None, points
         every_pair = torch.full((), len(points) * (len(points) - 1), device=points.device)
         num_pairs = every_pair if positives is None else num_pairs_apart(positives)
@@ -223,7 +223,7 @@ def gaussian_kernel_share(
         gradient = kernel_products.addcmul_(in_order, kernel_sums[:, None], value=-1)
         gradient.mul_(4 * UNIFORMITY_SCALE * gradient_factor / kernel)
         if order is not None:
-            gradient = _put_back(gradient, order)
+            gradient = put_back(gradient, order)
     return with_gradient(value, (points,), (gradient,), formula)
 
 
@@ -294,9 +294,11 @@ def with_gradient(
     return result
 
 
-def _needs_gradient(*tensors: Tensor) -> bool:
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether a gradient by one of the tensors is recorded."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _default_tile(x: Tensor) -> int:
+def default_tile(x: Tensor) -> int:
+    """Rows and columns of a tile on the device of a tensor."""
     return CPU_TILE if x.device.type == "cpu" else ACCELERATOR_TILE

@@ -14,16 +14,15 @@
 `gapless data list FILE --out MANIFEST --max-bad 0.1` is then a verb: the fields are its options.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from gapless.core.registry import Registry
-from gapless.manifest.build import build_manifest
+from gapless.manifest.build import RawRows, build_manifest
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
-from gapless.manifest.raw_rows import RawRow
 
 Names = tuple[str, ...]
 
@@ -71,9 +70,9 @@ Options = TypeVar("Options", bound=ReaderOptions)
 
 
 class Reading(NamedTuple):
-    """What a reader returns: a generator of raw rows, and the options of the build."""
+    """What a reader returns: raw rows as `build_manifest` takes them, and the options of the build."""
 
-    rows: Iterator[RawRow]
+    rows: RawRows
     options: BuildOptions
 
 

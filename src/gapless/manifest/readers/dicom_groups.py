@@ -7,12 +7,11 @@ shared by strangers. No identifier leaves this module: messages count, and quote
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from gapless.core.values import name_of
+from gapless.images.dicom_header import identifier
 
 BY_PATIENT, BY_STUDY = "patient", "study"
 GROUPINGS = (BY_PATIENT, BY_STUDY)
@@ -25,12 +24,6 @@ _PLACEHOLDER = re.compile(
 MANY_STUDIES = 10
 
 Identifiers = Mapping[str, str]
-
-
-def identifier(value: object) -> str:
-    """One spelling of an identifier: padding, outer and double spaces, case and 1000.0 for 1000 make no difference."""
-    text = unicodedata.normalize("NFKC", name_of(value).replace("\0", " "))
-    return name_of(" ".join(text.split())).casefold()
 
 
 def group_files(files: Sequence[Identifiers], by: str = BY_PATIENT) -> list[int]:

@@ -17,8 +17,10 @@ from gapless.images.dicom_header import Header
 from gapless.manifest.modality_cells import FileView
 from gapless.manifest.modality_spec import ModalitySpec
 from gapless.manifest.raw_rows import FileSource, contained_path
+from gapless.manifest.readers.passed_over import PassedOver
 from gapless.signals.files import parsing
 from gapless.signals.limits import FileRefused
+from gapless.volumes.dicom_series import SLICE_ELEMENTS, SliceHeader, check_slices, slice_header
 
 FILE = "file"  # the column that stands for the DICOM files themselves
 WAVEFORM, VOLUME = "waveform", "volume"
@@ -30,6 +32,7 @@ _GROUP: tuple[str, ...] = (
 )
 _GROUP += ("WaveformSampleInterpretation", "WaveformPaddingValue", "WaveformData")
 _CHANNEL = ("ChannelSensitivity", "ChannelSensitivityCorrectionFactor", "ChannelBaseline")
+_NUMBERS = re.compile(r"\d+")
 _LEAD = re.compile(r"(?:lead )?(?:i{1,3}|av[rlf]|v[1-9]r?|[xyz])(?: \([a-z ]{1,20}\))?", re.IGNORECASE)
 
 
@@ -90,15 +93,21 @@ def of_files(specs: Sequence[ModalitySpec]) -> list[ModalitySpec]:
     return found
 
 
-def content_kind(content: bytes) -> str:
-    """What a DICOM file is: "waveform", "volume" for a slice that says its place in the patient, or "image"."""
+def content_kind(content: bytes) -> tuple[str, SliceHeader | None]:
+    """What a DICOM file is: "waveform", "volume" for a slice that says its place in the patient, or "image"; and that
+    place.
+
+    Raises:
+        FileRefused: a damaged file.
+    """
     pydicom = import_pydicom()
     with parsing("DICOM"), silenced():
-        dataset = parse_dicom(pydicom, content, ("WaveformSequence", "ImagePositionPatient", "NumberOfFrames"))
+        dataset = parse_dicom(pydicom, content, ("WaveformSequence", *SLICE_ELEMENTS))
         if items(dataset, "WaveformSequence"):
-            return WAVEFORM
+            return WAVEFORM, None
         is_one = str(dataset.get("NumberOfFrames") or "1").strip() == "1"
-        return VOLUME if is_one and len(numbers(dataset, "ImagePositionPatient")) == 3 else "image"
+        is_slice = is_one and len(numbers(dataset, "ImagePositionPatient")) == 3
+        return (VOLUME, slice_header(dataset)) if is_slice else ("image", None)
 
 
 def plain_waveform(content: bytes) -> bytes:
@@ -167,12 +176,14 @@ class StudyFile:
         name: below the folder.
         header: what may be read of it.
         kind: as `content_kind` says.
+        place: in the patient, of a slice.
     """
 
     number: int
     name: str
     header: Header
     kind: str
+    place: SliceHeader | None = None
 
 
 def studies_of(files: Sequence[StudyFile]) -> list[list[StudyFile]]:
@@ -184,11 +195,14 @@ def studies_of(files: Sequence[StudyFile]) -> list[list[StudyFile]]:
 
 
 def study_views(
-    root: Path, study: Sequence[StudyFile], specs: Sequence[ModalitySpec], image: str, id: str
+    root: Path, study: Sequence[StudyFile], specs: Sequence[ModalitySpec], image: str, id: str, left_out: PassedOver
 ) -> dict[str, tuple[FileView, ...]]:
     """The views of a study: its waveforms, the series of two slices or more, and the other files as images.
 
+    A series whose slices are no volume (a localizer, a gap) is left out whole: its slices would be hundreds of images.
+
     Args:
+        left_out: where such series are counted.
         specs: as `of_files` gives them; what none of them takes is an image.
         image: the modality of images.
         id: of the row, from which its files are named.
@@ -205,7 +219,12 @@ def study_views(
         else:
             views.setdefault(image, []).append(FileView(FileSource(root, file.name), id))
     for slices in series.values():
-        if len(slices) > 1:
+        if len(slices) > 1 and VOLUME in taken:
+            try:
+                check_slices([file.place for file in slices if file.place is not None])
+            except FileRefused as error:
+                left_out.add(f"{error.reason} ({_NUMBERS.sub('N', error.detail)})", slices[0].name)
+                continue
             volume = PlainVolume(root, tuple(file.name for file in slices))
             views.setdefault(taken[VOLUME], []).append(FileView(volume, f"{id}.nii"))
         else:

@@ -58,7 +58,7 @@
     showgrid: false, zeroline: false, showticklabels: false, ticks: "", linecolor: css("--line"), mirror: true,
   });
   const layout = () => ({
-    margin: { l: 34, r: 8, t: 8, b: 34 }, showlegend: false, hovermode: "closest", hoverdistance: 14, dragmode: "pan",
+    margin: { l: 34, r: 8, t: 8, b: 42 }, showlegend: false, hovermode: "closest", hoverdistance: 14, dragmode: "pan",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink") },
     xaxis: axis(page.shares[0], 1), yaxis: { ...axis(page.shares[1], 2), scaleanchor: "x" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--ink") },
