@@ -136,6 +136,17 @@ def audit(found: Any) -> list[Found]:
     ]
 
 
+def collection_growth(found: Any) -> list[Found]:
+    powers = found["powers"]
+    targets = {"open": 0.1, "add 1,000 rows": 0.2}
+    return [Found(f"{name}: grows to the power of", powers[name], target, unit="") for name, target in targets.items()]
+
+
+def sampling(found: Any) -> list[Found]:
+    lowest = min(found["coverage"].values())
+    return [Found("share of draws whose interval holds the exact value, lowest", lowest, 0.93, at_most=False, unit="")]
+
+
 ALL = (
     Benchmark("loss", "loss.py --repeats 5 --json {out}", "--pairs 256 --memory-pairs 256 --repeats 2", loss),
     Benchmark("train", "train.py --rounds 2", "--steps 2 --rounds 1", train),
@@ -154,6 +165,18 @@ ALL = (
     Benchmark("close, 768-d", "close.py --dim 768 --methods cca --out {out}", "--pairs 600 --dim 16", close),
     Benchmark("data", "data.py --num_images 4000 --num_rows 8000 --json {out}", "--num_images 40 --num_rows 40", data),
     Benchmark("search", "search.py --sizes 10000,100000 --out {out}", "--sizes 2000 --queries 5", search),
+    Benchmark(
+        "collection_growth",
+        "collection_growth.py --sizes 100000,300000 --json {out}",
+        "--sizes 2000,4000",
+        collection_growth,
+    ),
+    Benchmark(
+        "sampling",
+        "sampling.py --pairs 4000 --dim 32 --queries 400 --num_bootstrap 200 --draws 40 --json {out}",
+        "--pairs 300 --queries 50 --num_bootstrap 10 --draws 2",
+        sampling,
+    ),
     Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
     Benchmark("audit", "audit.py --sizes 10000,31623,100000 --json {out}", "--sizes 1000,2000 --kinds random", audit),
 )

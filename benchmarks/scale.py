@@ -135,7 +135,7 @@ def needs(rates: Rates, pairs: int) -> dict[str, str]:
         "writing it: rows / rate": f"{rows / rates.written_per_s / HOUR:,.1f} h",
         "full-text index: rows / rate": f"{rows / rates.text_indexed_per_s / HOUR:,.1f} h",
         f"{rates.index} index: rows / rate": f"{rows / rates.vectors_indexed_per_s / HOUR:,.1f} h",
-        "memory, keys: rows x key": f"{rows * rates.key_bytes / GB:,.1f} GB",
+        "memory, keys, of a collection that is held: rows x key": f"{rows * rates.key_bytes / GB:,.1f} GB",
         "memory, exact search: rows x 512 x 4 B": f"{vectors / GB:,.0f} GB",
         "exact query, p50, in memory: measured x rows / measured rows": f"{rates.exact_ms * larger / 1000:,.1f} s",
         f"{rates.index} query, p50: measured x sqrt(rows / measured rows)": f"{rates.index_ms * larger**0.5:,.0f} ms",

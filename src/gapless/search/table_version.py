@@ -16,7 +16,7 @@ from gapless.search.filter_terms import literal
 from gapless.search.kinds import Kind, kind_of_batches
 from gapless.search.row_readers import HeldRows, ReadRows, Rows, fetched
 
-MEMORY_BYTES = 1 << 30  # rows up to this size are held in memory; of larger collections nothing is
+MEMORY_BYTES = 4 << 30  # rows up to this size are held in memory; of larger collections nothing is
 HELD_BYTES = 160  # of a held row besides its vector: key, modality, number and rank
 ROWS_AT_ONCE = 65_536
 BATCH_ROWS = 4096
