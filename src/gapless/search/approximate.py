@@ -11,8 +11,8 @@ from gapless.search.lift import BalancedLift
 from gapless.search.table_version import TableVersion
 
 USUAL_PROBES = 20  # of the engine
-WIDER, WIDEST = ((0.25, 1), (0.025, 2)), 4  # least share of the rows -> times as many partitions
-EXACT_BELOW = 5000  # rows that a filter lets through: their vectors are read and scored within tens of milliseconds
+WIDER, WIDEST = ((0.25, 1), (0.025, 2)), 4  # least share of the rows -> times the partitions; not yet measured
+EXACT_BELOW = 5000  # rows that a filter lets through: 10,000 of 1,000,000 were read and scored in 0.18 s of CPU
 
 
 def indexed(

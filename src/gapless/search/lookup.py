@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from gapless.search.filter_terms import literal
 
 KEYS_AT_ONCE = 4096  # of a condition
-PASS_SHARE = 0.03  # of a table's rows: of more keys, a pass over all of them is quicker (measured at 10^5 and 10^6)
+PASS_SHARE = 0.03  # of a table's rows: of more keys, one pass should be quicker (an estimate)
 
 
 def values_at(table: Any, column: str, keys: Sequence[str], value: str) -> dict[str, Any]:
