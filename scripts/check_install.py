@@ -29,6 +29,8 @@ MODULES = {
     "audit": ["imagehash", "faiss"],
     "caption": ["pycocoevalcap.cider.cider"],
     "dicom": ["pydicom", "openjpeg", "jpeg_ls"],
+    "dicomweb": ["gapless.pacs"],
+    "lora": ["peft"],
     "map": ["plotly.graph_objects"],
     "onnx": ["onnx", "onnxruntime", "onnxscript"],
     "openclip": ["open_clip"],
