@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from fakes import tiny_modalities
+from safetensors.torch import load_file
 
 from gapless.auditing.leakage import leaking_rows, manifest_share_in_train
 from gapless.core.geometry import unit_norm
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.metrics.measure import measure
+from gapless.study.closed_afterwards import closed_runs
 from gapless.study.disjoint_table import disjoint_table, disjoint_to_terminal
 from gapless.study.report import report
 from gapless.training.disjoint import _drawn, disjoint_figures
-from gapless.training.evaluate import evaluate
+from gapless.training.evaluate import EMBEDDINGS, evaluate
 from gapless.training.recipes import Recipe
 from gapless.training.run import Run, train_run
 
@@ -114,3 +116,14 @@ def test_nothing_is_added_where_nothing_leaks(evaluated):
     clean = {key: value for key, value in evaluation.as_json().items() if key != "disjoint"}
     assert disjoint_table({"a": [clean]}) is None
     assert disjoint_to_terminal(clean) == ""
+
+
+def test_a_run_that_is_closed_afterwards_has_figures_of_its_own(evaluated, tmp_path):
+    data, run, evaluation = evaluated
+    closed = closed_runs({"clip": [run]}, data, tmp_path, "test", 0, ["center"])["clip + center"][0]
+    results = json.loads((closed / "results.json").read_text())
+    leaks = leaking_rows(data, "test")
+    rows = {name: matrix[~torch.tensor(leaks)] for name, matrix in load_file(closed / EMBEDDINGS).items()}
+    expected = measure(rows, include=("gap",))["gap/centroid_distance"]
+    assert results["disjoint"]["figures"]["gap/centroid_distance"] == pytest.approx(expected, abs=1e-6)
+    assert expected != pytest.approx(evaluation.disjoint["figures"]["gap/centroid_distance"], abs=1e-3)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gapless.closing.base import CLOSING_METHODS
+from gapless.closing.base import quick_methods
 from gapless.closing.close import close_gap
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import PARTIAL_MARK, read_json, write_json
@@ -24,6 +24,7 @@ from gapless.inference.presence import present_in
 from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
+from gapless.training.disjoint import disjoint_of_split
 from gapless.training.evaluate import (
     ABSENT,
     EMBEDDINGS,
@@ -50,11 +51,9 @@ def check_controls(methods: Sequence[str]) -> None:
     Raises:
         UsageError: the name and the valid ones.
     """
-    valid = [name for name, method in CLOSING_METHODS.items() if not getattr(method, "trains", False)]
-    valid = [name for name in valid if not getattr(CLOSING_METHODS[name], "chooses", False)]
     for name in methods:
-        if name not in valid:
-            raise unknown_name("closing method that trains nothing", name, valid)
+        if name not in quick_methods():
+            raise unknown_name("closing method that trains nothing", name, quick_methods())
     if len(set(methods)) < len(methods):
         raise UsageError(f"each closing method once, got {', '.join(methods)}")
 
@@ -120,14 +119,14 @@ def _close_run(
     """Close one run by some methods, and write a directory for each; row -> why a method cannot be fitted."""
     fitted_on = _rows_to_fit(manifest)
     embeddings = _embedded(GaplessModel.from_pretrained(source / "model"), fitted_on)
-    rows, left_out = manifest.select(split), {}
+    left_out = {}
     for method, directory in wanted.items():
         try:
             model = _closing_model(embeddings, fitted_on, method, read_json(source / "results.json")["seed"], directory)
         except (UsageError, DataRefused) as error:
             left_out[control_name(method)] = str(error)
             continue
-        _measure(source, model, rows, method, num_bootstrap, directory)
+        _measure(source, model, manifest, split, method, num_bootstrap, directory)
     return left_out
 
 
@@ -175,15 +174,30 @@ def _closing_model(
 
 
 def _measure(
-    source: Path, model: GaplessModel, rows: Manifest, method: str, num_bootstrap: int, directory: Path
+    source: Path,
+    model: GaplessModel,
+    manifest: Manifest,
+    split: str,
+    method: str,
+    num_bootstrap: int,
+    directory: Path,
 ) -> None:
     """Write the figures of a run's test embeddings in the closed space: `results.json` in the form of `evaluate`."""
     embeddings = {name: _moved(model, name, matrix) for name, matrix in load_file(source / EMBEDDINGS).items()}
-    figures = measure(embeddings, **measured_on(rows), present=present_in(embeddings), num_bootstrap=num_bootstrap)
-    before = {key: value for key, value in read_json(source / "results.json").items() if key not in ABSENT}
+    rows = manifest.select(split)
+    columns = measured_on(rows)
+    figures = measure(embeddings, **columns, present=present_in(embeddings), num_bootstrap=num_bootstrap)
+    disjoint = disjoint_of_split(manifest, split, embeddings, columns, num_bootstrap)
+    own = (*ABSENT, "disjoint")  # figures of the run itself, which say nothing of the closed space
+    before = {key: value for key, value in read_json(source / "results.json").items() if key not in own}
     absent = {key: figures.pop(key) for key in ABSENT if key in figures}
     sizes = {key: figures.pop(key) for key in ("n", "gallery_size")}
-    closed = {"method": control_name(method), "closed_afterwards": method, "closed_run": source.name}
+    closed: dict[str, Any] = {
+        "method": control_name(method),
+        "closed_afterwards": method,
+        "closed_run": source.name,
+        **({} if disjoint is None else {"disjoint": disjoint}),
+    }
     write_embeddings(directory / EMBEDDINGS, embeddings, rows)
     write_latent(directory / "latent.safetensors", embeddings, rows)
     write_json(directory / "results.json", {**before, **sizes, "figures": figures, **closed, **absent})

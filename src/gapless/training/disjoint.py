@@ -12,12 +12,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapless.auditing.leakage import leaking_rows
+from gapless.inference.presence import present_in
+from gapless.manifest.manifest import TRAIN, Manifest
 from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.measure import measure
 
 NUM_DRAWS = 5
 PARTS = ("gap", "retrieval")
 COLUMNS = ("captions", "positives")
+
+
+def disjoint_of_split(
+    manifest: Manifest, split: str, embeddings: Mapping[str, Tensor], columns: Mapping[str, Any], num_bootstrap: int
+) -> dict[str, Any] | None:
+    """`disjoint_figures` of a split of a manifest; None where none of its rows leaks from train.
+
+    Args:
+        manifest: all its rows.
+        split: which rows the embeddings are of.
+        embeddings, num_bootstrap: as in `disjoint_figures`.
+        columns: of the split, `groups` among them.
+    """
+    leaks = None if split == TRAIN else leaking_rows(manifest, split)
+    if leaks is None or not any(leaks):
+        return None
+    return disjoint_figures(embeddings, leaks, columns["groups"], columns, num_bootstrap)
 
 
 def disjoint_figures(
@@ -49,14 +69,13 @@ def disjoint_figures(
 
     def figures_of(rows: np.ndarray, resamples: int) -> dict[str, Any]:
         part = {name: matrix[torch.from_numpy(rows)] for name, matrix in embeddings.items()}
-        present = {name: ~torch.isnan(matrix).any(dim=1) for name, matrix in part.items()}
         own: dict[str, Any] = {
             key: [values[row] for row in rows] for key in COLUMNS if (values := columns.get(key)) is not None
         }
         return measure(
             part,
             groups=[groups[row] for row in rows],
-            present=None if all(mask.all() for mask in present.values()) else present,
+            present=present_in(part),
             include=PARTS,
             num_bootstrap=resamples,
             **own,

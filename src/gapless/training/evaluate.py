@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gapless.auditing.leakage import leaking_rows, manifest_share_in_train
+from gapless.auditing.leakage import manifest_share_in_train
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import check_directory, read_object, read_yaml, write_bytes, write_json
 from gapless.core.results import Result
@@ -25,7 +25,7 @@ from gapless.metrics.inputs import MIN_ROWS
 from gapless.metrics.labels import telling_label
 from gapless.metrics.measure import measure
 from gapless.models.aligner import GaplessModel
-from gapless.training.disjoint import disjoint_figures
+from gapless.training.disjoint import disjoint_of_split
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Evaluation(Result):
         present: modality -> rows that have it, where rows lack modalities.
         pairs: pair of modalities -> n and gallery_size of its figures, or why it has none, where rows lack modalities.
         complete: n and gallery_size of the figures KEY@complete, where rows lack modalities.
-        disjoint: what `training.disjoint.disjoint_figures` gives, where rows of the split leak from train.
+        disjoint: what `training.disjoint.disjoint_of_split` gives, where rows of the split leak from train.
     """
 
     n: int
@@ -149,7 +149,8 @@ def evaluate(
     model = GaplessModel.from_pretrained(directory / "model")
     check_modalities(model, rows)
     embeddings = embed_split(model, rows, f"embed {split}")
-    figures = measure(embeddings, **measured_on(rows), present=present_in(embeddings), num_bootstrap=num_bootstrap)
+    columns = measured_on(rows)
+    figures = measure(embeddings, **columns, present=present_in(embeddings), num_bootstrap=num_bootstrap)
     absent = {key: figures.pop(key) for key in ABSENT if key in figures}
     evaluation = Evaluation(
         n=figures.pop("n"),
@@ -163,7 +164,7 @@ def evaluate(
         versions=versions(),
         data=describe(manifest, split),
         train_seconds=train_seconds,
-        disjoint=_disjoint(manifest, split, embeddings, measured_on(rows), num_bootstrap),
+        disjoint=disjoint_of_split(manifest, split, embeddings, columns, num_bootstrap),
         modalities=names_for_results(embeddings),
         **absent,
     )
@@ -171,16 +172,6 @@ def evaluate(
     write_latent(place / "latent.safetensors", embeddings, rows)
     write_json(place / "results.json", evaluation.as_json())
     return evaluation
-
-
-def _disjoint(
-    manifest: Manifest, split: str, embeddings: Mapping[str, Tensor], columns: Mapping[str, Any], num_bootstrap: int
-) -> dict[str, Any] | None:
-    """The figures of the rows that do not leak from train, beside all rows; None where none leaks."""
-    leaks = None if split == "train" else leaking_rows(manifest, split)
-    if leaks is None or not any(leaks):
-        return None
-    return disjoint_figures(embeddings, leaks, columns["groups"], columns, num_bootstrap)
 
 
 def names_for_results(embeddings: Mapping[str, Any]) -> list[str] | None:
