@@ -202,6 +202,11 @@ def chooses(method: ClosingMethod[Any]) -> bool:
     return bool(getattr(method, "chooses", False))
 
 
+def quick_methods() -> list[str]:
+    """The names of the methods that neither train nor choose among the others."""
+    return [name for name, method in CLOSING_METHODS.items() if not (trains(method) or chooses(method))]
+
+
 def takes_absent(method: ClosingMethod[Any]) -> bool:
     """Whether the method fits on rows that lack modalities."""
     return bool(getattr(method, "takes_absent", False))

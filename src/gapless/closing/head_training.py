@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from gapless.closing.base import CLOSING_METHODS, ClosingPairs, check_common, chooses, trains
+from gapless.closing.base import CLOSING_METHODS, ClosingPairs, check_common, quick_methods
 from gapless.closing.fitting import fit_method
 from gapless.closing.layers import vector_modalities
 from gapless.closing.trained_heads import HEADS, IDENTITY, AdapterSettings
@@ -85,9 +85,8 @@ def started_model(pairs: ClosingPairs, start: str, seed: int, folder: Path) -> G
     """
     if start == IDENTITY:
         return None
-    methods = [name for name, method in CLOSING_METHODS.items() if not (trains(method) or chooses(method))]
-    if start not in methods:
-        raise unknown_name("start", start, (IDENTITY, *methods))
+    if start not in quick_methods():
+        raise unknown_name("start", start, (IDENTITY, *quick_methods()))
     method = CLOSING_METHODS[start]
     return fit_method(method, pairs, method.settings(anchor=pairs.anchor), seed, folder=folder).model
 

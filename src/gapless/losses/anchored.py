@@ -18,7 +18,7 @@ from gapless.losses.batch import OpenBatch, open_batch
 from gapless.losses.engine.gathered import Ranks
 from gapless.losses.gap_closing import is_small
 from gapless.losses.learned_temperature import WithTemperature
-from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, weighted_mean
+from gapless.losses.masked import compared_rows, masked_alignment, masked_contrastive, weighted_mean
 from gapless.losses.pairs import ANCHOR, Pair, pairs_of
 from gapless.losses.present import Chosen, GivenPositives, PresentBatch
 
@@ -93,9 +93,8 @@ class ComparedBatch:
     def with_counts(self, terms: Terms) -> Terms:
         """The terms, and what was compared: `skipped_pairs` and `compared_rows`, as in `MaskedGapLossTerms`."""
         counts = [len(rows.everyone) for rows in self.chosen.values()]
-        compared = [count for count in counts if count >= MIN_ROWS]
-        numbers = terms.total.new_tensor([len(counts) - len(compared), sum(compared)])
-        fields = {**terms._asdict(), "skipped_pairs": numbers[0], "compared_rows": numbers[1]}
+        skipped, compared = compared_rows(counts, terms.total)
+        fields = {**terms._asdict(), "skipped_pairs": skipped, "compared_rows": compared}
         return cast(Terms, namedtuple(f"Masked{type(terms).__name__}", fields)(**fields))
 
     def nothing(self) -> Tensor:

@@ -33,7 +33,7 @@ from gapless.losses.engine.gathered import (
 )
 from gapless.losses.engine.tiled import tiled_log_mean_gaussian_kernel, tiled_symmetric_info_nce
 from gapless.losses.learned_temperature import WithTemperature
-from gapless.losses.masked import MIN_ROWS, masked_alignment, masked_contrastive, masked_uniformity
+from gapless.losses.masked import compared_rows, masked_alignment, masked_contrastive, masked_uniformity
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, are_equal, checked_pairs, checked_weights, pairs_of
 from gapless.losses.present import GivenPositives, PresentBatch
 from gapless.losses.schedules import Schedule, weight_at
@@ -246,9 +246,7 @@ class GapClosingLoss(WithTemperature):
                 )
         if present is None:
             return terms
-        skipped = sum(count < MIN_ROWS for count in counts.values())
-        compared = sum(count for count in counts.values() if count >= MIN_ROWS)
-        return MaskedGapLossTerms(*terms, *terms.total.new_tensor([skipped, compared]))
+        return MaskedGapLossTerms(*terms, *compared_rows(counts.values(), terms.total))
 
     def _is_plain(self, pairs: Sequence[Pair], embeddings: Mapping[str, Tensor]) -> bool:
         """Whether the settings are those of the plain mean over the pairs with the anchor."""

@@ -1,15 +1,16 @@
 """The temperature that losses with a softmax share: a learned or a fixed `logit_scale`."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from gapless.losses.precision import KeptInFp32
+
 MAX_LOGIT_SCALE = 100.0
 
 
-class WithTemperature(nn.Module):
+class WithTemperature(KeptInFp32):
     """A module with `logit_scale`, the logarithm of 1 / temperature, as in open_clip.
 
     Args:
@@ -46,11 +47,3 @@ class WithTemperature(nn.Module):
     def after_step(self) -> None:
         """Clamp the temperature; the trainer calls this after each optimizer step."""
         self.clamp_logit_scale()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WithTemperature":
-        # Keeps `logit_scale` in fp32 in model.half() and model.bfloat16(): in bf16 it would change in steps of 0.8 %.
-        log_scale = self.logit_scale.detach().clone()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.logit_scale.dtype in (torch.float16, torch.bfloat16):
-            self.logit_scale.data = log_scale.to(self.logit_scale.device)
-        return self

@@ -4,7 +4,7 @@ Each pair of modalities is taken over the rows that have both. A pair of fewer t
 combined by their number of rows times their weight.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from torch import Tensor
@@ -93,6 +93,18 @@ def uniformity_of(points: Tensor, positives: Tensor | None, ranks: Ranks | None,
     if ranks is not None:
         return gathered_uniformity(points, positives, ranks)
     return (log_mean_gaussian_kernel if is_small(points) else tiled_log_mean_gaussian_kernel)(points, positives)
+
+
+def compared_rows(counts: Iterable[int], like: Tensor) -> Tensor:
+    """[2] how many pairs of modalities were skipped, and the rows of all others, added up.
+
+    Args:
+        counts: the rows that both modalities of a pair have, for each pair.
+        like: whose device and precision the numbers get.
+    """
+    counts = list(counts)
+    compared = [count for count in counts if count >= MIN_ROWS]
+    return like.new_tensor([len(counts) - len(compared), sum(compared)])
 
 
 def weighted_mean(

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gapless.losses.batch import open_batch
 from gapless.losses.engine.gathered import Ranks
-from gapless.losses.masked import MIN_ROWS, weighted_mean
+from gapless.losses.masked import compared_rows, weighted_mean
 from gapless.losses.pairs import ANCHOR, Pair, Pairs, checked_pairs, checked_weights, pairs_of
+from gapless.losses.precision import KeptInFp32
 from gapless.losses.present import Chosen, GivenPositives, PresentBatch
 
 
@@ -33,7 +34,7 @@ class MaskedPairwiseTerms(NamedTuple):
     compared_rows: Tensor
 
 
-class PairwiseLoss(nn.Module):
+class PairwiseLoss(KeptInFp32):
     """The mean over pairs of modalities of a loss of two matrices, by their number of rows times their weight.
 
     Args:
@@ -115,9 +116,7 @@ class PairwiseLoss(nn.Module):
         if present is None:
             return PairwiseTerms(total, total)
         counts = [len(those.everyone) for those in chosen.values()]
-        skipped = sum(count < MIN_ROWS for count in counts)
-        compared = sum(count for count in counts if count >= MIN_ROWS)
-        return MaskedPairwiseTerms(total, total, *total.new_tensor([skipped, compared]))
+        return MaskedPairwiseTerms(total, total, *compared_rows(counts, total))
 
     def of_chosen(self, batch: PresentBatch, pair: Pair, chosen: Chosen) -> Tensor:
         """The loss of a pair over the rows that have both of its modalities."""
@@ -129,16 +128,3 @@ class PairwiseLoss(nn.Module):
             chosen.of_this_rank,
             batch.ranks,
         )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PairwiseLoss":
-        # Parameters and buffers stay in fp32 in model.half() and model.bfloat16(): in bf16 they would change in steps
-        # of 0.8 %.
-        before = {name: tensor.detach().clone() for name, tensor in self._scalars().items()}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, tensor in self._scalars().items():
-            if tensor.dtype in (torch.float16, torch.bfloat16):
-                tensor.data = before[name].to(tensor.device)
-        return self
-
-    def _scalars(self) -> dict[str, Tensor]:
-        return {**dict(self.named_parameters()), **dict(self.named_buffers())}

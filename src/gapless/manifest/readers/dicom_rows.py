@@ -6,7 +6,7 @@ The folder reader and the DICOMweb reader share it. No file name, no header valu
 
 import logging
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -270,7 +270,7 @@ def _file_rows(
         if file.header is None:
             yield faulty_row(file.origin, *file.fault, id)
             continue
-        key = _path_key(file.name) if keys.match == BY_PATH else identifier(file.header.keys[keys.match])
+        key = _report_key(file.name, file.header, keys.match)
         report = reports.get(key)
         if report is None and specs:
             report = Report(file.origin, {})  # a file that has its image alone
@@ -287,9 +287,7 @@ def _file_rows(
             yield faulty_row(file.origin, error.reason, error.detail, id)
         except ValueError as error:
             yield faulty_row(file.origin, "malformed row", str(error)[:200], id)
-    for key, report in reports.items():
-        if key not in used:
-            yield faulty_row(report.origin, "missing image", "no file has this report")
+    yield from _without_file(reports, used)
     if keys.group_key is not None and len(by_column) == 1 and len(used) > 1:
         logger.warning("the column %r names one group for all images, which no split can part", keys.group_key)
 
@@ -316,10 +314,7 @@ def _study_rows(
     for place, study in enumerate(studies_of(readable), 1):
         first, id = study[0], f"study-{place:07d}"
         origin = files[first.number].origin
-        named = [
-            _path_key(file.name) if keys.match == BY_PATH else identifier(file.header.keys[keys.match])
-            for file in study
-        ]
+        named = [_report_key(file.name, file.header, keys.match) for file in study]
         found = [key for key in dict.fromkeys(named) if key in reports]
         used.update(found)
         if len(found) > 1:
@@ -338,9 +333,7 @@ def _study_rows(
             yield faulty_row(origin, error.reason, error.detail, id)
         except ValueError as error:
             yield faulty_row(origin, "malformed row", str(error)[:200], id)
-    for key, report in reports.items():
-        if key not in used:
-            yield faulty_row(report.origin, "missing image", "no file has this report")
+    yield from _without_file(reports, used)
 
 
 def _row(
@@ -380,6 +373,18 @@ def _row(
             **{label: name_of(report.cells.get(label)) or None for label in keys.label_keys},
         },
     )
+
+
+def _report_key(name: str, header: Header, match: str) -> str:
+    """The key by which a file's report is looked up."""
+    return _path_key(name) if match == BY_PATH else identifier(header.keys[match])
+
+
+def _without_file(reports: Mapping[str, Report], used: Container[str]) -> Iterator[RawRow]:
+    """A faulty row for each report that no file has."""
+    for key, report in reports.items():
+        if key not in used:
+            yield faulty_row(report.origin, "missing image", "no file has this report")
 
 
 def _no_report(name: str, key: str, match: str) -> str:
