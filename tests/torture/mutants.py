@@ -184,10 +184,10 @@ MUTANTS = (
     ),
     Mutant(
         "the temperature in half precision",
-        "losses/learned_temperature.py",
-        "WithTemperature._apply",
-        "if self.logit_scale.dtype in (torch.float16, torch.bfloat16):",
-        "if self.logit_scale.dtype == torch.int8:",
+        "losses/precision.py",
+        "KeptInFp32._apply",
+        "if tensor.dtype in (torch.float16, torch.bfloat16):",
+        "if tensor.dtype == torch.int8:",
         LOSS,
     ),
     Mutant(
