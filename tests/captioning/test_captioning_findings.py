@@ -137,3 +137,5 @@ def test_a_list_of_another_form_is_refused(tmp_path, text, message):
 def test_ten_thousand_words_are_read():
     text = " ".join(["no effusion,", "a left mass;"] * 2500)
     assert statuses(text) == {"effusion": "denied", "mass": "present"}
+    listed = "no " + ", ".join(["effusion"] * 10_000)
+    assert statuses(f"{listed} or mass") == {"effusion": "denied", "mass": "denied"}

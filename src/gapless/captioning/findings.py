@@ -7,6 +7,7 @@ Research use, not for diagnosis. docs/captioning.md says how often it is right.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ TERM = "term"
 ENDING = (Cue.STOP, Cue.DENIES_BEFORE, Cue.DOUBTS_BEFORE)  # no scope reaches beyond these
 _DENYING = {"not", "no", "normal"}  # inside a form with a gap: "heart is not enlarged"
 _COMPARING = {"worse", "larger", "greater", "more", "predominantly", "smaller", "less", "than"}
+_BLOCKING = {";", ":", "but", "otherwise", "no", "without"}  # a side before these says nothing of what stands after them
 _NEAR = 6  # words between a side and the finding that follows it
 _ADJACENT = 2  # words to the next finding, which a side just before it belongs to
 
@@ -51,9 +53,9 @@ def findings_of(text: str, words: Vocabulary) -> dict[str, Mention]:
     found: dict[str, list[Mention]] = {}
     for tokens in sentences_of(text):
         units = units_of(tokens, words)
-        terms = [index for index, unit in enumerate(units) if unit.kind == TERM]
+        sides = SidesOfSentence(tokens, [unit for unit in units if unit.kind == TERM])
         for index, status in statuses_of(units).items():
-            side = side_of(tokens, [units[term] for term in terms], units[index])
+            side = sides.of(units[index])
             for name in units[index].findings:
                 found.setdefault(name, []).append(Mention(status, side))
     return {name: _together(mentions) for name, mentions in found.items()}
@@ -102,6 +104,7 @@ def _forward(units: Sequence[Unit]) -> dict[int, Status]:
     """The statuses under the cues that stand before the findings."""
     statuses: dict[int, Status] = {}
     scope: Status | Literal["dropped"] = "present"
+    list_ends = _list_ends(units)
     for index in range(len(units)):
         kind = _direction(units, index)
         if kind == TERM and scope != "dropped":
@@ -112,7 +115,7 @@ def _forward(units: Sequence[Unit]) -> dict[int, Status]:
             scope = "denied" if scope == "denied" else "uncertain"
         elif kind is Cue.DROPS_AFTER:
             scope = "dropped"
-        elif kind in ENDING or (kind is Cue.COMMA and not _goes_on(units, index, scope)):
+        elif kind in ENDING or (kind is Cue.COMMA and not _joins(list_ends[index], scope)):
             scope = "present"
     return statuses
 
@@ -132,15 +135,18 @@ def _direction(units: Sequence[Unit], index: int) -> Cue | str:
     return backward[Cue(kind)]
 
 
-def _goes_on(units: Sequence[Unit], comma: int, scope: str) -> bool:
+def _list_ends(units: Sequence[Unit]) -> list[Cue | str | None]:
+    """Of each unit the kind of the first one behind it that is neither a finding nor a comma of a list."""
+    ends: list[Cue | str | None] = [None] * len(units)
+    for index in range(len(units) - 2, -1, -1):
+        following = units[index + 1].kind
+        ends[index] = ends[index + 1] if following in (TERM, Cue.COMMA, Cue.PLAIN) else following
+    return ends
+
+
+def _joins(list_end: Cue | str | None, scope: str) -> bool:
     """Whether a scope goes on over a comma: where the list after it has an "or" (or, of doubts, an "and")."""
-    joins = (Cue.OR, Cue.AND) if scope == "uncertain" else (Cue.OR,)
-    for unit in units[comma + 1 :]:
-        if unit.kind in joins:
-            return True
-        if unit.kind not in (TERM, Cue.COMMA, Cue.PLAIN):
-            return False
-    return False
+    return list_end in ((Cue.OR, Cue.AND) if scope == "uncertain" else (Cue.OR,))
 
 
 def _reached_back(units: Sequence[Unit], cue: int, statuses: dict[int, Status]) -> list[int]:
@@ -157,42 +163,66 @@ def _reached_back(units: Sequence[Unit], cue: int, statuses: dict[int, Status]) 
     return reached
 
 
-def side_of(tokens: Sequence[str], terms: Sequence[Unit], term: Unit) -> str | None:
-    """The side of a finding: said just before it, else after it before the next finding, else earlier in the sentence.
+class SidesOfSentence:
+    """The sides that a sentence names, by place: looked up once for all of its findings.
 
     Args:
+        tokens: of the sentence.
         terms: all findings of the sentence.
-        term: the one that is asked for.
     """
-    sides = {
-        place: SIDES[token] for place, token in enumerate(tokens) if token in SIDES and not _compares(tokens, place)
-    }
-    inside = [place for place in sides if term.start <= place < term.start + term.length]
-    if inside:
-        return sides[inside[0]]
-    ends = {place for one in terms for place in range(one.start, one.start + one.length)}
-    end = term.start + term.length
-    for place in range(term.start - 1, max(-1, term.start - _NEAR - 2), -1):
-        if place in sides:
-            return sides[place]
-        if place in ends or tokens[place] in (",", ";", ":", "with", "without", "and", "or", "but"):
-            break
-    starts = sorted(one.start for one in terms if one.start >= end)
-    joined = bool(starts) and starts[0] - end <= _ADJACENT  # "infiltrate or atelectasis at the left base"
-    crossed = {
-        place
-        for one in terms
-        if joined and one.start == starts[0]
-        for place in range(one.start, one.start + one.length)
-    }
-    for place in range(end, len(tokens)):
-        if place in sides and not any(0 < start - place <= _ADJACENT for start in starts):
-            return sides[place]
-        if (place in ends - crossed) or tokens[place] in (";", ":", "but", "without", "no"):
-            break
-    earlier = [place for place in sides if place < term.start]
-    blocked = {place for place in range(term.start) if tokens[place] in (";", ":", "but", "otherwise", "no", "without")}
-    return sides[earlier[-1]] if earlier and not any(place > earlier[-1] for place in blocked) else None
+
+    def __init__(self, tokens: Sequence[str], terms: Sequence[Unit]) -> None:
+        self._tokens = tokens
+        named = (place for place, token in enumerate(tokens) if token in SIDES and not _compares(tokens, place))
+        self._sides = {place: SIDES[tokens[place]] for place in named}
+        self._places = list(self._sides)
+        self._blocks = [place for place, token in enumerate(tokens) if token in _BLOCKING]
+        self._terms = {one.start: one for one in terms}
+        self._starts = sorted(self._terms)
+        self._taken = {place for one in terms for place in _places_of(one)}
+
+    def of(self, term: Unit) -> str | None:
+        """The side of a finding: said inside or just before it, else after it before the next one, else earlier."""
+        for look in (self._inside, self._before, self._after, self._earlier):
+            side = look(term)
+            if side is not None:
+                return side
+        return None
+
+    def _inside(self, term: Unit) -> str | None:
+        return next((self._sides[place] for place in _places_of(term) if place in self._sides), None)
+
+    def _before(self, term: Unit) -> str | None:
+        for place in range(term.start - 1, max(-1, term.start - _NEAR - 2), -1):
+            if place in self._sides:
+                return self._sides[place]
+            if place in self._taken or self._tokens[place] in (",", ";", ":", "with", "without", "and", "or", "but"):
+                break
+        return None
+
+    def _after(self, term: Unit) -> str | None:
+        end = term.start + term.length
+        following = bisect_left(self._starts, end)
+        crossed: range | tuple[()] = ()  # "infiltrate or atelectasis at the left base": the next finding may be passed
+        if following < len(self._starts) and self._starts[following] - end <= _ADJACENT:
+            crossed = _places_of(self._terms[self._starts[following]])
+        for place in range(end, len(self._tokens)):
+            if place in self._sides and not any(place + near in self._terms for near in range(1, _ADJACENT + 1)):
+                return self._sides[place]
+            ends = place in self._taken and place not in crossed
+            if ends or self._tokens[place] in (";", ":", "but", "without", "no"):
+                break
+        return None
+
+    def _earlier(self, term: Unit) -> str | None:
+        sides, blocks = bisect_left(self._places, term.start), bisect_left(self._blocks, term.start)
+        if sides == 0 or (blocks > 0 and self._blocks[blocks - 1] > self._places[sides - 1]):
+            return None
+        return self._sides[self._places[sides - 1]]
+
+
+def _places_of(unit: Unit) -> range:
+    return range(unit.start, unit.start + unit.length)
 
 
 def _compares(tokens: Sequence[str], place: int) -> bool:
