@@ -1,27 +1,8 @@
 """1, 2 and 4 gloo processes against one process on the same global batch, in float64."""
 
-import multiprocessing
-
 import loss_ranks
 import pytest
-import torch
-
-
-def run_ranks(num_ranks, directory, cases, work=loss_ranks.work):
-    """What each rank returned, in the order of the ranks. The fork server imports torch once for all of them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.nn.parallel", "gapless.losses.gap_closing"])
-    outs = [directory / f"{num_ranks}-{rank}.pt" for rank in range(num_ranks)]
-    processes = [
-        context.Process(target=work, args=(rank, num_ranks, cases, directory / f"{num_ranks}.init", out))
-        for rank, out in enumerate(outs)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=240)
-    assert [process.exitcode for process in processes] == [0] * num_ranks
-    return [torch.load(out, weights_only=True) for out in outs]
+from rank_processes import run_ranks
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +10,9 @@ def found(tmp_path_factory):
     """Results by number of ranks, rank and case."""
     directory = tmp_path_factory.mktemp("ranks")
     return {
-        1: run_ranks(1, directory, ["exact", "products"]),
-        2: run_ranks(2, directory, [case.__name__ for case in loss_ranks.CASES]),
-        4: run_ranks(4, directory, ["exact"]),
+        1: run_ranks(loss_ranks.work, 1, directory, ["exact", "products"]),
+        2: run_ranks(loss_ranks.work, 2, directory, [case.__name__ for case in loss_ranks.CASES]),
+        4: run_ranks(loss_ranks.work, 4, directory, ["exact"]),
     }
 
 

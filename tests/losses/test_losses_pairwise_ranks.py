@@ -2,7 +2,8 @@
 
 import pairwise_ranks
 import pytest
-from test_losses_gathered import largest_error, run_ranks
+from rank_processes import run_ranks
+from test_losses_gathered import largest_error
 
 
 @pytest.fixture(scope="module")
@@ -10,8 +11,8 @@ def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ranks")
     return {
         1: {"exact": pairwise_ranks.exact(0, 1)},
-        2: run_ranks(2, directory, ["exact", "alone"], pairwise_ranks.work),
-        4: run_ranks(4, directory, ["exact"], pairwise_ranks.work),
+        2: run_ranks(pairwise_ranks.work, 2, directory, ["exact", "alone"]),
+        4: run_ranks(pairwise_ranks.work, 4, directory, ["exact"]),
     }
 
 

@@ -2,7 +2,8 @@
 
 import masked_ranks
 import pytest
-from test_losses_gathered import largest_error, run_ranks
+from rank_processes import run_ranks
+from test_losses_gathered import largest_error
 
 
 @pytest.fixture(scope="module")
@@ -11,9 +12,9 @@ def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("masked-ranks")
     cases = [case.__name__ for case in masked_ranks.CASES]
     return {
-        1: run_ranks(1, directory, ["exact", "complete"], masked_ranks.work),
-        2: run_ranks(2, directory, cases, masked_ranks.work),
-        4: run_ranks(4, directory, ["exact", "complete", "cached"], masked_ranks.work),
+        1: run_ranks(masked_ranks.work, 1, directory, ["exact", "complete"]),
+        2: run_ranks(masked_ranks.work, 2, directory, cases),
+        4: run_ranks(masked_ranks.work, 4, directory, ["exact", "complete", "cached"]),
     }
 
 

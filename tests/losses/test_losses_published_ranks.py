@@ -2,7 +2,8 @@
 
 import published_ranks
 import pytest
-from test_losses_gathered import largest_error, run_ranks
+from rank_processes import run_ranks
+from test_losses_gathered import largest_error
 
 
 @pytest.fixture(scope="module")
@@ -11,9 +12,9 @@ def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("published-ranks")
     cases = [case.__name__ for case in published_ranks.CASES]
     return {
-        1: run_ranks(1, directory, ["exact", "masked"], published_ranks.work),
-        2: run_ranks(2, directory, cases, published_ranks.work),
-        4: run_ranks(4, directory, ["masked"], published_ranks.work),
+        1: run_ranks(published_ranks.work, 1, directory, ["exact", "masked"]),
+        2: run_ranks(published_ranks.work, 2, directory, cases),
+        4: run_ranks(published_ranks.work, 4, directory, ["masked"]),
     }
 
 

@@ -213,14 +213,19 @@ print(Collator({}, mask_duplicates=True)(samples)["positives"].tolist())
 """
 
 
-def numbers_of(name, *captions):
-    run = [sys.executable, "-c", NUMBERS, name, *captions]
-    return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+def started(name, *captions):
+    return subprocess.Popen([sys.executable, "-c", NUMBERS, name, *captions], stdout=subprocess.PIPE, text=True)
+
+
+def numbers_of(process):
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return json.loads(out)
 
 
 def test_captions_of_two_processes_are_positives_only_where_they_are_the_same():
     """With several ranks the batch is that of all of them; numbers from 0 in each made unrelated captions one."""
-    first = numbers_of("first", "left effusion", "Cyst.", "")
-    second = numbers_of("second", "cyst", "right effusion", "")
+    runs = [started("first", "left effusion", "Cyst.", ""), started("second", "cyst", "right effusion", "")]
+    first, second = map(numbers_of, runs)
     assert first[1] == second[0]
     assert len({*first, *second}) == 5
