@@ -145,6 +145,8 @@ PATHS = [
     "/api/thumbnail",
     "/api/case",
     "/api/map",
+    "/api/selection",
+    "/api/selection/csv",
     "/static/page.js",
     "/docs",
 ]

@@ -33,6 +33,7 @@ from gapless.server.guard import LOCAL_HOSTS, Guard
 from gapless.server.inputs import named_refusal, prepared_input, request_source
 from gapless.server.refusals import REFUSALS, add_refusals
 from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
+from gapless.server.selected import add_selection
 from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, Upload, read_upload
 
 UPLOAD_SEARCH, IMAGE_SEARCH = "/api/search/upload", "/api/search/image"  # the second is the older name of the first
@@ -133,6 +134,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
     def map_of_collection() -> dict[str, Any]:
         return service.overview.map()
 
+    add_selection(app, searcher, service.overview)
     return app
 
 
