@@ -59,7 +59,9 @@ SCRIPTS = (  # in this order
 STATIC = {
     "base.css": ("gapless.pages", "templates", "text/css"),
     "style.css": ("gapless.server", "static", "text/css"),
-    **dict.fromkeys((name for name in SCRIPTS if name != "dictionaries.js"), ("gapless.server", "static", "text/javascript")),
+    **dict.fromkeys(
+        (name for name in SCRIPTS if name != "dictionaries.js"), ("gapless.server", "static", "text/javascript")
+    ),
     "icon.svg": ("gapless.server", "static", "image/svg+xml"),
 }
 UPLOAD_BODY = {

@@ -30,7 +30,7 @@
     const names = Object.keys(collection.marks).filter((name) => both.some((found) => found.rows.some((row) => row.modality === name)));
     for (const name of names) {
       const cosine = cosines[name];
-      if (cosine !== undefined) cells.push(make("p", "alike", markOf(name), ` ${t("case.alike", { cosine: cosine.toFixed(3) })}`));
+      if (cosine !== undefined) cells.push(make("p", "alike", markOf(name), ` · ${t("case.alike", { cosine: cosine.toFixed(3) })}`));
       for (const found of both) {
         const row = found.rows.find((one) => one.modality === name);
         cells.push(row ? itemOf(row) : make("section", "item lacks", make("div", "line", markOf(name)), make("p", "notice", t("case.lacks"))));
