@@ -59,7 +59,7 @@
     const digits = (value) => (value === undefined ? "–" : value.toFixed(3));
     const rows = Object.keys(NAMES).map((key) => [t(NAMES[key]), digits(found.gap[key]), digits(found.collection_gap[key])]);
     for (const [name, value] of Object.entries(found.within_cosine)) rows.push([t("shared.within", { modality: name }), digits(value), ""]);
-    return tableOf(t("shared.gap", { count: found.num_pairs }), ["", t("shared.selection"), t("shared.map")], rows);
+    return tableOf(t("shared.gap", { count: found.num_pairs }), [t("shared.figure"), t("shared.selection"), t("shared.map")], rows);
   };
   const show = (found) => {
     const texts = found.texts.map((hit) => make("li", "", make("p", "", hit.caption || hit.preview || hit.id),
