@@ -165,6 +165,36 @@ def test_two_cases_stand_side_by_side(visit: Visit) -> None:
     assert not visit.page.is_visible("#case")
 
 
+def test_tab_reaches_every_control_and_the_bar_hides_none(visit: Visit) -> None:
+    visit.search("knee")
+    visit.page.check(".hit:nth-child(1) .pick input")
+    visit.page.check(".hit:nth-child(5) .pick input")
+    number_all = """() => {
+        const meant = "button:not(:disabled), select, input, a[href], summary, canvas, [tabindex='0']";
+        const seen = [...document.querySelectorAll(meant)].filter((one) => one.checkVisibility() && one.tabIndex >= 0);
+        seen.forEach((one, number) => { one.dataset.number = number; });
+        document.activeElement.blur();
+        return seen.length;
+    }"""
+    at_focus = """() => {
+        const one = document.activeElement, bar = document.getElementById("selection");
+        const isHidden = !bar.contains(one) && one.getBoundingClientRect().bottom > bar.getBoundingClientRect().top + 1;
+        return [one.dataset.number ?? null, isHidden, one.outerHTML.slice(0, 100)];
+    }"""
+    for view in ("search", "map"):
+        if view == "map":
+            open_map(visit)
+        count = visit.page.evaluate(number_all)
+        reached, hidden = set(), []
+        for _ in range(count + 5):
+            visit.page.keyboard.press("Tab")
+            number, is_hidden, html = visit.page.evaluate(at_focus)
+            reached.add(number)
+            hidden += [html] if is_hidden and number is not None and "canvas" not in html else []
+        assert reached >= {str(number) for number in range(count)}
+        assert hidden == []
+
+
 # ---- the address ----------------------------------------------------------------------------------------------------
 
 

@@ -124,6 +124,7 @@ class Collection:
         self._balance: StoredBalance | None = None
         self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
+        self._label_values: tuple[TableVersion, dict[str, list[tuple[str, int]]]] | None = None
         self._asked: tuple[IndexSettings, float] | None = None
 
     @classmethod
@@ -356,8 +357,13 @@ class Collection:
             return content
 
     def label_values(self) -> dict[str, list[tuple[str, int]]]:
-        """Each label's values with how many rows have them, the most frequent first."""
+        """Each label's values with how many rows have them, the most frequent first; counted once for each version."""
         version = self.table_version()
+        if self._label_values is None or self._label_values[0] is not version:
+            self._label_values = (version, self._counted_labels(version))
+        return self._label_values[1]
+
+    def _counted_labels(self, version: TableVersion) -> dict[str, list[tuple[str, int]]]:
         found: dict[str, list[tuple[str, int]]] = {}
         with reading(self.uri):
             for name, column in self.info["labels"].items():

@@ -261,6 +261,7 @@
   document.addEventListener("gapless:language", () => {
     parts.redraw();
     if (shown) show(...shown);
+    else if (status.textContent && !status.classList.contains("error")) say(t(status.dataset.empty));
   });
   at("skip").addEventListener("click", () => results.focus());
   gapless.showTab = showTab;
