@@ -63,7 +63,7 @@
   };
   const show = (found) => {
     const texts = found.texts.map((hit) => make("li", "", make("p", "", hit.caption || hit.preview || hit.id),
-      make("p", "notice", markOf(hit.modality), ` ${t("pair.cosine")} ${hit.similarity.toFixed(3)} · ${hit.id}`)));
+      make("p", "notice", markOf(hit.modality), ` · ${t("pair.cosine")} ${hit.similarity.toFixed(3)} · ${hit.id}`)));
     const labels = Object.entries(found.labels).map(labelTable);
     body.replaceChildren(...[
       ...(labels.length ? labels : [make("p", "notice", t("shared.no-labels"))]),
