@@ -206,6 +206,7 @@ def test_a_link_restores_what_was_shown_and_no_server_is_sent_the_words(browser:
     wide.page.uncheck("#balanced")
     wide.page.select_option("#theme", "dark")
     wide.page.select_option("#language", "fr")
+    wide.hits()  # the last answer is shown
     wide.page.check(".hit:nth-child(2) .pick input")
     hits = wide.page.eval_on_selector_all(".hit .identity", "all => all.map(one => one.textContent)")
     ids, address = selected(wide), wide.page.url
