@@ -130,6 +130,13 @@ def search_http(found: Any) -> list[Found]:
     ]
 
 
+def page(found: Any) -> list[Found]:
+    return [
+        Found(f"{name} in Chromium, median", way["median_s"], way["target_s"], unit="s")
+        for name, way in found["ways"].items()
+    ]
+
+
 def audit(found: Any) -> list[Found]:
     return [
         Found(f"{kind}: CPU grows with the rows to the power of", power, 2.0, unit="") for kind, power in found.items()
@@ -178,6 +185,7 @@ ALL = (
         sampling,
     ),
     Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
+    Benchmark("page", "page.py --out {out}", "--size 400 --rounds 1", page),
     Benchmark("audit", "audit.py --sizes 10000,31623,100000 --json {out}", "--sizes 1000,2000 --kinds random", audit),
 )
 

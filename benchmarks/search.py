@@ -31,6 +31,7 @@ from gapless.search.indices import update_indices
 from gapless.search.rebalance import update_balance
 from gapless.search.row_readers import HeldRows
 from gapless.search.samples import Samples
+from gapless.search.table_rows import label_columns
 
 DIM = 512
 DIRECTIONS = 48  # that hold most of the variance
@@ -91,13 +92,22 @@ def drawn_captions(count: int) -> list[str]:
     return [" ".join(WORDS[word] for word in row) for row in random.integers(0, len(WORDS), (count, 8))]
 
 
-def make_collection(path: Path, vectors: np.ndarray, model: Mapping[str, object] = NO_MODEL) -> Collection:
-    """A row per vector, half of them images and half texts, with a caption of eight words."""
+def make_collection(
+    path: Path,
+    vectors: np.ndarray,
+    model: Mapping[str, object] = NO_MODEL,
+    labels: Mapping[str, list[str]] | None = None,
+) -> Collection:
+    """A row per vector, half of them images and half texts, with a caption of eight words.
+
+    Args:
+        labels: label -> [pair] values; none by default.
+    """
     half = len(vectors) // 2
     captions = drawn_captions(half)
     ids = [f"{number:08d}" for number in range(half)]
     matrices = {"image": vectors[:half], "text": vectors[half:]}
-    embeddings = EmbeddingSet(ids=ids, embeddings=matrices, captions=captions)
+    embeddings = EmbeddingSet(ids=ids, embeddings=matrices, captions=captions, labels=dict(labels or {}))
     samples = Samples.of_embeddings(Source(VectorPairs(matrices, ids), columns_of(embeddings), {}), embeddings, "drawn")
     info = {
         "format": FORMAT,
@@ -105,7 +115,7 @@ def make_collection(path: Path, vectors: np.ndarray, model: Mapping[str, object]
         "model": model,
         "embedding_dim": DIM,
         "modalities": list(matrices),
-        "labels": {},
+        "labels": label_columns(list(labels or {})),
     }
     collection, _ = write_collection(str(path), samples, info, lambda part, place: ready_chunks(part, embeddings))
     return collection

@@ -1,7 +1,11 @@
 """A small collection of real images and captions, indexed with a tiny model as a user does it, and its service."""
 
+import contextlib
 import io
 import json
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +64,18 @@ def write_collection_of_images(home: Path) -> Path:
 
 def open_searcher(home: Path) -> Searcher:
     return Searcher.open(write_collection_of_images(home))
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address of a service that runs in a thread of this process."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

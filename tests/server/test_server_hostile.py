@@ -145,6 +145,8 @@ PATHS = [
     "/api/thumbnail",
     "/api/case",
     "/api/map",
+    "/api/selection",
+    "/api/selection/csv",
     "/static/page.js",
     "/docs",
 ]
@@ -168,7 +170,7 @@ class Attacker:
 
     def draw(self) -> Call:
         kinds = [self.traversal, self.thumbnail, self.query, self.query, self.bytes_for_json, self.upload, self.headers]
-        return self.random.choice([*kinds, self.method])()
+        return self.random.choice([*kinds, self.method, self.selection])()
 
     def path(self) -> str:
         return self.random.choice(DISGUISES)(self.random.choice(PLACES))
@@ -248,6 +250,12 @@ class Attacker:
         kind = "multipart/form-data; boundary=" + boundary.decode("latin-1")
         kind = self.random.choice([kind] * 6 + TYPES)
         return {"path": "/api/search/image", "method": "POST", "body": body, "type": kind}
+
+    def selection(self) -> Call:
+        ids: list[Any] = [self.text() for _ in range(self.random.choice([0, 1, 3, 1_001]))]
+        body = json.dumps({"ids": [*ids, *self.random.choice([[], [None], [1.5], [["x"]], ["\ud800"]])]}).encode()
+        path = self.random.choice(["/api/selection", "/api/selection/csv"])
+        return {"path": path, "method": "POST", "body": body, "type": self.random.choice(TYPES[:2])}
 
     def headers(self) -> Call:
         flood = [(f"x-{number}", "y" * 50) for number in range(self.random.choice([1, 500]))]

@@ -5,15 +5,13 @@ As in test_server_page.py, nothing may be written to the console, nothing asked 
 
 import io
 import re
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from small_cases import ecg_of, history_of, labs_of, open_cases, volume_of
-from small_service import pixels_of, png_of
+from small_service import pixels_of, png_of, served
 from test_server_page import Visit, browser, visits
 
 __all__ = ["browser"]
@@ -24,19 +22,10 @@ MODALITY = "all => all.map(one => one.querySelector('.mark').textContent.slice(2
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the service, which runs in a thread of this process."""
-    import uvicorn
-
     from gapless.server.app import create_app
 
-    app = create_app(open_cases(tmp_path_factory.mktemp("page-cases")), max_upload=1_000_000)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(create_app(open_cases(tmp_path_factory.mktemp("page-cases")), max_upload=1_000_000)) as address:
+        yield address
 
 
 @pytest.fixture(params=[(390, "light"), (1440, "dark")], ids=lambda given: f"{given[0]}-{given[1]}")

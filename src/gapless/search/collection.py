@@ -124,6 +124,7 @@ class Collection:
         self._balance: StoredBalance | None = None
         self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
+        self._label_values: tuple[TableVersion, dict[str, list[tuple[str, int]]]] | None = None
         self._asked: tuple[IndexSettings, float] | None = None
 
     @classmethod
@@ -356,8 +357,13 @@ class Collection:
             return content
 
     def label_values(self) -> dict[str, list[tuple[str, int]]]:
-        """Each label's values with how many rows have them, the most frequent first."""
+        """Each label's values with how many rows have them, the most frequent first; counted once for each version."""
         version = self.table_version()
+        if self._label_values is None or self._label_values[0] is not version:
+            self._label_values = (version, self._counted_labels(version))
+        return self._label_values[1]
+
+    def _counted_labels(self, version: TableVersion) -> dict[str, list[tuple[str, int]]]:
         found: dict[str, list[tuple[str, int]]] = {}
         with reading(self.uri):
             for name, column in self.info["labels"].items():
@@ -371,10 +377,20 @@ class Collection:
     def pairs(self, max_pairs: int) -> Pairs:
         """Samples with two rows or more; of more than `max_pairs` a random choice that is always the same."""
         version = self.table_version()
-        modalities = self.info["modalities"]
         with reading(self.uri):
             ids = _paired_ids(version, max_pairs)
-            places = {name: version.reader.at_keys([key_of(i, name) for i in ids]) for name in modalities}
+        return self.pairs_of(ids)
+
+    def pairs_of(self, sample_ids: Sequence[str]) -> Pairs:
+        """These samples in this order, also those with one row; those without a row are left out."""
+        version = self.table_version()
+        modalities = self.info["modalities"]
+        with reading(self.uri):
+            keys = {name: [key_of(checked_key(one), name) for one in sample_ids] for name in modalities}
+            places = {name: version.reader.at_keys(of) for name, of in keys.items()}
+            has_row = np.any([at >= 0 for at in places.values()], axis=0)
+            ids = [one for one, has in zip(sample_ids, has_row.tolist(), strict=True) if has]
+            places = {name: at[has_row] for name, at in places.items()}
             present = {name: at >= 0 for name, at in places.items()}
             pictured: list[str | None] = [None] * len(ids)
             vectors, first = {}, np.full(len(ids), -1)

@@ -33,17 +33,35 @@ from gapless.server.guard import LOCAL_HOSTS, Guard
 from gapless.server.inputs import named_refusal, prepared_input, request_source
 from gapless.server.refusals import REFUSALS, add_refusals
 from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
+from gapless.server.selected import add_selection
 from gapless.server.upload import MAX_QUERY, MAX_UPLOAD, Upload, read_upload
+from gapless.server.words import dictionaries, dictionaries_script, named, said, text_of
 
 UPLOAD_SEARCH, IMAGE_SEARCH = "/api/search/upload", "/api/search/image"  # the second is the older name of the first
 UPLOADS_AT_ONCE = 32
 DECODED_AT_ONCE = 2  # a large file takes hundreds of megabytes while it is decoded
 NEAR_LABELS = 3  # shown beside the search box; further ones are folded, so that results fit on a phone
-SCRIPTS = ("common.js", "cards.js", "case.js", "parts.js", "page.js", "map.js")  # in this order
+SCRIPTS = (  # in this order
+    "common.js",
+    "dictionaries.js",
+    "words.js",
+    "theme.js",
+    "selection.js",
+    "cards.js",
+    "case.js",
+    "parts.js",
+    "address.js",
+    "page.js",
+    "keys.js",
+    "map.js",
+    "lasso.js",
+)
 STATIC = {
     "base.css": ("gapless.pages", "templates", "text/css"),
     "style.css": ("gapless.server", "static", "text/css"),
-    **dict.fromkeys(SCRIPTS, ("gapless.server", "static", "text/javascript")),
+    **dict.fromkeys(
+        (name for name in SCRIPTS if name != "dictionaries.js"), ("gapless.server", "static", "text/javascript")
+    ),
     "icon.svg": ("gapless.server", "static", "image/svg+xml"),
 }
 UPLOAD_BODY = {
@@ -133,6 +151,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
     def map_of_collection() -> dict[str, Any]:
         return service.overview.map()
 
+    add_selection(app, searcher, service.overview)
     return app
 
 
@@ -286,6 +305,10 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
             name=service.collection.uri.rstrip("/").rpartition("/")[2],
             script=script_facts(collection, max_upload),
             scripts=SCRIPTS,
+            languages=dictionaries(),
+            say=said,
+            named=named,
+            text=lambda key, **values: text_of(key, values),
             version=__version__,
         )
 
@@ -293,6 +316,7 @@ def add_page(app: FastAPI, service: Service, max_upload: int) -> None:
         name: ((package_files(package) / folder / name).read_bytes(), media_type)
         for name, (package, folder, media_type) in STATIC.items()
     }
+    contents["dictionaries.js"] = (dictionaries_script(), "text/javascript")
 
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:

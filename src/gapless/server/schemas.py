@@ -12,6 +12,7 @@ MAX_HITS = 200
 MAX_PARTS = 16
 MAX_FIELDS = 2_000  # of a table
 MAX_WEIGHT = 1_000_000.0
+MAX_SELECTED = 1_000
 Words = Annotated[str, Field(max_length=2_000)]
 Name = Annotated[str, Field(max_length=1_000)]
 Numbers = Annotated[list[float], Field(max_length=200_000, fail_fast=True)]
@@ -117,6 +118,37 @@ class Case(BaseModel):
     id: str
     rows: list[FoundRow]
     absent: list[str] = Field(description="modalities of the collection that the sample lacks")
+
+
+class Selection(BaseModel):
+    """Cases that somebody selected, by their ids; an id that is given twice counts once."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    ids: Annotated[list[Name], Field(min_length=1, max_length=MAX_SELECTED)]
+
+
+class SharedValue(BaseModel):
+    """A value of a label that selected cases have."""
+
+    value: str
+    count: int = Field(description="selected cases that have it")
+    share: float = Field(description="of the selected cases, 0 to 1")
+    collection_share: float = Field(description="of all rows of the collection, 0 to 1")
+
+
+class Shared(BaseModel):
+    """What selected cases have in common. Figures are null or left out where too few cases allow none."""
+
+    num_cases: int
+    absent: list[str] = Field(description="ids that the collection does not have; nothing here counts them")
+    modalities: dict[str, int] = Field(description="modality -> selected cases that have a row of it")
+    labels: dict[str, list[SharedValue]] = Field(description="label -> its values, those of the most cases first")
+    texts: list[FoundRow] = Field(description="texts of the whole collection that are nearest to the selection's mean")
+    within_cosine: dict[str, float] = Field(description="modality -> mean cosine of two different selected cases")
+    num_pairs: int = Field(description="selected cases with two modalities or more, which `gap` is measured on")
+    gap: dict[str, float] = Field(description="key of a figure -> its value for the selection")
+    collection_gap: dict[str, float] = Field(description="the same for the cases of the map")
 
 
 class Failure(BaseModel):

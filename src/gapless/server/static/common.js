@@ -16,11 +16,11 @@ const gapless = (() => {
   };
   const thumbnail = (row) => `/api/thumbnail?row=${encodeURIComponent(row)}`;
   const answerOf = async (response) => {
-    const body = await response.json().catch(() => ({ error: `the service answered ${response.status}` }));
+    const body = await response.json().catch(() => ({ error: gapless.say("error.status", { status: response.status }) }));
     if (!response.ok) throw new Error(body.error);
     return body;
   };
-  const reasonOf = (error) => (error instanceof TypeError ? "the service cannot be reached; is it still running?" : error.message);
+  const reasonOf = (error) => (error instanceof TypeError ? gapless.say("error.unreachable") : error.message);
 
   // marks (modality -> glyph and colour), kinds (modality -> kind), tables (modality -> names of fields), words, files,
   // several (modalities whose files may be several), maxUpload, maxHits
@@ -36,7 +36,7 @@ const gapless = (() => {
   const CURVES = ["waveform", "audio"];
   const pictureOf = (hit) => {
     const picture = make("img");
-    Object.assign(picture, { src: thumbnail(hit.row), alt: `${hit.modality} of ${hit.id}`, loading: "lazy", decoding: "async" });
+    Object.assign(picture, { src: thumbnail(hit.row), alt: gapless.say("picture.of", { modality: hit.modality, id: hit.id }), loading: "lazy", decoding: "async" });
     return make("div", CURVES.includes(collection.kinds[hit.modality]) ? "picture curve" : "picture", picture);
   };
   // A table's preview has a line for each field, in the order of its columns: "hb: 11.2".

@@ -1,7 +1,7 @@
 "use strict";
 // The map: drawn on a canvas when its tab is first opened. Every pair can be reached with the arrow keys.
 (() => {
-  const { at, make, button, thumbnail, answerOf, reasonOf, findLike } = gapless; // page.js comes before
+  const { at, make, button, thumbnail, answerOf, reasonOf, findLike, selection, say: t } = gapless; // page.js comes before
   const [canvas, card, legend, joined, colourBy, status] = ["plot", "card", "legend", "joined", "colour-by", "map-status"].map(at);
   const PALETTE = ["--blue", "--orange", "--green", "--purple", "--amber", "--sky"];
   const NEAR = 18; // pixels from a mark that still mean it
@@ -12,7 +12,7 @@
   const load = async () => {
     if (data || loading) return;
     loading = true;
-    status.textContent = "Computing the map and the figures …";
+    status.textContent = t("map.computing");
     try {
       data = await answerOf(await fetch("/api/map"));
       status.textContent = "";
@@ -36,10 +36,12 @@
       head.scope = "row";
       return make("tr", "", head, make("td", "", value.toFixed(4)));
     }));
-    const number = data.num_pairs.toLocaleString("en");
-    at("map-facts").textContent =
-      `Of ${data.is_sample ? `a fixed random choice of ${number} pairs` : `all ${number} pairs`}, the ones drawn. ` +
-      `The plane shows ${Math.round(100 * (data.shares[0] + data.shares[1]))} % of the variance.`;
+    describe();
+  };
+  const describe = () => {
+    const count = data.num_pairs.toLocaleString(document.documentElement.lang);
+    const share = Math.round(100 * (data.shares[0] + data.shares[1]));
+    at("map-facts").textContent = `${t(data.is_sample ? "map.some-pairs" : "map.all-pairs", { count })} ${t("map.variance", { share })}`;
   };
 
   // From the plane to pixels: the whole plane fits at scale 1.
@@ -117,6 +119,7 @@
       });
     });
     paper.globalAlpha = 1;
+    drawSelected(points, radius);
     if (chosen >= 0) drawChosen(points, radius);
     drawLegend();
   };
@@ -130,6 +133,19 @@
       for (const point of others) {
         paper.moveTo(first.x, first.y);
         paper.lineTo(point.x, point.y);
+      }
+    });
+    paper.stroke();
+  };
+  const drawSelected = (points, radius) => {
+    paper.strokeStyle = css("--ink");
+    paper.lineWidth = 1.4;
+    paper.beginPath();
+    data.pairs.forEach((pair, i) => {
+      if (!selection.has(pair.id)) return;
+      for (const point of points.map((of) => of[i]).filter(Boolean)) {
+        paper.moveTo(point.x + radius + 3, point.y);
+        paper.arc(point.x, point.y, radius + 3, 0, 2 * Math.PI);
       }
     });
     paper.stroke();
@@ -160,7 +176,7 @@
     if (colourBy.value) {
       const values = groupsBy(colourBy.value);
       values.slice(0, PALETTE.length).forEach((value, index) => items.push(entry("●", css(PALETTE[index]), value)));
-      if (values.length > PALETTE.length) items.push(entry("●", css("--faint"), `${values.length - PALETTE.length} more`));
+      if (values.length > PALETTE.length) items.push(entry("●", css("--faint"), t("map.more-values", { count: values.length - PALETTE.length })));
     }
     legend.replaceChildren(...items);
   };
@@ -168,23 +184,27 @@
   const choose = (index) => {
     if (index === chosen) return;
     chosen = index;
+    showCard();
+    draw();
+  };
+  const showCard = () => {
+    const index = chosen;
     const pair = data.pairs[index];
     let picture = null;
     if (pair.thumbnail) {
       picture = make("img");
-      Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: `picture of ${pair.id}` });
+      Object.assign(picture, { src: thumbnail(pair.thumbnail), alt: t("picture.of", { modality: t("tab.map"), id: pair.id }) });
     }
     const tags = Object.values(pair.labels).filter(Boolean).join(" · ");
-    const acts = make("div", "acts", button("More like this", searchChosen), button("Whole case", () => gapless.openCase(pair.id)));
+    const acts = make("div", "acts", button(t("hit.like"), searchChosen), button(t("hit.case"), () => gapless.openCase(pair.id)), button(t(selection.has(pair.id) ? "map.deselect" : "map.select"), () => selection.toggle(pair.id)));
     card.replaceChildren(...[
       picture,
       pair.caption ? make("p", "caption", pair.caption) : null,
-      make("p", "identity", `cosine of the pair ${pair.cosine.toFixed(3)}`),
+      make("p", "identity", t("map.pair-cosine", { cosine: pair.cosine.toFixed(3) })),
       tags ? make("p", "identity", tags) : null,
       make("p", "identity", pair.id),
       acts,
     ].filter(Boolean));
-    draw();
   };
   const nearest = (where) => {
     let best = -1, least = NEAR * NEAR;
@@ -262,6 +282,33 @@
   joined.addEventListener("change", draw);
   colourBy.addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  document.addEventListener("gapless:theme", draw);
+  const redraw = () => {
+    if (data && chosen >= 0) showCard();
+    draw();
+  };
+  document.addEventListener("gapless:selection", redraw);
+  document.addEventListener("gapless:language", () => {
+    if (data) describe();
+    redraw();
+  });
+  // For the lasso.
+  gapless.map = {
+    draw,
+    chosenId: () => (chosen >= 0 ? data.pairs[chosen].id : null),
+    idAt: (where) => data.pairs[nearest(where)]?.id,
+    idsWhere: (isMeant) => data.pairs.filter((_, i) => data.modalities.some((one) => one.x[i] !== null && isMeant(place(one.x[i], one.y[i])))).map((pair) => pair.id),
+    drawLine: (line) => {
+      draw();
+      paper.strokeStyle = css("--blue");
+      paper.lineWidth = 1.5;
+      paper.setLineDash([5, 4]);
+      paper.beginPath();
+      line.forEach((point, i) => (i ? paper.lineTo(point.x, point.y) : paper.moveTo(point.x, point.y)));
+      paper.stroke();
+      paper.setLineDash([]);
+    },
+  };
   new ResizeObserver(draw).observe(canvas);
   document.addEventListener("gapless:tab", (event) => { if (event.detail === "map") load(); });
 })();

@@ -1,7 +1,7 @@
 "use strict";
-// Search: one query at a time. Nothing that was asked is written anywhere: not into the address, not into storage.
+// Search: one query at a time. What was asked is written into the fragment of the address, which no server is sent.
 (() => {
-  const { at, answerOf, reasonOf, cardOf, collection, parts } = gapless;
+  const { at, answerOf, reasonOf, cardOf, collection, parts, address, selection, theme, language, say: t } = gapless;
   const { maxUpload, maxHits } = collection;
   const PAGE_OF_HITS = 24;
   const [form, words, status, results, further, welcome] = ["form", "words", "status", "results", "further", "welcome"].map(at);
@@ -9,8 +9,8 @@
   const labels = [...document.querySelectorAll("select.label")];
   const fileInputs = [...document.querySelectorAll("input[type=file]")];
 
-  let count = PAGE_OF_HITS, latest = 0, shown = false;
-  // The browser's Back goes through the queries of this visit; they live in this list only.
+  let count = PAGE_OF_HITS, latest = 0, shown = null; // what was found, and what was asked for it
+  // Back goes through the queries of this visit; this list has their files, which are not in the address.
   const visited = [];
 
   const say = (text, isError = false) => {
@@ -51,13 +51,16 @@
     showFilters();
     if (parts.isEmpty()) {
       if (shown) clearResults();
-      say(status.dataset.empty || "");
+      say(status.dataset.empty ? t(status.dataset.empty) : "");
+      writeAddress();
       return;
     }
     const asked = query();
     if (remember) {
       visited.push({ state: parts.state(), words: words ? words.value : "", count });
-      history.pushState({ visit: visited.length - 1 }, "", addressOf("search"));
+      history.pushState({ visit: visited.length - 1 }, "", address.encode(state("search")));
+    } else {
+      writeAddress();
     }
     const number = ++latest;
     results.classList.add("stale");
@@ -80,19 +83,19 @@
   const clearResults = () => {
     results.replaceChildren();
     further.hidden = true;
-    shown = false;
+    shown = null;
     welcome.hidden = false;
   };
 
   const show = (answer, asked) => {
-    shown = true;
+    shown = [answer, asked];
     welcome.hidden = true;
     const { hits } = answer;
     const isBalanced = !asked.hybrid && hits.some((hit) => hit.balanced !== null);
-    const scores = asked.hybrid ? "fused score" : isBalanced ? "balanced score" : "cosine";
-    const found = hits.length ? `${hits.length} nearest, by ${scores} · ${answer.milliseconds.toFixed(0)} ms` : "Nothing passes these filters.";
+    const scores = t(asked.hybrid ? "score.fused" : isBalanced ? "score.balanced" : "score.cosine");
+    const found = hits.length ? t("results.found", { count: hits.length, score: scores, time: answer.milliseconds.toFixed(0) }) : t("results.none");
     const { cut } = answer;
-    say(cut ? `${found} · Your words are ${cut.tokens} tokens long: the model read the first ${cut.read} and left out the rest.` : found);
+    say(cut ? `${found} · ${t("results.cut", cut)}` : found);
     results.replaceChildren(...hits.map((hit) => cardOf(hit, asked.hybrid ? 4 : 3, isBalanced)));
     further.hidden = hits.length < count || count >= maxHits;
   };
@@ -109,7 +112,7 @@
     if (!files.length || !name) return;
     const size = files.reduce((sum, file) => sum + file.size, 0);
     if (size > maxUpload) {
-      say(`This ${name} has ${(size / 1e6).toFixed(0)} MB; ${maxUpload / 1e6} MB is the most.`, true);
+      say(t("search.too-large", { modality: name, size: (size / 1e6).toFixed(0), most: maxUpload / 1e6 }), true);
       return;
     }
     parts.put(name, { files: collection.several.includes(name) ? files : files.slice(0, 1) });
@@ -118,7 +121,43 @@
     search();
   };
 
-  const addressOf = (name) => (name === "map" ? "#map" : location.pathname);
+  // What is shown, for the address.
+  const shownTab = () => (at("map").hidden ? "search" : "map");
+  const state = (view = shownTab()) => ({
+    ...parts.written(), view, q: words ? words.value.trim() : "", k: count === PAGE_OF_HITS ? 0 : count,
+    modality: modality.value, where: where.value.trim(), hybrid: Boolean(hybrid && hybrid.checked), raw: Boolean(balanced && !balanced.checked),
+    labels: Object.fromEntries(labels.filter((select) => select.value).map((select) => [select.dataset.label, select.value])),
+    selected: selection.ids(), theme: theme.get() === "auto" ? "" : theme.get(), lang: document.documentElement.lang === "en" ? "" : document.documentElement.lang,
+  });
+  const writeAddress = () => history.replaceState(history.state, "", address.encode(state()));
+  const restoreFilters = (given) => {
+    for (const control of [modality, where]) control.value = given[control.id];
+    for (const select of labels) select.value = given.labels[select.dataset.label] || "";
+    for (const select of [modality, ...labels]) if (select.selectedIndex < 0) select.value = ""; // no such value here
+    if (hybrid) hybrid.checked = given.hybrid;
+    if (balanced) balanced.checked = !given.raw;
+  };
+  const restoreLike = async (row) => {
+    const found = await answerOf(await fetch(`/api/case?id=${encodeURIComponent(row.slice(0, row.lastIndexOf("/")))}`)).catch(() => ({ rows: [] }));
+    const hit = found.rows.find((one) => one.row === row);
+    if (hit) parts.setLike(hit);
+    return Boolean(hit);
+  };
+  // Everything that an address says, as when a link is opened.
+  const restore = async () => {
+    const given = address.decode(location.hash);
+    restoreFilters(given);
+    if (given.theme !== state().theme) theme.set(given.theme);
+    if (given.lang) language.set(given.lang);
+    selection.set(given.selected);
+    parts.read(given.parts, given.weights);
+    if (words) words.value = given.q;
+    count = Math.min(given.k || PAGE_OF_HITS, maxHits);
+    showTab(given.view);
+    const hasLike = !given.like || await restoreLike(given.like);
+    await search({ remember: false });
+    if (!hasLike) say(t("error.like"), true);
+  };
 
   // Tabs: arrows move between them, as in every tab list.
   const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -134,7 +173,7 @@
   };
   const nameOf = (tab) => tab.getAttribute("aria-controls");
   const goTo = (tab, focus) => {
-    history.pushState({ visit: visited.length - 1 }, "", addressOf(nameOf(tab)));
+    history.pushState({ visit: visited.length - 1 }, "", address.encode(state(nameOf(tab))));
     showTab(nameOf(tab), focus);
   };
   tabs.forEach((tab, index) => {
@@ -146,10 +185,16 @@
   });
   addEventListener("popstate", (event) => {
     const visit = visited[(event.state || {}).visit];
-    showTab(location.hash === "#map" ? "map" : "search");
-    parts.restore(visit ? visit.state : null);
-    count = visit ? visit.count : PAGE_OF_HITS;
-    if (words) words.value = visit ? visit.words : "";
+    if (!visit) {
+      restore();
+      return;
+    }
+    const given = address.decode(location.hash);
+    restoreFilters(given);
+    showTab(given.view);
+    parts.restore(visit.state);
+    count = visit.count;
+    if (words) words.value = visit.words;
     search({ remember: false });
   });
 
@@ -212,31 +257,18 @@
     if (next) next.querySelector("button").focus();
   });
 
-  // Keys: "/" to the box, arrows through the hits.
-  addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input, select, textarea, [role=tab], canvas, dialog");
-    if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
-    if (event.key === "/" && words) {
-      event.preventDefault();
-      showTab("search");
-      words.focus();
-      words.select();
-      return;
-    }
-    if (at("search").hidden || !results.children.length) return;
-    const cards = [...results.children];
-    const here = cards.findIndex((card) => card.contains(document.activeElement));
-    const abreast = cards.filter((card) => card.offsetTop === cards[0].offsetTop).length;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: abreast, ArrowUp: -abreast }[event.key];
-    if (!step || (here < 0 && document.activeElement !== results)) return;
-    event.preventDefault();
-    const next = cards[here < 0 ? 0 : here + step];
-    if (next) next.querySelector("button").focus();
+  for (const name of ["selection", "theme", "language"]) document.addEventListener(`gapless:${name}`, writeAddress);
+  document.addEventListener("gapless:language", () => {
+    parts.redraw();
+    if (shown) show(...shown);
+    else if (status.textContent && !status.classList.contains("error")) say(t(status.dataset.empty));
   });
-
+  at("skip").addEventListener("click", () => results.focus());
+  gapless.showTab = showTab;
   history.replaceState({ visit: -1 }, "");
   addEventListener("DOMContentLoaded", () => {
-    showTab(location.hash === "#map" ? "map" : "search");
+    if (location.hash) restore();
+    else showTab("search");
     // On a phone the focus would open the keyboard over the page.
     if (words && !location.hash && matchMedia("(hover: hover)").matches) words.focus();
   });

@@ -1,7 +1,7 @@
 "use strict";
 // The parts of a query beside the words: files, texts and the values of tables, each with a chip and a weight.
 (() => {
-  const { at, make, collection, thumbnail } = gapless;
+  const { at, make, collection, thumbnail, say: t } = gapless;
   const [list, balance, weight, words] = ["chips", "balance", "weight", "words"].map(at);
   const panels = new Map([...document.querySelectorAll(".panel")].map((panel) => [panel.dataset.modality, panel]));
   const ENDINGS = { // of files that a kind reads; what is dropped goes to the first modality whose kind reads it
@@ -20,7 +20,7 @@
   const used = () => (like ? [] : [...(hasWords() ? [collection.words] : []), ...parts.keys()]);
   const weightOf = (name) => weights.get(name) ?? EQUAL;
   const isWords = (name) => name === collection.words;
-  const shortName = (name) => (isWords(name) ? "words" : name);
+  const shortName = (name) => (isWords(name) ? t("part.words") : name);
 
   // What the API is asked: the files go beside it.
   const query = () => {
@@ -38,28 +38,28 @@
   const textOf = (name) => {
     const part = parts.get(name);
     if (!part) return isWords(name) ? `“${words.value.trim()}”` : "";
-    if (part.files) return part.files.length > 1 ? `${part.files.length} files` : part.files[0].name || "pasted image";
+    if (part.files) return part.files.length > 1 ? t("part.files", { count: part.files.length }) : part.files[0].name || t("part.pasted");
     if (part.text) return part.text;
     return Object.entries(part.fields).map(([field, value]) => `${field} ${value}`).join(", ");
   };
   const sliderOf = (name) => {
     const slider = make("input");
     Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.05, value: weightOf(name) });
-    slider.setAttribute("aria-label", `Weight of ${shortName(name)}`);
+    slider.setAttribute("aria-label", t("part.weight-of", { name: shortName(name) }));
     slider.addEventListener("change", () => {
       weights.set(name, Number(slider.value));
       changed({ remember: false });
     });
-    return make("label", "weight", "weight ", slider);
+    return make("label", "weight", `${t("part.weight")} `, slider);
   };
   const chipOf = (name) => {
     const file = parts.get(name)?.files?.[0];
     const picture = like ? (like.has_thumbnail ? thumbnail(like.row) : null) : file && collection.kinds[name] === "image" ? URL.createObjectURL(file) : null;
     const remove = make("button", "remove", "×");
     remove.type = "button";
-    remove.setAttribute("aria-label", like ? "Stop looking for more like this" : `Remove the ${shortName(name)}`);
+    remove.setAttribute("aria-label", like ? t("part.stop-like") : t("part.remove", { name: shortName(name) }));
     remove.addEventListener("click", () => discard(name));
-    const chip = make("div", "chip", null, make("span", "chip-name", like ? "more like" : shortName(name)), make("span", "chip-text"), remove);
+    const chip = make("div", "chip", null, make("span", "chip-name", like ? t("part.like") : shortName(name)), make("span", "chip-text"), remove);
     if (picture) {
       const image = make("img");
       Object.assign(image, { src: picture, alt: "" });
@@ -101,7 +101,7 @@
       const [first, second] = names;
       at("balance-first").textContent = shortName(first);
       at("balance-second").textContent = shortName(second);
-      weight.setAttribute("aria-label", `Weight of the ${shortName(second)} against the ${shortName(first)}`);
+      weight.setAttribute("aria-label", t("part.weight-against", { second: shortName(second), first: shortName(first) }));
       const sum = weightOf(first) + weightOf(second);
       weight.value = String(sum ? weightOf(second) / sum : EQUAL);
     }
@@ -165,6 +165,20 @@
     clear: () => {
       like = null;
       parts = new Map();
+    },
+    // For the address: all but the words and the files.
+    written: () => ({ like: like ? like.row : "", parts: query().parts || {}, weights: Object.fromEntries(weights) }),
+    read: (given, shares) => {
+      like = null;
+      const valueOf = (value) => (typeof value === "string" ? { text: value } : { fields: value });
+      parts = new Map(Object.entries(given).filter(([name, value]) => panels.has(name) && value).map(([name, value]) => [name, valueOf(value)]));
+      weights.clear();
+      for (const [name, value] of Object.entries(shares)) if (value >= 0 && value <= 1) weights.set(name, Number(value));
+      panels.forEach((_, name) => fillPanel(name));
+    },
+    redraw: () => {
+      list.querySelectorAll(".chip").forEach((chip) => chip.remove());
+      render();
     },
     // For the way back: what was asked, without the words.
     state: () => ({ like, parts: new Map(parts) }),
