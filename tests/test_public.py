@@ -61,7 +61,7 @@ ROOMS = {
         Figure articles draw_figure draw_waveform write_caption
     """,
     "search": """
-        Collection Deleted Found Hit Indexed Searcher delete index search
+        Collection Deleted ExportedRows Found Hit Indexed Searcher delete export_collection index search
     """,
     "server": """
         Served create_app
