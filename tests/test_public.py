@@ -37,6 +37,9 @@ ROOMS = {
     "inference": """
         Embedded Source embed_dataset model_batches write_embeddings
     """,
+    "interop": """
+        GapEvaluator GapMetric GapMetrics
+    """,
     "losses": """
         METHODS GapClosingLoss GapClosingSettings GapLossTerms Loss Method Schedule Terms align_true_pairs
         cached_embeddings centroid_uniformity info_nce split_batch symmetric_info_nce
