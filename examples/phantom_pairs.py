@@ -1,6 +1,6 @@
 """What the examples of other trainers share: drawn radiology, small encoders, losses by method, a line of figures.
 
-The recipe `gapless` needs more of a trainer than a call of the loss: its weights rise with the progress of the training,
+The recipe `gapless` needs more of a trainer than a call of the loss: its weights rise with the progress of training,
 so that the trainer says how far it is (`loss.set_progress`), and the temperature is clamped after each step
 (`loss.clamp_logit_scale`).
 """

@@ -39,7 +39,7 @@ def test_a_plain_loop_closes_the_gap_that_clip_leaves() -> None:
 
 
 DISTANCE = "gap/centroid_distance_unbiased"
-QUICK = ("--pairs", "240", "--epochs", "5")
+QUICK = ("--pairs", "400", "--epochs", "6")
 
 
 def closes_the_gap_that_clip_leaves(told: str) -> None:

@@ -38,7 +38,8 @@ ROOMS = {
         Embedded Source embed_dataset model_batches write_embeddings
     """,
     "interop": """
-        GapEvaluator GapMetric GapMetrics
+        GapEvaluator GapMetric GapMetrics from_dataset from_faiss from_lance read_projector to_dataset to_faiss
+        to_lance write_projector
     """,
     "losses": """
         METHODS GapClosingLoss GapClosingSettings GapLossTerms Loss Method Schedule Terms align_true_pairs

@@ -14,7 +14,6 @@ from gapless.interop.plain_figures import plain_figures
 from gapless.training.evaluator import Evaluator, GapAndRetrieval, higher_is_better
 
 try:
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
 except ImportError:
     raise missing_extra("sentence-transformers", "interop") from None
@@ -64,9 +63,9 @@ class GapEvaluator(BaseEvaluator):
         return "Modality gap"
 
     def __call__(
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        """The figures of the model by key, `name` before each; `output_path` is not used."""
+        """The figures of a SentenceTransformer by key, `name` before each; `output_path` is not used."""
         with torch.no_grad():
             rows = {
                 column: model.encode(
