@@ -7,6 +7,7 @@
 The last line takes every option of `open_clip_train`.
 """
 
+import argparse
 import csv
 import json
 import sys
@@ -113,9 +114,10 @@ def figures_of(checkpoint: Path, rows: Manifest) -> dict[str, Any]:
 
 def main() -> None:
     if "--train-data" in sys.argv:
-        place = sys.argv.index("--method")
-        method, options = sys.argv[place + 1], [*sys.argv[1:place], *sys.argv[place + 2 :]]
-        train(method, options)
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--method", default="gapless")
+        ours, options = parser.parse_known_args()
+        train(ours.method, options)
         return
     args = phantom_options("the gap-closing loss in open_clip's trainer").parse_args()
     with tempfile.TemporaryDirectory() as name:
