@@ -59,11 +59,12 @@ class OpenClipGapLoss(nn.Module):
 
 def steps_of(args: Any) -> int:
     """How many batches open_clip's trainer will see; a CSV file is counted, for shards it needs --train-num-samples."""
-    num_samples = args.train_num_samples
+    num_samples: int = args.train_num_samples or 0
     if not num_samples:
         with Path(args.train_data).open(newline="", encoding="utf-8") as stream:
             num_samples = sum(1 for _ in csv.reader(stream, delimiter=args.csv_separator)) - 1
-    return max(1, args.epochs * (num_samples // (args.batch_size * args.world_size)))
+    batches: int = num_samples // (args.batch_size * args.world_size)
+    return max(1, int(args.epochs) * batches)
 
 
 def train(method: str, options: list[str]) -> None:
@@ -127,9 +128,9 @@ def main() -> None:
         register_model(folder, args.size)
         steps = args.epochs * (len(manifest.select("train")) // args.batch)
         for method in args.methods:
-            options = f"--train-data {folder / 'pairs.csv'} --dataset-type csv --model small --batch-size {args.batch}"
-            options += f" --epochs {args.epochs} --lr 1e-3 --wd 0.05 --warmup {max(1, steps // 10)} --workers 0"
-            train(method, [*options.split(), "--logs", str(folder), "--name", method, "--precision", "fp32"])
+            words = f"--train-data {folder / 'pairs.csv'} --dataset-type csv --model small --batch-size {args.batch}"
+            words += f" --epochs {args.epochs} --lr 1e-3 --wd 0.05 --warmup {max(1, steps // 10)} --workers 0"
+            train(method, [*words.split(), "--logs", str(folder), "--name", method, "--precision", "fp32"])
             checkpoint = folder / method / "checkpoints" / f"epoch_{args.epochs}.pt"
             print(line_of(method, figures_of(checkpoint, manifest.select("test"))))
             log = (folder / method / "out.log").read_text()

@@ -72,7 +72,7 @@ class Encoders(InputModule):
     """A model of gapless as a module of sentence-transformers; what ends in .png is an image, all else a text."""
 
     def __init__(self, encoders: GaplessModel) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.encoders = encoders
 
     @property

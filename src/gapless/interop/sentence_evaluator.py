@@ -46,7 +46,7 @@ class GapEvaluator(BaseEvaluator):
         name: str = "",
         batch_size: int = 32,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         counts = {column: len(values) for column, values in columns.items()}
         if len(counts) < 2 or len(set(counts.values())) > 1 or min(counts.values()) < MIN_ROWS:
             raise UsageError(f"expected two columns or more of equal length, two rows or more; got {counts}")
