@@ -1,40 +1,43 @@
-"""The gap-closing loss in the sentence-transformers trainer: findings and impressions of reports as two modalities.
+"""The gap-closing loss in the sentence-transformers trainer, under `clip` and under `gapless`, with our evaluator.
 
-    python examples/sentence_transformers_loss.py [--model sentence-transformers/all-MiniLM-L6-v2] [--steps 30]
+    python examples/sentence_transformers_loss.py                                      # seconds
+    python examples/sentence_transformers_loss.py --pairs 5000 --size 64 --batch 256   # as the demonstration, minutes
 
-Without --model a tiny BERT from a configuration is trained on made-up sentences: no download.
+The columns of the data set are the modalities: images by their paths, and captions. `SentenceGapLoss` takes any model
+of sentence-transformers; the small encoders here are from scratch, so that nothing is downloaded.
 """
 
-import argparse
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from phantom_pairs import columns_of, drawn_pairs, line_of, loss_of, phantom_options, small_encoders
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
-from gapless import GapClosingLoss, measure
-
-SIDES = ("left", "right")
-ORGANS = ("lung", "liver", "kidney", "spleen", "pleura", "femur", "thyroid", "pancreas")
-SIGNS = (("opacity", "infiltrate"), ("round lesion", "mass"), ("low density fluid", "cyst"), ("dark line", "fracture"))
+from gapless.interop import GapEvaluator
+from gapless.losses.gap_closing import GapClosingLoss
+from gapless.manifest import Manifest
+from gapless.models import GaplessModel
 
 
 class SentenceGapLoss(nn.Module):
     """A loss as sentence-transformers takes it; `names` are the columns of the data set, in order."""
 
-    def __init__(self, model: SentenceTransformer, names: tuple[str, ...], **options: Any) -> None:
+    def __init__(self, model: SentenceTransformer, names: Sequence[str], loss: GapClosingLoss) -> None:
         super().__init__()
         self.model = model
         self.names = names
-        self.loss = GapClosingLoss(anchor=names[-1], **options)
+        self.loss = loss
 
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        self.loss.clamp_logit_scale()
         rows = [self.model(features)["sentence_embedding"] for features in sentence_features]
         embeddings = {
             name: nn.functional.normalize(matrix, dim=-1) for name, matrix in zip(self.names, rows, strict=True)
@@ -44,71 +47,90 @@ class SentenceGapLoss(nn.Module):
         return {"contrastive": terms.contrastive, "gap": terms.total - terms.contrastive}
 
 
-def reports() -> dict[str, list[str]]:
-    """Every side, organ and sign once: what was seen, and what it means."""
-    cases = [(side, organ, sign) for side in SIDES for organ in ORGANS for sign in SIGNS]
-    return {
-        "finding": [f"there is a {sign[0]} of the {side} {organ}" for side, organ, sign in cases],
-        "impression": [f"{side} {organ} {sign[1]}" for side, organ, sign in cases],
-    }
+class Progress(TrainerCallback):
+    """Tells the loss how far the training is, for weights that change, and clamps its temperature after each step."""
+
+    def __init__(self, loss: GapClosingLoss) -> None:
+        self.loss = loss
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.loss.set_progress(state.global_step / state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.loss.clamp_logit_scale()
 
 
-def tiny_model(folder: Path, texts: list[str]) -> str:
-    from transformers import BertConfig, BertModel, BertTokenizer
+class Trainer(SentenceTransformerTrainer):
+    """The trainer, without weight decay on the temperature, which would pull it towards 1."""
 
-    words = sorted({word for text in texts for word in text.split()})
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
-    BertTokenizer(str(vocabulary)).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words) + 5,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if not name.endswith("logit_scale")]
+
+
+class Encoders(InputModule):
+    """A model of gapless as a module of sentence-transformers; what ends in .png is an image, all else a text."""
+
+    def __init__(self, encoders: GaplessModel) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.encoders = encoders
+
+    @property
+    def modalities(self) -> list[Any]:
+        return ["image", "text"]
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        kind = self.encoders.preprocessor("image" if str(inputs[0]).endswith(".png") else "text")
+        return kind.collate([kind.prepare(one) for one in inputs])
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        modality = "image" if "pixel_values" in features else "text"
+        names = ("pixel_values",) if modality == "image" else ("input_ids", "attention_mask")
+        rows = self.encoders.embed(modality, {name: features[name] for name in names})
+        return {**features, "sentence_embedding": rows}
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        self.encoders.save_pretrained(output_path)
+
+
+def train(method: str, manifest: Manifest, folder: Path, size: int, batch: int, epochs: int) -> dict[str, float]:
+    """The figures of the test split after training by a method."""
+    torch.manual_seed(0)
+    model = SentenceTransformer(modules=[Encoders(small_encoders(manifest, size))], device="cpu")
+    loss = loss_of(method)
+    columns = columns_of(manifest.select("train"))
+    trainer = Trainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(folder / method),
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            warmup_steps=0.1,
+            lr_scheduler_type="cosine",
+            dataloader_drop_last=True,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            logging_strategy="no",
+        ),
+        train_dataset=Dataset.from_dict(columns),
+        loss=SentenceGapLoss(model, list(columns), loss),
+        callbacks=[Progress(loss)],
     )
-    BertModel(config).save_pretrained(folder)
-    return str(folder)
-
-
-def figures(model: SentenceTransformer, columns: dict[str, list[str]]) -> str:
-    embeddings = {name: model.encode(texts, convert_to_tensor=True).cpu() for name, texts in columns.items()}
-    found = measure(embeddings, include=("gap", "retrieval"))
-    keys = ("gap/centroid_distance_unbiased", "gap/true_pair_cosine", "retrieval/mean/R@10")
-    return " ".join(f"{key} {found[key]:.3f}" for key in keys)
+    trainer.train()
+    return GapEvaluator(columns_of(manifest.select("test")), batch_size=256)(model)
 
 
 def main() -> None:
-    from datasets import Dataset
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--steps", type=int, default=30)
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    columns = reports()
+    args = phantom_options("the gap-closing loss in the sentence-transformers trainer").parse_args()
     with tempfile.TemporaryDirectory() as name:
-        source = args.model or tiny_model(Path(name), columns["finding"] + columns["impression"])
-        model = SentenceTransformer(source)
-        print("before", figures(model, columns))
-        trainer = SentenceTransformerTrainer(
-            model=model,
-            args=SentenceTransformerTrainingArguments(
-                output_dir=f"{name}/out",
-                max_steps=args.steps,
-                per_device_train_batch_size=32,
-                learning_rate=2e-3 if args.model is None else 2e-5,
-                save_strategy="no",
-                report_to=[],
-                dataloader_pin_memory=torch.cuda.is_available(),
-                disable_tqdm=True,
-            ),
-            train_dataset=Dataset.from_dict(columns),
-            loss=SentenceGapLoss(model, tuple(columns)),
-        )
-        trainer.train()
-        print("after", figures(model, columns))
+        manifest = drawn_pairs(Path(name) / "phantom", args.pairs, args.size)
+        for method in args.methods:
+            print(line_of(method, train(method, manifest, Path(name), args.size, args.batch, args.epochs)))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ MODULES = {
     "caption": ["pycocoevalcap.cider.cider"],
     "dicom": ["pydicom", "openjpeg", "jpeg_ls"],
     "dicomweb": ["gapless.pacs"],
+    "interop": ["gapless.interop.sentence_evaluator", "gapless.interop.torch_metrics", "faiss", "datasets", "lancedb"],
     "lora": ["peft"],
     "map": ["plotly.graph_objects"],
     "onnx": ["onnx", "onnxruntime", "onnxscript"],

@@ -1,5 +1,6 @@
 """Tiny models and data for tests: built from configurations, in milliseconds, without a download."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,24 @@ def write_images(folder: Path, num_images: int, size: int = 16, seed: int = 0) -
     for path, pixels in zip(paths, noise_images(num_images, size, seed), strict=True):
         Image.fromarray(pixels).save(path)
     return paths
+
+
+def tiny_sentence_model(folder: Path, texts: Sequence[str]) -> Any:
+    """A SentenceTransformer of one layer whose vocabulary are the words of the texts; no download."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = sorted({word for text in texts for word in text.split()})
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words) + 5,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+    )
+    BertModel(config).save_pretrained(folder)
+    return SentenceTransformer(str(folder), device="cpu")

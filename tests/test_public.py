@@ -37,6 +37,10 @@ ROOMS = {
     "inference": """
         Embedded Source embed_dataset model_batches write_embeddings
     """,
+    "interop": """
+        GapEvaluator GapMetric GapMetrics from_dataset from_faiss from_lance read_projector to_dataset to_faiss
+        to_lance write_projector
+    """,
     "losses": """
         METHODS GapClosingLoss GapClosingSettings GapLossTerms Loss Method Schedule Terms align_true_pairs
         cached_embeddings centroid_uniformity info_nce split_batch symmetric_info_nce
@@ -61,7 +65,7 @@ ROOMS = {
         Figure articles draw_figure draw_waveform write_caption
     """,
     "search": """
-        Collection Deleted Found Hit Indexed Searcher delete index search
+        Collection Deleted ExportedRows Found Hit Indexed Searcher delete export_collection index search
     """,
     "server": """
         Served create_app

@@ -1,4 +1,4 @@
-"""`gapless index, index delete, search`: a collection of embeddings, and what is near a query in it."""
+"""`gapless index, index delete, index export, search`: a collection of embeddings, and what is near a query in it."""
 
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,21 @@ def delete(args: Arguments) -> Outcome:
     return Outcome(gone.as_json(), f"{gone.deleted:,} rows deleted, {gone.rows:,} left")
 
 
+def export_arguments(parser: Parser) -> None:
+    parser.add_argument("collection", help="what 'gapless index' wrote")
+    parser.add_argument("--out", type=Path, required=True, help=".csv or .parquet file; one that exists is replaced")
+    parser.add_argument("--where", default=None, help="only these rows, as in search: \"split = 'test'\"")
+    parser.add_argument("--no_vectors", action="store_true", help="leave the embeddings out")
+
+
+def export(args: Arguments) -> Outcome:
+    from gapless.search.export import export_collection
+
+    written = export_collection(args.collection, out=args.out, where=args.where, vectors=not args.no_vectors)
+    text = f"{written.rows:,} rows, {len(written.columns)} columns\n{written.export}"
+    return Outcome(written.as_json(), text)
+
+
 def search_arguments(parser: Parser) -> None:
     parser.add_argument("collection", help="what 'gapless index' wrote")
     parser.add_argument("words", nargs="?", default=None, help="what to search for, in quotes")
@@ -158,6 +173,13 @@ VERBS = {
         """index delete collection --where "group = 'case-17'\"""",
         delete_arguments,
         delete,
+    ),
+    "index export": Verb(
+        SEARCH,
+        "a collection -> one CSV or Parquet file",
+        "index export collection --out rows.parquet",
+        export_arguments,
+        export,
     ),
     "search": Verb(
         SEARCH,

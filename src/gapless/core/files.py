@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gapless.core.errors import DataRefused, UsageError, one_line
 from gapless.core.locks import LOCK_FILE
@@ -43,13 +43,17 @@ def entries_below(directory: Path) -> list[Path]:
     return sorted(Path(folder, name) for folder, folders, names in walk for name in (*folders, *names))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file completely or not at all (temporary file, fsync, rename, directory fsync)."""
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream that replaces a file when the block ends, and leaves it as it was when the block raises.
+
+    What is written goes to a temporary file beside it: fsync, rename, directory fsync.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL_MARK}")
     try:
         with os.fdopen(handle, "wb") as stream, write_lock(Path(name)):
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
             os.chmod(name, 0o666 & ~_current_umask())
@@ -58,6 +62,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_path(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file completely or not at all."""
+    with new_file(path) as stream:
+        stream.write(content)
 
 
 def _current_umask() -> int:

@@ -159,7 +159,18 @@ def _read_safetensors(path: Path) -> ArrayFile:
 
 
 def _read_parquet(path: Path) -> ArrayFile:
-    table = pq.read_table(path, memory_map=True)
+    return arrays_of_table(path, pq.read_table(path, memory_map=True))
+
+
+def arrays_of_table(path: Path, table: pa.Table) -> ArrayFile:
+    """Matrices of the columns whose cells are lists of floats, and columns of all others; a null is an absent row.
+
+    Args:
+        path: where the table is from, for messages.
+
+    Raises:
+        DataRefused: lists of different lengths, or of integers alone.
+    """
     array_file = ArrayFile({})
     for name in table.column_names:
         column = table[name]

@@ -7,17 +7,20 @@ from gapless.core.lazy import lazy_names
 __all__ = [
     "Collection",
     "Deleted",
+    "ExportedRows",
     "Found",
     "Hit",
     "Indexed",
     "Searcher",
     "delete",
+    "export_collection",
     "index",
     "search",
 ]
 
 if TYPE_CHECKING:
     from gapless.search.collection import Collection, Hit
+    from gapless.search.export import ExportedRows, export_collection
     from gapless.search.indexing import Indexed, index
     from gapless.search.queries import Deleted, Found, delete, search
     from gapless.search.searcher import Searcher
@@ -27,11 +30,13 @@ __getattr__ = lazy_names(
     {
         "Collection": "gapless.search.collection",
         "Deleted": "gapless.search.queries",
+        "ExportedRows": "gapless.search.export",
         "Found": "gapless.search.queries",
         "Hit": "gapless.search.collection",
         "Indexed": "gapless.search.indexing",
         "Searcher": "gapless.search.searcher",
         "delete": "gapless.search.queries",
+        "export_collection": "gapless.search.export",
         "index": "gapless.search.indexing",
         "search": "gapless.search.queries",
     },
