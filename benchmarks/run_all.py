@@ -77,6 +77,13 @@ def train(found: Any) -> list[Found]:
     return [Found("samples a second / a bare loop", found["ratio"], 0.95, at_most=False)]
 
 
+def closing_control(found: Any) -> list[Found]:
+    return [
+        Found("processor seconds, held-out pairs / the clock", found["ratios"]["cpu_s"], 1.05),
+        Found("peak memory, held-out pairs / the clock", found["ratios"]["peak_mib"], 1.02),
+    ]
+
+
 def metrics(found: Any) -> list[Found]:
     cases = {name: case["wall_ratio"] for name, case in found["cases"].items() if name != "similarity product"}
     targets = {"measure, all": 2.5}
@@ -157,6 +164,7 @@ def sampling(found: Any) -> list[Found]:
 ALL = (
     Benchmark("loss", "loss.py --repeats 5 --json {out}", "--pairs 256 --memory-pairs 256 --repeats 2", loss),
     Benchmark("train", "train.py --rounds 2", "--steps 2 --rounds 1", train),
+    Benchmark("closing_control", "closing_control.py --rounds 1", "--pairs 600 --epochs 1 --rounds 1", closing_control),
     Benchmark("metrics", "metrics.py --threads 2", "--pairs 200 --repeats 1 --bootstrap 10", metrics),
     Benchmark(
         "metrics, many pairs",
