@@ -89,11 +89,10 @@ class UnitRows:
 
     def check(self) -> None:
         """Refuse rows with NaN, infinite values or zeros alone: one pass, memory of one bool a row."""
-        parts = []
+        largest = torch.empty(len(self), dtype=self.dtype)  # filled in place: kept parts would hold the heap open
         for part in blocks(len(self), ROWS_AT_ONCE):
-            parts.append(_largest(self._read(part)))
+            largest[part] = _largest(self._read(part))
             release_pages(self._value)
-        largest = torch.cat(parts)
         is_there = torch.ones_like(largest, dtype=torch.bool) if self._present is None else self._present
         _refuse_unusable(self.name, ~torch.isfinite(largest), (largest == 0) & is_there)
 
