@@ -113,7 +113,9 @@ def main() -> None:
         for method, results in found.items()
     }
     for method, law in laws.items():
-        listed = (f"{key} to the power of {one['power']:.2f} (within x{one['residual']:.2f})" for key, one in law.items())
+        listed = (
+            f"{key} to the power of {one['power']:.2f} (within x{one['residual']:.2f})" for key, one in law.items()
+        )
         print(f"{method:<12} grows: {', '.join(listed)}")
     if options.json:
         options.json.write_text(json.dumps({"sizes": sizes, "methods": found, "laws": laws}, indent=2))

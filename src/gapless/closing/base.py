@@ -261,9 +261,11 @@ def one_dim(pairs: ClosingPairs, method: str) -> int:
 
 def spread_of(rows: Rows) -> Tensor:
     """[dim] the largest value of each number less the smallest, read in blocks."""
-    ends = [torch.stack(rows[part].aminmax(dim=0)) for part in blocks(len(rows), ROWS_AT_ONCE)]
-    low, high = torch.stack(ends).unbind(dim=1)
-    return high.amax(dim=0) - low.amin(dim=0)
+    low, high = torch.full(rows.shape[1:], torch.inf), torch.full(rows.shape[1:], -torch.inf)
+    for part in blocks(len(rows), ROWS_AT_ONCE):
+        least, most = rows[part].aminmax(dim=0)
+        low, high = torch.minimum(low, least, out=low), torch.maximum(high, most, out=high)
+    return high - low
 
 
 def check_varied(pairs: ClosingPairs) -> None:

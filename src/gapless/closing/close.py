@@ -330,8 +330,10 @@ def positives_of(rows: Sequence[str] | Rows) -> np.ndarray:
     if isinstance(rows, Tensor | StoredRows):
         # One text in two batches differs in the last bits; a few projections, rounded, hardly ever fall apart by that.
         projections = np.random.default_rng(0).standard_normal((rows.shape[1], 4))
-        parts = [rows[part].numpy() @ projections for part in blocks(len(rows), PROJECTED_AT_ONCE)]
-        return _codes_of_rows(np.round(np.concatenate(parts), 4))
+        keys = np.empty((len(rows), projections.shape[1]))
+        for part in blocks(len(rows), PROJECTED_AT_ONCE):
+            keys[part] = rows[part].numpy() @ projections
+        return _codes_of_rows(np.round(keys, 4))
     return np.array(caption_codes(rows))
 
 

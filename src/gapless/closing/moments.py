@@ -119,9 +119,7 @@ def covariance_of(rows: Rows, mean: Tensor, chosen: np.ndarray) -> Tensor:
     return total / len(chosen)
 
 
-def moments_of(
-    first: Rows, second: Rows, origins: tuple[Tensor, Tensor], chosen: np.ndarray | None = None
-) -> Moments:
+def moments_of(first: Rows, second: Rows, origins: tuple[Tensor, Tensor], chosen: np.ndarray | None = None) -> Moments:
     """The moments of all pairs of rows, or of the chosen ones, less an origin that is near their mean.
 
     Args:
