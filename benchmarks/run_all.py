@@ -105,6 +105,16 @@ def close(found: Any) -> list[Found]:
     return rows + memory
 
 
+def close_growth(found: Any) -> list[Found]:
+    largest = found["sizes"][-1]
+    rows = []
+    for method, law in found["laws"].items():
+        peak = found["methods"][method][-1]["gigabytes"]
+        rows.append(Found(f"{method}, peak memory at {largest:,} pairs", peak, 4.0, unit="GB"))
+        rows.append(Found(f"{method}: CPU grows with the pairs to the power of", law["cpu_seconds"]["power"], unit=""))
+    return rows
+
+
 def data(found: Any) -> list[Found]:
     rates = found["images_per_second"]
     targets = {"manifest": 0.9}
@@ -178,6 +188,12 @@ ALL = (
     ),
     Benchmark("close", "close.py --methods adapter --out {out}", "--pairs 600 --dim 16", close),
     Benchmark("close, 768-d", "close.py --dim 768 --methods cca --out {out}", "--pairs 600 --dim 16", close),
+    Benchmark(
+        "close_growth",
+        "close_growth.py --sizes 140000,180000,240000,300000 --methods center procrustes --json {out}",
+        "--sizes 300,600 --dim 16",
+        close_growth,
+    ),
     Benchmark("data", "data.py --num_images 4000 --num_rows 8000 --json {out}", "--num_images 40 --num_rows 40", data),
     Benchmark("search", "search.py --sizes 10000,100000 --out {out}", "--sizes 2000 --queries 5", search),
     Benchmark(
