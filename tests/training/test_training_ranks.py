@@ -15,10 +15,14 @@ from gapless.training.closing import FOLLOWED, LEAST_MEASUREMENTS
 pytestmark = pytest.mark.slow
 
 
-def by_torchrun(*words):
+def run_by_torchrun(*words):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
+
+
+def by_torchrun(*words):
+    done = run_by_torchrun(*words)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -54,3 +58,17 @@ def test_several_processes_train_the_paper_s_encoders_under_checkpointing(tmp_pa
     by_torchrun(script, tmp_path)
     for name in ("roco-eva-bert", "roco-eva-bert-lora"):
         GaplessModel.from_pretrained(tmp_path / name / "model")
+
+
+@pytest.mark.parametrize(
+    ("rank", "place"), [(0, "model"), (0, "random numbers"), (1, "random numbers"), (0, "seal"), (0, "rotate")]
+)
+def test_a_save_that_fails_in_one_process_ends_both_with_its_words(tmp_path, rank, place):
+    """The other process would wait for the next step of the first one, or say that the network failed."""
+    data = write_phantom(tmp_path / "data", num_pairs=80, num_validation=10, num_test=10, image_size=32)
+    script = Path(__file__).parent / "save_ranks.py"
+    done = run_by_torchrun(script, data.path, tmp_path / "run", rank, place)
+    assert done.returncode != 0
+    failed = "the first process" if rank == 0 else "process 1"
+    assert f"gapless: {failed} failed: OSError: [Errno 28] No space left on device" in done.stderr
+    assert not list(tmp_path.rglob("*partial*"))
