@@ -166,7 +166,10 @@ class Collection:
     @property
     def has_previews(self) -> bool:
         """Whether rows may have a text that shows what they hold; those of earlier versions of gapless have none."""
-        return PREVIEW in self.table.schema.names and PREVIEW not in self.info["labels"].values()
+        return self._has_previews(self.table.schema.names)
+
+    def _has_previews(self, columns: Sequence[str]) -> bool:
+        return PREVIEW in columns and PREVIEW not in self.info["labels"].values()
 
     @property
     def fields(self) -> dict[str, str]:
@@ -458,7 +461,7 @@ class Collection:
         cosines = exact_scores(rows.vectors, query)
         lifted = [None] * len(places) if lift is None else lift(rows, cosines.astype(np.float64), final=True).tolist()
         labels = self.info["labels"]
-        columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
+        columns = [*HIT_COLUMNS, *([PREVIEW] if self._has_previews(version.columns) else [])]
         table = version.fetch(places, [*columns, *labels.values()])
         return [
             Hit(

@@ -188,8 +188,9 @@ class Service:
         words = self.searcher.hybrid_words(query.text, given) if query.hybrid else None
         parts = self.parts(query, given)
         vector, asked = await self.vector(query, parts)
-        hits = await run_in_threadpool(self.hits, query, vector, asked, condition, words)
-        cut = await run_in_threadpool(self.searcher.cut_of, parts)
+        hits, cut = await run_in_threadpool(
+            lambda: (self.hits(query, vector, asked, condition, words), self.searcher.cut_of(parts))
+        )
         elapsed = 1000 * (time.perf_counter() - start)
         self.figures.answered(query.asks_by(bool(files)))
         return Answer(

@@ -1,6 +1,5 @@
 """The requests and answers of the API, from which the OpenAPI document is generated."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,7 +103,7 @@ class FoundRow(BaseModel):
 
     @classmethod
     def of(cls, hit: Hit) -> "FoundRow":
-        return cls(**asdict(hit))
+        return cls(**vars(hit))  # asdict would copy every value: half a millisecond for ten hits
 
 
 class CutWords(BaseModel):
