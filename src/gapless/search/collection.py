@@ -47,7 +47,7 @@ OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thum
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
-SETTINGS_SECONDS = 5.0
+SETTINGS_SECONDS = 1.0
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 
 
@@ -276,7 +276,7 @@ class Collection:
             return self._hits(version, places[:k], scores[:k], query, lift)
 
     def _settings(self) -> IndexSettings:
-        """How the approximate index is asked; what another process chose is seen within seconds."""
+        """How the approximate index is asked; what another process chose is seen within a second."""
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > SETTINGS_SECONDS:
             report = self.facts().index

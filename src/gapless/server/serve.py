@@ -55,7 +55,8 @@ def serve(
         on_start: called with the address and the number of rows when queries are answered.
 
     Raises:
-        UsageError: no collection or model, a port in use, no listening socket of this computer at `fd`, an extra that is not installed.
+        UsageError: no collection or model, a port in use, no listening socket of this computer at `fd`, an extra
+            that is not installed.
         DataRefused: a damaged collection.
     """
     for package in ("fastapi", "jinja2", "python_multipart", "uvicorn"):
