@@ -147,6 +147,14 @@ def search_http(found: Any) -> list[Found]:
     ]
 
 
+def serve_load(found: Any) -> list[Found]:
+    return [
+        Found("p99 / p50 of 64 clients at once", found["spread"], 5.0),
+        Found("memory, last quarter / second quarter", found["memory_growth"], 1.05),
+        Found("errors", found["errors"], 0.0, unit=""),
+    ]
+
+
 def page(found: Any) -> list[Found]:
     return [
         Found(f"{name} in Chromium, median", way["median_s"], way["target_s"], unit="s")
@@ -209,6 +217,12 @@ ALL = (
         sampling,
     ),
     Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
+    Benchmark(
+        "serve_load",
+        "serve_load.py --minutes 0.2 --out {out}",
+        "--minutes 0.02 --clients 4 --size 2000",
+        serve_load,
+    ),
     Benchmark("page", "page.py --out {out}", "--size 400 --rounds 1", page),
     Benchmark("audit", "audit.py --sizes 10000,31623,100000 --json {out}", "--sizes 1000,2000 --kinds random", audit),
 )
