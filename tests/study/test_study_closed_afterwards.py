@@ -16,7 +16,8 @@ from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
 from gapless.study.closed_afterwards import closed_runs
-from gapless.study.report import compared_pair, facts_of
+from gapless.study.facts import facts_of
+from gapless.study.report import compared_pair
 from gapless.study.table import paper_table
 from gapless.training.evaluate import EMBEDDINGS, embed_split
 from gapless.training.recipes import Recipe

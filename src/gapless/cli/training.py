@@ -220,15 +220,19 @@ def report_arguments(parser: Parser) -> None:
     parser.add_argument(
         "source", type=Path, nargs="+", help="directories of `compare`, `evaluate` or `measure`, caption runs"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--figures", type=Path, default=None, help="new directory for the figures as SVG, PDF and PNG")
     parser.add_argument("--data", type=Path, default=None, help="manifest, to show examples of its cases")
+    parser.add_argument("--audit", type=Path, default=None, help="manifest, to show the counts of its audit, no row")
+    parser.add_argument("--format", choices=["html", "latex"], default="html", help="the page, or its tables alone")
 
 
 def report(args: Arguments) -> Outcome:
     import gapless
 
-    written = gapless.report(args.source, out=args.out, figures=args.figures, data=args.data)
+    written = gapless.report(
+        args.source, out=args.out, figures=args.figures, data=args.data, audit=args.audit, format=args.format
+    )
     return Outcome(written.as_json(), "\n".join(written.written))
 
 

@@ -1,6 +1,7 @@
 """A figure of the report, with what its page shows and what can be downloaded."""
 
 import base64
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,3 +34,8 @@ class Picture:
             (name, f"data:{MEDIA_TYPES[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}")
             for name, content in self.files.items()
         ]
+
+
+def file_name(title: str) -> str:
+    """A title as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "study"
