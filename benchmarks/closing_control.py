@@ -45,7 +45,7 @@ def measured_run(method: str, data: str, epochs: int) -> dict[str, float]:
         trainer.add_callback(clock)
         return train(trainer, *words, **options)
 
-    AlignerTrainer.train = timed  # type: ignore[method-assign]
+    AlignerTrainer.train = timed  # type: ignore[method-assign, assignment]
     recipe = apply_method(phantom_small(), method)
     quiet = {"num_train_epochs": epochs, "eval_strategy": "no", "save_strategy": "no"}
     recipe = replace(recipe, training={**recipe.training, **quiet})
@@ -63,7 +63,8 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, metavar=("METHOD", "DATA"), help="one training, in this process")
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measured_run(*options.child, options.epochs)))
+        method, manifest = options.child
+        print(json.dumps(measured_run(method, manifest, options.epochs)))
         return
     from gapless.manifest.readers.phantom import write_phantom
 
