@@ -90,7 +90,9 @@ def test_a_method_that_is_worse_is_named_with_its_figures() -> None:
         "siglip": {GAP: interval(0.2, 0.1, 0.3), COSINE: interval(0.2, 0.1, 0.3), RECALL: interval(0.0, -1.0, 1.0)}
     }
     worse = shortfalls(study_of(differences))[0]
-    assert worse.startswith("siglip is worse than clip in 1 of 3 columns: centroid distance +0.200 [0.100, 0.300]")
+    assert worse.startswith(
+        "siglip is worse than clip in 1 of 3 figures that have an interval: centroid distance +0.200 [0.100, 0.300]"
+    )
     better = {"siglip": {GAP: interval(-0.2, -0.3, -0.1), COSINE: interval(0.2, 0.1, 0.3)}}
     assert shortfalls(study_of(better))[0] == NOTHING, "the control: a method that is better is no shortfall"
 
