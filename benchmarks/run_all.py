@@ -77,6 +77,13 @@ def train(found: Any) -> list[Found]:
     return [Found("samples a second / a bare loop", found["ratio"], 0.95, at_most=False)]
 
 
+def closing_control(found: Any) -> list[Found]:
+    return [
+        Found("processor seconds, held-out pairs / the clock", found["ratios"]["cpu_s"], 1.05),
+        Found("peak memory, held-out pairs / the clock", found["ratios"]["peak_mib"], 1.02),
+    ]
+
+
 def metrics(found: Any) -> list[Found]:
     cases = {name: case["wall_ratio"] for name, case in found["cases"].items() if name != "similarity product"}
     targets = {"measure, all": 2.5}
@@ -96,6 +103,16 @@ def close(found: Any) -> list[Found]:
     rows = [Found(f"{name}, seconds", one["seconds"], targets.get(name), unit="s") for name, one in found.items()]
     memory = [Found("cca, peak memory", found["cca"]["gigabytes"], 4.0, unit="GB")] if "cca" in found else []
     return rows + memory
+
+
+def close_growth(found: Any) -> list[Found]:
+    largest = found["sizes"][-1]
+    rows = []
+    for method, law in found["laws"].items():
+        peak = found["methods"][method][-1]["gigabytes"]
+        rows.append(Found(f"{method}, peak memory at {largest:,} pairs", peak, 4.0, unit="GB"))
+        rows.append(Found(f"{method}: CPU grows with the pairs to the power of", law["cpu_seconds"]["power"], unit=""))
+    return rows
 
 
 def data(found: Any) -> list[Found]:
@@ -130,6 +147,14 @@ def search_http(found: Any) -> list[Found]:
     ]
 
 
+def serve_load(found: Any) -> list[Found]:
+    return [
+        Found("p99 / p50 of 64 clients at once", found["spread"], 5.0),
+        Found("memory, last quarter / second quarter", found["memory_growth"], 1.05),
+        Found("errors", found["errors"], 0.0, unit=""),
+    ]
+
+
 def page(found: Any) -> list[Found]:
     return [
         Found(f"{name} in Chromium, median", way["median_s"], way["target_s"], unit="s")
@@ -157,6 +182,7 @@ def sampling(found: Any) -> list[Found]:
 ALL = (
     Benchmark("loss", "loss.py --repeats 5 --json {out}", "--pairs 256 --memory-pairs 256 --repeats 2", loss),
     Benchmark("train", "train.py --rounds 2", "--steps 2 --rounds 1", train),
+    Benchmark("closing_control", "closing_control.py --rounds 1", "--pairs 600 --epochs 1 --rounds 1", closing_control),
     Benchmark("metrics", "metrics.py --threads 2", "--pairs 200 --repeats 1 --bootstrap 10", metrics),
     Benchmark(
         "metrics, many pairs",
@@ -170,6 +196,12 @@ ALL = (
     ),
     Benchmark("close", "close.py --methods adapter --out {out}", "--pairs 600 --dim 16", close),
     Benchmark("close, 768-d", "close.py --dim 768 --methods cca --out {out}", "--pairs 600 --dim 16", close),
+    Benchmark(
+        "close_growth",
+        "close_growth.py --sizes 140000,180000,240000,300000 --methods center procrustes --json {out}",
+        "--sizes 300,600 --dim 16",
+        close_growth,
+    ),
     Benchmark("data", "data.py --num_images 4000 --num_rows 8000 --json {out}", "--num_images 40 --num_rows 40", data),
     Benchmark("search", "search.py --sizes 10000,100000 --out {out}", "--sizes 2000 --queries 5", search),
     Benchmark(
@@ -185,6 +217,12 @@ ALL = (
         sampling,
     ),
     Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
+    Benchmark(
+        "serve_load",
+        "serve_load.py --minutes 0.2 --out {out}",
+        "--minutes 0.02 --clients 4 --size 2000",
+        serve_load,
+    ),
     Benchmark("page", "page.py --out {out}", "--size 400 --rounds 1", page),
     Benchmark("audit", "audit.py --sizes 10000,31623,100000 --json {out}", "--sizes 1000,2000 --kinds random", audit),
 )

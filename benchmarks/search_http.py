@@ -60,8 +60,8 @@ def drawn_model(path: Path) -> GaplessModel:
 
 
 @contextlib.contextmanager
-def service(collection: Path) -> Iterator[str]:
-    """`gapless serve`, and the host and port where it answers."""
+def running_service(collection: Path) -> Iterator[tuple[int, str]]:
+    """`gapless serve`: its process, and the host and port where it answers."""
     command = [sys.executable, "-m", "gapless", "serve", str(collection), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stderr is not None
@@ -70,9 +70,16 @@ def service(collection: Path) -> Iterator[str]:
         if found is None:
             raise SystemExit(f"the service did not start: {told}")
         try:
-            yield urlsplit(found[0]).netloc
+            yield process.pid, urlsplit(found[0]).netloc
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def service(collection: Path) -> Iterator[str]:
+    """The host and port where `gapless serve` answers."""
+    with running_service(collection) as (_, address):
+        yield address
 
 
 def asker(address: str, queries: list[Mapping[str, object]]) -> Ask:

@@ -70,6 +70,7 @@ def test_an_exact_name_wins_and_two_that_fit_are_named(tmp_path):
         ("https://example.org/a.png", "an address, and nothing is downloaded"),
         ("s3://bucket/a.png", "an address, and nothing is downloaded"),
         ("img/b.png", "missing image: img/b.png)"),
+        ("a.png", "missing image: a.png: it is in the folder 'img'; name that folder with --image-root"),
     ],
 )
 def test_a_name_without_a_file_says_why(tmp_path, name, said):

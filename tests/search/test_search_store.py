@@ -1,11 +1,10 @@
 """A collection on an object store: moto stands in for S3, and everything but the address is as on a disk."""
 
 import json
-import logging
-from urllib.request import Request, urlopen
 
 import pytest
 from fakes import tiny_model
+from object_store import empty_bucket
 from search_samples import brute_force, embedding_set, keyed, unit_rows, write
 
 from gapless.cli.main import main
@@ -15,25 +14,11 @@ from gapless.search.build import delete_rows
 from gapless.search.collection import Collection
 from gapless.search.indices import update_indices
 
-moto_server = pytest.importorskip("moto.server")
-
 
 @pytest.fixture(scope="module")
 def bucket():
-    """The address of an empty bucket, and the environment that finds it, as docs/search.md gives it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        urlopen(Request(f"http://{host}:{port}/pictures", method="PUT")).close()
-        yield "s3://pictures"
-    server.stop()
+    with empty_bucket() as address:
+        yield address
 
 
 def test_write_add_delete_and_search_are_those_of_a_directory(bucket, tmp_path):

@@ -385,7 +385,7 @@ def test_the_api_describes_itself_without_a_cdn(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     paths = {"/healthz", "/api/collection", "/api/search", "/api/thumbnail", "/api/map", "/api/case"}
     forms = {"/api/search/image", "/api/search/upload"}
-    assert set(document["paths"]) == paths | forms | {"/api/selection", "/api/selection/csv"}
+    assert set(document["paths"]) == paths | forms | {"/api/selection", "/api/selection/csv", "/metrics"}
     for path in forms:
         form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(form["properties"]) == {"query"}

@@ -21,7 +21,7 @@ TERM = "term"
 ENDING = (Cue.STOP, Cue.DENIES_BEFORE, Cue.DOUBTS_BEFORE)  # no scope reaches beyond these
 _DENYING = {"not", "no", "normal"}  # inside a form with a gap: "heart is not enlarged"
 _COMPARING = {"worse", "larger", "greater", "more", "predominantly", "smaller", "less", "than"}
-_BLOCKING = {";", ":", "but", "otherwise", "no", "without"}  # a side before these says nothing of what stands after them
+_BLOCKING = {";", ":", "but", "otherwise", "no", "without"}  # no side reaches forward over these
 _NEAR = 6  # words between a side and the finding that follows it
 _ADJACENT = 2  # words to the next finding, which a side just before it belongs to
 

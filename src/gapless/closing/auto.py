@@ -19,7 +19,9 @@ from gapless.closing.purposes import BALANCED, PURPOSES, Choice, Judged, choose
 from gapless.closing.split import split_rows
 from gapless.core.errors import UsageError, unknown_name
 from gapless.core.files import plain, read_object, write_json
+from gapless.core.geometry import blocks
 from gapless.core.plan import PLAN, check_same
+from gapless.metrics.inputs import ROWS_AT_ONCE
 
 FEW_GROUPS = 100
 ADVICE = "remove it, or choose another --out"
@@ -137,7 +139,8 @@ def _digest(pairs: ClosingPairs) -> str:
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, matrix in pairs.embeddings.items():
         digest.update(f"{name} {tuple(matrix.shape)}".encode())
-        digest.update(np.ascontiguousarray(matrix.numpy()).data)
+        for part in blocks(len(matrix), ROWS_AT_ONCE):
+            digest.update(np.ascontiguousarray(matrix[part].numpy()).data)
     return digest.hexdigest()
 
 

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.geometry import blocks
 from gapless.core.registry import Registry
 from gapless.embeddings.dataset import VectorPairs
-from gapless.metrics.inputs import MIN_ROWS
+from gapless.embeddings.stored_rows import Rows, some_rows
+from gapless.metrics.inputs import MIN_ROWS, ROWS_AT_ONCE
 from gapless.models.spec import VectorEncoderSpec
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ class ClosingPairs:
     """What a method fits on: rows that are checked and unit-norm, and which of them it may look at.
 
     Args:
-        embeddings: modality -> [pair, dim] unit-norm fp32 rows on the CPU, aligned; dims may differ.
+        embeddings: modality -> [pair, dim] unit-norm fp32 rows on the CPU, aligned; dims may differ. Many rows are
+            `StoredRows`, which are read where a slice or row numbers stand in brackets; `close.unit_rows` decides.
         anchor: the modality that the others are brought to.
         ids: [pair] names of the rows.
         train: row numbers that a method fits on.
@@ -46,7 +50,7 @@ class ClosingPairs:
             missing. What `embeddings` holds in an absent row is finite and means nothing.
     """
 
-    embeddings: Mapping[str, Tensor]
+    embeddings: Mapping[str, Rows]
     anchor: str
     ids: Sequence[str]
     train: np.ndarray
@@ -74,7 +78,10 @@ class ClosingPairs:
 
     @property
     def training(self) -> dict[str, Tensor]:
-        """The rows to fit on, aligned: modality -> [row, dim]; with absent rows, `own_training` and `common`."""
+        """The rows to fit on, aligned: modality -> [row, dim]; with absent rows, `own_training` and `common`.
+
+        All of them in memory: a method for many rows goes through `training_rows` in blocks.
+        """
         return self.part(self.train)
 
     def common(self, rows: np.ndarray, *names: str) -> np.ndarray:
@@ -89,6 +96,16 @@ class ClosingPairs:
         """Of each modality the rows to fit on that have it; the modalities are not aligned where rows lack some."""
         return {name: matrix[self.common(self.train, name)] for name, matrix in self.embeddings.items()}
 
+    def training_rows(self, *names: str) -> dict[str, Rows]:
+        """The rows to fit on that have all of these modalities, aligned: modality -> [row, dim], not read yet where
+        they are stored. Without names the rows of each modality are its own, as in `own_training`.
+        """
+        return {
+            name: some_rows(matrix, self.common(self.train, *(names or (name,))))
+            for name, matrix in self.embeddings.items()
+            if not names or name in names
+        }
+
     def masks(self, rows: np.ndarray) -> dict[str, np.ndarray] | None:
         """What `measure` takes as `present` for some rows."""
         return None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
@@ -99,7 +116,9 @@ class ClosingPairs:
 
         Rows that lack a modality come without its values, and each batch says which rows those are.
         """
-        arrays = {name: matrix.numpy() for name, matrix in self.embeddings.items()}
+        arrays = {
+            name: matrix.numpy() if isinstance(matrix, Tensor) else matrix for name, matrix in self.embeddings.items()
+        }
         labels = self.labels if labelled else None
         return VectorPairs(arrays, self.ids, rows, self.positives if masked else None, self.present, labels)
 
@@ -240,18 +259,27 @@ def one_dim(pairs: ClosingPairs, method: str) -> int:
     return pairs.sizes[pairs.anchor]
 
 
+def spread_of(rows: Rows) -> Tensor:
+    """[dim] the largest value of each number less the smallest, read in blocks."""
+    low, high = torch.full(rows.shape[1:], torch.inf), torch.full(rows.shape[1:], -torch.inf)
+    for part in blocks(len(rows), ROWS_AT_ONCE):
+        least, most = rows[part].aminmax(dim=0)
+        low, high = torch.minimum(low, least, out=low), torch.maximum(high, most, out=high)
+    return high - low
+
+
 def check_varied(pairs: ClosingPairs) -> None:
     """Refuse a modality whose training rows are all the same, or too few: no method has anything to learn from it.
 
     Raises:
         DataRefused: it is named.
     """
-    for name, training in pairs.own_training.items():
+    for name, training in pairs.training_rows().items():
         if len(training) < MIN_ROWS:
             raise DataRefused(
                 f"{len(training)} of {len(pairs.train)} training rows have {name}; leave {name} out, or give more rows"
             )
-        if float((training.amax(dim=0) - training.amin(dim=0)).max()) <= SAME_ROW:
+        if float(spread_of(training).max()) <= SAME_ROW:
             raise DataRefused(
                 f"all {len(training)} training rows of {name} are the same (equal captions?), so that there is nothing "
                 "to close; check what was embedded"

@@ -11,6 +11,7 @@ from torch import Tensor
 from gapless.closing.base import ClosingPairs
 from gapless.closing.folds import NUM_FOLDS, Fold, group_folds, reciprocal_ranks, scored_rows
 from gapless.closing.moments import Moments, mean_of, moments_of, spanned_basis, spectrum_of, summed
+from gapless.embeddings.stored_rows import Rows
 
 # In each grid the first of equals is chosen, so the usual ones come first.
 RIDGES = (1.0, 3.0, 0.3, 10.0, 0.03)
@@ -51,13 +52,13 @@ class CcaRows:
         bases: [dim, size], or None where the rows have all their dims.
     """
 
-    rows: tuple[Tensor, Tensor]
+    rows: tuple[Rows, Rows]
     chosen: np.ndarray
     means: tuple[Tensor, Tensor]
     bases: tuple[Tensor | None, Tensor | None]
 
     @classmethod
-    def of(cls, first: Tensor, second: Tensor, chosen: np.ndarray) -> "CcaRows":
+    def of(cls, first: Rows, second: Rows, chosen: np.ndarray) -> "CcaRows":
         """Of [pair, dim] rows, aligned."""
         rows, means = (first, second), (mean_of(first, chosen), mean_of(second, chosen))
         bases = tuple(spanned_basis(one, chosen, mean) for one, mean in zip(rows, means, strict=True))

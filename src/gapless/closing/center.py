@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, one_dim
 from gapless.closing.layers import AffineMap, affine_model
+from gapless.closing.moments import column_mean
+from gapless.embeddings.stored_rows import Rows
 
 
 class Center:
@@ -21,10 +22,10 @@ class Center:
 
     def fit(self, pairs: ClosingPairs, settings: ClosingSettings, seed: int, *, folder: Path) -> FittedMethod:
         one_dim(pairs, self.name)
-        return FittedMethod(affine_model(pairs, fit_center(pairs.own_training)))
+        return FittedMethod(affine_model(pairs, fit_center(pairs.training_rows())))
 
 
-def fit_center(embeddings: Mapping[str, Tensor]) -> dict[str, AffineMap]:
+def fit_center(embeddings: Mapping[str, Rows]) -> dict[str, AffineMap]:
     """Subtract each modality's mean: the centroid distance before normalisation becomes 0, nothing else moves.
 
     Args:
@@ -32,7 +33,7 @@ def fit_center(embeddings: Mapping[str, Tensor]) -> dict[str, AffineMap]:
 
     Reference: Liang et al., "Mind the Gap", arXiv 2203.02053 (the translation, there only measured).
     """
-    return {name: AffineMap(rows.mean(dim=0), torch.eye(rows.shape[1])) for name, rows in embeddings.items()}
+    return {name: AffineMap(column_mean(rows), torch.eye(rows.shape[1])) for name, rows in embeddings.items()}
 
 
 METHOD = CLOSING_METHODS.add(Center.name, Center())

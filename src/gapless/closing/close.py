@@ -10,6 +10,7 @@ made them is given, its encoders with their heads continued.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ from gapless.closing.trained_heads import usual_settings
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import check_new_directory, new_directory, plain, write_json
+from gapless.core.geometry import blocks
 from gapless.core.locks import LOCK_FILE, only_writer
 from gapless.core.plan import directory_beside
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import main_label
+from gapless.embeddings.stored_rows import Rows, StoredRows
 from gapless.inference.embed import embed_dataset
 from gapless.manifest.manifest import TRAIN, VALIDATION
 from gapless.metrics.inputs import MIN_ROWS, check_embeddings, check_present, group_index, item_classes
@@ -44,6 +47,9 @@ from gapless.metrics.measure import Part, measure
 from gapless.models.aligner import GaplessModel
 from gapless.training.evaluate import versions
 
+IN_MEMORY_BYTES = 1 << 29  # 130,000 pairs of 512 numbers: more are read from where they are, block by block
+FP32_BYTES = 4
+PROJECTED_AT_ONCE = 1 << 16
 FIGURES: tuple[Part, ...] = ("gap", "retrieval", "mixed", "further")
 
 
@@ -242,9 +248,13 @@ def paired_rows(
     if not len(kept):
         raise DataRefused(f"no row has two of {', '.join(masks)}, so that there are no pairs")
     taken = {name: mask[kept] for name, mask in masks.items()}
-    rows = {name: matrix[kept] for name, matrix in embeddings.items()}
+    rows = embeddings if len(kept) == len(masks[next(iter(masks))]) else _taken(embeddings, kept)
     cells = [values if values is None else [values[row] for row in kept] for values in columns]
     return rows, None if all(mask.all() for mask in taken.values()) else taken, cells
+
+
+def _taken(embeddings: Mapping[str, Any], kept: np.ndarray) -> dict[str, Any]:
+    return {name: matrix[kept] for name, matrix in embeddings.items()}
 
 
 def pairs_of(
@@ -287,8 +297,10 @@ def pairs_of(
     return pairs, index
 
 
-def unit_rows(embeddings: Mapping[str, Any], present: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
+def unit_rows(embeddings: Mapping[str, Any], present: Mapping[str, np.ndarray] | None = None) -> dict[str, Rows]:
     """Unit-norm fp32 rows of every modality, zeros where a row is absent; dims may differ.
+
+    In memory while they take at most `IN_MEMORY_BYTES` together, otherwise read where they are stored.
 
     Raises:
         UsageError: fewer than two modalities. DataRefused: rows that cannot be paired or used.
@@ -305,21 +317,35 @@ def unit_rows(embeddings: Mapping[str, Any], present: Mapping[str, np.ndarray] |
     if num_rows < MIN_ROWS:
         raise DataRefused(f"{num_rows} row(s) cannot be split; at least {MIN_GROUPS} groups are needed")
     masks = None if present is None else {name: torch.from_numpy(mask) for name, mask in present.items()}
+    if sum(FP32_BYTES * prod(matrix.shape) for matrix in embeddings.values()) > IN_MEMORY_BYTES:
+        return {name: StoredRows.checked(name, matrix, masks) for name, matrix in embeddings.items()}
     return {
         name: check_embeddings({name: matrix}, minimum=1, present=masks)[name].float().cpu()
         for name, matrix in embeddings.items()
     }
 
 
-def positives_of(rows: Sequence[str] | Tensor) -> np.ndarray:
-    """Integers that are equal where the captions, or the rows of a matrix, are the same."""
-    if isinstance(rows, Tensor):
+def positives_of(rows: Sequence[str] | Rows) -> np.ndarray:
+    """Integers that are equal where the captions, or the rows of a matrix, are the same, in order of appearance."""
+    if isinstance(rows, Tensor | StoredRows):
         # One text in two batches differs in the last bits; a few projections, rounded, hardly ever fall apart by that.
         projections = np.random.default_rng(0).standard_normal((rows.shape[1], 4))
-        number: dict[Any, int] = {}
-        keys = map(tuple, np.round(rows.numpy() @ projections, 4).tolist())
-        return np.array([number.setdefault(key, len(number)) for key in keys])
+        keys = np.empty((len(rows), projections.shape[1]))
+        for part in blocks(len(rows), PROJECTED_AT_ONCE):
+            keys[part] = rows[part].numpy() @ projections
+        return _codes_of_rows(np.round(keys, 4))
     return np.array(caption_codes(rows))
+
+
+def _codes_of_rows(keys: np.ndarray) -> np.ndarray:
+    """[row] integers in order of appearance, equal where rows are the same."""
+    order = np.lexsort(keys.T)  # stable, so that the first of equal rows comes first
+    ordered = keys[order]
+    is_new = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)]
+    first = np.empty(len(keys), dtype=np.int64)
+    first[order] = order[is_new][np.cumsum(is_new) - 1]
+    codes: np.ndarray = np.unique(first, return_inverse=True)[1]
+    return codes
 
 
 def figures_of(pairs: ClosingPairs, model: GaplessModel, positives: np.ndarray | None) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """One fit of a method as everybody asks for it: made once, checked and, where the settings say so, less its means."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from gapless.closing.base import ClosingMethod, ClosingPairs, ClosingSettings, F
 from gapless.closing.layers import affine_layer, layers_of, unit_norm_layer, vector_model
 from gapless.core.errors import UsageError
 from gapless.core.geometry import blocks
+from gapless.embeddings.stored_rows import Rows, StoredRows
 
 if TYPE_CHECKING:
     from gapless.models.aligner import GaplessModel
@@ -55,13 +58,36 @@ def without_means(model: "GaplessModel", pairs: ClosingPairs) -> "GaplessModel":
     """
     heads = {}
     for name in pairs.sizes:
-        mean = mapped_rows(model, name, pairs.embeddings[name], pairs.common(pairs.train, name)).double().mean(dim=0)
+        rows = pairs.common(pairs.train, name)
+        total = torch.zeros(model.config.embedding_dim, dtype=torch.float64)
+        for part in mapped_blocks(model, name, pairs.embeddings[name], rows):
+            total += part.double().sum(dim=0)
+        mean = total / len(rows)
         heads[name] = [*layers_of(model, name), unit_norm_layer(), affine_layer(mean, torch.eye(len(mean)))]
     return vector_model(pairs, heads, loss_of=model)
 
 
 @torch.no_grad()
-def mapped_rows(model: "GaplessModel", modality: str, matrix: Tensor, rows: Any) -> Tensor:
-    """Unit-norm rows [row, embedding_dim] of some vectors of one modality in the space of the model."""
-    parts = [model.embed(modality, {"values": matrix[rows[part]]}) for part in blocks(len(rows), ROWS_AT_ONCE)]
-    return torch.cat(parts)
+def mapped_blocks(model: "GaplessModel", modality: str, matrix: Rows, rows: np.ndarray) -> Iterator[Tensor]:
+    """Unit-norm rows [row, embedding_dim] of some vectors of one modality in the space of the model, in blocks."""
+    for part in blocks(len(rows), ROWS_AT_ONCE):
+        yield model.embed(modality, {"values": matrix[rows[part]]})
+
+
+def mapped_rows(model: "GaplessModel", modality: str, matrix: Rows, path: Path) -> Rows:
+    """All rows of one modality in the space of the model: in memory where the vectors are, else in a .npy file.
+
+    Args:
+        path: the file, which is written in blocks.
+    """
+    found = mapped_blocks(model, modality, matrix, np.arange(len(matrix)))
+    if isinstance(matrix, Tensor):
+        return torch.cat(list(found))
+    shape = len(matrix), model.config.embedding_dim
+    stored = np.lib.format.open_memmap(path, "w+", np.dtype(np.float32), shape)
+    start = 0
+    for part in found:
+        stored[start : start + len(part)] = part.numpy()
+        start += len(part)
+    stored.flush()
+    return StoredRows.of_file(path)

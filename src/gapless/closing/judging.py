@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_JUDGED_ROWS = 2000  # of a fold: figures cost the square of the rows
+MAX_FITTED_ROWS = 100_000  # outside a fold: with more, the candidates stand in the same order and the time is not there
 AS_THEY_ARE = "as they are"
 KEYS = (
     "gap/centroid_distance_unbiased",
@@ -76,6 +77,8 @@ def folds_of(
 ) -> list[HeldOutPart]:
     """The folds over the train rows, whole groups each; with repeats the groups are dealt out again.
 
+    Of many rows a part is drawn, whole groups, to be fitted on and to judge.
+
     Args:
         share: of the rows outside a fold that a fit may validate by.
 
@@ -88,12 +91,12 @@ def folds_of(
         for repeat in range(num_repeats)
         for number, fold in enumerate(group_folds(groups, num_folds, seed + repeat))
     ]
-    judged = [_some_groups(fold.held, groups, own_seed) for _, fold, own_seed in planned]
+    judged = [_some_groups(fold.held, groups, own_seed, MAX_JUDGED_ROWS) for _, fold, own_seed in planned]
     present = np.unique(groups[np.concatenate(judged)])
     draws = torch.cat(list(draw_counts(len(present), num_bootstrap, seed)))
     parts = []
     for (name, fold, own_seed), held in zip(planned, judged, strict=True):
-        outside = pairs.train[fold.fit]
+        outside = pairs.train[_some_groups(fold.fit, groups, own_seed, MAX_FITTED_ROWS)]
         train, validation = split_rows(pairs.groups[outside], None, share, own_seed)
         own = replace(pairs, train=outside[train], validation=outside[validation], work=None, fits={})
         drawn = draws[:, np.isin(present, groups[held])]
@@ -103,13 +106,13 @@ def folds_of(
     return parts
 
 
-def _some_groups(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The rows, or whole groups of them in a drawn order while they fit into `MAX_JUDGED_ROWS`."""
-    if len(rows) <= MAX_JUDGED_ROWS:
+def _some_groups(rows: np.ndarray, groups: np.ndarray, seed: int, most: int) -> np.ndarray:
+    """The rows, or whole groups of them in a drawn order while they are at most so many; one group at least."""
+    if len(rows) <= most:
         return rows
     present, sizes = np.unique(groups[rows], return_counts=True)
     order = np.random.default_rng(seed).permutation(len(present))
-    num_taken = max(1, int((np.cumsum(sizes[order]) <= MAX_JUDGED_ROWS).sum()))
+    num_taken = max(1, int((np.cumsum(sizes[order]) <= most).sum()))
     return rows[np.isin(groups[rows], present[order[:num_taken]])]
 
 

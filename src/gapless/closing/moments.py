@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import blocks
+from gapless.embeddings.stored_rows import Rows
 
 ROWS_AT_ONCE = 4096
 ROUNDING = 1e-10  # of the largest eigenvalue; smaller ones are directions in which the rows do not vary
@@ -71,7 +72,7 @@ class Spectrum:
         return (self.values + ridge * self.mean_value).rsqrt()
 
 
-def mean_of(rows: Tensor, chosen: np.ndarray | None = None) -> Tensor:
+def mean_of(rows: Rows, chosen: np.ndarray | None = None) -> Tensor:
     """[dim] mean of all rows, or of the chosen ones, in float64.
 
     >>> mean_of(torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]), np.array([0, 1]))
@@ -84,7 +85,32 @@ def mean_of(rows: Tensor, chosen: np.ndarray | None = None) -> Tensor:
     return total / count
 
 
-def covariance_of(rows: Tensor, mean: Tensor, chosen: np.ndarray) -> Tensor:
+def column_mean(rows: Rows) -> Tensor:
+    """[dim] mean in fp32: summed in fp32 by torch where the rows are in memory, in float64 where they are stored."""
+    return rows.mean(dim=0) if isinstance(rows, Tensor) else mean_of(rows).float()
+
+
+def column_variance(rows: Rows) -> tuple[Tensor, Tensor]:
+    """[dim] variance over the number of rows, and mean, in fp32; summed as in `column_mean`."""
+    if isinstance(rows, Tensor):
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        return variance, mean
+    middle = mean_of(rows)
+    total = torch.zeros_like(middle)
+    for part in blocks(len(rows), ROWS_AT_ONCE):
+        total += (rows[part].double() - middle).square().sum(dim=0)
+    return (total / len(rows)).float(), middle.float()
+
+
+def centred_product(first: Rows, second: Rows, offset: Tensor, middle: Tensor) -> Tensor:
+    """[dim of the first, dim of the second] sum of `(x - offset)^T (y - middle)` over aligned rows, in float64."""
+    total = torch.zeros(first.shape[1], second.shape[1], dtype=torch.float64)
+    for part in blocks(len(first), ROWS_AT_ONCE):
+        total.addmm_((first[part] - offset).double().T, second[part].double() - middle)
+    return total
+
+
+def covariance_of(rows: Rows, mean: Tensor, chosen: np.ndarray) -> Tensor:
     """[dim, dim] covariance of the chosen rows, in float64; `mean` is theirs."""
     total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
     for part in blocks(len(chosen), ROWS_AT_ONCE):
@@ -93,9 +119,7 @@ def covariance_of(rows: Tensor, mean: Tensor, chosen: np.ndarray) -> Tensor:
     return total / len(chosen)
 
 
-def moments_of(
-    first: Tensor, second: Tensor, origins: tuple[Tensor, Tensor], chosen: np.ndarray | None = None
-) -> Moments:
+def moments_of(first: Rows, second: Rows, origins: tuple[Tensor, Tensor], chosen: np.ndarray | None = None) -> Moments:
     """The moments of all pairs of rows, or of the chosen ones, less an origin that is near their mean.
 
     Args:
@@ -139,7 +163,7 @@ def spectrum_of(covariance: Tensor, dim: int) -> Spectrum:
     return Spectrum(values[varies], vectors[:, varies], float(values.sum().clamp_min(0)) / dim)
 
 
-def spanned_basis(rows: Tensor, chosen: np.ndarray, mean: Tensor) -> Tensor | None:
+def spanned_basis(rows: Rows, chosen: np.ndarray, mean: Tensor) -> Tensor | None:
     """[dim, rank] orthonormal basis of what some rows less their mean span, where they are far fewer than their dims.
 
     By way of the rows' Gram matrix, which is smaller than the covariance; None where there are rows enough.

@@ -12,8 +12,9 @@ from torch import Tensor
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, check_common
 from gapless.closing.layers import AffineMap, affine_model
 from gapless.closing.map_choice import best_option
-from gapless.closing.moments import Moments, mean_of, moments_of
+from gapless.closing.moments import Moments, centred_product, column_mean, mean_of, moments_of
 from gapless.core.errors import UsageError, unknown_name
+from gapless.embeddings.stored_rows import Rows
 from gapless.losses.pairs import ANCHOR, pairs_of
 
 MAPS = ("orthogonal", "shrunk", "ridge")
@@ -104,16 +105,14 @@ def _orthogonal_maps(pairs: ClosingPairs) -> dict[str, AffineMap]:
     their pairs still meet.
     """
     if pairs.present is None:
-        return fit_procrustes(pairs.training, pairs.anchor)
-    anchor = pairs.embeddings[pairs.anchor]
-    middle = anchor[pairs.common(pairs.train, pairs.anchor)].mean(dim=0)
+        return fit_procrustes(pairs.training_rows(), pairs.anchor)
+    middle = column_mean(pairs.training_rows(pairs.anchor)[pairs.anchor])
     maps = {}
-    for name, matrix in pairs.embeddings.items():
+    for name in pairs.sizes:
         if name == pairs.anchor:
-            maps[name] = AffineMap(middle, torch.eye(anchor.shape[1]))
+            maps[name] = AffineMap(middle, torch.eye(len(middle)))
             continue
-        common = pairs.common(pairs.train, name, pairs.anchor)
-        both = fit_procrustes({name: matrix[common], pairs.anchor: anchor[common]}, pairs.anchor)
+        both = fit_procrustes(pairs.training_rows(name, pairs.anchor), pairs.anchor)
         maps[name] = both[name]._replace(shift=both[pairs.anchor].offset - middle)
     return maps
 
@@ -145,7 +144,7 @@ def shrunk_map(moments: Moments, kind: str) -> Callable[[float], Tensor]:
     return solve
 
 
-def fit_procrustes(embeddings: Mapping[str, Tensor], anchor: str) -> dict[str, AffineMap]:
+def fit_procrustes(embeddings: Mapping[str, Rows], anchor: str) -> dict[str, AffineMap]:
     """Subtract the means, then map each modality onto the anchor by the nearest orthogonal matrix.
 
     With X and A the centred rows and X^T A = U S V^T, the rotation U V^T minimises ||X R - A||; where the dims differ
@@ -157,15 +156,15 @@ def fit_procrustes(embeddings: Mapping[str, Tensor], anchor: str) -> dict[str, A
 
     Reference: Schoenemann, Psychometrika 31 (1966).
     """
-    target = embeddings[anchor].double()
-    target = target - target.mean(dim=0)
+    target = embeddings[anchor]
+    middle = mean_of(target)
     maps = {}
     for name, rows in embeddings.items():
-        offset = rows.mean(dim=0)
+        offset = column_mean(rows)
         if name == anchor:
             maps[name] = AffineMap(offset, torch.eye(rows.shape[1]))
             continue
-        left, _, right = torch.linalg.svd((rows - offset).double().T @ target, full_matrices=False)
+        left, _, right = torch.linalg.svd(centred_product(rows, target, offset, middle), full_matrices=False)
         maps[name] = AffineMap(offset, (left @ right).float())
     return maps
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import numpy as np
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gapless.closing.base import (
     CLOSING_METHODS,
@@ -20,6 +19,10 @@ from gapless.closing.fitting import fit_method, mapped_rows
 from gapless.closing.layers import FittedLayer, layers_of, parallel_layer, unit_norm_layer, vector_model
 from gapless.closing.trained_heads import usual_settings
 from gapless.core.errors import UsageError, unknown_name
+from gapless.embeddings.stored_rows import Rows
+
+if TYPE_CHECKING:
+    from gapless.models.aligner import GaplessModel
 
 PART_SETTINGS: Mapping[str, Mapping[str, Any]] = {"adapter": {"remove_mean": True}}  # beside another method
 Settings = TypeVar("Settings")
@@ -130,21 +133,25 @@ def chained(
 ) -> FittedMethod:
     """Each method on the unit-norm output of the one before, and their layers in that order."""
     heads: dict[str, list[FittedLayer]] = {name: [] for name in pairs.sizes}
-    every = np.arange(len(pairs.ids))
     facts, current, fitted = [], pairs, None
-    for number, (method, settings) in enumerate(parts, 1):
-        fitted = fit_part(number, (method, settings), current, seed, folder)
-        model = fitted.model
-        facts.append({"method": method.name, **fitted.facts})
-        for name, layers in heads.items():
-            layers += [*([unit_norm_layer()] if layers else []), *layers_of(model, name)]
-        current = replace(
-            current,
-            embeddings={name: mapped_rows(model, name, rows, every) for name, rows in current.embeddings.items()},
-            fits={},
-        )
+    with TemporaryDirectory(dir=folder) as between:  # for rows that are not in memory
+        for number, (method, settings) in enumerate(parts, 1):
+            if fitted is not None:
+                current = replace(current, embeddings=mapped(current, fitted.model, Path(between), number), fits={})
+            fitted = fit_part(number, (method, settings), current, seed, folder)
+            facts.append({"method": method.name, **fitted.facts})
+            for name, layers in heads.items():
+                layers += [*([unit_norm_layer()] if layers else []), *layers_of(fitted.model, name)]
     assert fitted is not None
     return FittedMethod(vector_model(pairs, heads, loss_of=fitted.model), {"parts": facts})
+
+
+def mapped(pairs: ClosingPairs, model: "GaplessModel", folder: Path, number: int) -> dict[str, Rows]:
+    """All rows in the space of a model, for part `number` of a chain; in the folder where they are not in memory."""
+    return {
+        name: mapped_rows(model, name, rows, folder / f"{number}-{place}.npy")
+        for place, (name, rows) in enumerate(pairs.embeddings.items())
+    }
 
 
 def fit_part(number: int, part: Part, pairs: ClosingPairs, seed: int, folder: Path) -> FittedMethod:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from gapless.closing.base import CLOSING_METHODS, ClosingPairs, ClosingSettings, FittedMethod, one_dim
 from gapless.closing.layers import AffineMap, affine_model
+from gapless.closing.moments import column_variance
 from gapless.core.errors import UsageError
+from gapless.embeddings.stored_rows import Rows
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Standardise:
 
     def fit(self, pairs: ClosingPairs, settings: StandardiseSettings, seed: int, *, folder: Path) -> FittedMethod:
         one_dim(pairs, self.name)
-        return FittedMethod(affine_model(pairs, fit_standardise(pairs.own_training, settings.floor)))
+        return FittedMethod(affine_model(pairs, fit_standardise(pairs.training_rows(), settings.floor)))
 
 
-def fit_standardise(embeddings: Mapping[str, Tensor], floor: float) -> dict[str, AffineMap]:
+def fit_standardise(embeddings: Mapping[str, Rows], floor: float) -> dict[str, AffineMap]:
     """`(x - mean) / max(sd, floor * rms(sd))`, number by number, in each modality.
 
     The mean, and the spread of each number, become those of the other modality; what two numbers have to do with each
@@ -54,7 +55,7 @@ def fit_standardise(embeddings: Mapping[str, Tensor], floor: float) -> dict[str,
     """
     maps = {}
     for name, rows in embeddings.items():
-        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        variance, mean = column_variance(rows)
         least = floor * variance.mean().sqrt()
         maps[name] = AffineMap(mean, torch.diag(1 / variance.sqrt().clamp_min(least)))
     return maps

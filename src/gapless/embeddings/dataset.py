@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gapless.embeddings.stored_rows import StoredRows
+
 
 class VectorPairs(Dataset[Any]):
     """Row i of each matrix as one pair; a batch is read with one index operation, which is faster than row by row.
 
     Args:
-        embeddings: modality -> [pair, dim] array or memory map, rows aligned; dims may differ.
+        embeddings: modality -> [pair, dim] array, memory map or stored rows, rows aligned; dims may differ.
         ids: [pair] names of the rows.
         rows: which rows, default all.
         positives: [pair] integers for the loss (rows that share one are positives of each other), or None.
@@ -25,7 +27,7 @@ class VectorPairs(Dataset[Any]):
 
     def __init__(
         self,
-        embeddings: Mapping[str, np.ndarray],
+        embeddings: Mapping[str, np.ndarray | StoredRows],
         ids: Sequence[str],
         rows: np.ndarray | None = None,
         positives: np.ndarray | None = None,
@@ -84,5 +86,7 @@ def presence_of(given: Mapping[str, np.ndarray], names: Iterable[str], num_rows:
     return masks
 
 
-def _as_tensor(values: np.ndarray) -> Tensor:
+def _as_tensor(values: np.ndarray | Tensor) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.float()
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gapless.core.memory_maps import release_pages
+
 ROWS_AT_ONCE = 8192
 
 
@@ -36,4 +38,5 @@ class RowStates:
             if broken[part].any():
                 empty[part] = np.isnan(rows).all(axis=1)
             zero[part] = ~rows.any(axis=1)
+            release_pages(matrix)
         return cls(broken, empty, zero)

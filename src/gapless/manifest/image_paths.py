@@ -18,6 +18,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # The names of a larger folder are not cached; in such a folder only exact names match.
 MAX_LISTED = 1_000_000
+FOLDERS_SEARCHED = 32  # of those beside a missing file, for a hint
 
 
 class SeveralFiles(ValueError):
@@ -59,7 +60,21 @@ def hint_for(root: Path, name: str) -> str:
     if os.path.isabs(unix) or ".." in PurePosixPath(unix).parts:
         return ""
     other = _matches(root, unix, _folded)
-    return f"there is {other[0]!r}: upper and lower case differ" if other else ""
+    if other:
+        return f"there is {other[0]!r}: upper and lower case differ"
+    folder = next((folder for folder in _folders_of(root) if (root / folder / unix).exists()), None)
+    return f"it is in the folder {folder!r}; name that folder with --image-root" if folder else ""
+
+
+@lru_cache(maxsize=64)
+def _folders_of(root: Path) -> tuple[str, ...]:
+    """The names of the folders in `root`, at most `FOLDERS_SEARCHED`; none where it cannot be listed."""
+    try:
+        with os.scandir(root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return ()
+    return tuple(folders[:FOLDERS_SEARCHED])
 
 
 def _nfc(text: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gapless.core.captions import caption_codes
 from gapless.core.errors import DataRefused
 from gapless.core.geometry import at_least_fp32, blocks, unit_norm
+from gapless.core.memory_maps import release_pages
 from gapless.core.values import names_of, refuse_missing
 
 ROWS_AT_ONCE = 8192
@@ -52,18 +53,23 @@ def check_embeddings(
 class UnitRows:
     """Rows of one modality that are scaled to norm 1 when they are read: a memory-mapped file is never copied whole.
 
-    `rows[slice]` and `rows[indices]` are [row, dim] tensors on the CPU.
+    `rows[slice]` and `rows[indices]` are [row, dim] tensors on the CPU. Pages of the file are given back after each
+    read, so that what is resident does not grow with the rows.
 
     Args:
         name: of the modality, for messages.
         value: [pair, dim] floats.
         dtype: of what is read.
+        present: [pair] bool; rows that are absent are zeros, whatever they hold. None where nothing is missing.
     """
 
-    def __init__(self, name: str, value: np.ndarray | Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, name: str, value: np.ndarray | Tensor, dtype: torch.dtype, present: Tensor | None = None
+    ) -> None:
         self.name = name
         self.dtype = dtype
         self._value = value
+        self._present = present
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,21 +78,32 @@ class UnitRows:
     def __len__(self) -> int:
         return len(self._value)
 
-    def __getitem__(self, part: slice | Tensor) -> Tensor:
-        return _unit_block(_block(self._value, part).to(self.dtype))
+    def __getitem__(self, part: slice | Tensor | np.ndarray) -> Tensor:
+        part = torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+        rows = _unit_block(self._read(part))
+        release_pages(self._value)
+        return rows
+
+    def _read(self, part: slice | Tensor) -> Tensor:
+        return _present_rows(_block(self._value, part).to(self.dtype), self._present, part)
 
     def check(self) -> None:
         """Refuse rows with NaN, infinite values or zeros alone: one pass, memory of one bool a row."""
-        largest = [_largest(_block(self._value, part)) for part in blocks(len(self), ROWS_AT_ONCE)]
-        _refuse_unusable(
-            self.name, torch.cat([~torch.isfinite(one) for one in largest]), torch.cat([one == 0 for one in largest])
-        )
+        largest = torch.empty(len(self), dtype=self.dtype)  # filled in place: kept parts would hold the heap open
+        for part in blocks(len(self), ROWS_AT_ONCE):
+            largest[part] = _largest(self._read(part))
+            release_pages(self._value)
+        is_there = torch.ones_like(largest, dtype=torch.bool) if self._present is None else self._present
+        _refuse_unusable(self.name, ~torch.isfinite(largest), (largest == 0) & is_there)
 
 
-def read_embeddings(embeddings: Mapping[str, Any]) -> dict[str, UnitRows]:
+def read_embeddings(
+    embeddings: Mapping[str, Any], minimum: int = 2, present: Mapping[str, Tensor] | None = None
+) -> dict[str, UnitRows]:
     """As `check_embeddings`, of rows that are read from where they are, block by block."""
-    rows, dtype = _rows_and_precision(embeddings, 2)
-    result = {name: UnitRows(name, value, dtype) for name, value in rows.items()}
+    rows, dtype = _rows_and_precision(embeddings, minimum)
+    masks = present or {}
+    result = {name: UnitRows(name, value, dtype, masks.get(name)) for name, value in rows.items()}
     for one in result.values():
         one.check()
     return result
@@ -200,15 +217,19 @@ def _unit_rows(name: str, value: np.ndarray | Tensor, dtype: torch.dtype, presen
     result = torch.empty(tuple(value.shape), dtype=dtype)
     broken, zero = [], []
     for part in blocks(len(value), ROWS_AT_ONCE):
-        rows = _block(value, part).to(dtype)
-        if present is not None:
-            rows = torch.where(present[part, None], rows, torch.zeros_like(rows))
+        rows = _present_rows(_block(value, part).to(dtype), present, part)
         largest = _largest(rows)
         broken.append(~torch.isfinite(largest))
         zero.append((largest == 0) & (True if present is None else present[part]))
         result[part] = _unit_block(rows)
+        release_pages(value)
     _refuse_unusable(name, torch.cat(broken), torch.cat(zero))
     return result
+
+
+def _present_rows(rows: Tensor, present: Tensor | None, part: slice | Tensor) -> Tensor:
+    """Zeros in the rows of the part that are absent."""
+    return rows if present is None else torch.where(present[part][:, None], rows, torch.zeros_like(rows))
 
 
 def _largest(rows: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ OWN_FIELDS = ("id", "modality", "caption", "group", "split", "source", "has_thum
 HIT_COLUMNS = ("row", "id", "modality", "caption", "group", "has_thumbnail")
 PREVIEW = "preview"  # the column of texts that show what a row holds
 MIN_FUSED = 100  # rows that either ranking of a hybrid search gives
-SETTINGS_SECONDS = 5.0
+SETTINGS_SECONDS = 1.0
 BALANCE_SECONDS = 1.0  # opening its table takes longer than a search
 
 
@@ -166,7 +166,10 @@ class Collection:
     @property
     def has_previews(self) -> bool:
         """Whether rows may have a text that shows what they hold; those of earlier versions of gapless have none."""
-        return PREVIEW in self.table.schema.names and PREVIEW not in self.info["labels"].values()
+        return self._has_previews(self.table.schema.names)
+
+    def _has_previews(self, columns: Sequence[str]) -> bool:
+        return PREVIEW in columns and PREVIEW not in self.info["labels"].values()
 
     @property
     def fields(self) -> dict[str, str]:
@@ -273,7 +276,7 @@ class Collection:
             return self._hits(version, places[:k], scores[:k], query, lift)
 
     def _settings(self) -> IndexSettings:
-        """How the approximate index is asked; what another process chose is seen within seconds."""
+        """How the approximate index is asked; what another process chose is seen within a second."""
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > SETTINGS_SECONDS:
             report = self.facts().index
@@ -458,7 +461,7 @@ class Collection:
         cosines = exact_scores(rows.vectors, query)
         lifted = [None] * len(places) if lift is None else lift(rows, cosines.astype(np.float64), final=True).tolist()
         labels = self.info["labels"]
-        columns = [*HIT_COLUMNS, *([PREVIEW] if self.has_previews else [])]
+        columns = [*HIT_COLUMNS, *([PREVIEW] if self._has_previews(version.columns) else [])]
         table = version.fetch(places, [*columns, *labels.values()])
         return [
             Hit(

@@ -17,6 +17,7 @@ from gapless.search.engine import reading
 from gapless.search.facts import Facts, IndexReport, IndexSettings
 
 KINDS = ("hnsw", "ivf-pq", "ivf-flat")
+USUAL_KIND = "ivf-flat"  # built in seconds where hnsw takes minutes, and nearer to exact search
 ANN_ABOVE = 2_000_000  # rows
 RECALL_QUERIES = 100
 RECALL_AT = 10
@@ -61,7 +62,7 @@ def update_indices(
     adds little costs little.
 
     Args:
-        kind: of the approximate index; None lets the size decide: `KINDS[0]` above `above` rows, else none.
+        kind: of the approximate index; None lets the size decide: `USUAL_KIND` above `above` rows, else none.
         recall: the least recall@10 that is wanted of it.
 
     Returns:
@@ -77,7 +78,7 @@ def update_indices(
         kinds = {column: collection.table_version().kind(column) for column in labels}
         _make_plain_indices(table, columns, rows)
         if kind is None and "vector" not in columns and rows > above:
-            kind = KINDS[0]
+            kind = USUAL_KIND
         if kind is not None:
             table.create_index("vector", config=index_config(kind), replace=True)
         is_rewritten = _is_due(table, rows)

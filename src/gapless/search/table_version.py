@@ -69,6 +69,11 @@ class TableVersion:
         return any("vector" in index.columns for index in self.table.list_indices())
 
     @cached_property
+    def columns(self) -> list[str]:
+        """The names of the table's columns."""
+        return list(self.table.schema.names)
+
+    @cached_property
     def is_held(self) -> bool:
         """Whether the rows are in memory, or will be when they are first asked for."""
         return self.memory_bytes is None or len(self) * (4 * self.dim + HELD_BYTES) <= self.memory_bytes

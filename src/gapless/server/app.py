@@ -31,6 +31,7 @@ from gapless.server.batching import Batcher, TooBusy
 from gapless.server.describe import description_of, fields_with_kinds, script_facts
 from gapless.server.guard import LOCAL_HOSTS, Guard
 from gapless.server.inputs import named_refusal, prepared_input, request_source
+from gapless.server.prometheus import Figures, add_metrics
 from gapless.server.refusals import REFUSALS, add_refusals
 from gapless.server.schemas import Answer, Case, CutWords, Description, Failure, FoundRow, Health, Query
 from gapless.server.selected import add_selection
@@ -114,6 +115,7 @@ def create_app(searcher: Searcher, hosts: Iterable[str] = (), max_upload: int = 
         hosts=frozenset({*LOCAL_HOSTS, *(host.lower() for host in hosts)}),
         max_bodies=dict.fromkeys((UPLOAD_SEARCH, IMAGE_SEARCH), max_upload + MAX_QUERY),
     )
+    add_metrics(app, service.figures, service.collection, service.batcher)  # the guard's refusals count, so after it
     add_refusals(app)
     add_page(app, service, max_upload)
 
@@ -163,6 +165,7 @@ class Service:
         self.collection: Collection = searcher.collection
         self.batcher = Batcher(searcher.encode_prepared)
         self.overview = Overview(searcher.collection)
+        self.figures = Figures()
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         self._uploads = 0
 
@@ -185,9 +188,11 @@ class Service:
         words = self.searcher.hybrid_words(query.text, given) if query.hybrid else None
         parts = self.parts(query, given)
         vector, asked = await self.vector(query, parts)
-        hits = await run_in_threadpool(self.hits, query, vector, asked, condition, words)
-        cut = await run_in_threadpool(self.searcher.cut_of, parts)
+        hits, cut = await run_in_threadpool(
+            lambda: (self.hits(query, vector, asked, condition, words), self.searcher.cut_of(parts))
+        )
         elapsed = 1000 * (time.perf_counter() - start)
+        self.figures.answered(query.asks_by(bool(files)))
         return Answer(
             hits=[FoundRow.of(hit) for hit in hits],
             cut=None if cut is None else CutWords(tokens=cut.tokens, read=cut.read),

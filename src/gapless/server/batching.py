@@ -62,6 +62,11 @@ class Batcher:
             raise TooBusy("too many requests are waiting for the model; try again in a moment") from None
         return item.result
 
+    @property
+    def waiting(self) -> int:
+        """How many inputs wait now."""
+        return self._waiting.qsize()
+
     def close(self) -> None:
         """Encode the inputs that wait, then end the thread."""
         self._waiting.put(None)

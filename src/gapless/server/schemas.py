@@ -1,6 +1,5 @@
 """The requests and answers of the API, from which the OpenAPI document is generated."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,6 +74,14 @@ class Query(BaseModel):
         if self.hybrid and not has_parts:
             raise UsageError("a hybrid search needs words, and a query by 'vector' or 'like' has none")
 
+    def asks_by(self, has_files: bool) -> str:
+        """What it asks with, for counting: one of five words, whatever the query holds."""
+        if self.vector is not None or self.like is not None:
+            return "like" if self.vector is None else "vector"
+        if has_files:
+            return "files"
+        return "parts" if self.parts else "words"
+
 
 class FoundRow(BaseModel):
     """A row of the collection; `row` is its key, opaque."""
@@ -96,7 +103,7 @@ class FoundRow(BaseModel):
 
     @classmethod
     def of(cls, hit: Hit) -> "FoundRow":
-        return cls(**asdict(hit))
+        return cls(**vars(hit))  # asdict would copy every value: half a millisecond for ten hits
 
 
 class CutWords(BaseModel):

@@ -29,12 +29,16 @@ def serve(
     collection: str | Path,
     *,
     port: int = 8765,
+    fd: int | None = None,
     model: str | Sequence[str] | None = None,
     allow_host: Sequence[str] = (),
     max_upload_mb: float = 20.0,
     on_start: Callable[[str, int], None] = lambda address, rows: None,
 ) -> Served:
-    """Serve a collection's search page and API on this computer; returns when Ctrl-C or SIGTERM ends it.
+    """Serve a collection's search page and API on this computer, until Ctrl-C or SIGTERM.
+
+    After SIGTERM no connection is accepted, requests under way are answered, and the call returns. Ctrl-C raises
+    KeyboardInterrupt.
 
     Examples:
         >>> import gapless
@@ -43,13 +47,16 @@ def serve(
     Args:
         collection: what `gapless.index` wrote.
         port: 0 takes a free one.
+        fd: the number of a listening socket that this process inherited, in place of a port: systemd gives 3. Processes
+            that hold the same socket take turns, so that one can replace another and no connection is refused.
         model: where the collection's model is now; by default where it was when the collection was indexed.
         allow_host: further names that browsers may call it by.
         max_upload_mb: largest image, in megabytes, above 0 and at most 1000.
         on_start: called with the address and the number of rows when queries are answered.
 
     Raises:
-        UsageError: no collection or model, a port in use, an extra that is not installed.
+        UsageError: no collection or model, a port in use, no listening socket of this computer at `fd`, an extra
+            that is not installed.
         DataRefused: a damaged collection.
     """
     for package in ("fastapi", "jinja2", "python_multipart", "uvicorn"):
@@ -59,10 +66,12 @@ def serve(
 
     from gapless.search.searcher import Searcher
     from gapless.server.app import create_app
+    from gapless.server.stopping import FINISH_SECONDS, DrainingServer, sigterm_ends_well
 
     if not 0 < max_upload_mb <= 1000:
         raise UsageError(f"--max_upload_mb lies between 0 and 1000, got {max_upload_mb}")
-    with listening(port) as listener:  # first: a port in use is said before the model is loaded
+    sockets = listening(port) if fd is None else inherited(fd)
+    with sockets as listener:  # first: a port in use is said before the model is loaded
         searcher = Searcher.open(collection, model)
         searcher.warm()
         app = create_app(searcher, hosts=allow_host, max_upload=int(max_upload_mb * 1e6))
@@ -76,9 +85,10 @@ def serve(
             log_level="warning",
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=FINISH_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with sigterm_ends_well():
+            DrainingServer(config).run(sockets=[listener])
     return Served(address)
 
 
@@ -100,4 +110,23 @@ def listening(port: int) -> Iterator[socket.socket]:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(f"port {port} cannot be used ({reason}); choose another --port, or 0 for any") from None
         listener.listen(BACKLOG)
+        yield listener
+
+
+@contextmanager
+def inherited(fd: int) -> Iterator[socket.socket]:
+    """The listening socket that whoever started this process opened.
+
+    Raises:
+        UsageError: none of that number, or one that others than this computer reach.
+    """
+    advice = "name a TCP socket that listens on 127.0.0.1 and that this process inherited, such as 3 under systemd"
+    try:
+        listener = socket.socket(fileno=fd)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"--fd {fd} is no socket ({getattr(error, 'strerror', None) or error}); {advice}") from None
+    with listener:
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+        if listener.family != socket.AF_INET or not listens or listener.getsockname()[0] != HOST:
+            raise UsageError(f"--fd {fd} is no socket that can be served on; {advice}")
         yield listener
