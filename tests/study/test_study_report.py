@@ -44,6 +44,9 @@ def test_the_page_holds_no_address_outside_itself(report: str) -> None:
 def test_the_page_tells_what_the_paper_needs(report: str) -> None:
     for heading in ("The table", "Latent space", "True and false pairs", "Over training", "Against clip"):
         assert f"<h2>{heading}</h2>" in report
+    for heading in ("How many comparisons were made", "The methods and their sources", "What did not work"):
+        assert f"<h2>{heading}</h2>" in report
+    assert "<h2>How to repeat it</h2>" in report
     for part in ("before training", "0123456789abcdef", "not for diagnosis", r"\begin{table*}", "random labels"):
         assert part in report
     assert report.count("<svg") == 3 + 3 + 8 + 3

@@ -12,6 +12,7 @@ from gapless.study.closed_afterwards import CLOSED
 from gapless.study.results import Study
 
 UNKNOWN = "no method that is installed here has this name"
+MEASURED = "embeddings as they were given; how they were made was not recorded"
 OURS = "none named"
 
 
@@ -43,15 +44,18 @@ def method_sources(study: Study) -> list[MethodSource]:
     return sources if "runs" in study.comparison or any(source.kind for source in sources) else []
 
 
-def _recorded_name(study: Study, row: str) -> str:
-    """The method of a row: the row's name in a comparison, else what its run recorded."""
+def _recorded_name(study: Study, row: str) -> str | None:
+    """The method of a row: the row's name in a comparison, else what its run recorded; None where it recorded none."""
     if "runs" in study.comparison:
         return row
     recorded = study.runs[row][0].results
-    return str(recorded.get("method") or (recorded.get("choice") or {}).get("name") or row)
+    name = recorded.get("method") or (recorded.get("choice") or {}).get("name")
+    return None if name is None else str(name)
 
 
-def _source_of(row: str, name: str, control: str | None) -> MethodSource:
+def _source_of(row: str, name: str | None, control: str | None) -> MethodSource:
+    if name is None:
+        return MethodSource(row, "", MEASURED, "–")
     if control is not None:
         found = _looked_up(CLOSING_METHODS, control)
         summary = f"the runs of {CLOSED}, closed afterwards: {found.summary}" if found else UNKNOWN

@@ -19,7 +19,6 @@ from gapless.training.recipes import Recipe, apply_method, get_recipe
 
 DATA = "MANIFEST"
 WEIGHTS = "*.safetensors"
-SHORT = 16  # hexadecimal digits of a digest that the page shows; `sha256sum` gives all 64
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,15 @@ def _worse_methods(comparison: Mapping[str, Any], table: Table) -> Iterator[str]
     for method, differences in (comparison.get("differences") or {}).items():
         if method not in comparison["methods"]:
             continue
+        compared = [column for column in table.columns if differences.get(column.key, {}).get("low") is not None]
         worse = [
             f"{column.short_name} {difference_text_of(column, differences[column.key])}"
-            for column in table.columns
-            if is_worse(column, differences.get(column.key))
+            for column in compared
+            if is_worse(column, differences[column.key])
         ]
         if worse:
             yield (
-                f"{method} is worse than {baseline} in {len(worse)} of {len(table.columns)} columns: "
+                f"{method} is worse than {baseline} in {len(worse)} of {len(compared)} figures that have an interval: "
                 + "; ".join(worse)
                 + "."
             )
