@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +48,33 @@ class Job:
     directory: str
 
 
-class ShardWorker:
-    """Loads the model once, then embeds and writes the shards that it is handed."""
+@lru_cache(maxsize=1)
+def _model_of(names: tuple[str, ...], fingerprint: str) -> GaplessModel:
+    """The model of a worker's process, which is loaded for its first shard and stays for the others.
 
-    def __init__(self, job: Job) -> None:
-        os.chdir(job.directory)  # so that relative names are those of the command
-        self.job = job
+    Raises:
+        UsageError: another model than the command's.
+    """
+    model = load_model(names)
+    if fingerprint_of(model) != fingerprint:
+        raise UsageError(f"{' '.join(names)} is another model on a worker than where the command was given")
+    return on_accelerator(model)
 
-    @cached_property
-    def model(self) -> GaplessModel:
-        """The model, loaded at its first use. Raises UsageError for another one than the command's."""
-        job = self.job
-        model = load_model(job.names)
-        if fingerprint_of(model) != job.fingerprint:
-            raise UsageError(f"{' '.join(job.names)} is another model on a worker than where the command was given")
-        return on_accelerator(model)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Embed and write the shards of a batch.
+def _embed_shards(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
+    """Embed and write the shards of a batch, in a process of a worker.
 
-        Returns:
-            The exit code and sentence of an error of gapless, which Ray would wrap in tracebacks; 0 and "" without one.
-        """
-        job = self.job
-        shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
-        try:
-            write_shards(self.model, job.source, job.writer, shards, job.batch_size)
-        except GaplessError as error:
-            return {"exit_code": [error.exit_code], "said": [str(error)]}
-        return {"exit_code": [0], "said": [""]}
+    Returns:
+        The exit code and sentence of an error of gapless, which Ray would wrap in tracebacks; 0 and "" without one.
+    """
+    os.chdir(job.directory)  # so that relative names are those of the command
+    shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
+    try:
+        model = _model_of(tuple(job.names), job.fingerprint)
+        write_shards(model, job.source, job.writer, shards, job.batch_size)
+    except GaplessError as error:
+        return {"exit_code": [error.exit_code], "said": [str(error)]}
+    return {"exit_code": [0], "said": [""]}
 
 
 def write_embeddings_on_ray(
@@ -109,16 +107,21 @@ def write_embeddings_on_ray(
 
 
 def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
-    """Embed these shards on the cluster; an error of a worker is raised here."""
+    """Embed these shards on the cluster; an error of a worker is raised here.
+
+    Each shard is a task, not a call of an actor: when a machine dies Ray gives its tasks to the others, where the calls
+    of an actor would wait for a place to start it again, without end on a cluster that has none left.
+    """
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     num_workers = int(ray.cluster_resources()["GPU" if has_gpus else "CPU"])
     done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
-        ShardWorker,
-        fn_constructor_args=(job,),
+        _embed_shards,
+        fn_kwargs={"job": job},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(shards))),
+        compute=ray.data.TaskPoolStrategy(size=min(num_workers, len(shards))),
         num_cpus=1,
         num_gpus=1 if has_gpus else 0,
+        max_calls=0,  # a process is kept for further shards also where it holds a GPU, and the model with it
     )
     for answer in progress_bar(done.iter_rows(), total=len(shards), what="embed on Ray", unit="shard"):
         if answer["exit_code"]:
