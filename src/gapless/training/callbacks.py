@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -73,11 +75,14 @@ class EpochBeforeCheckpoint(TrainerCallback):
 class StopRequest(TrainerCallback):
     """Ends the training at SIGTERM, which schedulers send before they kill: the step is finished, and saved.
 
-    It is used where one process trains. Several would have to agree on the step, which costs time at every step.
+    Of several processes that train together any may be signalled, at any moment. At the end of each step they tell each
+    other, so that all of them save and end after the same one. They do so over a group of CPU processes of their own:
+    a tensor on an accelerator would make every step wait for it.
     """
 
     def __init__(self) -> None:
         self.was_made = False
+        self._group: Any = None  # of torch.distributed, where several processes train
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -95,7 +100,17 @@ class StopRequest(TrainerCallback):
         """Ask for the end of the training after the current step."""
         self.was_made = True
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.world_size > 1:
+            self._group = dist.new_group(backend="gloo")
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._group is not None:
+            requests = torch.tensor([int(self.was_made)])
+            dist.all_reduce(requests, dist.ReduceOp.MAX, group=self._group)
+            self.was_made = bool(requests.item())
         if self.was_made:
             control.should_save = control.should_training_stop = True
 

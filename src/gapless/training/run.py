@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -361,9 +361,8 @@ def train_and_save(trainer: RunTrainer, out: Path, checkpoint: Path | None, resu
         Interrupted: stopped by SIGTERM, and saved.
     """
     is_writer = trainer.args.process_index == 0
-    alone = trainer.args.world_size == 1
     try:
-        with trainer.stop_request.listening() if alone else nullcontext():
+        with trainer.stop_request.listening():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
         if is_writer and not resume and not checkpoints_of(out / "checkpoints"):
