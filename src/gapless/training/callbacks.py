@@ -78,10 +78,15 @@ class StopRequest(TrainerCallback):
     Of several processes that train together any may be signalled, at any moment. At the end of each step they tell each
     other, so that all of them save and end after the same one. They do so over a group of CPU processes of their own:
     a tensor on an accelerator would make every step wait for it.
+
+    Attributes:
+        was_made: whether the training ends: settled at the end of a step, and then the same in all processes. A signal
+            that arrives at any other moment counts at the end of the step after it.
     """
 
     def __init__(self) -> None:
         self.was_made = False
+        self._asked = False  # of this process alone
         self._group: Any = None  # of torch.distributed, where several processes train
 
     @contextmanager
@@ -98,7 +103,7 @@ class StopRequest(TrainerCallback):
 
     def make(self) -> None:
         """Ask for the end of the training after the current step."""
-        self.was_made = True
+        self._asked = True
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,10 +112,10 @@ class StopRequest(TrainerCallback):
             self._group = dist.new_group(backend="gloo")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        requests = torch.tensor([int(self._asked)])
         if self._group is not None:
-            requests = torch.tensor([int(self.was_made)])
             dist.all_reduce(requests, dist.ReduceOp.MAX, group=self._group)
-            self.was_made = bool(requests.item())
+        self.was_made = bool(requests.item())
         if self.was_made:
             control.should_save = control.should_training_stop = True
 
