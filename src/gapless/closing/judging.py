@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_JUDGED_ROWS = 2000  # of a fold: figures cost the square of the rows
-MAX_FITTED_ROWS = 100_000  # outside a fold: with more, the candidates stand in the same order and the time is not there
+MAX_FITTED_ROWS = 100_000  # outside a fold, so that a choice among many rows ends; the method taken is fitted on all
 AS_THEY_ARE = "as they are"
 KEYS = (
     "gap/centroid_distance_unbiased",
