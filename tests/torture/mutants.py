@@ -235,8 +235,8 @@ MUTANTS = (
         "ranks in half precision",
         "metrics/inputs.py",
         "_unit_rows",
-        "rows = _block(value, part).to(dtype)",
-        "rows = _block(value, part).bfloat16().to(dtype)",
+        "rows = _present_rows(_block(value, part).to(dtype), present, part)",
+        "rows = _present_rows(_block(value, part).bfloat16().to(dtype), present, part)",
         AGREEMENT,
     ),
     Mutant(
