@@ -32,6 +32,7 @@ from gapless.training.callbacks import (
 from gapless.training.checkpoint import fault_of, publish, remove_unfinished, rotate
 from gapless.training.closing import FollowHeldOut
 from gapless.training.evaluator import Evaluator, GapAndRetrieval
+from gapless.training.first_rank import by_first, in_every
 
 METRICS_FILE = "metrics.jsonl"
 SUMS_FILE = "sums.json"
@@ -218,22 +219,20 @@ class RunTrainer(Trainer):
         if final.exists() and fault_of(final) is None:
             return
         partial = final.parent / f"{PARTIAL_MARK}{final.name}"
-        is_writer = self.is_world_process_zero()
-        if is_writer:
-            remove_unfinished(final.parent)
-        self.accelerator.wait_for_everyone()
+        by_first(self.args, lambda: remove_unfinished(final.parent))
         self.partial_directory = partial
         try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if is_writer:
-                self.finish_checkpoint(partial / final.name, final)
+            in_every(self.args, lambda: super(RunTrainer, self)._save_checkpoint(model, trial))
+            by_first(self.args, lambda: self.finish_checkpoint(partial / final.name, final))
         finally:
             self.partial_directory = None
-            if is_writer:
+            if self.is_world_process_zero():
                 shutil.rmtree(partial, ignore_errors=True)  # empty, unless something failed
-        if is_writer:
-            self.rotate(final.parent)
+        by_first(self.args, lambda: self.rotate(final.parent))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, or fail in every process: transformers has them wait for each other after this."""
+        in_every(self.args, lambda: super(RunTrainer, self).save_model(output_dir, _internal_call))
 
     def finish_checkpoint(self, written: Path, final: Path) -> None:
         """Add the files of gapless to those of transformers, and move the checkpoint to its final name."""
