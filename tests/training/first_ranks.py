@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from accelerate import PartialState
+from transformers import Trainer
 
 from gapless.core.errors import DataRefused, Interrupted, NeedsNetwork, UsageError
 from gapless.training import from_manifest, run
-from gapless.training.first_rank import by_first
+from gapless.training.first_rank import by_first, in_every
 from gapless.training.recipes import Recipe
+from gapless.training.trainer import RunTrainer
 
 FAILURES = {
     "OSError": OSError(28, "No space left on device"),
@@ -21,6 +23,7 @@ FAILURES = {
     "NeedsNetwork": NeedsNetwork("a model is on the hub"),
     "Interrupted": Interrupted("stopped"),
 }
+SAVES = [(0, "model"), (0, "state"), (1, "state"), (0, "finish"), (0, "rotate"), (0, "none")]
 RECIPE = Recipe(modalities={"labs": {"input": {"kind": "table", "columns": ["age"]}}})
 
 
@@ -30,6 +33,48 @@ def outcome_of(call):
         return ["gave", call()]
     except Exception as error:
         return [type(error).__name__, str(error)]
+
+
+def raising_in(rank, arguments, error):
+    """Work that fails in one process alone."""
+    return raising(error) if arguments.process_index == rank else lambda: None
+
+
+def saved(arguments, folder, rank, step):
+    """Save a checkpoint while the disk of one process is full at one step of it."""
+    trainer = object.__new__(SavingTrainer)
+    trainer.args, trainer.folder, trainer.fails = arguments, folder, (rank, step)
+    trainer.state = SimpleNamespace(global_step=2)
+    trainer.num_kept = None
+    trainer._save_checkpoint(None, None)
+
+
+class SavingTrainer(RunTrainer):
+    """A trainer whose single steps of a save do nothing, or fail."""
+
+    def is_world_process_zero(self):
+        return self.args.process_index == 0
+
+    def step(self, name):
+        if (self.args.process_index, name) == self.fails:
+            raise FAILURES["OSError"]
+
+    def finish_checkpoint(self, written, final):
+        self.step("finish")
+
+    def rotate(self, directory):
+        self.step("rotate")
+
+
+def save_model(self, output_dir=None, _internal_call=False):
+    self.step("model")
+
+
+def save_checkpoint(self, model, trial):
+    """What transformers does: the first process saves the model, all wait for it, each saves its own state."""
+    self.save_model("", _internal_call=True)
+    PartialState().wait_for_everyone()
+    self.step("state")
 
 
 def raising(error):
@@ -44,6 +89,13 @@ def cases(arguments, folder):
     yield "a result", lambda: by_first(arguments, lambda: {"age": [1.5, 2.0]})
     for name, error in FAILURES.items():
         yield name, lambda error=error: by_first(arguments, raising(error))
+    for name, rank in (("first of all", 0), ("second of all", 1)):
+        yield name, lambda rank=rank: in_every(arguments, raising_in(rank, arguments, FAILURES["OSError"]))
+    yield "refused by the second", lambda: in_every(arguments, raising_in(1, arguments, FAILURES["DataRefused"]))
+    yield "none of all", lambda: in_every(arguments, lambda: None)
+    Trainer.save_model, Trainer._save_checkpoint = save_model, save_checkpoint
+    for rank, step in SAVES:
+        yield f"save {rank} {step}", lambda rank=rank, step=step: saved(arguments, folder, rank, step)
     from_manifest._fitted_modalities = lambda modalities, rows: raising(FAILURES["OSError"])()
     yield "fitted", lambda: from_manifest.fitted_recipe(RECIPE, None, arguments)
     request = SimpleNamespace(to_yaml=lambda: "recipe: x\n")
@@ -64,7 +116,7 @@ def work(rank, num_ranks, port, folder, out):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     PartialState._reset_state()  # that of the process which was forked
     PartialState(cpu=True, backend="gloo")
-    arguments = SimpleNamespace(process_index=rank, world_size=num_ranks)
+    arguments = SimpleNamespace(process_index=rank, world_size=num_ranks, output_dir=str(Path(folder) / "checkpoints"))
     outcomes = {name: outcome_of(call) for name, call in cases(arguments, Path(folder))}
     Path(out).write_text(json.dumps(outcomes))
     PartialState().destroy_process_group()

@@ -71,5 +71,30 @@ def test_a_directory_that_the_first_cannot_have_ends_both(outcomes):
     assert outcomes[1]["not written"][0] == "GaplessError"
 
 
+@pytest.mark.parametrize(("name", "number"), [("first of all", 0), ("second of all", 1)])
+def test_a_failure_of_any_process_ends_both(outcomes, name, number):
+    assert outcomes[number][name] == ["OSError", "[Errno 28] No space left on device"]
+    who = ("the first process", "process 1")[number]
+    expected = f"{who} failed: OSError: [Errno 28] No space left on device"
+    assert outcomes[1 - number][name] == ["GaplessError", expected]
+
+
+def test_a_refusal_of_the_second_process_keeps_its_class(outcomes):
+    expected = ["DataRefused", str(first_ranks.FAILURES["DataRefused"])]
+    assert outcomes[0]["refused by the second"] == outcomes[1]["refused by the second"] == expected
+    assert outcomes[0]["none of all"] == outcomes[1]["none of all"] == ["gave", None]
+
+
+@pytest.mark.parametrize(("rank", "step"), first_ranks.SAVES)
+def test_a_checkpoint_that_one_process_cannot_save_ends_both(outcomes, rank, step):
+    name = f"save {rank} {step}"
+    if step == "none":
+        assert outcomes[0][name] == outcomes[1][name] == ["gave", None]
+    else:
+        assert outcomes[rank][name][0] == "OSError"
+        assert outcomes[1 - rank][name][0] == "GaplessError"
+        assert "No space left on device" in outcomes[1 - rank][name][1]
+
+
 def test_one_process_alone_asks_nobody():
     assert by_first(SimpleNamespace(world_size=1), lambda: 5) == 5
