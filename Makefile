@@ -1,4 +1,4 @@
-# make demo | test | test-examples | check | docs | wheel-check | bench | install; everything happens in .venv
+# make demo | test | test-ci | check | docs | wheel-check | bench | install; everything happens in .venv
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-examples test-slow torture bench docs wheel wheel-check check lint types clean
+.PHONY: install demo test test-ci test-slow torture bench docs wheel wheel-check check lint types clean
 
 install: $(STAMP)
 
@@ -29,8 +29,8 @@ demo: $(STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2
 
-test-examples: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n 2 -m example --timeout=600
+test-ci: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n 2 -m ci --timeout=600
 
 test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout=1800

@@ -21,7 +21,7 @@ def walked(tmp_path_factory):
     return place
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_the_tutorial_runs_from_a_folder_to_a_searched_and_measured_collection(walked):
     manifest = json.loads((walked / "data" / "manifest.json").read_text())
     assert manifest["counts"]["read"] == manifest["counts"]["kept"] == 400

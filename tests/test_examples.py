@@ -48,13 +48,13 @@ def closes_the_gap_that_clip_leaves(told: str) -> None:
     assert figure(told, "gapless", "gap/true_pair_cosine") > figure(told, "clip", "gap/true_pair_cosine") + 0.2
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_the_trainer_of_sentence_transformers_closes_the_gap_that_clip_leaves() -> None:
     needs("sentence_transformers", "datasets")
     closes_the_gap_that_clip_leaves(run("sentence_transformers_loss.py", *QUICK))
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_the_trainer_of_open_clip_closes_the_gap_that_clip_leaves() -> None:
     needs("open_clip", "torchvision", "braceexpand", "webdataset", "pandas")
     told = run("open_clip_loss.py", *QUICK)
@@ -63,7 +63,7 @@ def test_the_trainer_of_open_clip_closes_the_gap_that_clip_leaves() -> None:
     assert "Gap_loss" in told
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_lightning_closes_the_gap_that_clip_leaves() -> None:
     needs("lightning", "torchmetrics")
     closes_the_gap_that_clip_leaves(run("lightning_module.py", *QUICK))
@@ -100,7 +100,7 @@ def test_the_caption_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert "low" in study["differences"]["text: gapless - clip"]["loss/image"]
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_a_mixed_search_finds_texts_first_under_clip_and_less_so_under_gapless() -> None:
     needs("lancedb")
     small = ["--modalities.image.input.size=32", "--modalities.text.encoder.config.num_hidden_layers=1"]
@@ -172,7 +172,7 @@ def medpix_lookalike(home: Path) -> Path:
     return home
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_the_recipe_study_chooses_on_held_back_cases_and_reports_on_others(tmp_path: Path) -> None:
     medpix = medpix_lookalike(tmp_path)
     files = [str(medpix / name) for name in ("features_train.npz", "train.jsonl")]
@@ -197,7 +197,7 @@ def test_the_whole_study_runs_and_goes_on(tmp_path: Path) -> None:
     assert "gapless-published" in (tmp_path / "out" / "report.html").read_text()
 
 
-@pytest.mark.example
+@pytest.mark.ci
 def test_the_verdict_study_sets_what_is_foretold_beside_what_is_obtained(tmp_path: Path) -> None:
     import json
 

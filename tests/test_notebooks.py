@@ -25,7 +25,7 @@ def test_a_notebook_holds_no_outputs_and_is_python(path):
     assert all(ast.parse("".join(cell["source"])).body for cell in cells)
 
 
-@pytest.mark.example
+@pytest.mark.ci
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 @pytest.mark.filterwarnings("ignore")
 def test_a_notebook_runs_and_draws(path, tmp_path):

@@ -56,6 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.ci
 def test_a_cluster_writes_the_rows_that_one_process_writes_and_keeps_shards_that_are_there(home, gapless, address):
     words = ("embed", "model", "--data", "m", "--shard_size", 9)
     gapless(*words, "--out", "one")

@@ -102,6 +102,7 @@ def check_mutants(laboratory: Laboratory, mutants: list[Mutant]) -> None:
     assert survivors == []
 
 
+@pytest.mark.ci
 def test_seeded_faults_are_caught_short(laboratory):
     check_mutants(laboratory, [mutant for mutant in MUTANTS if mutant.fault in SHORT_ONES])
 

@@ -140,6 +140,7 @@ def check(tmp_path: Path, apart: bool) -> None:
     assert found == {}
 
 
+@pytest.mark.ci
 def test_the_journey_needs_no_network(tmp_path: Path) -> None:
     check(tmp_path, apart=False)
 
