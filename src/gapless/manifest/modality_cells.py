@@ -19,6 +19,8 @@ from gapless.manifest.raw_rows import ImageSource
 from gapless.modalities.base import FIELDS, FILES, NUMBERS
 from gapless.tables.tables import texts_of
 
+INFINITE = ("inf", "infinity")  # how programs write an infinity, in any case and with any sign
+
 
 class CellRefused(ValueError):
     """A cell that cannot be read; `reason` names the modality and is counted, `detail` says what is wrong."""
@@ -152,15 +154,23 @@ def _numbers(spec: ModalitySpec, column: str, items: Sequence[Any]) -> tuple[flo
 
 
 def _finite(item: Any) -> float | None:
+    number = _number(item)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _number(item: Any) -> float | None:
+    """A number or a text that is one, infinite ones too; None for anything else."""
     if isinstance(item, bool) or item is None:
         return None
     if isinstance(item, str):
-        item = number_in(item.strip())
+        text = item.strip()
+        item = math.inf if text.lower().lstrip("+-") in INFINITE else number_in(text)
     try:
-        number = float(item)
+        return float(item)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
 
 
 def field_values(spec: ModalitySpec, cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,8 +202,11 @@ def _field(spec: ModalitySpec, name: str, value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a field's value is a finite number, or a text that is one."""
-    return _finite(value) is not None
+    """Whether a field's value is a number, or a text that is one.
+
+    An infinity is a number too: its row is refused, and does not make words of all other values of the field.
+    """
+    return _number(value) is not None
 
 
 def _typed(spec: ModalitySpec, name: str, value: Any, kind: str) -> float | str | None:
