@@ -38,7 +38,7 @@ def split(place):
     table = write_samples(place / "source")
     words = [word for one in WORDS for word in ("--modality", one)]
     assert main(["data", "table", str(table), "--out", str(place / "M"), "--group-key", "patient", *words]) == 0
-    assert main(["data", "split", str(place / "M"), "--out", str(place / "S"), "--fractions", "[0.6,0.1,0.3]"]) == 0
+    assert main(["data", "split", str(place / "M"), "--out", str(place / "S"), "--fractions", "0.6,0.1,0.3"]) == 0
     return Manifest.read(place / "S")
 
 

@@ -120,12 +120,25 @@ def audit(args: Arguments) -> Outcome:
     return Outcome(report.as_json(), str(report), refusal)
 
 
+def shares(given: Any) -> tuple[float, ...]:
+    """Numbers with commas between them, in brackets or not; or a list of them, of a file of options.
+
+    >>> shares("0.6, 0.2, 0.2"), shares([0.6, 0.2, 0.2])
+    ((0.6, 0.2, 0.2), (0.6, 0.2, 0.2))
+    """
+    numbers = given.strip(" []()").split(",") if isinstance(given, str) else given
+    return tuple(float(number) for number in numbers)
+
+
 def split_arguments(parser: Parser) -> None:
-    from gapless.manifest.split import split_manifest
+    from gapless.manifest.split import FRACTIONS, split_manifest
 
     parser.add_argument("manifest", help="manifest directory")
     parser.add_argument("--out", type=Path, required=True, help="manifest directory to write")
-    parser.add_function_arguments(split_manifest, skip={"manifest", "out"}, fail_untyped=False)
+    parser.add_argument(
+        "--fractions", type=shares, default=FRACTIONS, help="of train, validation and test, with commas between"
+    )
+    parser.add_function_arguments(split_manifest, skip={"manifest", "out", "fractions"}, fail_untyped=False)
 
 
 def split(args: Arguments) -> Outcome:
