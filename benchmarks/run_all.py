@@ -182,7 +182,9 @@ def sampling(found: Any) -> list[Found]:
 ALL = (
     Benchmark("loss", "loss.py --repeats 5 --json {out}", "--pairs 256 --memory-pairs 256 --repeats 2", loss),
     Benchmark("train", "train.py --rounds 2", "--steps 2 --rounds 1", train),
-    Benchmark("closing_control", "closing_control.py --rounds 1", "--pairs 1000 --epochs 2 --rounds 1", closing_control),
+    Benchmark(
+        "closing_control", "closing_control.py --rounds 1", "--pairs 1000 --epochs 2 --rounds 1", closing_control
+    ),
     Benchmark("metrics", "metrics.py --threads 2", "--pairs 200 --repeats 1 --bootstrap 10", metrics),
     Benchmark(
         "metrics, many pairs",
