@@ -138,3 +138,15 @@ def _add_complete(measured: MeasuredRows, settings: Settings, figures: dict[str,
 def counts_of(present: Mapping[str, Tensor]) -> dict[str, int]:
     """Modality -> the rows that have it."""
     return {name: int(mask.sum()) for name, mask in present.items()}
+
+
+def left_out_of(measured: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """The pairs of modalities, the joint queries and the complete rows that have no figures: name, reason, rows.
+
+    Args:
+        measured: what `measure` gave, or a result file that keeps its `pairs`, `joint` and `complete`.
+    """
+    named = {**(measured.get("pairs") or {}), **(measured.get("joint") or {})}
+    if measured.get("complete"):
+        named["complete rows"] = measured["complete"]
+    return [(name, one["left_out"], one["n"]) for name, one in named.items() if "left_out" in one]

@@ -22,6 +22,7 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.main_label import label_columns, main_label
 from gapless.embeddings.sources import EmbeddingsSource, PathName, read_rows
 from gapless.manifest.manifest import Manifest
+from gapless.metrics.absent import left_out_of
 from gapless.metrics.catalogue import COMPLETE
 from gapless.metrics.labels import described_label, label_codes
 from gapless.metrics.measure import measure
@@ -249,10 +250,7 @@ def _verdict(rows: EmbeddingSet, measured: Mapping[str, Any], words: str) -> tup
 
 def _notes_on_pairs(measured: Mapping[str, Any]) -> list[str]:
     """The pairs of modalities, the joint queries and the complete rows that have no figures."""
-    named = {**measured.get("pairs", {}), **measured.get("joint", {})}
-    if measured.get("complete"):
-        named["complete rows"] = measured["complete"]
-    return [f"{name} is left out: {one['left_out']} ({one['n']})" for name, one in named.items() if "left_out" in one]
+    return [f"{name} is left out: {reason} ({rows})" for name, reason, rows in left_out_of(measured)]
 
 
 def _notes_on_queries(measured: Mapping[str, Any], queries: int | None) -> list[str]:

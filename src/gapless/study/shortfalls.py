@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gapless.metrics.absent import left_out_of
 from gapless.study.results import Run, Study
 from gapless.study.table import Column, Table, difference_text_of, excludes_zero, number_of
 
@@ -101,12 +102,8 @@ def _without_value(study: Study, table: Table) -> Iterator[str]:
 
 def _left_out(comparison: Mapping[str, Any]) -> Iterator[str]:
     """Pairs of modalities, joint queries and complete rows that have no figures."""
-    named = {**(comparison.get("pairs") or {}), **(comparison.get("joint") or {})}
-    if comparison.get("complete"):
-        named["complete rows"] = comparison["complete"]
-    for name, one in named.items():
-        if "left_out" in one:
-            yield f"{name} has no figures: {one['left_out']} ({one['n']:,})."
+    for name, reason, rows in left_out_of(comparison):
+        yield f"{name} has no figures: {reason} ({rows:,})."
 
 
 def _refused_candidates(study: Study) -> Iterator[str]:
