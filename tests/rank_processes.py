@@ -1,6 +1,9 @@
-"""Runs a function on several ranks, each a process of its own, and gives what each of them saved."""
+"""Runs a function on several ranks, each a process of its own, or a command on two ranks of torchrun."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,3 +38,10 @@ def run_ranks(work: Callable[..., None], num_ranks: int, directory: Path, cases:
         process.kill()
     assert [process.exitcode for process in processes] == [0] * num_ranks
     return [torch.load(out, weights_only=True) for out in outs]
+
+
+def run_by_torchrun(*words: object, timeout: float = 600) -> "subprocess.CompletedProcess[str]":
+    """`-m MODULE WORDS...` or `SCRIPT WORDS...` on two processes of torchrun; the caller looks at `returncode`."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)

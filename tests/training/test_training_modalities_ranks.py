@@ -1,25 +1,20 @@
 """Two gloo processes train images, texts, fields and waveforms of files through the real command."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
 from modality_run_samples import SETTINGS, absent, samples_manifest
+from rank_processes import run_by_torchrun
 
 from gapless.models.aligner import GaplessModel
 
 pytestmark = pytest.mark.slow
 
 
-def run_by_torchrun(folder, out, timeout):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "gapless"]
-    command += ["train", "any-small", "--config", str(folder / "settings.yaml"), "--data", str(folder / "M")]
-    command += ["--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+def trained_by_two(folder, out, timeout):
+    words = ["any-small", "--config", folder / "settings.yaml", "--data", folder / "M", "--out", out]
+    return run_by_torchrun("-m", "gapless", "train", *words, timeout=timeout)
 
 
 def test_ranks_share_statistics_and_none_waits_for_a_modality_that_a_batch_lacks(tmp_path):
@@ -27,7 +22,7 @@ def test_ranks_share_statistics_and_none_waits_for_a_modality_that_a_batch_lacks
     manifest = samples_manifest(tmp_path)
     training = {**SETTINGS["training"], "per_device_train_batch_size": 2, "num_train_epochs": 1}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump({**SETTINGS, "training": training}))
-    done = run_by_torchrun(tmp_path, tmp_path / "run", timeout=400)
+    done = trained_by_two(tmp_path, tmp_path / "run", timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == len(manifest) // 4
@@ -38,7 +33,7 @@ def test_ranks_share_statistics_and_none_waits_for_a_modality_that_a_batch_lacks
     assert (fields["age"]["quantiles"][0], fields["age"]["quantiles"][-1]) == (min(ages), max(ages))
     # A refusal of the rank that reads the training rows ends both.
     manifest.views("ecg", manifest.rows_with("ecg")[0].item())[0].unlink()
-    refused = run_by_torchrun(tmp_path, tmp_path / "refused", timeout=200)
+    refused = trained_by_two(tmp_path, tmp_path / "refused", timeout=200)
     assert refused.returncode != 0
     assert "ecg: missing file" in refused.stderr
     assert not (tmp_path / "refused").exists()

@@ -1,24 +1,16 @@
 """Two gloo processes train one model through the real command; the loss sees the batches of both."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from rank_processes import run_by_torchrun
 
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
 from gapless.training.closing import FOLLOWED, LEAST_MEASUREMENTS
 
 pytestmark = pytest.mark.slow
-
-
-def run_by_torchrun(*words):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
 
 
 def by_torchrun(*words):
