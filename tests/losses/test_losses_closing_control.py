@@ -1,18 +1,22 @@
 """The controller of the closing weight: its rules one by one, on figures made by hand."""
 
 import json
+import math
 
 import pytest
 
 from gapless.losses.closing_control import ClosingControl, ControlSettings, HeldOutFigures
 
 SETTINGS = ControlSettings(multiple=6.0, target_gap=0.1, tolerance=0.1, rise=0.25, patience=3)
+NEW_FIELDS = ("best_ranks", "best_effective_rank", "fallen")
 
 
-def held_out(readiness: float, gap: float = 0.4, spread: float = 0.0) -> HeldOutFigures:
-    """Four queries whose mean loss is 1 - readiness."""
+def held_out(
+    readiness: float, gap: float = 0.4, spread: float = 0.0, recall: float = 0.5, rank: float = 40.0
+) -> HeldOutFigures:
+    """Four queries whose mean loss is 1 - readiness, and whose reciprocal ranks are all the recall."""
     loss = 1 - readiness
-    return HeldOutFigures([loss - spread, loss + spread, loss - spread, loss + spread], recall=readiness, gap=gap)
+    return HeldOutFigures([loss - spread, loss + spread, loss - spread, loss + spread], [recall] * 4, gap, rank)
 
 
 def controlled(*figures: HeldOutFigures, limit: float = 8.0, scale: float = 10.0) -> tuple[ClosingControl, list[float]]:
@@ -66,6 +70,50 @@ def test_a_loss_within_its_noise_is_no_objection():
     assert control.state.objections == 0
     certain, _ = controlled(held_out(0.17))
     assert certain.state.objections == 1
+
+
+def test_a_loss_of_recall_halves_the_weight_though_readiness_stays():
+    # the best recall is 0.5, so that 0.05 may be lost
+    control, weights = controlled(held_out(0.2, recall=0.46), held_out(0.2, recall=0.44), scale=4.0)
+    assert weights == pytest.approx([4.8, 2.4])
+    assert control.state.fallen == "recall"
+
+
+def test_a_loss_of_recall_within_its_noise_is_no_objection():
+    """Reciprocal ranks of 1, 1, 0.1, 0.1 have the mean 0.55 of 0.6 before, with a standard error of 0.26."""
+    control = ClosingControl(SETTINGS)
+    control.observe(HeldOutFigures([0.8] * 4, [0.6] * 4, 0.4, 40.0), limit=0.0, logit_scale=4.0, step=0)
+    control.observe(HeldOutFigures([0.8] * 4, [1.0, 1.0, 0.02, 0.02], 0.4, 40.0), 8.0, 4.0, 1)
+    assert control.state.objections == 0
+    control.observe(HeldOutFigures([0.8] * 4, [0.51] * 4, 0.4, 40.0), 8.0, 4.0, 2)
+    assert control.state.objections == 1
+
+
+def test_an_effective_rank_that_falls_by_half_halves_the_weight():
+    """What falls before alignment has a weight, while a training begins, does not count."""
+    control = ClosingControl(SETTINGS)
+    control.observe(held_out(0.2, rank=90.0), limit=0.0, logit_scale=4.0, step=0)
+    course = [held_out(0.2, rank=rank) for rank in (40.0, 21.0, 19.0)]
+    assert [control.observe(one, 8.0, 4.0, 1) for one in course] == pytest.approx([4.8, 4.8, 2.4])
+    assert control.state.fallen == "effective rank"
+
+
+def test_rows_that_do_not_vary_have_no_effective_rank_to_lose():
+    control, _ = controlled(held_out(0.2, rank=math.nan), held_out(0.2, rank=40.0), held_out(0.2, rank=math.nan))
+    assert control.state.objections == 0
+
+
+def test_the_sentence_names_the_figure_that_fell():
+    control, _ = controlled(*[held_out(0.2, recall=0.3)] * 3)
+    assert "and recall fell as alignment grew" in control.summary()["sentence"]
+
+
+def test_a_state_of_before_recall_counted_is_taken():
+    control, _ = controlled(held_out(0.2))
+    old = {name: value for name, value in control.state_dict().items() if name not in NEW_FIELDS}
+    again = ClosingControl(SETTINGS)
+    again.load_state_dict(old)
+    assert again.observe(held_out(0.17), 8.0, 4.0, 2) == pytest.approx(2.04)
 
 
 def test_closing_that_does_not_pay_ends_for_good():

@@ -62,6 +62,12 @@ def test_readiness_is_that_of_the_loss_and_the_others_are_those_of_measure():
     told = measure({"image": a, "text": b}, include=("gap", "retrieval"))
     assert figures.recall == pytest.approx(told["retrieval/mean/MRR"], abs=1e-6)
     assert figures.gap == pytest.approx(told["gap/centroid_distance_unbiased"], abs=1e-6)
+    entropies = []
+    for rows in (a, b):
+        share = np.linalg.svd((rows - rows.mean(dim=0)).numpy(), compute_uv=False)
+        share = share / share.sum()
+        entropies.append(-float(np.sum(share * np.log(share))))
+    assert figures.effective_rank == pytest.approx(math.exp(min(entropies)), rel=1e-4)
 
 
 def test_tied_rows_share_their_ranks():
@@ -137,7 +143,7 @@ def test_the_log_the_model_and_its_card_say_what_the_weight_followed(followed):
     out, lines = followed
     told = [line for line in lines if "closing/readiness" in line]
     assert len(told) >= 2
-    assert {"closing/alignment_weight", "closing/MRR", "closing/gap"} <= told[0].keys()
+    assert {"closing/alignment_weight", "closing/MRR", "closing/gap", "closing/effective_rank"} <= told[0].keys()
     model = GaplessModel.from_pretrained(out / "model")
     sentence = model.config.loss["followed"]["sentence"]
     assert f"closing: {sentence}" in model_card(model, CardFacts("model", {"figures": {}}))

@@ -25,6 +25,7 @@ class ControlSettings:
             the contrastive gradient is multiplied.
         target_gap: the unbiased centroid distance that is held; at or below it the weight rests.
         tolerance: the part of the best readiness that may be lost.
+        rank_tolerance: the part of the largest effective rank since closing began that may be lost.
         rise: how much of a lowered weight comes back with each measurement that has no objection.
         patience: objections in a row before closing stops for good.
     """
@@ -32,6 +33,7 @@ class ControlSettings:
     multiple: float = 5.0
     target_gap: float = 0.05
     tolerance: float = 0.1
+    rank_tolerance: float = 0.5
     rise: float = 0.1
     patience: int = 4
 
@@ -43,18 +45,26 @@ class HeldOutFigures:
     Args:
         losses: of each query, its contrastive loss / log(gallery) at the temperature that suits the held-out pairs
             best; at least one.
-        recall: the mean reciprocal rank, in [0, 1].
+        reciprocal_ranks: of each query, in (0, 1].
         gap: the unbiased centroid distance, at least 0.
+        effective_rank: of the centred rows of a modality, the least of all modalities, at least 1; NaN where rows do
+            not vary.
     """
 
     losses: Sequence[float]
-    recall: float
+    reciprocal_ranks: Sequence[float]
     gap: float
+    effective_rank: float
 
     @property
     def readiness(self) -> float:
         """1 less the mean loss: 0 where nothing is told apart, 1 where every pair is found with certainty."""
         return max(0.0, 1 - sum(self.losses) / len(self.losses))
+
+    @property
+    def recall(self) -> float:
+        """The mean reciprocal rank, in (0, 1]."""
+        return sum(self.reciprocal_ranks) / len(self.reciprocal_ranks)
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,10 @@ class ControlState:
         weight: of alignment, in force until the next measurement.
         share: of what the limits allow; halved by an objection, at most 1.
         best_losses: of each query at the best readiness so far, and `best_readiness` itself.
-        best_recall: the highest so far.
-        objections: measurements in a row that found less readiness than may be lost.
+        best_ranks: reciprocal ranks of each query at the best recall so far, and `best_recall` itself.
+        best_effective_rank: the largest since alignment has a weight; 0 before.
+        objections: measurements in a row of which one figure lost more than it may.
+        fallen: the figure that lost it at the last objection.
         stopped_at: the step at which closing stopped for good.
     """
 
@@ -74,8 +86,11 @@ class ControlState:
     share: float = 1.0
     best_losses: tuple[float, ...] = ()
     best_readiness: float = 0.0
+    best_ranks: tuple[float, ...] = ()
     best_recall: float = 0.0
+    best_effective_rank: float = 0.0
     objections: int = 0
+    fallen: str = "readiness"
     stopped_at: int | None = None
 
 
@@ -96,9 +111,10 @@ class ClosingControl:
     def observe(self, figures: HeldOutFigures, limit: float, logit_scale: float, step: int) -> float:
         """The weight of alignment until the next measurement.
 
-        1. While the limit is 0, only the best readiness is noted.
-        2. A loss of readiness beyond the tolerance and beyond its noise halves the weight; `patience` of them in a row
-           end the closing, because it does not pay.
+        1. While the limit is 0, only the best readiness and recall are noted.
+        2. Readiness or recall that lost more than the tolerance and than its noise, or an effective rank that lost more
+           than `rank_tolerance`, halves the weight; `patience` of these in a row end the closing, because it does not
+           pay.
         3. At or below the target gap the weight rests, so that the gap is held and not driven to 0.
         4. Otherwise it is the least of the limit and `multiple * readiness * logit_scale`, times the share that
            earlier objections have left, which grows back.
@@ -110,12 +126,12 @@ class ClosingControl:
             step: of the training, for `stopped_at`.
         """
         before, settings = self.state, self.settings
-        after = self._with_best(figures)
+        after = self._with_best(figures, is_closing=limit > 0)
         if limit <= 0:
             after = replace(after, weight=0.0)
         elif before.stopped_at is None:
             allowed = min(limit, settings.multiple * figures.readiness * logit_scale)
-            if self.has_lost(figures):
+            if fallen := self.fallen(figures):
                 objections, share = before.objections + 1, before.share / 2
                 ends = objections >= settings.patience
                 weight = 0.0 if ends else share * allowed
@@ -130,35 +146,42 @@ class ClosingControl:
                 weight=weight,
                 share=share,
                 objections=objections,
+                fallen=fallen or before.fallen,
                 stopped_at=stopped_at,
             )
         self.state = after
         return after.weight
 
-    def has_lost(self, figures: HeldOutFigures) -> bool:
-        """Whether readiness is below its best by more than the tolerance, and the loss by more than its noise."""
-        best = self.state.best_losses
-        if not best or len(best) != len(figures.losses):
-            return False
-        worse = [now - then for now, then in zip(figures.losses, best, strict=True)]
-        mean = sum(worse) / len(worse)
-        variance = sum((value - mean) ** 2 for value in worse) / max(1, len(worse) - 1)
-        allowed = self.settings.tolerance * self.state.best_readiness
-        return mean > max(allowed, NOISE * math.sqrt(variance / len(worse)))
+    def fallen(self, figures: HeldOutFigures) -> str | None:
+        """The first figure that lost more than it may against its best so far: readiness, recall, effective rank."""
+        state, settings = self.state, self.settings
+        if exceeds_noise(figures.losses, state.best_losses, settings.tolerance * state.best_readiness):
+            return "readiness"
+        if exceeds_noise(state.best_ranks, figures.reciprocal_ranks, settings.tolerance * state.best_recall):
+            return "recall"
+        if figures.effective_rank < (1 - settings.rank_tolerance) * state.best_effective_rank:
+            return "effective rank"
+        return None
 
-    def _with_best(self, figures: HeldOutFigures) -> ControlState:
-        state = replace(self.state, best_recall=max(self.state.best_recall, figures.recall))
+    def _with_best(self, figures: HeldOutFigures, is_closing: bool) -> ControlState:
+        state = self.state
         if figures.readiness > state.best_readiness or not state.best_losses:
-            return replace(state, best_readiness=figures.readiness, best_losses=tuple(figures.losses))
+            state = replace(state, best_readiness=figures.readiness, best_losses=tuple(figures.losses))
+        if figures.recall > state.best_recall:
+            state = replace(state, best_recall=figures.recall, best_ranks=tuple(figures.reciprocal_ranks))
+        if is_closing and figures.effective_rank > state.best_effective_rank:
+            state = replace(state, best_effective_rank=figures.effective_rank)
         return state
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values."""
-        return {**asdict(self.state), "best_losses": list(self.state.best_losses)}
+        state = asdict(self.state)
+        return {**state, "best_losses": list(self.state.best_losses), "best_ranks": list(self.state.best_ranks)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave."""
-        self.state = ControlState(**{**state, "best_losses": tuple(state["best_losses"])})
+        lists = {name: tuple(state.get(name, ())) for name in ("best_losses", "best_ranks")}
+        self.state = ControlState(**{**state, **lists})
 
     def summary(self) -> dict[str, Any]:
         """What the training's files say of it: how far closing went, why, and a sentence."""
@@ -177,9 +200,22 @@ class ClosingControl:
         told_apart = f"held-out readiness reached {state.best_readiness:.3f}"
         if state.stopped_at is not None:
             return (
-                f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and fell "
-                "as alignment grew. The rest of the training was contrast alone"
+                f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and "
+                f"{state.fallen} fell as alignment grew. The rest of the training was contrast alone"
             )
         if state.weight <= 0:
             return f"The gap was not closed: {told_apart}, which earns alignment no weight"
         return f"Closing followed held-out pairs: {told_apart}, alignment ended at weight {state.weight:.2f}"
+
+
+def exceeds_noise(larger: Sequence[float], smaller: Sequence[float], allowed: float) -> bool:
+    """Whether the mean difference of two figures of the same queries is above `allowed` and above its own noise.
+
+    Figures of other queries, or none, exceed nothing.
+    """
+    if not larger or len(larger) != len(smaller):
+        return False
+    differences = [one - other for one, other in zip(larger, smaller, strict=True)]
+    mean = sum(differences) / len(differences)
+    variance = sum((value - mean) ** 2 for value in differences) / max(1, len(differences) - 1)
+    return mean > max(allowed, NOISE * math.sqrt(variance / len(differences)))

@@ -31,6 +31,7 @@ FOLLOWED_CURVES = {
     "closing/alignment_weight": "weight of alignment",
     "closing/MRR": "held-out MRR of the sample",
     "closing/gap": "held-out gap of the sample",
+    "closing/effective_rank": "held-out effective rank of the sample",
 }
 OTHER_CURVES = {"loss/total": "total loss", "logit_scale": "logit scale", **FOLLOWED_CURVES}
 

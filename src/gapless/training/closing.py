@@ -105,6 +105,7 @@ class FollowHeldOut(TrainerCallback):
                 "closing/alignment_weight": weight,
                 "closing/MRR": figures.recall,
                 "closing/gap": figures.gap,
+                "closing/effective_rank": figures.effective_rank,
             }
         )
 

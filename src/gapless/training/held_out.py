@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Subset
 from gapless.core.geometry import at_least_fp32
 from gapless.embeddings.dataset import VectorPairs
 from gapless.losses.closing_control import HeldOutFigures
+from gapless.metrics.spectrum import effective_rank, spectrum
 
 NEWTON_STEPS = 25
 MAX_SCALE, START_SCALE = 200.0, 14.0
@@ -71,7 +72,8 @@ def unbiased_gap(a: Tensor, b: Tensor) -> float:
 
 
 def figures_of_pairs(rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> HeldOutFigures | None:
-    """The figures of held-out rows, all pairs of modalities together; the gap is the mean over them.
+    """The figures of held-out rows, all pairs of modalities together; the gap is the mean over them, the effective
+    rank the least of them.
 
     Args:
         rows: modality -> [pair, dim] unit-norm rows, NaN where a row lacks it; each pair stands on the rows with both.
@@ -80,7 +82,7 @@ def figures_of_pairs(rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]
     Returns:
         None where no pair has `MIN_ROWS` rows with both modalities.
     """
-    losses, ranks, gaps = [], [], []
+    losses, ranks, gaps, dimensions = [], [], [], []
     for one, other in pairs:
         has_both = rows[one][:, 0].isfinite() & rows[other][:, 0].isfinite()
         a, b = rows[one][has_both], rows[other][has_both]
@@ -89,9 +91,11 @@ def figures_of_pairs(rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]
         losses.append(calibrated_losses(a, b)[0] / math.log(len(a)))
         ranks.append(reciprocal_ranks(a, b))
         gaps.append(unbiased_gap(a, b))
+        dimensions += [effective_rank(spectrum(a)), effective_rank(spectrum(b))]
     if not losses:
         return None
-    return HeldOutFigures(torch.cat(losses).tolist(), float(torch.cat(ranks).mean()), sum(gaps) / len(gaps))
+    gap = sum(gaps) / len(gaps)
+    return HeldOutFigures(torch.cat(losses).tolist(), torch.cat(ranks).tolist(), gap, min(dimensions))
 
 
 class KeptSamples(Dataset[Any]):
