@@ -32,7 +32,7 @@ def built(name, **changes):
     return METHODS[name].build(settings, "text").double()
 
 
-def gradients(rank, num_ranks, loss, masked=False, positives=None):
+def gradients(rank, num_ranks, loss, masked=False, positives=None, takes_reference=False):
     """Terms and gradients of one batch; the loss stands outside of DDP, and its own gradient is not averaged."""
     model = BareTowers()
     run = DistributedDataParallel(model) if num_ranks > 1 else model
@@ -42,6 +42,10 @@ def gradients(rank, num_ranks, loss, masked=False, positives=None):
         present = part(PRESENT, rank, num_ranks)
         rows = {name: torch.where(present[name][:, None], x, torch.full_like(x, math.nan)) for name, x in rows.items()}
         options["present"] = present
+    if takes_reference:
+        options["raw"] = {name: 3 * x for name, x in rows.items()}
+        options["reference"] = part({name: x[:, :5] for name, x in batches()[1].items()}, rank, num_ranks)
+        loss.begin_step(3, 4)
     torch.manual_seed(7)  # of the orders of Symile, which the first rank draws
     if rank > 0:
         torch.manual_seed(rank)
@@ -55,7 +59,16 @@ def gradients(rank, num_ranks, loss, masked=False, positives=None):
 def exact(rank, num_ranks):
     found = {name: gradients(rank, num_ranks, built(name), positives=POSITIVES) for name in (*PAIRWISE, *WHOLE)}
     every_pair = built("symile", negatives="n_squared")
-    return {**found, "symile-all": gradients(rank, num_ranks, every_pair, positives=POSITIVES)}
+    return {
+        **found,
+        "symile-all": gradients(rank, num_ranks, every_pair, positives=POSITIVES),
+        "clip-refine": refined(rank, num_ranks),
+    }
+
+
+def refined(rank, num_ranks):
+    loss = built("clip-refine", contrastive_weight=0.5, logit_factor=0.7)
+    return gradients(rank, num_ranks, loss, positives=POSITIVES, takes_reference=True)
 
 
 def masked(rank, num_ranks):
@@ -69,13 +82,19 @@ def some(rank, num_ranks, names):
 
 def in_blocks(rank, num_ranks):
     with patch.object(row_blocks, "BLOCK_ELEMENTS", 24):  # blocks of two rows
-        return some(rank, num_ranks, ("gram", "symile", "align-clip"))
+        return {
+            **some(rank, num_ranks, ("gram", "symile", "align-clip")),
+            "clip-refine": refined(rank, num_ranks),
+        }
 
 
 def without_gradient_through_the_gather(rank, num_ranks):
     honest = Ranks.gather
     with patch.object(Ranks, "gather", lambda self, x: honest(self, x.detach())):
-        return some(rank, num_ranks, ("cuaxu", "cs-aligner", "gram", "pmrl"))
+        return {
+            **some(rank, num_ranks, ("cuaxu", "cs-aligner", "gram", "pmrl")),
+            "clip-refine": refined(rank, num_ranks),
+        }
 
 
 def with_a_temperature_of_its_own(rank, num_ranks):

@@ -53,8 +53,9 @@ class Loss(Protocol):
 
     A loss that takes complete rows only leaves `present` out of its signature; the trainer then refuses rows that lack
     a modality. One that compares the labels of rows has `labels` in it ([pair, label] floats, 1 where a row has a
-    label), and a setting `label_column`, the column of the manifest that they come from. Further members are used where
-    a loss has them:
+    label), and a setting `label_column`, the column of the manifest that they come from. One with `takes_reference =
+    True` has `raw` and `reference` in it, modality -> [pair, dim]: the rows before they were normalised, and those of
+    the model as it was when training started. Further members are used where a loss has them:
 
     - `set_progress(progress)`, called before each step with the share of the training that is done, in [0, 1];
     - `begin_step(seed, step)`, called before each step with the seed of the run and the number of the step, from which
@@ -163,23 +164,30 @@ def takes_present(loss: nn.Module) -> bool:
     return "present" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
+def takes_reference(loss: nn.Module | None) -> bool:
+    """Whether a loss compares rows before normalisation with those of the model that training started from."""
+    return bool(getattr(loss, "takes_reference", False))
+
+
 def terms_of(
     loss: nn.Module,
     embeddings: Mapping[str, Tensor],
     present: Mapping[str, Tensor] | None = None,
     positives: Tensor | Mapping[str, Tensor] | None = None,
     labels: Tensor | None = None,
+    **further: Any,
 ) -> dict[str, Tensor]:
     """The terms of a loss by name, `total` among them; arguments as in `Loss.__call__`.
 
     Args:
         labels: [pair, label], for a loss that takes them.
+        further: `raw` and `reference`, for a loss that takes them.
 
     Raises:
         UsageError: rows lack a modality, and the loss takes complete rows only.
         TypeError: the loss returned something else than a NamedTuple with a `total`.
     """
-    given: dict[str, Any] = {"positives": positives}
+    given: dict[str, Any] = {"positives": positives, **further}
     if labels is not None:
         given["labels"] = labels
     if present is not None:

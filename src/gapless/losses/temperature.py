@@ -5,7 +5,6 @@ closing. They control the temperature (a schedule that rises, another parameter 
 up the two modalities by exchanging entries of the two rows of a pair in a share of the training.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from gapless.losses.pairs import ANCHOR, Pair, Pairs, checked_pairs, checked_wei
 from gapless.losses.pairwise import PairwiseLoss
 from gapless.losses.present import PresentBatch
 from gapless.losses.schedules import Schedule, as_weight
+from gapless.losses.step_draws import StepDraws
 
 EXP, SOFTPLUS = "exp", "softplus"
 NONE, HARD, SOFT = SWAPS = ("none", "hard", "soft")
@@ -126,7 +126,7 @@ class TemperatureLoss(PairwiseLoss):
             self.nu = nn.Parameter(torch.tensor(self._nu_at(1 / settings.temperature), dtype=torch.float32))
             self.parameter_rules = {"nu": ParameterRule(learning_rate_factor=settings.learning_rate_factor)}
         self.set_progress(0.0)
-        self.begin_step(0, 0)
+        self.draws = StepDraws("swap")
 
     def _nu_at(self, factor: float) -> float:
         """The parameter at which the factor on the cosines has this value."""
@@ -148,7 +148,7 @@ class TemperatureLoss(PairwiseLoss):
 
     def begin_step(self, seed: int, step: int) -> None:
         """Set the seed of the run and the number of the step, from which swaps are drawn."""
-        self.seed, self.step, self.num_draws = seed, step, 0
+        self.draws.begin(seed, step)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -166,10 +166,7 @@ class TemperatureLoss(PairwiseLoss):
 
     def _shares(self, rows: Tensor, batch: PresentBatch) -> Tensor | None:
         """[row, dim] of the own entries in this rank's rows; None where this step does not swap."""
-        words = f"swap/{self.seed}/{self.step}/{self.num_draws}"
-        self.num_draws += 1  # several pairs of modalities, or several micro-batches, of one step
-        digest = hashlib.blake2b(words.encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+        generator = self.draws.generator()
         if float(torch.rand((), generator=generator)) >= self.settings.swap_share:
             return None
         num_rows = batch.num_rows * (batch.ranks.num_ranks if batch.ranks else 1)

@@ -6,7 +6,8 @@
 One directory holds weights, configuration with the preprocessing, and tokenizers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers.utils.generic import ModelOutput
 from gapless.core.errors import DataRefused, UsageError, unknown_name
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
-from gapless.losses.base import terms_of
+from gapless.losses.base import takes_reference, terms_of
 from gapless.losses.engine.cached import cached_embeddings, split_batch, split_present
 from gapless.losses.saved import MissingLoss, build_loss
 from gapless.modalities.base import MODALITIES, Modality, build_modality
@@ -113,6 +114,7 @@ class GaplessModel(PreTrainedModel):
             self._keys_to_ignore_on_load_unexpected = [r"^loss\."]  # the file has weights of the loss
         self.tokenizers: dict[str, Any] = {}
         self.micro_batch_size: int | None = None  # pairs that training encodes at a time; see losses/engine/cached.py
+        self.reference: tuple[GaplessModel, ...] = ()  # a tuple, so that it is no module of this one
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -141,10 +143,15 @@ class GaplessModel(PreTrainedModel):
         Returns:
             [pair, embedding_dim] unit-norm fp32 rows, with a gradient where one is recorded.
         """
+        return unit_norm(self.project(modality, inputs))
+
+    def project(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """As `embed`, before the rows are normalised: [pair, embedding_dim], fp32."""
         flat, mask = flat_views(inputs)
         with torch.set_grad_enabled(self.encoder_learns(modality)):
             features = mean_over_views(self.encoders[modality](**flat), mask)
-        return unit_norm(self.heads[modality](features).float())
+        projected: Tensor = self.heads[modality](features).float()
+        return projected
 
     def embed_with_tokens(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """As `embed`, and the features before pooling, [pair, token, size], from one pass of the encoder.
@@ -172,6 +179,36 @@ class GaplessModel(PreTrainedModel):
     def embed_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """`embed` of every modality of a batch."""
         return {name: self.embed(name, inputs) for name, inputs in batch.items()}
+
+    def project_all(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """`project` of every modality of a batch."""
+        return {name: self.project(name, inputs) for name, inputs in batch.items()}
+
+    def keep_reference(self) -> None:
+        """Keep a copy of the encoders and heads as they are now, for a loss that compares with them.
+
+        The copy is no part of the model: it has no gradient, is not saved, and stays as it is.
+        """
+        loss, self.loss, self.reference = self.loss, None, ()
+        copy = deepcopy(self).requires_grad_(False)
+        copy.train(False)
+        self.loss, self.reference = loss, (copy,)
+
+    @torch.no_grad()
+    def reference_rows(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """`project_all` of the model that `keep_reference` kept.
+
+        Raises:
+            UsageError: none was kept.
+        """
+        if not self.reference:
+            raise UsageError(
+                "the loss compares with the model that training starts from; call keep_reference() before training"
+            )
+        reference = self.reference[0].to(self.device)  # type: ignore[arg-type]
+        parts = split_batch(batch, self.micro_batch_size) if self.micro_batch_size else [batch]
+        rows = [reference.project_all(part) for part in parts]
+        return {name: torch.cat([part[name] for part in rows]) for name in batch}
 
     def embed_present(
         self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor]
@@ -234,10 +271,15 @@ class GaplessModel(PreTrainedModel):
             ValueError: the loss refuses the batch, such as one of rows that are not finite.
             UsageError: rows lack a modality, and the loss takes complete rows only.
         """
-        embeddings = self._embeddings(batch, present)
         if not return_loss or self.loss is None:
-            return GaplessOutput(embeddings=embeddings)
-        terms = terms_of(self.loss, embeddings, present, positives, labels)
+            return GaplessOutput(embeddings=self._embeddings(batch, present))
+        further: dict[str, Mapping[str, Tensor]] = {}
+        if takes_reference(self.loss) and present is None:
+            further = {"raw": self._complete(self.project_all, batch), "reference": self.reference_rows(batch)}
+            embeddings = {name: unit_norm(rows) for name, rows in further["raw"].items()}
+        else:
+            embeddings = self._embeddings(batch, present)
+        terms = terms_of(self.loss, embeddings, present, positives, labels, **further)
         named = {name: value.detach() for name, value in terms.items()}
         return GaplessOutput(loss=terms["total"], terms=named, embeddings=embeddings)
 
@@ -245,12 +287,19 @@ class GaplessModel(PreTrainedModel):
         self, batch: Mapping[str, Mapping[str, Tensor]], present: Mapping[str, Tensor] | None
     ) -> dict[str, Tensor]:
         """The embeddings of a batch, a micro-batch of rows at a time where training asks for that."""
-        size = self.micro_batch_size if self.training else None
         if present is None:
-            return cached_embeddings(self.embed_all, split_batch(batch, size)) if size else self.embed_all(batch)
-        if size:
+            return self._complete(self.embed_all, batch)
+        if size := self._micro_batch():
             return cached_embeddings(lambda part: self.embed_present(*part), split_present(batch, present, size))
         return self.embed_present(batch, present)
+
+    def _complete(self, rows_of: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
+        """What a function gives for a batch of complete rows, a micro-batch at a time where training asks for that."""
+        size = self._micro_batch()
+        return cached_embeddings(rows_of, split_batch(batch, size)) if size else rows_of(batch)
+
+    def _micro_batch(self) -> int | None:
+        return self.micro_batch_size if self.training else None
 
     @torch.no_grad()
     def encode(self, modality: str, batch: Sequence[Any] | np.ndarray | Tensor, batch_size: int = 64) -> Tensor:

@@ -18,7 +18,7 @@ from gapless.core.errors import GaplessError, listed
 from gapless.core.files import PARTIAL_MARK, read_json, sync_path, write_json
 from gapless.inference.embed import Collator, embed_dataset, preprocessors_of
 from gapless.inference.pairs import EpochSampler
-from gapless.losses.base import check_takes_present, logit_scale_of, parameter_rules
+from gapless.losses.base import check_takes_present, logit_scale_of, parameter_rules, takes_reference
 from gapless.losses.closing_control import ClosingControl
 from gapless.models.aligner import GaplessModel
 from gapless.training.callbacks import (
@@ -319,6 +319,8 @@ class AlignerTrainer(RunTrainer):
         collator = Collator(preprocessors_of(model), mask_duplicates, with_presence=lacks_modalities)
         super().__init__(model, args, train_dataset, run, label, collator, evaluation)
         self.aligner, self.loss = model, model.loss
+        if takes_reference(model.loss):
+            model.keep_reference()
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
         self.follower: FollowHeldOut | None = None
