@@ -4,10 +4,12 @@
     python examples/lightning_module.py --pairs 5000 --size 64 --batch 256   # as the demonstration, minutes
 
 The loss is a part of the module: its temperature gets no weight decay and is clamped after each step, and the weights
-of `gapless` follow the progress of the training.
+of `gapless` follow the progress of the training. Optimizer and schedule are those of the demonstration.
 """
 
+import argparse
 import logging
+import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 
 import lightning
 import torch
-from phantom_pairs import drawn_pairs, line_of, loss_of, phantom_options, small_encoders
+from phantom_pairs import TRAINING, drawn_pairs, line_of, loss_of, phantom_options, small_encoders
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import get_cosine_schedule_with_warmup
 
 from gapless.inference.embed import Collator
 from gapless.inference.pairs import PairDataset
@@ -58,13 +61,14 @@ class Aligner(lightning.LightningModule):
         self.figures.reset()
 
     def configure_optimizers(self) -> Any:
-        parameters = [
-            {"params": self.encoders.parameters(), "weight_decay": 0.05},
-            {"params": self.loss.parameters(), "weight_decay": 0.0},
+        parameters = [*self.encoders.parameters(), *self.loss.parameters()]
+        groups = [  # no weight decay on biases, norms and the temperature
+            {"params": [one for one in parameters if one.ndim > 1], "weight_decay": TRAINING["weight_decay"]},
+            {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+        optimizer = torch.optim.AdamW(groups, lr=TRAINING["learning_rate"])
         steps = int(self.trainer.estimated_stepping_batches)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1)
+        rate = get_cosine_schedule_with_warmup(optimizer, math.ceil(TRAINING["warmup_steps"] * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
@@ -74,23 +78,24 @@ def loader(rows: Manifest, encoders: GaplessModel, batch: int, training: bool) -
     return DataLoader(dataset, batch, shuffle=training, drop_last=training, collate_fn=Collator(kinds))
 
 
-def train(method: str, manifest: Manifest, size: int, batch: int, epochs: int) -> dict[str, Any]:
+def train(method: str, manifest: Manifest, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of the test split after training by a method."""
-    lightning.seed_everything(0, verbose=False)
-    encoders = small_encoders(manifest, size)
+    lightning.seed_everything(args.seed, verbose=False)
+    encoders = small_encoders(manifest, args.size)
     model = Aligner(encoders, loss_of(method))
     trainer = lightning.Trainer(
-        max_epochs=epochs,
+        max_epochs=args.epochs,
         accelerator="cpu",
         devices=1,
-        gradient_clip_val=1.0,
+        gradient_clip_val=TRAINING["max_grad_norm"],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, loader(manifest.select("train"), encoders, batch, training=True))
-    (figures,) = trainer.test(model, loader(manifest.select("test"), encoders, batch, training=False), verbose=False)
+    trainer.fit(model, loader(manifest.select("train"), encoders, args.batch, training=True))
+    test = loader(manifest.select("test"), encoders, args.batch, training=False)
+    (figures,) = trainer.test(model, test, verbose=False)
     return dict(figures)
 
 
@@ -101,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         manifest = drawn_pairs(Path(folder) / "phantom", args.pairs, args.size)
         for method in args.methods:
-            print(line_of(method, train(method, manifest, args.size, args.batch, args.epochs)))
+            print(line_of(method, train(method, manifest, args)))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ The last line takes every option of `open_clip_train`.
 import argparse
 import csv
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from phantom_pairs import columns_of, drawn_pairs, line_of, loss_of, phantom_options
+from phantom_pairs import TRAINING, columns_of, drawn_pairs, line_of, loss_of, phantom_options
 from torch import Tensor, nn
 
 from gapless import GapClosingLoss, measure
@@ -76,13 +77,24 @@ def train(method: str, options: list[str]) -> None:
 
 
 def register_model(folder: Path, size: int) -> None:
-    """A small ResNet and text transformer under the name `small`."""
+    """A small ResNet and text transformer of open_clip under the name `small`, from 64 pixels on wider ones."""
     import open_clip
 
-    vision = {"image_size": size, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None}
-    text = {"context_length": 48, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
-    (folder / "small.json").write_text(json.dumps({"embed_dim": 128, "vision_cfg": vision, "text_cfg": text}))
+    width, layers, embedding_dim = (64, 1, 128) if size < 64 else (128, 2, 512)
+    vision = {"image_size": size, "layers": [1, 1, 1, 1], "width": width // 4, "head_width": 64, "patch_size": None}
+    text = {"context_length": 48, "vocab_size": 49408, "width": width, "heads": width // 32, "layers": layers}
+    config = {"embed_dim": embedding_dim, "vision_cfg": vision, "text_cfg": text}
+    (folder / "small.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "small.json")
+
+
+def trainer_options(args: argparse.Namespace, pairs: Path, num_pairs: int) -> list[str]:
+    """What the demonstration trains with, as options of `open_clip_train`; the images are not cut."""
+    warmup = math.ceil(TRAINING["warmup_steps"] * args.epochs * (num_pairs // args.batch))
+    words = f"--train-data {pairs} --dataset-type csv --model small --precision fp32 --workers 0"
+    words += f" --epochs {args.epochs} --batch-size {args.batch} --seed {args.seed} --aug-cfg scale=(1.0,1.0)"
+    words += f" --lr {TRAINING['learning_rate']} --wd {TRAINING['weight_decay']} --warmup {warmup}"
+    return f"{words} --grad-clip-norm {TRAINING['max_grad_norm']}".split()
 
 
 def write_pairs(file: Path, manifest: Manifest) -> None:
@@ -126,11 +138,9 @@ def main() -> None:
         manifest = drawn_pairs(folder / "phantom", args.pairs, args.size)
         write_pairs(folder / "pairs.csv", manifest.select("train"))
         register_model(folder, args.size)
-        steps = args.epochs * (len(manifest.select("train")) // args.batch)
+        options = trainer_options(args, folder / "pairs.csv", len(manifest.select("train")))
         for method in args.methods:
-            words = f"--train-data {folder / 'pairs.csv'} --dataset-type csv --model small --batch-size {args.batch}"
-            words += f" --epochs {args.epochs} --lr 1e-3 --wd 0.05 --warmup {max(1, steps // 10)} --workers 0"
-            train(method, [*words.split(), "--logs", str(folder), "--name", method, "--precision", "fp32"])
+            train(method, [*options, "--logs", str(folder), "--name", method])
             checkpoint = folder / method / "checkpoints" / f"epoch_{args.epochs}.pt"
             print(line_of(method, figures_of(checkpoint, manifest.select("test"))))
             log = (folder / method / "out.log").read_text()

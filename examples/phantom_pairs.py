@@ -2,7 +2,7 @@
 
 The recipe `gapless` needs more of a trainer than a call of the loss: its weights rise with the progress of training,
 so that the trainer says how far it is (`loss.set_progress`), and the temperature is clamped after each step
-(`loss.clamp_logit_scale`).
+(`loss.clamp_logit_scale`). `TRAINING` is what `gapless demo` trains with; each example tells it to its own trainer.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from gapless.models import GaplessModel
 from gapless.training.recipes import phantom_small, small_image_modality, small_text_modality
 from gapless.training.run import new_model
 
+# learning_rate, weight_decay, warmup_steps (a share of all steps), lr_scheduler_type, max_grad_norm, num_train_epochs
+TRAINING = phantom_small().training
 KEYS = ("gap/centroid_distance", "gap/centroid_distance_unbiased", "gap/true_pair_cosine", "retrieval/mean/R@10")
 
 
@@ -29,9 +31,10 @@ def phantom_options(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--pairs", type=int, default=800, help="of which a fifth is the test split, and the gallery")
     parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=TRAINING["num_train_epochs"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--methods", nargs="+", default=["clip", "gapless"])
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the rows, not of the data")
     return parser
 
 

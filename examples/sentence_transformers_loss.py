@@ -4,21 +4,22 @@
     python examples/sentence_transformers_loss.py --pairs 5000 --size 64 --batch 256   # as the demonstration, minutes
 
 The columns of the data set are the modalities: images by their paths, and captions. `SentenceGapLoss` takes any model
-of sentence-transformers; the small encoders here are from scratch, so that nothing is downloaded.
+of sentence-transformers; the small encoders here are from scratch, so that nothing is downloaded. The trainer is one
+of transformers, as that of gapless is, so that it takes the arguments of the demonstration as they are.
 """
 
+import argparse
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from phantom_pairs import columns_of, drawn_pairs, line_of, loss_of, phantom_options, small_encoders
+from phantom_pairs import TRAINING, columns_of, drawn_pairs, line_of, loss_of, phantom_options, small_encoders
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from gapless.interop import GapEvaluator
 from gapless.losses.gap_closing import GapClosingLoss
@@ -93,23 +94,25 @@ class Encoders(InputModule):
         self.encoders.save_pretrained(output_path)
 
 
-def train(method: str, manifest: Manifest, folder: Path, size: int, batch: int, epochs: int) -> dict[str, float]:
+def train(method: str, manifest: Manifest, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """The figures of the test split after training by a method."""
-    torch.manual_seed(0)
-    model = SentenceTransformer(modules=[Encoders(small_encoders(manifest, size))], device="cpu")
+    set_seed(args.seed)
+    model = SentenceTransformer(modules=[Encoders(small_encoders(manifest, args.size))], device="cpu")
     loss = loss_of(method)
     columns = columns_of(manifest.select("train"))
     trainer = Trainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
             output_dir=str(folder / method),
-            num_train_epochs=epochs,
-            per_device_train_batch_size=batch,
-            learning_rate=1e-3,
-            weight_decay=0.05,
-            warmup_steps=0.1,
-            lr_scheduler_type="cosine",
+            num_train_epochs=args.epochs,
+            per_device_train_batch_size=args.batch,
+            learning_rate=TRAINING["learning_rate"],
+            weight_decay=TRAINING["weight_decay"],
+            warmup_steps=TRAINING["warmup_steps"],
+            lr_scheduler_type=TRAINING["lr_scheduler_type"],
+            max_grad_norm=TRAINING["max_grad_norm"],
             dataloader_drop_last=True,
+            seed=args.seed,
             save_strategy="no",
             report_to=[],
             use_cpu=True,
@@ -130,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         manifest = drawn_pairs(Path(name) / "phantom", args.pairs, args.size)
         for method in args.methods:
-            print(line_of(method, train(method, manifest, Path(name), args.size, args.batch, args.epochs)))
+            print(line_of(method, train(method, manifest, Path(name), args)))
 
 
 if __name__ == "__main__":

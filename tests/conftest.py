@@ -13,7 +13,7 @@ import pytest
 from data_samples import noise_image, write_jsonl
 from shape_checks import check_shapes_of
 
-pytest_plugins = ["command_server", "outside_package"]  # fork for commands; the fixture `outside_site`
+pytest_plugins = ["command_server", "outside_package", "page_visits"]  # commands, and fixtures
 check_shapes_of(["gapless.core.geometry", "gapless.losses", "gapless.metrics"])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, its children too
 

@@ -1,6 +1,5 @@
 """The site: links are moved, faults of a page are seen, and the built one is searched in a browser from a file."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -90,18 +89,13 @@ def test_a_page_is_named_or_refused(tmp_path):
 
 
 @pytest.mark.skipif(not pages_of(SITE), reason="the site is not built (make docs)")
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_the_built_site_is_searched_from_a_file_without_a_network():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+def test_the_built_site_is_searched_from_a_file_without_a_network(browser):
     asked: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((SITE / "index.html").as_uri())
-        page.click(".md-search__button")
-        page.wait_for_timeout(300)
-        page.keyboard.type("modality bias")
-        page.get_by_text("Mixed search", exact=True).first.wait_for(timeout=20_000)
-        browser.close()
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((SITE / "index.html").as_uri())
+    page.click(".md-search__button")
+    page.wait_for_timeout(300)
+    page.keyboard.type("modality bias")
+    page.get_by_text("Mixed search", exact=True).first.wait_for(timeout=20_000)
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -3,116 +3,19 @@
 Every test also requires that nothing was written to the console and that no other host was asked for anything.
 """
 
-import os
-import shutil
-import signal
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import product
 from typing import Any
 from urllib.parse import urldefrag
 
 import pytest
-from command_server import shared_server
+from page_visits import NARROW, WIDE, Visit, serving, visits
 from small_service import NUM_SAMPLES, caption_of, pixels_of, png_of, write_collection_of_images
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("needs chromium (apt-get install chromium)", allow_module_level=True)
-pytest.importorskip("uvicorn", reason="needs the extra 'web'")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
-SHOTS = os.environ.get("GAPLESS_SCREENSHOTS")  # a folder, to look at the page
-
-
-@dataclass
-class Visit:
-    """An open page, and what went wrong on it."""
-
-    page: Any
-    origin: str
-    faults: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.on("console", lambda said: self.faults.append(f"console {said.type}: {said.text}"))
-        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self.check_request)
-
-    def check_request(self, request: Any) -> None:
-        if not request.url.startswith((self.origin, "blob:")):
-            self.faults.append(f"request to {request.url}")
-
-    def until(self, expression: str) -> None:
-        """Wait for a condition; the page's policy forbids playwright's own way, which evaluates strings in the page."""
-        end = time.monotonic() + 20
-        while not self.page.evaluate(expression):
-            assert time.monotonic() < end, expression
-            self.page.wait_for_timeout(20)
-
-    def hits(self) -> list[str]:
-        self.until("!document.querySelector('#results').hasAttribute('aria-busy')")
-        found: list[str] = self.page.eval_on_selector_all(".hit", "all => all.map(one => one.innerText)")
-        return found
-
-    def search(self, words: str) -> list[str]:
-        self.page.fill("#words", words)
-        with self.page.expect_response("**/api/search*"):
-            self.page.keyboard.press("Enter")
-        self.page.wait_for_selector(".hit")
-        return self.hits()
-
-    def status(self) -> str:
-        return str(self.page.inner_text("#status"))
-
-    def shot(self, name: str) -> None:
-        if SHOTS:
-            self.page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from serving(write_collection_of_images(tmp_path_factory.mktemp("page")))
-
-
-def serving(collection: Path) -> Iterator[str]:
-    """The address of a collection that is served as long as it is wanted."""
-    running = shared_server().start("serve", collection, "--port", 0, "--max-upload-mb", 1)
-    yield running.said(r" at (http://\S+)")
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[(400, "light"), (1600, "dark")], ids=lambda given: f"{given[0]}-{given[1]}")
-def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    width, scheme = request.param
-    yield from visits(browser, origin, width, scheme)
-
-
-@pytest.fixture
-def wide(browser: Any, origin: str) -> Iterator[Visit]:
-    yield from visits(browser, origin, 1600, "light")
-
-
-def visits(browser: Any, origin: str, width: int, scheme: str) -> Iterator[Visit]:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(20_000)
-    visit = Visit(context.new_page(), origin)
-    visit.page.goto(origin)
-    yield visit
-    overflow = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    context.close()
-    assert visit.faults == []
-    assert overflow <= 0, "the page scrolls sideways"
 
 
 def test_the_watch_sees_a_request_elsewhere_and_an_error(browser: Any, origin: str) -> None:
@@ -334,7 +237,7 @@ def test_the_schemes_differ_and_the_text_stands_out(browser: Any, origin: str) -
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     papers = {}
-    for scheme, width in (("light", 400), ("light", 1600), ("dark", 400), ("dark", 1600)):
+    for scheme, width in product(("light", "dark"), (NARROW, WIDE)):
         for visit in visits(browser, origin, width, scheme):
             visit.search("knee")
             paper = visit.page.eval_on_selector("body", "one => getComputedStyle(one).backgroundColor")

@@ -1,23 +1,16 @@
 """The page's switch "balanced": on where everything is shown, off at will, without meaning inside one modality."""
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import product
 
 import pytest
+from page_visits import NARROW, WIDE, Visit, serving
 from small_service import write_collection_of_images
-from test_server_page import Visit, browser, serving, visits
-
-__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from serving(write_collection_of_images(tmp_path_factory.mktemp("page-balanced")))
-
-
-@pytest.fixture(params=[(400, "light"), (400, "dark"), (1600, "light"), (1600, "dark")], ids=str)
-def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    yield from visits(browser, origin, *request.param)
 
 
 def scores(visit: Visit) -> list[float]:
@@ -27,6 +20,7 @@ def scores(visit: Visit) -> list[float]:
     return found
 
 
+@pytest.mark.parametrize("visit", [*product((NARROW, WIDE), ("light", "dark"))], ids=str, indirect=True)
 def test_the_switch_says_what_it_does_and_each_hit_has_both_numbers(visit: Visit) -> None:
     dark = visit.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     name = f"balanced-{visit.page.viewport_size['width']}-{'dark' if dark else 'light'}"

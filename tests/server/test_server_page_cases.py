@@ -1,6 +1,6 @@
 """The page of a collection of six modalities in a real browser: asking with values, files and several at once; cases.
 
-As in test_server_page.py, nothing may be written to the console, nothing asked elsewhere, nothing scroll sideways.
+As `page_visits` says, nothing may be written to the console, nothing asked elsewhere, nothing scroll sideways.
 """
 
 import io
@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_visits import NARROW, Visit, visits
 from small_cases import ecg_of, history_of, labs_of, open_cases, volume_of
 from small_service import pixels_of, png_of, served
-from test_server_page import Visit, browser, visits
 
-__all__ = ["browser"]
 LABS, ECG, CT = (f"[data-modality={name}]" for name in ("labs", "ecg", "ct"))
 MODALITY = "all => all.map(one => one.querySelector('.mark').textContent.slice(2))"
 
@@ -26,16 +25,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with served(create_app(open_cases(tmp_path_factory.mktemp("page-cases")), max_upload=1_000_000)) as address:
         yield address
-
-
-@pytest.fixture(params=[(390, "light"), (1440, "dark")], ids=lambda given: f"{given[0]}-{given[1]}")
-def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    yield from visits(browser, origin, *request.param)
-
-
-@pytest.fixture
-def wide(browser: Any, origin: str) -> Iterator[Visit]:
-    yield from visits(browser, origin, 1440, "light")
 
 
 def file_of(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -295,7 +284,7 @@ def test_all_that_is_new_stands_out_in_both_schemes(browser: Any, origin: str) -
         return [of(getComputedStyle(one).color), of(getComputedStyle(under).backgroundColor)];
     }"""
     for scheme in ("light", "dark"):
-        for visit in visits(browser, origin, 390, scheme):
+        for visit in visits(browser, origin, NARROW, scheme):
             visit.search("knee")
             ask_labs(visit, ward="medicine")
             choose(visit, ECG, file_of("a.npy", ecg_of(2)))

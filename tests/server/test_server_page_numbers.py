@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import small_service
-from test_server_page import Visit, browser, serving, visits
+from page_visits import Visit, serving
 
-__all__ = ["browser"]
 AGES = ["7", "70", "9"]  # by sample, in turns; as text "9" is above "60"
 
 
@@ -18,11 +17,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         home = tmp_path_factory.mktemp("page-numbers")
         collection = small_service.write_collection_of_images(home)
     yield from serving(Path(collection))
-
-
-@pytest.fixture
-def wide(browser: object, origin: str) -> Iterator[Visit]:
-    yield from visits(browser, origin, 1200, "light")
 
 
 def test_a_filter_compares_ages_and_the_page_says_which_fields_are_numbers(wide: Visit) -> None:

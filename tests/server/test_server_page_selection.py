@@ -1,6 +1,6 @@
 """Selecting cases on the page, comparing two, the address that holds it all, languages, and axe, in a real browser.
 
-As in test_server_page.py, nothing may be written to the console, nothing asked elsewhere, nothing scroll sideways.
+As `page_visits` says, nothing may be written to the console, nothing asked elsewhere, nothing scroll sideways.
 """
 
 import csv
@@ -12,12 +12,11 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from page_visits import Visit
 from small_service import NUM_SAMPLES, open_searcher, served
-from test_server_page import Visit, browser, visits
 
 from gapless.server.words import dictionaries, dictionaries_script
 
-__all__ = ["browser"]
 SELECTED = "gapless.selection.ids()"
 NUMBER = "#selection-number"
 
@@ -28,16 +27,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with served(create_app(open_searcher(tmp_path_factory.mktemp("page-selection")))) as address:
         yield address
-
-
-@pytest.fixture(params=[(390, "light"), (1440, "dark")], ids=lambda given: f"{given[0]}-{given[1]}")
-def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    yield from visits(browser, origin, *request.param)
-
-
-@pytest.fixture
-def wide(browser: Any, origin: str) -> Iterator[Visit]:
-    yield from visits(browser, origin, 1440, "light")
 
 
 def selected(visit: Visit) -> list[str]:

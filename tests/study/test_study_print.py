@@ -1,8 +1,6 @@
 """The report on paper: on A4 no table is cut at the right, nothing is dark, and no row or figure lies on two pages."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,8 @@ from fake_comparison import write_comparison
 from gapless.core.files import write_json
 from gapless.study.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("needs chromium (apt-get install chromium)", allow_module_level=True)
 pytestmark = pytest.mark.slow
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
 MILLIMETRE = 96 / 25.4
 PAPER = (210 - 2 * 14) * MILLIMETRE  # pixels between the margins
 SHEET = (297 - 2 * 14) * MILLIMETRE
@@ -48,15 +41,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(address: str) -> Iterator[Any]:
+def printed(browser: Any, address: str) -> Any:
     """The page as it is laid out for paper, of a reader whose screen is dark."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": int(PAPER), "height": int(SHEET)}, color_scheme="dark")
-        page.goto(address)
-        page.emulate_media(media="print", color_scheme="dark")
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": int(PAPER), "height": int(SHEET)}, color_scheme="dark")
+    page.goto(address)
+    page.emulate_media(media="print", color_scheme="dark")
+    return page
 
 
 def test_nothing_is_cut_at_the_right(printed: Any) -> None:

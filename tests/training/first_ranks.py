@@ -66,12 +66,17 @@ class SavingTrainer(RunTrainer):
         self.step("rotate")
 
 
+def partial_files(folder):
+    return [path.name for path in folder.rglob("*partial*")]
+
+
 def save_model(self, output_dir=None, _internal_call=False):
     self.step("model")
 
 
 def save_checkpoint(self, model, trial):
     """What transformers does: the first process saves the model, all wait for it, each saves its own state."""
+    (Path(self._get_output_dir(trial)) / "checkpoint-2").mkdir(parents=True, exist_ok=True)
     self.save_model("", _internal_call=True)
     PartialState().wait_for_everyone()
     self.step("state")
@@ -96,6 +101,7 @@ def cases(arguments, folder):
     Trainer.save_model, Trainer._save_checkpoint = save_model, save_checkpoint
     for rank, step in SAVES:
         yield f"save {rank} {step}", lambda rank=rank, step=step: saved(arguments, folder, rank, step)
+        yield f"partial {rank} {step}", lambda: by_first(arguments, lambda: partial_files(folder))
     from_manifest._fitted_modalities = lambda modalities, rows: raising(FAILURES["OSError"])()
     yield "fitted", lambda: from_manifest.fitted_recipe(RECIPE, None, arguments)
     request = SimpleNamespace(to_yaml=lambda: "recipe: x\n")

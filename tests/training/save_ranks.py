@@ -7,13 +7,10 @@ from transformers import Trainer
 
 from gapless.cli.main import main
 from gapless.models.aligner import GaplessModel
-from gapless.training.trainer import RunTrainer
 
 PLACES = {
     "model": (GaplessModel, "save_pretrained"),
     "random numbers": (Trainer, "_save_rng_state"),
-    "seal": (RunTrainer, "finish_checkpoint"),
-    "rotate": (RunTrainer, "rotate"),
 }
 
 

@@ -94,6 +94,7 @@ def test_a_checkpoint_that_one_process_cannot_save_ends_both(outcomes, rank, ste
         assert outcomes[rank][name][0] == "OSError"
         assert outcomes[1 - rank][name][0] == "GaplessError"
         assert "No space left on device" in outcomes[1 - rank][name][1]
+    assert outcomes[0][f"partial {rank} {step}"] == ["gave", []]
 
 
 def test_one_process_alone_asks_nobody():
