@@ -97,8 +97,8 @@ class TableVersion:
             return
         if self.held_bytes > there:
             raise UsageError(
-                f"{uri} takes {self.held_bytes / 1e9:,.1f} GB in memory and this computer has {there / 1e9:,.1f}; leave "
-                "--in_memory out, or index with --ann ivf-flat"
+                f"{uri} takes {self.held_bytes / 1e9:,.1f} GB in memory and this computer has {there / 1e9:,.1f}; "
+                "leave --in_memory out, or index with --ann ivf-flat"
             )
 
     @cached_property
