@@ -1,11 +1,17 @@
 """How fast a collection answers, against faiss in the same run.
 
-    python benchmarks/search.py [--sizes 10000,100000,1000000] [--threads 2] [--kind hnsw] [--out FILE.json]
+    python benchmarks/search.py [--sizes 10000,100000,1000000] [--threads 2] [--kind ivf-flat] [--out FILE.json]
+    python benchmarks/search.py --sizes 1000000 --folder DIR --build_only     # writes and indexes the collection
+    python benchmarks/search.py --sizes 1000000 --folder DIR --only ivf-flat     # asks it
 
 Vectors of 512-d as a trained model's: unit norm, most of their variance in a few dozen directions. Queries are drawn
 from the same distribution and are not in the collection. Every engine answers the same queries one at a time, in
 rounds that take turns, so that another process on the machine slows all of them; then from several threads at once.
-recall@10 counts against exact search. Research use.
+recall@10 counts against the highest products of the drawn matrix, which know nothing of the collection.
+
+Filters let a share of the rows through: by a label that has nothing to do with the vectors ("by chance"), and by one
+that follows their first direction ("by content"), so that the rows that pass lie to one side of most queries.
+Research use.
 """
 
 import argparse
@@ -15,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import faiss
 import numpy as np
@@ -27,7 +34,7 @@ from gapless.inference.embed import Source, columns_of
 from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
-from gapless.search.indices import update_indices
+from gapless.search.indices import USUAL_KIND, update_indices
 from gapless.search.rebalance import update_balance
 from gapless.search.row_readers import HeldRows
 from gapless.search.samples import Samples
@@ -37,6 +44,8 @@ DIM = 512
 DIRECTIONS = 48  # that hold most of the variance
 K = 10
 ROUNDS = 3
+SHARES = (0.01, 0.1, 0.5)  # of the rows that a filter lets through
+PARTS = 1000  # values of the labels that filters name
 NO_MODEL: Mapping[str, object] = {"source": ["none"], "fingerprint": "0" * 64}
 FAISS_LINKS, FAISS_BUILD, FAISS_SEARCH = 32, 80, 64  # M, efConstruction, efSearch
 WORDS = [
@@ -68,6 +77,7 @@ class SizeFigures(TypedDict):
     size: int
     engines: dict[str, Figures]
     seconds: dict[str, float]
+    index: dict[str, Any] | None
     bytes_on_disk: int
     key_bytes: float
 
@@ -84,6 +94,41 @@ def drawn_vectors(count: int, seed: int) -> np.ndarray:
         rows[part] += 0.3 * random.standard_normal((size, DIM), dtype=np.float32)
         rows[part] /= np.linalg.norm(rows[part], axis=1, keepdims=True)
     return rows
+
+
+def paired_by_direction(vectors: np.ndarray) -> np.ndarray:
+    """The same rows in another order: the two rows of a pair have the same rank along the first direction.
+
+    So a label of the pairs can follow the vectors of both modalities.
+    """
+    half = len(vectors) // 2
+    direction = np.random.default_rng(0).standard_normal((DIRECTIONS, DIM)).astype(np.float32)[0]
+    shuffled = np.random.default_rng(3).permutation(half)
+    order = [start + np.argsort(vectors[start : start + half] @ direction)[shuffled] for start in (0, half)]
+    return vectors[np.concatenate(order)]
+
+
+def filter_labels(pairs: int) -> dict[str, np.ndarray]:
+    """Label -> [pair] whole numbers below `PARTS`; `side` is the rank along the first direction (see above)."""
+    rank = np.random.default_rng(3).permutation(pairs)
+    return {"part": np.random.default_rng(4).integers(0, PARTS, pairs), "side": rank * PARTS // pairs}
+
+
+class Filtered(NamedTuple):
+    """A filter of the benchmark, and which rows of the drawn matrix pass it."""
+
+    name: str
+    where: str
+    passes: np.ndarray
+
+
+def filters_of(size: int) -> list[Filtered]:
+    labels = filter_labels(size // 2)
+    return [
+        Filtered(f"{share:.0%} {how}", f"{label} < {round(share * PARTS)}", np.tile(values < share * PARTS, 2))
+        for (label, values), how in zip(labels.items(), ("by chance", "by content"), strict=True)
+        for share in SHARES
+    ]
 
 
 def drawn_captions(count: int) -> list[str]:
@@ -167,20 +212,27 @@ def faiss_hnsw(vectors: np.ndarray) -> Engine:
     return lambda query: index.search(query[None], K)[1][0].tolist()
 
 
-def exact_answers(vectors: np.ndarray, queries: np.ndarray) -> list[set[int]]:
-    """The rows of the 10 highest products, summed in float64."""
-    answers = []
+def exact_answers(vectors: np.ndarray, queries: np.ndarray, passes: Sequence[np.ndarray]) -> list[list[set[int]]]:
+    """For each mask of rows and each query the rows of the 10 highest products, summed in float64."""
+    answers: list[list[set[int]]] = [[] for _ in passes]
     for query in queries:
-        near = np.argpartition(-(vectors @ query), 4 * K)[: 4 * K]
-        scores = vectors[near].astype(np.float64) @ query.astype(np.float64)
-        answers.append(set(near[np.argsort(-scores)[:K]].tolist()))
+        products = vectors @ query
+        for found, mask in zip(answers, passes, strict=True):
+            rows = np.flatnonzero(mask)
+            near = rows[np.argpartition(-products[rows], min(4 * K, len(rows) - 1))[: 4 * K]]
+            scores = vectors[near].astype(np.float64) @ query.astype(np.float64)
+            found.append(set(near[np.argsort(-scores)[:K]].tolist()))
     return answers
 
 
 def measure(
-    engines: dict[str, Engine], queries: np.ndarray, answers: list[set[int]], threads: int
+    engines: dict[str, Engine], queries: np.ndarray, answers: Mapping[str, list[set[int]]], threads: int
 ) -> dict[str, Figures]:
-    """Latency of single queries in milliseconds, queries a second from several threads, recall."""
+    """Latency of single queries in milliseconds, queries a second from several threads, recall.
+
+    Args:
+        answers: engine -> the exact rows of each query.
+    """
     times: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         engine(queries[0])  # the first query loads what stays
@@ -196,7 +248,7 @@ def measure(
             start = time.perf_counter()
             found = list(pool.map(engine, queries))
             seconds = time.perf_counter() - start
-        recall = [len(answer & set(rows)) / K for answer, rows in zip(answers, found, strict=True)]
+        recall = [len(answer & set(rows)) / K for answer, rows in zip(answers[name], found, strict=True)]
         p50, p95 = np.percentile(times[name], [50, 95])
         figures = {"p50_ms": float(p50), "p95_ms": float(p95), "queries_per_s": len(queries) / seconds}
         results[name] = figures | {"recall@10": float(np.mean(recall))}
@@ -211,36 +263,80 @@ def timed(name: str, seconds: dict[str, float], work: Callable[[], T]) -> T:
     return value
 
 
-def run_size(size: int, num_queries: int, threads: int, kind: str) -> SizeFigures:
-    vectors, queries = drawn_vectors(size, 1), drawn_vectors(num_queries, 99)
-    answers = exact_answers(vectors, queries)
+def written_collection(path: Path, vectors: np.ndarray, seconds: dict[str, float]) -> None:
+    """A collection with all but the approximate index."""
+    labels = {name: values.astype(str).tolist() for name, values in filter_labels(len(vectors) // 2).items()}
+    collection = timed("write the collection", seconds, lambda: make_collection(path, vectors, labels=labels))
+    timed("full-text index", seconds, lambda: update_indices(collection, None, above=len(vectors)))
+    timed("learn the balance", seconds, lambda: update_balance(collection, BalanceSettings()))
+
+
+def index_engines(collection: Collection, half: int, kind: str, filters: Sequence[Filtered]) -> dict[str, Engine]:
+    """Search by the approximate index, as the command and the service do it."""
+
+    def search(query: np.ndarray, where: str | None = None, balanced: bool = False) -> Sequence[int]:
+        asked_with = {"text": 1.0} if balanced else None
+        return numbers_of(collection.search(query, k=K, where=where, exact=False, balanced=asked_with), half)
+
+    engines: dict[str, Engine] = {
+        f"gapless, {kind}, balanced": lambda query: search(query, balanced=True),
+        f"gapless, {kind}": search,
+    }
+    for one in filters:
+        engines[f"gapless, {kind}, {one.name}"] = lambda query, where=one.where: search(query, where)
+    return engines
+
+
+def run_size(
+    size: int, num_queries: int, threads: int, kind: str, only: Sequence[str], folder: Path, is_built: bool
+) -> SizeFigures | None:
+    """Figures of one size; None where the collection was only to be built.
+
+    Args:
+        is_built: whether to stop when the collection is there with its index.
+    """
+    vectors, queries = paired_by_direction(drawn_vectors(size, 1)), drawn_vectors(num_queries, 99)
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "collection"
-        collection = timed("write the collection", seconds, lambda: make_collection(path, vectors))
-        timed("full-text index", seconds, lambda: update_indices(collection, None, above=size))
-        timed("learn the balance", seconds, lambda: update_balance(collection, BalanceSettings()))
-        timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0]))
-        engines = collection_engines(collection, size // 2)
-        engines["faiss flat"] = timed("faiss flat", seconds, lambda: faiss_flat(vectors))
-        engines["faiss HNSW"] = timed("faiss HNSW", seconds, lambda: faiss_hnsw(vectors))
-        with_index = Collection.open(path)
-        timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(with_index, kind))
-        engines[f"gapless, {kind}, balanced"] = lambda query: numbers_of(
-            with_index.search(query, k=K, exact=False, balanced={"text": 1.0}), size // 2
-        )
-        engines[f"gapless, {kind}"] = lambda query: numbers_of(with_index.search(query, k=K, exact=False), size // 2)
-        results = measure(engines, queries, answers, threads)
-        on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        rows = collection.table_version().reader
-        key_bytes = rows.all_keys.nbytes / size if isinstance(rows, HeldRows) else 0.0
-    return SizeFigures(size=size, engines=results, seconds=seconds, bytes_on_disk=on_disk, key_bytes=key_bytes)
+    path, filters = folder / f"collection-{size}", filters_of(size)
+    if not path.exists():
+        written_collection(path, vectors, seconds)
+    timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0], exact=True))
+    collection = Collection.open(path)
+    engines = collection_engines(collection, size // 2)
+    engines |= index_engines(collection, size // 2, kind, filters)
+    for name, make in {"faiss flat": faiss_flat, "faiss HNSW": faiss_hnsw}.items():
+        if not is_built and wanted(name, only):
+            engines[name] = timed(name, seconds, lambda make=make: make(vectors))  # type: ignore[misc]
+    if collection.facts().index is None:
+        timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(collection, kind))
+    if is_built:
+        return None
+    exact = exact_answers(vectors, queries, [np.ones(size, dtype=bool), *(one.passes for one in filters)])
+    by_filter = {one.name: answers for one, answers in zip(filters, exact[1:], strict=True)}
+    engines = {name: engine for name, engine in engines.items() if wanted(name, only)}
+    answers = {name: by_filter.get(name.rpartition(", ")[2], exact[0]) for name in engines}
+    results = measure(engines, queries, answers, threads)
+    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    rows, report = collection.table_version().reader, collection.facts().index
+    return SizeFigures(
+        size=size,
+        engines=results,
+        seconds=seconds,
+        index=None if report is None else report.as_json(),
+        bytes_on_disk=on_disk,
+        key_bytes=rows.all_keys.nbytes / size if isinstance(rows, HeldRows) else 0.0,
+    )
+
+
+def wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(word in name for word in only)
 
 
 def print_table(found: SizeFigures) -> None:
     print(f"\n{found['size']:,} vectors of {DIM}-d, {found['bytes_on_disk'] / 2**20:,.0f} MiB on disk")
     print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
-    flat = found["engines"]["faiss flat"]["p50_ms"]
+    print(f"index: {found['index']}")
+    flat = found["engines"].get("faiss flat", {}).get("p50_ms", float("nan"))
     for name, figures in found["engines"].items():
         other_question = any(word in name for word in ("images only", "hybrid", "balanced"))
         recall = "" if other_question else f"{figures['recall@10']:.3f}"
@@ -256,15 +352,22 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--kind", default="hnsw", help="the collection's approximate index")
+    parser.add_argument("--kind", default=USUAL_KIND, help="the collection's approximate index")
+    parser.add_argument("--only", nargs="+", default=[], help="engines whose names contain one of these; default all")
+    parser.add_argument("--folder", type=Path, default=None, help="where collections are kept, or are already")
+    parser.add_argument("--build_only", action="store_true", help="build the collections in the folder, and stop")
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
     args = parser.parse_args()
     faiss.omp_set_num_threads(args.threads)
     results = []
     for size in map(int, args.sizes.split(",")):
         print(f"{size:,} vectors", flush=True)
-        results.append(run_size(size, args.queries, args.threads, args.kind))
-        print_table(results[-1])
+        with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
+            found = run_size(size, args.queries, args.threads, args.kind, args.only, Path(folder), args.build_only)
+        if found is None:
+            continue
+        results.append(found)
+        print_table(found)
         if args.out:
             args.out.write_text(json.dumps(results, indent=2))
     print(f"peak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from gapless.core.errors import DataRefused, UsageError
+from gapless.core.geometry import unit_norm
 from gapless.metrics.inputs import read_embeddings
 from gapless.metrics.measure import measure
 from gapless.metrics.sampled import drawn_sample, scan_sample
+from gapless.metrics.score_moments import centred_scores
 from gapless.metrics.uncertainty import GroupSums
 
 EVERY_QUERY = {"gap/hubness"}
@@ -98,3 +100,24 @@ def test_broken_rows_are_named_as_in_an_exact_measurement(rows):
     broken["text"][7] = np.nan
     with pytest.raises(DataRefused, match=r"text: 1 of 1500 rows hold NaN or infinite values .row 7"):
         measure(broken, queries=10)
+
+
+def test_centred_scores_of_drawn_rows_lie_around_those_of_all_rows():
+    """The means are those of all rows; the control takes those of the 30 drawn rows, and finds more margin."""
+    rows = {name: unit_norm(torch.from_numpy(one).double()) for name, one in pairs(600).items()}
+    a, b = rows["image"], rows["text"]
+    exact, means = centred_scores(a, b), (a.mean(dim=0), b.mean(dim=0))
+    random, found = np.random.default_rng(0), {"all": [], "drawn": []}
+    for _ in range(300):
+        places = torch.from_numpy(random.permutation(600)[:30])
+        groups = GroupSums(torch.arange(30), 30)
+        found["all"].append(centred_scores(a[places], b[places], means).margin(groups).value)
+        found["drawn"].append(centred_scores(a[places], b[places]).margin(groups).value)
+    value = exact.margin(GroupSums(torch.arange(600), 600)).value
+    error = np.std(found["all"]) / 300**0.5
+    assert abs(np.mean(found["all"]) - value) < 3 * error
+    assert np.mean(found["drawn"]) - value > 6 * error
+    drawn = measure({name: one.float().numpy() for name, one in rows.items()}, queries=60, include=("further",), seed=3)
+    sample = drawn_sample(GroupSums(torch.arange(600), 600), 60, 3).rows
+    expected = centred_scores(a[sample], b[sample], means).margin(GroupSums(torch.arange(60), 60)).value
+    assert drawn["gap/margin_centred"] == pytest.approx(expected, abs=1e-5)

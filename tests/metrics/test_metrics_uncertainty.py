@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from gapless.metrics.measure import measure, measure_difference
 from gapless.metrics.uncertainty import (
@@ -12,10 +13,14 @@ from gapless.metrics.uncertainty import (
     GroupSums,
     bootstrap,
     bootstrap_difference,
+    combine,
     draw_counts,
     mean_figure,
     median_figure,
     ratio_figure,
+    share_bounds,
+    share_figure,
+    t_quantile,
 )
 
 QUICK = ("gap", "retrieval", "mixed")
@@ -146,3 +151,64 @@ def test_a_figure_that_cannot_be_resampled_has_no_interval():
     figures = {"fixed": Figure(1.0), "mean": mean_figure(torch.arange(4.0), groups)}
     assert bootstrap(figures, 4, num_bootstrap=10).keys() == {"mean"}
     assert bootstrap_difference(figures, figures, 4, num_bootstrap=10).keys() == {"mean"}
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(1, 20), (8, 10), (37, 400), (399, 400)])
+def test_the_bounds_of_a_share_are_wilsons(hits, trials):
+    share = hits / trials
+    expected = stats.binomtest(hits, trials).proportion_ci(method="wilson")
+    found = share_bounds(share, share * (1 - share) / trials, trials=10**9)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-7)
+
+
+@pytest.mark.parametrize("trials", [5, 50, 400])
+def test_a_share_without_a_failure_or_a_hit_leaves_room_for_one(trials):
+    low, high = share_bounds(1.0, 0.0, trials)
+    square = stats.t.ppf(0.975, trials - 1) ** 2
+    assert (low, high) == (pytest.approx(trials / (trials + square), rel=1e-3), 1.0)
+    assert share_bounds(0.0, 0.0, trials) == (0.0, pytest.approx(1 - low))
+    # The exact interval of so many trials (Clopper and Pearson) begins near there.
+    assert 1 - low == pytest.approx(1 - 0.025 ** (1 / trials), rel=0.25)
+
+
+def test_the_quantile_of_student():
+    for degrees in (1, 2, 3, 10, 172, 10_000):
+        rel = 0.12 if degrees == 1 else 0.01
+        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=rel)
+
+
+def test_the_interval_of_a_rare_failure_holds_it():
+    """400 experiments of 150 cases with one to three rows and 0.3 % of failures; the control is the percentiles."""
+    random = np.random.default_rng(0)
+    covered = {"share": 0, "percentiles": 0}
+    for seed in range(400):
+        index = torch.from_numpy(np.repeat(np.arange(150), random.integers(1, 4, 150)))
+        values = torch.from_numpy((random.random(len(index)) > 0.003).astype(float))
+        groups = GroupSums(index, 150)
+        figures = {"share": share_figure(values, groups), "percentiles": mean_figure(values, groups)}
+        for key, found in bootstrap(figures, 150, num_bootstrap=100, seed=seed).items():
+            covered[key] += found["low"] <= 0.997 <= found["high"]
+    assert covered["percentiles"] < 0.75 * 400
+    assert covered["share"] >= 0.93 * 400
+
+
+def test_a_probe_without_an_error_and_a_mean_of_recalls_of_1_have_intervals():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 8, generator=generator, dtype=torch.float64)
+    apart = {"image": z + 9, "text": z - 9}
+    found = measure(apart, num_bootstrap=50, include=("retrieval", "probe", "further"))
+    for key in ("gap/separability_auc", "gap/linear_separability"):
+        assert (found[key]["value"], found[key]["high"]) == (1, 1)
+        assert 0.8 < found[key]["low"] < 0.96, key
+    same = measure({"image": z, "text": z}, num_bootstrap=50, include=("retrieval",))
+    recall, of_one = same["retrieval/mean/R@1"], same["retrieval/image_to_text/R@1"]
+    assert (recall["value"], recall["high"], recall["low"]) == (1, 1, pytest.approx(of_one["low"]))
+    assert 0.9 < recall["low"] < 0.96
+
+
+def test_differences_and_transformed_shares_are_no_shares():
+    groups = every_row(4)
+    share = share_figure(torch.tensor([1.0, 1.0, 0.0, 1.0]), groups)
+    assert combine([share, share]).trials == 4
+    assert combine([share, mean_figure(torch.arange(4.0), groups)]).trials is None
+    assert combine([share, share], lambda parts: parts[0] - parts[1]).trials is None

@@ -21,7 +21,7 @@ from gapless.core.errors import DataRefused, GaplessError, missing_extra
 from gapless.metrics.inputs import check_embeddings, group_index
 from gapless.metrics.retrieval import RECALL_AT, hit_at_k
 from gapless.metrics.similarity import scan_pair
-from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure, ratio_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure, ratio_figure, share_figure
 
 PTB, WORDS = "ptb", "words"
 MAX_N = 4
@@ -227,7 +227,7 @@ def _retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[st
     """
     rows = check_embeddings({"caption": captions, "image": images})
     counts = scan_pair(rows["caption"], rows["image"]).cross[0]
-    return {f"caption/retrieval/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
+    return {f"caption/retrieval/R@{k}": share_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
 
 
 def _word_tokens(caption: str) -> str:

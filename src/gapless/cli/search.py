@@ -115,6 +115,7 @@ def search_arguments(parser: Parser) -> None:
     parser.add_argument("--hybrid", action="store_true", help="also search the captions for the words")
     parser.add_argument("--raw", action="store_true", help="do not balance the modalities of a mixed search")
     parser.add_argument("--exact", action="store_true", help="score every row even where an approximate index is")
+    parser.add_argument("--in_memory", action="store_true", help="hold the vectors in memory, also beyond 4 GiB")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
 
 
@@ -135,6 +136,7 @@ def search(args: Arguments) -> Outcome:
         hybrid=args.hybrid,
         exact=True if args.exact else None,
         raw=args.raw,
+        in_memory=args.in_memory,
         model=args.model,
     )
     return Outcome(result.as_json(), hits_to_text(result.hits, terminal_width()), notes=result.notes)

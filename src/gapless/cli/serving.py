@@ -10,6 +10,7 @@ def serve_arguments(parser: Parser) -> None:
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
     parser.add_argument("--fd", type=int, default=None, help="an inherited listening socket in place of a port")
     parser.add_argument("--model", nargs="+", default=None, help="where the collection's model is now")
+    parser.add_argument("--in_memory", action="store_true", help="hold the vectors in memory, also beyond 4 GiB")
     parser.add_argument("--allow_host", nargs="+", default=[], help="further names that browsers may call it by")
     parser.add_argument("--max_upload_mb", type=float, default=20.0, help="largest image")
 
@@ -22,6 +23,7 @@ def serve(args: Arguments) -> Outcome:
         port=args.port,
         fd=args.fd,
         model=args.model,
+        in_memory=args.in_memory,
         allow_host=args.allow_host,
         max_upload_mb=args.max_upload_mb,
         on_start=say_address,

@@ -75,7 +75,17 @@ RARE = frozenset(
         *("kinds", "image_size", "num_test", "num_validation", "near_duplicates", "fail_on"),
         *("training", "vocab_size", "embedding_dim", "micro_batch_size", "modality_dropout", "augment_images"),
         *("ann", "ann_above", "staging", "hub_correction", "bank", "restore_deleted", "text_labels"),
-        *("allow_host", "max_upload_mb", "name", "push", "num_slots", "held_back", "gap_weight", "use_patches"),
+        *(
+            "allow_host",
+            "max_upload_mb",
+            "in_memory",
+            "name",
+            "push",
+            "num_slots",
+            "held_back",
+            "gap_weight",
+            "use_patches",
+        ),
         *("length_penalty", "no_repeat_ngram_size", "temperature", "top_p"),
     )
 )

@@ -7,6 +7,7 @@ is that of the rows that have every modality, on which the pairs can be compared
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def under_all_draws(figures: Mapping[str, Figure], own: Tensor, num_groups: int)
 
     def widened(figure: Figure) -> Figure:
         replicates = figure.replicates
-        return figure if replicates is None else Figure(figure.value, lambda draws: replicates(select(draws)))
+        return figure if replicates is None else replace(figure, replicates=lambda draws: replicates(select(draws)))
 
     return {key: widened(figure) for key, figure in figures.items()}
 

@@ -27,7 +27,7 @@ from gapless.metrics.retrieval import (
     mixed_counts,
 )
 from gapless.metrics.similarity import PairScan, kernel_sums, scan_pair
-from gapless.metrics.uncertainty import Figure, GroupSums, combine, mean_figure, median_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, combine, mean_figure, median_figure, share_figure
 
 NUM_NEIGHBOURS = 10
 
@@ -214,12 +214,12 @@ def _gap_figures(inputs: PairInputs) -> dict[str, Figure]:
 def retrieval_figures(prefix: str, scan: PairScan, side: int, groups: GroupSums) -> dict[str, Figure]:
     """Recall and ranks of the queries of one side of a pass."""
     counts = scan.cross[side]
-    figures = {f"{prefix}/R@{k}": mean_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
-    figures[f"{prefix}/MRR"] = mean_figure(expected_reciprocal_rank(counts), groups)
+    figures = {f"{prefix}/R@{k}": share_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
+    figures[f"{prefix}/MRR"] = share_figure(expected_reciprocal_rank(counts), groups)
     figures[f"{prefix}/median_rank"] = median_figure(expected_rank(counts), groups)
     if scan.lenient is not None:
         for k in RECALL_AT:
-            figures[f"{prefix}/lenient_R@{k}"] = mean_figure(lenient_hit_at_k(scan.lenient[side], k), groups)
+            figures[f"{prefix}/lenient_R@{k}"] = share_figure(lenient_hit_at_k(scan.lenient[side], k), groups)
     return figures
 
 
@@ -240,13 +240,13 @@ def _mixed_figures(
     assert scan.across is not None
     counts = [mixed_counts(scan.cross[side], scan.within[side]) for side in range(2)]
     result = {
-        f"mixed/R@{k}": combine([mean_figure(hit_at_k(one, k), groups) for one in counts]) for k in MIXED_RECALL_AT
+        f"mixed/R@{k}": combine([share_figure(hit_at_k(one, k), groups) for one in counts]) for k in MIXED_RECALL_AT
     }
     result["mixed/median_rank"] = combine([median_figure(expected_rank(one), groups) for one in counts])
     for percent in CURVE_PERCENT:
         shares_own = (percent / 100, 1 - percent / 100)  # of queries of the first modality, and of the second
         values = [curve_ndcg(scan.cross[side], scan.within[side], shares_own[side]) for side in range(2)]
-        result[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine([mean_figure(one, groups) for one in values])
+        result[f"mixed/NDCG@{NDCG_AT}/first_{percent}%"] = combine([share_figure(one, groups) for one in values])
     num_rows = scan.num_gallery
     expected_other = num_rows / (2 * num_rows - 1)
     others = {
@@ -261,7 +261,7 @@ def _mixed_figures(
     mixing, bias = [], []
     for share_of_other in others[NUM_NEIGHBOURS]:
         share = share_of_other / num_neighbours
-        mixing.append(mean_figure(share, groups))
+        mixing.append(share_figure(share, groups))
         bias.append(mean_figure(1 - share - expected_own, groups))
     result["gap/mixing@10"] = combine(mixing)
     result["mixed/modality_bias"] = combine(bias)

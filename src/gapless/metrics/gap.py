@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gapless.core.geometry import blocks
-from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure, remembered
+from gapless.metrics.uncertainty import Figure, GroupSums, remembered, share_figure
 
 NUM_FOLDS = 5
 ROWS_AT_ONCE = 8192
@@ -192,7 +192,8 @@ def probed(
         return torch.stack([part(draws) for part in parts]).nanmean(dim=0)
 
     area = float(replicates(torch.ones(1, groups.num_groups, dtype=torch.float64)))
-    return Figure(area, replicates), mean_figure(correct, groups)
+    # Rows of two groups are a trial of the area, so that half as many trials are independent as there are groups.
+    return Figure(area, replicates, trials=max(1, groups.num_groups // 2)), share_figure(correct, groups)
 
 
 def _moments(a: Tensor, b: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gapless.core.errors import DataRefused
 from gapless.core.geometry import blocks, unit_norm
 from gapless.metrics.gap import group_folds
-from gapless.metrics.uncertainty import Figure, GroupSums, mean_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, share_figure
 
 NUM_CLUSTER_SEEDS = 10
 NUM_NEIGHBOURS = 10
@@ -85,16 +85,16 @@ def grouping(
     all_folds = torch.cat([folds[own[name]] for name in names])
     stacked_groups = GroupSums(original, groups.num_groups)
     figures = {
-        "knn_accuracy": mean_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
-        "linear_probe": mean_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
+        "knn_accuracy": share_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
+        "linear_probe": share_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
     }
     queries = [name for name in names if name != prototype]
     known = parts[prototype], labels[own[prototype]], folds[own[prototype]]
     correct = [_zero_shot_correct(parts[name], labels[own[name]], folds[own[name]], *known) for name in queries]
     asked = torch.cat([groups.index[rows][own[name]] for name in queries])
-    figures["zero_shot_accuracy"] = mean_figure(torch.cat(correct), GroupSums(asked, groups.num_groups))
+    figures["zero_shot_accuracy"] = share_figure(torch.cat(correct), GroupSums(asked, groups.num_groups))
     majority = (all_labels == all_labels.bincount().argmax()).double()
-    figures["majority_accuracy"] = mean_figure(majority, stacked_groups)
+    figures["majority_accuracy"] = share_figure(majority, stacked_groups)
     return GroupingFigures(over_seeds, figures, {"num_pairs": len(rows), "num_labels": num_labels})
 
 

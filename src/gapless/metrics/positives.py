@@ -13,7 +13,7 @@ from torch import Tensor
 from gapless.core.geometry import blocks, pairwise_cosine
 from gapless.metrics.retrieval import RECALL_AT, lenient_hit_at_k
 from gapless.metrics.similarity import LenientCounts, tie_tolerance
-from gapless.metrics.uncertainty import Figure, GroupSums, ratio_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, share_figure
 
 ROWS_AT_ONCE = 1024
 
@@ -45,14 +45,8 @@ def item_recalls(
         groups: what the bootstrap resamples.
     """
     counts = item_counts(queries[query_rows], gallery[gallery_rows], items[query_rows], items[gallery_rows])
-    asked = torch.zeros(len(items), dtype=torch.float64)
-    asked[query_rows] = 1.0
-    figures = {}
-    for k in RECALL_AT:
-        hits = torch.zeros_like(asked)
-        hits[query_rows] = lenient_hit_at_k(counts, k)
-        figures[f"lenient_R@{k}"] = ratio_figure(hits, asked, groups)
-    return figures
+    of_queries = GroupSums(groups.index[query_rows], groups.num_groups)
+    return {f"lenient_R@{k}": share_figure(lenient_hit_at_k(counts, k), of_queries) for k in RECALL_AT}
 
 
 def distinct_rows(rows: Tensor, items: Tensor) -> Tensor:

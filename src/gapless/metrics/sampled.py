@@ -26,6 +26,7 @@ from gapless.metrics.mixed import NEIGHBOURS_AT
 from gapless.metrics.neighbours import SPARE, Nearest, Neighbours
 from gapless.metrics.pair_inputs import PairInputs
 from gapless.metrics.score_maxima import ScoreStrips
+from gapless.metrics.score_moments import PairScores, centred_scores
 from gapless.metrics.similarity import SCALE, PairScan, RankCounter, kernel_sums, tie_tolerance
 from gapless.metrics.spectrum import PairSpectra, spectrum_of
 from gapless.metrics.uncertainty import Figure, GroupSums, combine
@@ -127,6 +128,11 @@ class SampledInputs(PairInputs):
             for fold, count in enumerate(one.counts.tolist())
         ]
         return gap.probed(self.first, self.second, self.group_sums, self.sample.folds[self.sample.rows], folds)
+
+    @cached_property
+    def centred_scores(self) -> PairScores:
+        assert self.moments is not None
+        return centred_scores(self.first, self.second, (self.moments[0].mean, self.moments[1].mean))
 
     @cached_property
     def spectra(self) -> PairSpectra:

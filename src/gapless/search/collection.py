@@ -29,7 +29,7 @@ from gapless.search.arguments import checked_count, checked_key
 from gapless.search.balance import Balance
 from gapless.search.balance_store import BALANCE_TABLE, StoredBalance, read_balance
 from gapless.search.engine import reading
-from gapless.search.facts import FACTS_TABLE, Facts, IndexSettings, read_facts, write_facts
+from gapless.search.facts import FACTS_TABLE, Facts, IndexReport, IndexSettings, read_facts, write_facts
 from gapless.search.filter_terms import literal
 from gapless.search.filters import label_filter, prepare_filter
 from gapless.search.kinds import BOOLEAN, TEXT, Kind
@@ -125,7 +125,7 @@ class Collection:
         self._balance_seen: tuple[TableVersion, float] | None = None
         self._hubs: RowHubs | None = None
         self._label_values: tuple[TableVersion, dict[str, list[tuple[str, int]]]] | None = None
-        self._asked: tuple[IndexSettings, float] | None = None
+        self._report: tuple[IndexReport | None, float] | None = None
 
     @classmethod
     def open(cls, uri: str | Path, memory_bytes: int | None = MEMORY_BYTES) -> "Collection":
@@ -182,7 +182,7 @@ class Collection:
         """Bring these facts into the collection."""
         with reading(self.uri):
             write_facts(connect(self.uri), facts)
-        self._asked = None
+        self._report = None
 
     def facts(self) -> Facts:
         """What the last run of `gapless index` found out; nothing for a collection of an earlier version."""
@@ -275,13 +275,16 @@ class Collection:
                 places, scores = fused(version, places, words, wanted, condition.sql)
             return self._hits(version, places[:k], scores[:k], query, lift)
 
-    def _settings(self) -> IndexSettings:
-        """How the approximate index is asked; what another process chose is seen within a second."""
+    def index_report(self) -> IndexReport | None:
+        """What was measured of the approximate index; what another process measured is seen within a second."""
         now = time.monotonic()
-        if self._asked is None or now - self._asked[1] > SETTINGS_SECONDS:
-            report = self.facts().index
-            self._asked = (IndexSettings() if report is None else report.settings, now)
-        return self._asked[0]
+        if self._report is None or now - self._report[1] > SETTINGS_SECONDS:
+            self._report = (self.facts().index, now)
+        return self._report[0]
+
+    def _settings(self) -> IndexSettings:
+        report = self.index_report()
+        return IndexSettings() if report is None else report.settings
 
     def balance(self) -> Balance | None:
         """What the collection has learnt of its modalities; None for one that was indexed without."""

@@ -66,6 +66,7 @@ def search(
     hybrid: bool = False,
     exact: bool | None = None,
     raw: bool = False,
+    in_memory: bool = False,
     model: str | Sequence[str] | None = None,
 ) -> Found:
     """The k nearest rows of a collection to words, an image, or any parts of a case together.
@@ -91,6 +92,7 @@ def search(
         hybrid: also search the captions for the words; the two rankings become one.
         exact: score every row; by default unless the collection has an approximate index.
         raw: order by cosine where rows of several modalities are mixed; by default they are balanced there.
+        in_memory: hold the vectors in memory whatever their size; by default up to 4 GiB, and of more none.
         model: where the collection's model is now; by default where it was when the collection was indexed.
 
     Returns:
@@ -101,7 +103,7 @@ def search(
             an unknown field, a broken filter.
         DataRefused: a damaged collection or model, a file that cannot be read.
     """
-    searcher = Searcher.open(collection, model)
+    searcher = Searcher.open(collection, model, in_memory=in_memory)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QueryCut)  # the result says it
         hits = searcher.search(

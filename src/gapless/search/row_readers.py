@@ -23,6 +23,8 @@ from gapless.search.lookup import numbers_at
 BATCH_ROWS = 8192  # of the engine's batches: larger ones do not fit the caches of a core, smaller ones cost calls
 NORM_TOLERANCE = 1e-3
 MAX_KEPT_FILTERS = 16
+GATHERED_SHARE = 0.25  # of the rows that pass a filter; up to it they are copied out, above it all rows are scored
+GATHERED_ROWS = 2048  # copied at once; a copied row costs 0.5 to 0.7 us, a row of the whole product 0.25 us (512-d)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,13 @@ class HeldRows:
         """All rows that a prepared filter lets through or, where it says so, marks; for one query."""
         matrix = self.matrix
         allowed = None if where is None else self._allowed_by(where)
-        yield Rows(np.arange(len(matrix)), matrix, self._codes, allowed, is_whole=True)
+        if allowed is None or allowed.sum() > GATHERED_SHARE * len(matrix):
+            yield Rows(np.arange(len(matrix)), matrix, self._codes, allowed, is_whole=True)
+            return
+        places = np.flatnonzero(allowed)
+        for start in range(0, len(places), GATHERED_ROWS):
+            part = places[start : start + GATHERED_ROWS]
+            yield Rows(part, matrix[part], self._codes[part])
 
     def drawn(self, count: int, seed: int, modality: str | None) -> np.ndarray:
         """Places of rows drawn without replacement, of one modality or of all, in the order of the draw."""

@@ -21,6 +21,7 @@ from gapless.models.safe_loading import on_accelerator
 from gapless.search.arguments import checked_count, checked_part_weight, inputs_of
 from gapless.search.collection import Collection, Hit
 from gapless.search.query_length import Cut, QueryCut, QueryLength, words_modality
+from gapless.search.table_version import MEMORY_BYTES
 
 
 class Part(NamedTuple):
@@ -49,17 +50,21 @@ class Searcher:
         self._length = QueryLength(model)
 
     @classmethod
-    def open(cls, uri: str | Path, model: str | Sequence[str] | None = None) -> "Searcher":
+    def open(cls, uri: str | Path, model: str | Sequence[str] | None = None, *, in_memory: bool = False) -> "Searcher":
         """Open a collection with its model.
 
         Args:
             uri: the collection.
             model: where the model is now; by default where it was when the collection was indexed.
+            in_memory: hold the vectors in memory whatever their size; by default up to 4 GiB, and of more none.
 
         Raises:
-            UsageError: no collection, no model, or another model. DataRefused: one of them is damaged.
+            UsageError: no collection, no model, or another model; `in_memory` of more than this computer has.
+            DataRefused: one of them is damaged.
         """
-        collection = Collection.open(uri)
+        collection = Collection.open(uri, None if in_memory else MEMORY_BYTES)
+        if in_memory:
+            collection.table_version().check_memory(str(uri))
         recorded = collection.info["model"]["source"]
         try:
             loaded = load_model([model] if isinstance(model, str) else model or recorded)

@@ -5,6 +5,7 @@ best, whatever its rounding did; those are scored again in float64, rounded to f
 So equal vectors tie wherever they lie in memory, and ties come in one order.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from gapless.core.errors import UsageError
 from gapless.search.filter_terms import literal
 from gapless.search.kinds import Kind, kind_of_batches
 from gapless.search.row_readers import HeldRows, ReadRows, Rows, fetched
@@ -76,7 +78,28 @@ class TableVersion:
     @cached_property
     def is_held(self) -> bool:
         """Whether the rows are in memory, or will be when they are first asked for."""
-        return self.memory_bytes is None or len(self) * (4 * self.dim + HELD_BYTES) <= self.memory_bytes
+        return self.memory_bytes is None or self.held_bytes <= self.memory_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What holding the rows in memory takes."""
+        return len(self) * (4 * self.dim + HELD_BYTES)
+
+    def check_memory(self, uri: str) -> None:
+        """Refuse to hold rows that are larger than the memory of this computer.
+
+        Raises:
+            UsageError: they are.
+        """
+        try:
+            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # a system that does not say
+            return
+        if self.held_bytes > there:
+            raise UsageError(
+                f"{uri} takes {self.held_bytes / 1e9:,.1f} GB in memory and this computer has {there / 1e9:,.1f}; "
+                "leave --in_memory out, or index with --ann ivf-flat"
+            )
 
     @cached_property
     def _size(self) -> int:

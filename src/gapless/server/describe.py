@@ -18,10 +18,12 @@ def description_of(searcher: Searcher) -> Description:
     collection, model = searcher.collection, searcher.model
     info = collection.info
     kinds = {name: collection.label_kind(name) for name in info["labels"]}
+    index = collection.index_report()
     queries = {name: model.preprocessor(name) for name in searcher.query_modalities}
     return Description(
         rows=collection.count(),
         modalities=info["modalities"],
+        index=None if index is None else index.as_json(),
         balanced=len(info["modalities"]) > 1 and collection.balance() is not None,
         labels={
             name: Label(values=values[:MAX_VALUES], num_values=len(values), kind=kinds[name])

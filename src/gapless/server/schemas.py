@@ -183,6 +183,10 @@ class Description(BaseModel):
 
     rows: int
     modalities: list[str]
+    index: dict[str, str | int | float | None] | None = Field(
+        description="of the approximate index its kind, how it is asked, and its recall@10 against exact search, as "
+        "'gapless index' measured it; null where every row is scored"
+    )
     balanced: bool = Field(description="whether a mixed search balances the modalities")
     labels: dict[str, Label]
     queries: list[str] = Field(description="what the model embeds: modalities that a query can have parts of")

@@ -31,6 +31,7 @@ def serve(
     port: int = 8765,
     fd: int | None = None,
     model: str | Sequence[str] | None = None,
+    in_memory: bool = False,
     allow_host: Sequence[str] = (),
     max_upload_mb: float = 20.0,
     on_start: Callable[[str, int], None] = lambda address, rows: None,
@@ -50,6 +51,7 @@ def serve(
         fd: the number of a listening socket that this process inherited, in place of a port: systemd gives 3. Processes
             that hold the same socket take turns, so that one can replace another and no connection is refused.
         model: where the collection's model is now; by default where it was when the collection was indexed.
+        in_memory: hold the vectors in memory whatever their size; by default up to 4 GiB, and of more none.
         allow_host: further names that browsers may call it by.
         max_upload_mb: largest image, in megabytes, above 0 and at most 1000.
         on_start: called with the address and the number of rows when queries are answered.
@@ -72,7 +74,7 @@ def serve(
         raise UsageError(f"--max_upload_mb lies between 0 and 1000, got {max_upload_mb}")
     sockets = listening(port) if fd is None else inherited(fd)
     with sockets as listener:  # first: a port in use is said before the model is loaded
-        searcher = Searcher.open(collection, model)
+        searcher = Searcher.open(collection, model, in_memory=in_memory)
         searcher.warm()
         app = create_app(searcher, hosts=allow_host, max_upload=int(max_upload_mb * 1e6))
         address = f"http://{HOST}:{listener.getsockname()[1]}"
