@@ -209,30 +209,14 @@ def share_bounds(share: float, variance: float, trials: int) -> tuple[float, flo
     >>> [round(bound, 4) for bound in share_bounds(1.0, 0.0, trials=100)]
     [0.9621, 1.0]
     """
+    from scipy.special import stdtrit
+
     spread = share * (1 - share)
     n = spread / variance if spread > 0 and variance > 0 else float(trials)
-    square = t_quantile(max(1, trials - 1)) ** 2
+    square = float(stdtrit(max(1, trials - 1), 0.975)) ** 2  # of Student's distribution
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = math.sqrt(square * (spread / n + square / (4 * n * n))) / (1 + square / n)
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
-
-
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's distribution: 12.7 for 1 degree of freedom (here 11.3), 1.96 for many.
-
-    Reference: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5; within 1 % from 2 degrees on.
-
-    >>> [round(t_quantile(degrees), 3) for degrees in (2, 10, 100)]
-    [4.272, 2.228, 1.984]
-    """
-    z = 1.959963984540054
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
 
 
 def _percentiles(replicates: np.ndarray) -> tuple[float | None, float | None]:
