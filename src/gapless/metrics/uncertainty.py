@@ -78,7 +78,8 @@ def mean_figure(values: Tensor, groups: GroupSums) -> Figure:
 def share_figure(values: Tensor, groups: GroupSums) -> Figure:
     """The mean over rows of values in [0, 1], such as hits; every group that has rows is a trial.
 
-    >>> share_figure(torch.tensor([1.0, 0.0, 1.0, 1.0]), GroupSums(torch.tensor([0, 0, 1, 2]), 3))[::2]
+    >>> figure = share_figure(torch.tensor([1.0, 0.0, 1.0, 1.0]), GroupSums(torch.tensor([0, 0, 1, 2]), 3))
+    >>> figure.value, figure.trials
     (0.75, 3)
     """
     return replace(mean_figure(values, groups), trials=len(torch.unique(groups.index)))
