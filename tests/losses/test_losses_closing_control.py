@@ -101,3 +101,15 @@ def test_a_controller_goes_on_from_its_state_to_the_bit():
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert [second.observe(one, 8.0, 10.0, step) for step, one in enumerate(course[2:], start=3)] == weights[2:]
     assert second.state == whole.state
+
+
+def test_a_gap_at_its_target_needs_no_alignment():
+    """Of a model that is closed already: no weight until the gap is above 0.1, then 6 * 0.2 * 4 = 4.8, which rests."""
+    control = ClosingControl(SETTINGS)
+    weights = [control.observe(held_out(0.2, gap=gap), 8.0, 4.0, step) for step, gap in enumerate((0.1, 0.05, 0.15))]
+    assert weights == pytest.approx([0.0, 0.0, 4.8])
+    closed = ClosingControl(SETTINGS)
+    closed.observe(held_out(0.2, gap=0.1), limit=8.0, logit_scale=4.0, step=0)
+    summary = closed.summary()
+    assert (summary["pays"], summary["alignment_weight"]) == (True, 0.0)
+    assert "stayed at most 0.1 without alignment" in summary["sentence"]

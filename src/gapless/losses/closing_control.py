@@ -68,6 +68,7 @@ class ControlState:
         best_recall: the highest so far.
         objections: measurements in a row that found less readiness than may be lost.
         stopped_at: the step at which closing stopped for good.
+        at_target: whether the last gap was at or below the target.
     """
 
     weight: float = 0.0
@@ -77,6 +78,7 @@ class ControlState:
     best_recall: float = 0.0
     objections: int = 0
     stopped_at: int | None = None
+    at_target: bool = False
 
 
 class ClosingControl:
@@ -132,7 +134,7 @@ class ClosingControl:
                 objections=objections,
                 stopped_at=stopped_at,
             )
-        self.state = after
+        self.state = replace(after, at_target=figures.gap <= settings.target_gap)
         return after.weight
 
     def has_lost(self, figures: HeldOutFigures) -> bool:
@@ -163,7 +165,7 @@ class ClosingControl:
     def summary(self) -> dict[str, Any]:
         """What the training's files say of it: how far closing went, why, and a sentence."""
         state = self.state
-        pays = state.stopped_at is None and state.weight > 0
+        pays = state.stopped_at is None and (state.weight > 0 or state.at_target)
         return {
             "pays": pays,
             "alignment_weight": state.weight,
@@ -180,6 +182,8 @@ class ClosingControl:
                 f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and fell "
                 "as alignment grew. The rest of the training was contrast alone"
             )
+        if state.weight <= 0 and state.at_target:
+            return f"The gap stayed at most {self.settings.target_gap} without alignment: {told_apart}"
         if state.weight <= 0:
             return f"The gap was not closed: {told_apart}, which earns alignment no weight"
         return f"Closing followed held-out pairs: {told_apart}, alignment ended at weight {state.weight:.2f}"
