@@ -61,8 +61,8 @@ class FollowHeldOut(TrainerCallback):
         held_out: pairs that do not train.
         control: the rules.
         log: takes the figures of a measurement by key.
-        is_trained: the model was trained before. The limit is then the weight at the end of that training, the model is
-            measured before the first step too, and uniformity keeps its own weight.
+        is_trained: the model was trained before. The gap that it has before the first step is then held, by at most the
+            weight at the end of that training, and uniformity keeps its own weight.
         modalities: those that the rows have; by default all of the model.
     """
 
@@ -95,7 +95,7 @@ class FollowHeldOut(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        limit = self.limit(state)
+        limit = self.limit_of(state)
         share = min(1.0, self.control.state.weight / limit) if limit > 0 else 0.0
         self.loss.set_closing_share(share, keep_uniformity=self.is_trained)
 
@@ -103,7 +103,7 @@ class FollowHeldOut(TrainerCallback):
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
             self.observe(args, state)
 
-    def limit(self, state: TrainerState) -> float:
+    def limit_of(self, state: TrainerState) -> float:
         """The most that alignment may weigh now."""
         return self.loss.closing_limit(1.0 if self.is_trained else progress_of(state))
 
@@ -112,8 +112,10 @@ class FollowHeldOut(TrainerCallback):
         figures = self.measured(args)
         if figures is None:
             return
-        scale = logit_scale_of(self.loss) or 1.0
-        weight = self.control.observe(figures, self.limit(state), scale, state.global_step)
+        scale, limit = logit_scale_of(self.loss) or 1.0, self.limit_of(state)
+        if self.is_trained:
+            limit = self.control.limit_that_holds(figures, limit)
+        weight = self.control.observe(figures, limit, scale, state.global_step)
         self.log(
             {
                 "closing/readiness": figures.readiness,
