@@ -45,6 +45,7 @@ ARMS = {
     "embedding": "--mode frozen --use_patches false",
     "frozen": "--mode frozen",
     "joint": "--mode joint",
+    "joint-clock": "--mode joint --follow clock",
     "joint-light": "--mode joint --gap_weight 0.1",
 }
 JUDGE_SEED = 1000

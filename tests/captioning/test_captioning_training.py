@@ -144,6 +144,92 @@ def test_joint_mode_moves_the_encoder_under_both_losses(phantom, aligner_directo
     assert not torch.equal(before["heads.image.0.weight"], after["heads.image.0.weight"])
 
 
+@pytest.fixture(scope="module")
+def followed(phantom_with_pairs, aligner_directory, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "followed"
+    train(aligner_directory, phantom_with_pairs, out, settings("joint"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def phantom_with_pairs(tmp_path_factory):
+    """With validation rows enough to follow."""
+    return write_phantom(
+        tmp_path_factory.mktemp("data") / "phantom", num_pairs=110, num_validation=40, num_test=10, image_size=16
+    )
+
+
+def test_alignment_follows_held_out_pairs_and_uniformity_stays(followed):
+    """The weights in force are read back from the terms of every step: total = caption + contrastive + w a + 1 u."""
+    weight, in_force = None, []
+    for line in lines_of(followed):
+        if "loss/total" in line:
+            assert weight is not None, "the pairs are measured before the first step"
+            rest = line["loss/total"] - line["loss/caption"] - line["loss/contrastive"] - line["loss/uniformity"]
+            assert rest == pytest.approx(weight * line["loss/alignment"], abs=1e-4)
+            in_force.append(weight)
+        weight = line.get("closing/alignment_weight", weight)
+    assert len(in_force) == 8
+    assert any(0 < one < 0.99 for one in in_force), "the control: by the clock it is 1 throughout"
+
+
+def test_the_model_says_what_its_alignment_followed(followed):
+    model = Captioner.from_pretrained(followed / "model")
+    last = [line for line in lines_of(followed) if "closing/readiness" in line][-1]
+    found = model.aligner.config.loss["followed"]
+    assert found["alignment_weight"] == pytest.approx(last["closing/alignment_weight"])
+    assert found["sentence"]
+
+
+def test_the_weights_that_were_followed_are_resumed(
+    phantom_with_pairs, aligner_directory, followed, tmp_path, monkeypatch
+):
+    from gapless.training.callbacks import ProgressBar
+
+    def stop_there(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressBar, "on_step_end", stop_there)
+        with pytest.raises(KeyboardInterrupt):
+            train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"))
+    train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"), resume=True)
+
+    def closing(out):
+        return [line for line in lines_of(out) if "closing/gap" in line]
+
+    assert closing(tmp_path / "out") == closing(followed)
+    expected = weights(followed)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "out").items())
+
+
+def test_the_clock_is_the_weight_at_the_end_of_the_aligners_training(phantom_with_pairs, aligner_directory, tmp_path):
+    asked = settings("joint", follow="clock", training={"num_train_epochs": 1})
+    train(aligner_directory, phantom_with_pairs, tmp_path / "run", asked)
+    lines = lines_of(tmp_path / "run")
+    assert not any("closing/readiness" in line for line in lines)
+    for line in lines:
+        if "loss/total" in line:
+            terms = sum(line[f"loss/{name}"] for name in ("caption", "contrastive", "alignment", "uniformity"))
+            assert line["loss/total"] == pytest.approx(terms, rel=1e-5)
+
+
+def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
+    """Their `config.yaml` does not say what is followed, and a call that continues one must describe the same run."""
+    aligner = GaplessModel.from_pretrained(aligner_directory)
+
+    def described(mode, follow):
+        run = CaptionRun.around(aligner, "aligner", 0, settings(mode, follow=follow), phantom)
+        return run.to_dict()["settings"]
+
+    assert described("joint", "held-out")["follow"] == "held-out"
+    assert "follow" not in described("joint", "clock")
+    assert "follow" not in described("frozen", "held-out")
+    with pytest.raises(UsageError, match="held-out"):
+        settings("joint", follow="held-uot")
+
+
 def test_joint_mode_needs_something_to_learn(phantom, tmp_path):
     """Frozen encoders with identity heads, as of a foreign CLIP; one head with weights is enough, or one encoder."""
 

@@ -149,3 +149,38 @@ def test_a_controller_goes_on_from_its_state_to_the_bit():
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert [second.observe(one, 8.0, 10.0, step) for step, one in enumerate(course[2:], start=3)] == weights[2:]
     assert second.state == whole.state
+
+
+def held(control: ClosingControl, step: int, readiness: float, gap: float) -> float:
+    figures = held_out(readiness, gap=gap)
+    return control.observe(figures, control.limit_that_holds(figures, 8.0), logit_scale=10.0, step=step)
+
+
+def test_the_gap_that_a_model_came_with_is_held_by_as_much_weight_as_it_takes():
+    """A quarter of 8 more above the gap of the start, 0.3, and a quarter less at or below it.
+
+    Readiness falls from 0.2 to 0.1 without alignment, which is no objection. Its fall to 0.05 is one: half of
+    min(4 + 2, 6 * 0.05 * 10 = 3).
+    """
+    control = ClosingControl(SETTINGS)
+    seen = [(0.2, 0.3), (0.1, 0.5), (0.1, 0.4), (0.05, 0.4), (0.1, 0.2)]
+    weights = [held(control, step, readiness, gap) for step, (readiness, gap) in enumerate(seen)]
+    assert weights == pytest.approx([0.0, 2.0, 4.0, 1.5, 0.0])
+    assert control.target_gap == pytest.approx(0.3)
+
+
+def test_a_gap_below_the_target_of_the_settings_may_open_up_to_it():
+    control = ClosingControl(SETTINGS)
+    assert [held(control, step, 0.2, gap) for step, gap in enumerate((0.02, 0.1))] == [0.0, 0.0]
+    summary = control.summary()
+    assert (summary["pays"], summary["alignment_weight"]) == (True, 0.0)
+    assert "stayed at most 0.100 without alignment" in summary["sentence"]
+    assert held(control, 2, 0.2, 0.11) == pytest.approx(2.0)
+
+
+def test_a_controller_that_holds_goes_on_from_its_state():
+    control, again = ClosingControl(SETTINGS), ClosingControl(SETTINGS)
+    for step, gap in enumerate((0.3, 0.5)):
+        held(control, step, 0.2, gap)
+    again.load_state_dict(json.loads(json.dumps(control.state_dict())))
+    assert held(again, 2, 0.2, 0.4) == held(control, 2, 0.2, 0.4) == pytest.approx(4.0)

@@ -359,6 +359,8 @@ class Captioner(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Write weights, configuration and all tokenizers into a directory; arguments as in transformers."""
+        # Training writes into the aligner's configuration what the weights of its loss followed.
+        self.config.aligner_spec = {**self.config.aligner_spec, "loss": self.aligner.config.loss}
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             if self.train_texts is not None:

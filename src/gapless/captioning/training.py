@@ -20,17 +20,19 @@ from gapless.captioning.bridge import bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
 from gapless.captioning.route import Route, texts_of, trainable
-from gapless.captioning.settings import NO_BRIDGE, CaptionSettings
+from gapless.captioning.settings import HELD_OUT, NO_BRIDGE, CaptionSettings
 from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
-from gapless.inference.pairs import Sample
+from gapless.inference.pairs import PairDataset, Sample
+from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.pairs import ANCHOR
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel, text_modalities
 from gapless.models.encoders import num_parameters
 from gapless.models.fingerprint import fingerprint_of
 from gapless.training.callbacks import LossRules
+from gapless.training.closing import enough_to_follow
 from gapless.training.run import (
     Request,
     check_enough,
@@ -77,6 +79,8 @@ class CaptionRun(Request):
         usual = ["sources", "target"] if self.settings.route.is_usual else []
         usual += [] if self.settings.store_texts else ["store_texts"]
         usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
+        follows = self.settings.mode == "joint" and self.settings.follow == HELD_OUT
+        usual += [] if follows else ["follow"]  # runs of earlier versions have none, and took the clock
         described["settings"] = {key: value for key, value in described["settings"].items() if key not in usual}
         return described
 
@@ -109,6 +113,7 @@ class CaptionTrainer(RunTrainer):
 
     Args:
         groups: the group of each evaluation row.
+        held_out: pairs that the weight of alignment follows in mode joint; None where it follows nothing.
 
     Further arguments as in `RunTrainer`.
     """
@@ -122,6 +127,7 @@ class CaptionTrainer(RunTrainer):
         label: str,
         evaluation: Dataset[Any] | None,
         groups: Sequence[str],
+        held_out: PairDataset | None = None,
     ) -> None:
         super().__init__(model, args, train_dataset, run, label, CaptionCollator(model), evaluation)
         self.captioner = model
@@ -129,6 +135,8 @@ class CaptionTrainer(RunTrainer):
         if model.config.trains_aligner and model.aligner.loss is not None:
             # The aligner is trained already, so that the weights of its loss stay at their values after training.
             self.add_callback(LossRules(model.aligner.loss, progress=1.0))
+        if held_out is not None:
+            self.follow(model.aligner, held_out, is_trained=True, modalities=tuple(held_out.modalities))
 
     @torch.no_grad()
     def evaluation_figures(self) -> dict[str, Any]:
@@ -197,6 +205,7 @@ def train_caption_run(
             label=f"{settings.mode} seed {seed}",
             evaluation=evaluation,
             groups=validation_rows.table["group"].to_pylist(),
+            held_out=_held_out_pairs(model, validation_rows, modalities) if settings.follow == HELD_OUT else None,
         )
         train_and_save(trainer, out, checkpoint, resume)
     return passed_over
@@ -221,6 +230,16 @@ def check_aligner(aligner: GaplessModel, mode: str, route: Route) -> None:
             f"mode joint trains the model's own loss, which compares with its anchor {anchor}; name {anchor} in --from "
             "or --to, or use mode frozen"
         )
+
+
+def _held_out_pairs(model: Captioner, rows: Manifest, modalities: Sequence[str]) -> PairDataset | None:
+    """The pairs that the weight of alignment follows; None where the aligner does not learn, or its loss has no such
+    weight, or rows are too few."""
+    loss = model.aligner.loss
+    if not (model.config.trains_aligner and isinstance(loss, GapClosingLoss) and loss.closing_limit(1.0) > 0):
+        return None
+    pairs = PairDataset(rows, {name: model.preprocessor(name) for name in modalities})
+    return pairs if enough_to_follow(pairs) else None
 
 
 def _check_learns(aligner: GaplessModel) -> None:

@@ -80,6 +80,8 @@ class ControlState:
         objections: measurements in a row of which one figure lost more than it may.
         fallen: the figure that lost it at the last objection.
         stopped_at: the step at which closing stopped for good.
+        held_gap: the gap of a model that was closed before, which is the target where that is smaller; None for others.
+        at_target: whether the last gap was at or below the target.
     """
 
     weight: float = 0.0
@@ -92,6 +94,8 @@ class ControlState:
     objections: int = 0
     fallen: str = "readiness"
     stopped_at: int | None = None
+    held_gap: float | None = None
+    at_target: bool = False
 
 
 class ClosingControl:
@@ -139,7 +143,7 @@ class ClosingControl:
             else:
                 objections, share, stopped_at = 0, min(1.0, before.share + settings.rise), None
                 weight = share * allowed
-                if figures.gap <= settings.target_gap:
+                if figures.gap <= self.target_gap:
                     weight = min(weight, before.weight)
             after = replace(
                 after,
@@ -149,8 +153,32 @@ class ClosingControl:
                 fallen=fallen or before.fallen,
                 stopped_at=stopped_at,
             )
-        self.state = after
+        self.state = replace(after, at_target=figures.gap <= self.target_gap)
         return after.weight
+
+    @property
+    def target_gap(self) -> float:
+        """The gap that is held."""
+        return max(self.settings.target_gap, self.state.held_gap or 0.0)
+
+    def limit_that_holds(self, figures: HeldOutFigures, limit: float) -> float:
+        """The limit of `observe` for a model that was closed before and now trains for something else too.
+
+        The gap of the first call is held, by as much weight as it takes: the limit is the weight in force and `rise` of
+        the most above the target, less that part at or below it. What held-out pairs lose while alignment has no weight
+        is no fault of alignment, so that they are compared with figures since it has some.
+
+        Args:
+            figures: of the held-out pairs now.
+            limit: the most that the weight may be.
+        """
+        if self.state.held_gap is None:
+            self.state = replace(self.state, held_gap=figures.gap)
+        if self.state.weight <= 0 and self.state.stopped_at is None:
+            self.state = ControlState(held_gap=self.state.held_gap)
+        step = self.settings.rise * limit
+        wanted = self.state.weight + (step if figures.gap > self.target_gap else -step)
+        return min(limit, max(0.0, wanted))
 
     def fallen(self, figures: HeldOutFigures) -> str | None:
         """The first figure that lost more than it may against its best so far: readiness, recall, effective rank."""
@@ -186,7 +214,7 @@ class ClosingControl:
     def summary(self) -> dict[str, Any]:
         """What the training's files say of it: how far closing went, why, and a sentence."""
         state = self.state
-        pays = state.stopped_at is None and state.weight > 0
+        pays = state.stopped_at is None and (state.weight > 0 or state.at_target)
         return {
             "pays": pays,
             "alignment_weight": state.weight,
@@ -203,6 +231,8 @@ class ClosingControl:
                 f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and "
                 f"{state.fallen} fell as alignment grew. The rest of the training was contrast alone"
             )
+        if state.weight <= 0 and state.at_target:
+            return f"The gap stayed at most {self.target_gap:.3f} without alignment: {told_apart}"
         if state.weight <= 0:
             return f"The gap was not closed: {told_apart}, which earns alignment no weight"
         return f"Closing followed held-out pairs: {told_apart}, alignment ended at weight {state.weight:.2f}"

@@ -168,22 +168,26 @@ class GapClosingLoss(WithTemperature):
             if alignment_modality_weights is None
             else checked_weights(alignment_modality_weights, "alignment_modality_weights")
         )
-        self._closing_share = 1.0
+        self._alignment_share = self._uniformity_share = 1.0
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
         """Set the share of the training that is done, from 0 to 1, which decides the scheduled weights."""
         self.progress = progress
-        self._alignment_weight = self._closing_share * weight_at(self.alignment_weight, progress)
-        self._uniformity_weight = self._closing_share * weight_at(self.uniformity_weight, progress)
+        self._alignment_weight = self._alignment_share * weight_at(self.alignment_weight, progress)
+        self._uniformity_weight = self._uniformity_share * weight_at(self.uniformity_weight, progress)
 
     def closing_limit(self, progress: float) -> float:
         """The weight of alignment that its schedule has at `progress`, the most that a controller may give it."""
         return weight_at(self.alignment_weight, progress)
 
-    def set_closing_share(self, share: float) -> None:
-        """Set the part of both scheduled weights that is in force, in [0, 1]; 1 is the schedule itself."""
-        self._closing_share = share
+    def set_closing_share(self, share: float, keep_uniformity: bool = False) -> None:
+        """Set the part of both scheduled weights that is in force, in [0, 1]; 1 is the schedule itself.
+
+        Args:
+            keep_uniformity: the share is that of alignment alone, and uniformity has its scheduled weight.
+        """
+        self._alignment_share, self._uniformity_share = share, 1.0 if keep_uniformity else share
         self.set_progress(self.progress)
 
     def forward(

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -61,6 +61,9 @@ class FollowHeldOut(TrainerCallback):
         held_out: pairs that do not train.
         control: the rules.
         log: takes the figures of a measurement by key.
+        is_trained: the model was trained before. The gap that it has before the first step is then held, by at most the
+            weight at the end of that training, and uniformity keeps its own weight.
+        modalities: those that the rows have; by default all of the model.
     """
 
     def __init__(
@@ -69,10 +72,13 @@ class FollowHeldOut(TrainerCallback):
         held_out: Dataset[Any],
         control: ClosingControl,
         log: Callable[[dict[str, float]], None],
+        is_trained: bool = False,
+        modalities: Sequence[str] | None = None,
     ) -> None:
         assert isinstance(model.loss, GapClosingLoss)
         self.model, self.loss, self.held_out = model, model.loss, held_out
         self.control, self.log = control, log
+        self.is_trained, self.modalities = is_trained, modalities
         self.sample: Dataset[Any] | None = None
         self.every = 1
 
@@ -83,21 +89,32 @@ class FollowHeldOut(TrainerCallback):
         self.sample = sample_of(self.held_out, num_rows_measured(state.max_steps, batch))
         affordable = math.ceil(len(self.sample) / batch / ROWS_A_STEP)  # type: ignore[arg-type]
         self.every = max(1, min(affordable, state.max_steps // LEAST_MEASUREMENTS))
+        if self.is_trained and state.global_step == 0:
+            self.observe(args, state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        limit = self.loss.closing_limit(progress_of(state))
-        self.loss.set_closing_share(min(1.0, self.control.state.weight / limit) if limit > 0 else 0.0)
+        limit = self.limit_of(state)
+        share = min(1.0, self.control.state.weight / limit) if limit > 0 else 0.0
+        self.loss.set_closing_share(share, keep_uniformity=self.is_trained)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.every and state.global_step < state.max_steps:
-            return
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            self.observe(args, state)
+
+    def limit_of(self, state: TrainerState) -> float:
+        """The most that alignment may weigh now."""
+        return self.loss.closing_limit(1.0 if self.is_trained else progress_of(state))
+
+    def observe(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Measure, set the weight until the next measurement, and log both."""
         figures = self.measured(args)
         if figures is None:
             return
-        scale = logit_scale_of(self.loss) or 1.0
-        limit = self.loss.closing_limit(progress_of(state))
+        scale, limit = logit_scale_of(self.loss) or 1.0, self.limit_of(state)
+        if self.is_trained:
+            limit = self.control.limit_that_holds(figures, limit)
         weight = self.control.observe(figures, limit, scale, state.global_step)
         self.log(
             {
@@ -122,7 +139,7 @@ class FollowHeldOut(TrainerCallback):
         answer: list[HeldOutFigures | None] = [None]
         if args.process_index == 0:
             assert self.sample is not None
-            rows = embed_dataset(self.model, self.sample, batch_size=args.eval_batch_size)
+            rows = embed_dataset(self.model, self.sample, modalities=self.modalities, batch_size=args.eval_batch_size)
             answer = [figures_of_pairs(rows, pairs_of(self.loss.pairs, list(rows), self.loss.anchor))]
         if args.world_size > 1:
             broadcast_object_list(answer)

@@ -99,6 +99,7 @@ class RunTrainer(Trainer):
         self.num_summed = 0
         self.partial_directory: Path | None = None  # where a checkpoint is being written
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+        self.follower: FollowHeldOut | None = None
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.stop_request, self.epoch_first = StopRequest(), EpochBeforeCheckpoint()
@@ -242,16 +243,24 @@ class RunTrainer(Trainer):
         if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
-        self.add_files(written)
+        if self.follower is not None:
+            write_json(written / CONTROL_FILE, self.follower.control.state_dict())
         if (self.run / METRICS_FILE).exists():
             sync_path(self.run / METRICS_FILE)
         publish(written, final)
 
-    def add_files(self, written: Path) -> None:
-        """Add what a subclass needs to go on from a checkpoint that is being written."""
+    def follow(self, aligner: GaplessModel, held_out: Dataset[Any], **options: Any) -> None:
+        """Have the weights of the aligner's loss follow held-out pairs; options of `FollowHeldOut`.
+
+        It comes after the callback that sets the progress of the loss.
+        """
+        self.follower = FollowHeldOut(aligner, held_out, ClosingControl(), self.log, **options)
+        self.add_callback(self.follower)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.follower is not None:
+            self.follower.control.load_state_dict(read_json(Path(resume_from_checkpoint) / CONTROL_FILE))
         saved = read_json(Path(resume_from_checkpoint) / SUMS_FILE)
         self.num_summed = saved["num_summed"]
         self.sums = {name: math.nan if value is None else value for name, value in saved["sums"].items()}
@@ -323,10 +332,8 @@ class AlignerTrainer(RunTrainer):
             model.keep_reference()
         self.evaluator = evaluator or GapAndRetrieval()
         self.add_callback(LossRules(self.loss))
-        self.follower: FollowHeldOut | None = None
         if held_out is not None:
-            self.follower = FollowHeldOut(model, held_out, ClosingControl(), self.log)
-            self.add_callback(self.follower)
+            self.follow(model, held_out)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the factor on the cosines beside the terms."""
@@ -351,16 +358,6 @@ class AlignerTrainer(RunTrainer):
         if is_new:
             split_by_learning_rate(optimizer, self.loss)
         return optimizer
-
-    def add_files(self, written: Path) -> None:
-        """Add the state of the controller, where the weights follow held-out pairs."""
-        if self.follower is not None:
-            write_json(written / CONTROL_FILE, self.follower.control.state_dict())
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.follower is not None:
-            self.follower.control.load_state_dict(read_json(Path(resume_from_checkpoint) / CONTROL_FILE))
 
     def evaluation_figures(self) -> dict[str, Any]:
         """The evaluator's figures of the evaluation pairs."""
