@@ -307,7 +307,7 @@ def run_size(
     for name, make in {"faiss flat": faiss_flat, "faiss HNSW": faiss_hnsw}.items():
         if not is_built and wanted(name, only):
             engines[name] = timed(name, seconds, lambda make=make: make(vectors))  # type: ignore[misc]
-    if collection.facts().index is None:
+    if is_built or collection.facts().index is None:
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(collection, kind))
     if is_built:
         return None
