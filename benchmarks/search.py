@@ -39,6 +39,7 @@ from gapless.search.rebalance import update_balance
 from gapless.search.row_readers import HeldRows
 from gapless.search.samples import Samples
 from gapless.search.table_rows import label_columns
+from gapless.search.table_version import MEMORY_BYTES
 
 DIM = 512
 DIRECTIONS = 48  # that hold most of the variance
@@ -288,26 +289,34 @@ def index_engines(collection: Collection, half: int, kind: str, filters: Sequenc
 
 
 def run_size(
-    size: int, num_queries: int, threads: int, kind: str, only: Sequence[str], folder: Path, is_built: bool
+    size: int,
+    num_queries: int,
+    threads: int,
+    kind: str,
+    only: Sequence[str],
+    folder: Path,
+    is_built: bool,
+    memory_bytes: int | None = MEMORY_BYTES,
 ) -> SizeFigures | None:
     """Figures of one size; None where the collection was only to be built.
 
     Args:
         is_built: whether to stop when the collection is there with its index.
+        memory_bytes: as of `Collection.open`.
     """
     vectors, queries = paired_by_direction(drawn_vectors(size, 1)), drawn_vectors(num_queries, 99)
     seconds: dict[str, float] = {}
     path, filters = folder / f"collection-{size}", filters_of(size)
     if not path.exists():
         written_collection(path, vectors, seconds)
-    timed("open and answer once", seconds, lambda: Collection.open(path).search(queries[0], exact=True))
-    collection = Collection.open(path)
+    timed("open and answer once", seconds, lambda: Collection.open(path, memory_bytes).search(queries[0]))
+    collection = Collection.open(path, memory_bytes)
     engines = collection_engines(collection, size // 2)
     engines |= index_engines(collection, size // 2, kind, filters)
     for name, make in {"faiss flat": faiss_flat, "faiss HNSW": faiss_hnsw}.items():
         if not is_built and wanted(name, only):
             engines[name] = timed(name, seconds, lambda make=make: make(vectors))  # type: ignore[misc]
-    if collection.facts().index is None:
+    if is_built or collection.facts().index is None:
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(collection, kind))
     if is_built:
         return None
@@ -355,6 +364,7 @@ def main() -> None:
     parser.add_argument("--kind", default=USUAL_KIND, help="the collection's approximate index")
     parser.add_argument("--only", nargs="+", default=[], help="engines whose names contain one of these; default all")
     parser.add_argument("--folder", type=Path, default=None, help="where collections are kept, or are already")
+    parser.add_argument("--memory_bytes", type=int, default=MEMORY_BYTES, help="collections up to this size are held")
     parser.add_argument("--build_only", action="store_true", help="build the collections in the folder, and stop")
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
     args = parser.parse_args()
@@ -363,7 +373,16 @@ def main() -> None:
     for size in map(int, args.sizes.split(",")):
         print(f"{size:,} vectors", flush=True)
         with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
-            found = run_size(size, args.queries, args.threads, args.kind, args.only, Path(folder), args.build_only)
+            found = run_size(
+                size,
+                args.queries,
+                args.threads,
+                args.kind,
+                args.only,
+                Path(folder),
+                is_built=args.build_only,
+                memory_bytes=args.memory_bytes,
+            )
         if found is None:
             continue
         results.append(found)

@@ -13,8 +13,10 @@ from gapless.search.table_version import TableVersion
 
 USUAL_PROBES = 20  # of the engine
 MAX_PARTITIONS = 100_000  # more than any index has
-# Rows that a filter lets through, up to which all of them are scored: held rows cost 0.7 us each, read ones 18 us.
-EXACT_BELOW, EXACT_BELOW_HELD = 5000, 30_000
+# Rows that a filter lets through, up to which all of them are scored. Of 1,000,000 rows of 512-d a query through the
+# index that lets a tenth through takes 66 to 84 ms of CPU, half of it the filter. Scoring as many held rows takes 60;
+# read from the disk, 10,000 take 180.
+EXACT_BELOW, EXACT_BELOW_HELD = 5000, 100_000
 
 
 def indexed(

@@ -5,6 +5,7 @@ exact search. While the recall is below what is wanted, more partitions, a broad
 What is chosen is kept in the collection, and searches use it.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ RECALL_QUERIES = 100
 RECALL_AT = 10
 RECALL = 0.95
 SAME_SCORE = 1e-6  # rows whose cosines differ by less are equally near
+SAMPLE_RATE, MAX_ITERATIONS = 64, 20  # rows for each partition that k-means learns from, and its rounds
 MAX_PROBES, MAX_BREADTH, MAX_CANDIDATES = 640, 1280, 64
 KEYED_ABOVE = 50_000  # rows; in fewer a key is found by looking through all
 SMALL = 100_000  # rows; a collection up to this size is rewritten after each run, within a second
@@ -46,11 +48,21 @@ def checked_recall(recall: float) -> float:
     return float(recall)
 
 
-def index_config(kind: str) -> Any:
-    """The engine's description of an approximate index, one entry per name in `KINDS`."""
+def index_config(kind: str, rows: int) -> Any:
+    """The engine's description of an approximate index, one entry per name in `KINDS`.
+
+    Args:
+        rows: of the collection. An ivf-flat index has as many partitions as the square root of them: the engine's own
+            (one for 4,096 rows) are so large that a query looks through a third of a million rows to find the nearest.
+    """
     from lancedb.index import HnswSq, IvfFlat, IvfPq
 
-    return {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}[kind](distance_type="dot")
+    if kind == "ivf-flat":
+        partitions = max(1, math.isqrt(rows))
+        return IvfFlat(
+            distance_type="dot", num_partitions=partitions, sample_rate=SAMPLE_RATE, max_iterations=MAX_ITERATIONS
+        )
+    return {"hnsw": HnswSq, "ivf-pq": IvfPq}[kind](distance_type="dot")
 
 
 def update_indices(
@@ -80,7 +92,7 @@ def update_indices(
         if kind is None and "vector" not in columns and rows > above:
             kind = USUAL_KIND
         if kind is not None:
-            table.create_index("vector", config=index_config(kind), replace=True)
+            table.create_index("vector", config=index_config(kind, rows), replace=True)
         is_rewritten = _is_due(table, rows)
         if is_rewritten:
             table.optimize()
@@ -162,11 +174,11 @@ def _recall(
 
 
 def _broader(settings: IndexSettings, kind: str) -> list[IndexSettings]:
-    """Settings that look at twice as much in one respect."""
+    """Settings that look further in one respect: half as many partitions again, or twice as much of another."""
     nprobes, ef, candidates = settings.nprobes or 20, settings.ef or 80, settings.candidates
     found = []
     if nprobes < MAX_PROBES:
-        found.append(replace(settings, nprobes=2 * nprobes))
+        found.append(replace(settings, nprobes=nprobes * 3 // 2))
     if kind == "hnsw" and ef < MAX_BREADTH:
         found.append(replace(settings, ef=2 * ef))
     if kind != "ivf-flat" and candidates < MAX_CANDIDATES:
