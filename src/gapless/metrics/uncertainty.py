@@ -5,7 +5,8 @@ groups x dim at most and never compares rows again.
 
 The interval of a share (a recall, an accuracy, an area under the ROC curve) is Wilson's, with as many independent
 trials as explain the variance of the replicates. The replicates of a share without a single failure are all equal, so
-that their percentiles would say that a failure is impossible; those of a share with few failures are too narrow.
+that their percentiles would say that a failure is impossible; those of a share with few failures are too narrow. Where
+the percentiles reach further they count: one misplaced row moves an area under the curve by more than a trial.
 """
 
 import math
@@ -148,7 +149,7 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """95 % intervals of all figures that can be resampled, under the same draws; the same for the same seed.
 
-    They are percentiles of the replicates, and Wilson's intervals of shares (`share_bounds`).
+    They are percentiles of the replicates; of shares they hold Wilson's interval too (`share_bounds`).
 
     Returns:
         key -> {"value", "low", "high"}; the bounds are None where no interval exists: with a single group, or where
@@ -173,7 +174,9 @@ def _bounds(figure: Figure, replicates: np.ndarray, num_groups: int) -> tuple[fl
     low, high = _percentiles(replicates)
     if low is None or figure.trials is None:
         return low, high
-    return share_bounds(figure.value, float(np.nanvar(replicates, ddof=1)), figure.trials)
+    assert high is not None
+    wilson = share_bounds(figure.value, float(np.nanvar(replicates, ddof=1)), figure.trials)
+    return min(low, wilson[0]), max(high, wilson[1])
 
 
 def percentile_interval(values: np.ndarray) -> Interval:
