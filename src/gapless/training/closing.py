@@ -101,7 +101,9 @@ class FollowHeldOut(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            is_logged = control.should_log
             self.observe(args, state)
+            control.should_log = is_logged  # every log resets it, and the losses of this step would not be logged
 
     def limit_of(self, state: TrainerState) -> float:
         """The most that alignment may weigh now."""
