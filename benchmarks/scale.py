@@ -5,10 +5,10 @@
     python benchmarks/scale.py --measure all --divide 30 --json few.json                some minutes, at small sizes
     python benchmarks/scale.py --points scale.json --embedded_per_s 500 --plot growth.png
 
-The second form prints the tables of docs/scale.md. A step's law is `seconds = a * pairs^power`; the range of a time is
-its 95 % prediction interval, and its upper end is at least what a time in proportion to the pairs would be, for every
-step that touches all of them. Memory goes on along the line through the two largest sizes. A pair is an image and a
-text, each 512 numbers. The pairs a second that a GPU embeds are yours to put in.
+The last form prints the tables of docs/scale.md. A step's law is `seconds = a * pairs^power`, the range of a time its 95 % prediction interval. What a call costs whatever the size bends a law to a power below 1. Of a step that touches
+every pair, therefore, no time is below the line through its two largest sizes, and no range ends below the proportion
+to the largest one. Memory goes on along that line. A pair is an image and a text, each 512 numbers. The pairs a second
+that a GPU embeds are yours to put in.
 """
 
 import argparse
@@ -72,17 +72,26 @@ class Growth:
 
     def seconds(self, pairs: int) -> Need:
         """The time at a size, by the law."""
-        low, high = self.law.interval(pairs)
-        if self.step not in NOT_PER_PAIR:
-            high = max(high, self.largest.seconds * pairs / self.largest.size)
-        return Need(self.step, f"pairs to the power of {self.law.power:.2f}", self.law.at(pairs), low, high)
+        value, (low, high) = self.law.at(pairs), self.law.interval(pairs)
+        how = f"pairs to the power of {self.law.power:.2f}"
+        if self.step not in NOT_PER_PAIR and pairs > self.largest.size:
+            line = self._on_line([point.seconds for point in self.points], pairs)
+            how = how if value >= line else "the line of the two largest sizes"
+            value, low = max(value, line), max(low, line)
+            high = max(high, value, self.largest.seconds * pairs / self.largest.size)
+        return Need(self.step, how, value, low, high)
 
     def memory(self, pairs: int) -> Need:
         """Gigabytes at a size, on the line through the two largest sizes."""
+        value = self._on_line([point.gigabytes for point in self.points], pairs)
+        each = (value - self.largest.gigabytes) * GB / max(1, pairs - self.largest.size)
+        return Need(f"{self.step}, memory", f"{each:,.0f} B a pair", value, unit="GB")
+
+    def _on_line(self, values: Sequence[float], pairs: int) -> float:
+        """The value at a size on the line through the two largest sizes, which does not fall."""
         before, last = self.points[-2:]
-        slope = max(0.0, (last.gigabytes - before.gigabytes) / (last.size - before.size))
-        value = last.gigabytes + slope * (pairs - last.size)
-        return Need(f"{self.step}, memory", f"{slope * 1e9:,.0f} B a pair", value, unit="GB")
+        slope = max(0.0, (values[-1] - values[-2]) / (last.size - before.size))
+        return values[-1] + slope * (pairs - last.size)
 
     def disk(self, pairs: int) -> Need:
         """Gigabytes on the disk at a size, in proportion to the pairs."""
@@ -118,7 +127,7 @@ def needs(found: Sequence[Growth], pairs: int, embedded_per_s: float | None = No
         rows.append(Need(f"embed, {workers} workers of {rate:,g} pairs/s", how, pairs / rate / workers))
     rows += [one.seconds(pairs) for one in found]
     rows += [one.disk(pairs) for one in found if one.largest.disk_bytes]
-    rows += [one.memory(pairs) for one in found]
+    rows += [one.memory(pairs) for one in found if one.largest.gigabytes]
     vectors = 2 * pairs * DIM * 4 / GB
     return [*rows, Need("vectors, fp32", f"2 x pairs x {DIM} x 4 B", vectors, unit="GB")]
 
@@ -149,8 +158,9 @@ def measured_table(found: Sequence[Growth]) -> list[str]:
         sizes = ", ".join(f"{point.size:,}" for point in one.points)
         seconds = ", ".join(f"{point.seconds:.3g}" for point in one.points)
         last, law = one.largest, one.law
+        peak = size_text(last.gigabytes) if last.gigabytes else ""
         lines.append(
-            f"| {one.step} | {sizes} | {seconds} | {last.cpu_seconds:.3g} | {size_text(last.gigabytes)} "
+            f"| {one.step} | {sizes} | {seconds} | {last.cpu_seconds:.3g} | {peak} "
             f"| n^{law.power:.2f} | x{law.residual:.2f} |"
         )
     return lines
@@ -160,7 +170,7 @@ def needs_table(found: Sequence[Growth], sizes: Sequence[int], embedded_per_s: f
     columns = [needs(found, pairs, embedded_per_s) for pairs in sizes]
     lines = [f"| | by | {' | '.join(f'{pairs:,} pairs' for pairs in sizes)} |", f"|---|---|{'---|' * len(sizes)}"]
     for row in zip(*columns, strict=True):
-        lines.append(f"| {row[0].what} | {row[0].how} | {' | '.join(need.shown for need in row)} |")
+        lines.append(f"| {row[0].what} | {row[-1].how} | {' | '.join(need.shown for need in row)} |")
     return lines
 
 
@@ -175,7 +185,7 @@ def plot(found: Sequence[Growth], out: Path) -> None:
     for axis, is_closing, title in zip(axes, (False, True), ("every step", "close, by method"), strict=True):
         shown = [one for one in found if one.step.startswith("close, ") == is_closing]
         for number, one in enumerate(shown):
-            colour, marker = f"C{number % 10}", "osD^v<>"[number // 10 % 7 if number < 70 else 0]
+            colour, marker = f"C{number % 10}", "osD^v<>"[number // 10 % 7]
             sizes = [point.size for point in one.points]
             label = f"{one.step.removeprefix('close, ')}: n^{one.law.power:.2f}"
             axis.plot(sizes, [point.seconds for point in one.points], marker, color=colour, label=label)

@@ -38,7 +38,8 @@ class Point:
         size: pairs.
         seconds: on the clock.
         cpu_seconds: of this process, its threads and its children.
-        gigabytes: the largest memory that the process had until the end of the step.
+        gigabytes: the largest memory that the process had until the end of the step; 0 where that is mostly what the
+            measurement itself holds.
         disk_bytes: that the step wrote; 0 where nobody asks.
     """
 
@@ -52,10 +53,15 @@ class Point:
 
 @dataclass
 class Clock:
-    """Times steps at a size: `with clock("open"): ...`."""
+    """Times steps at a size: `with clock("open"): ...`.
+
+    Args:
+        with_memory: whether the memory of the process is that of the steps.
+    """
 
     size: int
     points: list[Point]
+    with_memory: bool = True
 
     @contextmanager
     def __call__(self, step: str, writes: Path | None = None) -> Iterator[None]:
@@ -66,7 +72,7 @@ class Clock:
 
     def add(self, step: str, seconds: float, cpu: float, disk_bytes: int = 0) -> None:
         """Enter a step that was timed elsewhere."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9 if self.with_memory else 0.0
         self.points.append(Point(step, self.size, seconds, cpu, peak, disk_bytes))
 
 
@@ -130,6 +136,7 @@ def data_table(folder: Path, clock: Clock) -> None:
 
 def resume(folder: Path, clock: Clock) -> None:
     """Kill `data table` when half of the images are verified; the time until it goes on with a new one."""
+    clock.with_memory = False
     words = [sys.executable, "-m", "gapless", "data", "table", str(folder / "rows.jsonl")]
     words += ["--out", str(folder / "resumed"), "--group_key", "patient"]
     journal = folder / ".resumed.resume" / "journal.jsonl"
@@ -191,7 +198,7 @@ def embeddings_directory(folder: Path, clock: Clock) -> None:
     from gapless.embeddings.store import EmbeddingsWriter, read_embeddings
 
     matrices = {name: np.load(path, mmap_mode="r") for name, path in arrays_of(folder).items()}
-    out = folder / "embeddings"
+    out, clock.with_memory = folder / "embeddings", False  # the system counts the pages of the files
     with clock("write embeddings", out):
         writer = EmbeddingsWriter(out, num_rows=clock.size, info={})
         for shard in writer.shards:
@@ -213,7 +220,7 @@ def collection(folder: Path, clock: Clock) -> None:
 
     make_collection(folder / "few", drawn_vectors(100, 1))  # imports what is imported late
     vectors, queries = drawn_vectors(2 * clock.size, 1), drawn_vectors(QUERIES, 99)
-    path = folder / "collection"
+    path, clock.with_memory = folder / "collection", False
     with clock("write a collection", path):
         written = make_collection(path, vectors)
     del vectors

@@ -51,7 +51,7 @@ def test_one_value_off_the_law_worked_by_hand():
 
 
 def test_the_interval_holds_as_many_new_values_as_it_says():
-    """4,000 laws with noise of 10 % at four sizes, each asked at ten times the largest; a narrower one does not."""
+    """1,000 laws with noise of 10 % at four sizes, each asked at ten times the largest; a narrower one does not."""
     from growth import fit
 
     random = np.random.default_rng(0)
@@ -80,19 +80,32 @@ def test_times_memory_and_disk_of_a_larger_set():
 
     points = [
         point("work", 100, 1.0, 1.0, 500),
-        point("work", 400, 2.0, 1.3, 2000),
-        point("work", 1600, 4.0, 2.5, 8000),
+        point("work", 400, 8.0, 1.3, 2000),
+        point("work", 1600, 64.0, 2.5, 8000),
     ]
     points.insert(0, point("work", 100, 9.0))  # measured again since
     points.append(point("once", 100, 1.0))
     (found,) = growths(points)
-    assert found.law.power == pytest.approx(0.5)
+    assert found.law.power == pytest.approx(1.5)
     time, disk, memory, vectors = needs([found], 6400)
-    assert (time.value, time.unit) == (pytest.approx(8.0), "s")
-    assert time.high == pytest.approx(16.0)  # in proportion to the pairs, since each is touched
+    assert (time.value, time.unit) == (pytest.approx(512.0), "s")
+    assert (time.low, time.high) == pytest.approx((512.0, 512.0))  # all three lie on the law
     assert disk.value == pytest.approx(32_000 / 1e9)
     assert memory.value == pytest.approx(2.5 + 1.2 / 1200 * 4800)
+    assert memory.how == "1,000,000 B a pair"
     assert vectors.value == pytest.approx(2 * 6400 * 512 * 4 / 1e9)
+
+
+def test_what_a_call_costs_whatever_the_size_does_not_bend_a_time_below_its_line():
+    """Seconds are 1 + n / 1000, 1,001 at a million: the law of four sizes gives less than a tenth."""
+    from scale import growths
+
+    (found,) = growths([point("work", size, 1 + size / 1000) for size in (10, 100, 1000, 2000)])
+    assert found.law.at(1e6) < 100
+    need = found.seconds(10**6)
+    assert (need.value, need.low) == (pytest.approx(1001.0), pytest.approx(1001.0))
+    assert need.high >= 1500
+    assert need.how == "the line of the two largest sizes"
 
 
 def test_a_step_that_does_not_touch_every_pair_stays_with_its_law():
