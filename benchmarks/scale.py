@@ -5,7 +5,8 @@
     python benchmarks/scale.py --measure all --divide 30 --json few.json                some minutes, at small sizes
     python benchmarks/scale.py --points scale.json --embedded_per_s 500 --plot growth.png
 
-The last form prints the tables of docs/scale.md. A step's law is `seconds = a * pairs^power`, the range of a time its 95 % prediction interval. What a call costs whatever the size bends a law to a power below 1. Of a step that touches
+The last form prints the tables of docs/scale.md. A step's law is `seconds = a * pairs^power`, the range of a time its
+95 % prediction interval. What a call costs whatever the size bends a law to a power below 1. Of a step that touches
 every pair, therefore, no time is below the line through its two largest sizes, and no range ends below the proportion
 to the largest one. Memory goes on along that line. A pair is an image and a text, each 512 numbers. The pairs a second
 that a GPU embeds are yours to put in.

@@ -157,11 +157,12 @@ def test_tables_and_a_plot_of_points_in_a_file(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_measurements_of_two_machines_are_not_mixed_in_a_file(tmp_path):
+def test_measurements_of_two_machines_are_not_mixed_in_a_file(tmp_path, monkeypatch):
     import json
 
-    from scale import add_measurements
+    import scale
 
+    monkeypatch.setattr(scale, "machine", lambda: {"cpu": "this one"})
     (tmp_path / "other.json").write_text(json.dumps({"machine": {"cpu": "another"}, "points": []}))
     with pytest.raises(SystemExit, match="another machine"):
-        add_measurements(["demo"], [8], 1, tmp_path / "other.json")
+        scale.add_measurements(["demo"], [8], 1, tmp_path / "other.json")
