@@ -17,7 +17,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -100,11 +100,17 @@ class Growth:
         return Need(f"{self.step}, on disk", f"{each:,.0f} B a pair", each * pairs / GB, unit="GB")
 
 
-def growths(points: Sequence[Point]) -> list[Growth]:
-    """A growth for each step of at least two sizes, in the order in which they were measured; of a size the last."""
+def growths(points: Sequence[Point], by_cpu: bool = False) -> list[Growth]:
+    """A growth for each step of at least two sizes, in the order in which they were measured; of a size the last.
+
+    Args:
+        by_cpu: CPU seconds in the place of the clock's, where they were taken: other work on the machine changes them
+            little.
+    """
     steps: dict[str, dict[int, Point]] = {}
     for point in points:
-        steps.setdefault(point.step, {})[point.size] = point
+        timed = replace(point, seconds=point.cpu_seconds) if by_cpu and point.cpu_seconds else point
+        steps.setdefault(point.step, {})[point.size] = timed
     found = []
     for by_size in steps.values():
         if len(by_size) > 1:
@@ -244,6 +250,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", type=Path, help="files of --json: print the tables")
     parser.add_argument("--pairs", default=",".join(map(str, PAIRS)), help="sets to compute the needs of")
     parser.add_argument("--embedded_per_s", type=float, help="pairs a second that one of your workers embeds")
+    parser.add_argument("--by_cpu", action="store_true", help="laws of CPU seconds, where the machine had other work")
     parser.add_argument("--plot", type=Path, help="a PNG or SVG of the growth")
     options = parser.parse_args()
     if (options.measure is None) == (options.points is None) or (options.measure and not options.json):
@@ -253,7 +260,7 @@ def main() -> None:
         sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else None
         add_measurements(families, sizes, options.divide, options.json)
     points, machines = read_points(options.points or [options.json])
-    found = growths(points)
+    found = growths(points, options.by_cpu)
     print(*(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines), sep="\n")
     print(*measured_table(found), sep="\n")
     sets = [int(size) for size in options.pairs.split(",")]

@@ -1,6 +1,8 @@
 """The growth laws of benchmarks/growth.py and what benchmarks/scale.py computes from them, worked by hand."""
 
+import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,17 @@ def test_a_step_that_does_not_touch_every_pair_stays_with_its_law():
     assert found.seconds(10**9).high == pytest.approx(1.0)
 
 
+def test_laws_of_cpu_seconds_where_they_were_taken():
+    from scale import growths
+
+    points = [replace(point("a", size, 1.0), cpu_seconds=size / 100) for size in (10, 100, 1000)]
+    points += [replace(point("b", size, 2.0), cpu_seconds=0.0) for size in (10, 100, 1000)]
+    a, b = growths(points, by_cpu=True)
+    assert (a.law.power, a.largest.seconds) == (pytest.approx(1.0), 10.0)
+    assert (b.law.power, b.largest.seconds) == (pytest.approx(0.0), 2.0)
+    assert growths(points)[0].law.power == pytest.approx(0.0)
+
+
 def test_the_rate_of_a_gpu_is_the_readers():
     from scale import needs
 
@@ -136,9 +149,6 @@ def test_durations_are_read_at_a_glance(seconds, text):
 
 
 def test_tables_and_a_plot_of_points_in_a_file(tmp_path, monkeypatch, capsys):
-    import json
-    from dataclasses import asdict
-
     import scale
 
     points = [
@@ -158,8 +168,6 @@ def test_tables_and_a_plot_of_points_in_a_file(tmp_path, monkeypatch, capsys):
 
 
 def test_measurements_of_two_machines_are_not_mixed_in_a_file(tmp_path, monkeypatch):
-    import json
-
     import scale
 
     monkeypatch.setattr(scale, "machine", lambda: {"cpu": "this one"})
