@@ -48,7 +48,7 @@ def test_one_value_off_the_law_worked_by_hand():
     assert law.deviation == pytest.approx(6**0.5)  # squares 1 + 4 + 1, one degree of freedom
     # At e^3, 2 from the centre 1 with a spread of 2: 1 + 1/3 + 4/2.
     half = stats.t.ppf(0.975, 1) * (6 * (1 + 1 / 3 + 2)) ** 0.5
-    low, high = law.interval(e**3)
+    low, high = law.interval(e**3, 0.95)
     assert np.log([low, high]) == pytest.approx([1 - half, 1 + half])
 
 
@@ -138,9 +138,24 @@ def test_the_rate_of_a_gpu_is_the_readers():
     assert [row.what for row in needs([], 10)] == ["vectors, fp32"]
 
 
+def test_two_sizes_show_no_range():
+    from scale import growths
+
+    (found,) = growths([point("a", 10, 1.0), point("a", 100, 10.0)])
+    assert found.seconds(1000).shown == "100 s"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0123, "12 ms"), (59.6, "60 s"), (130, "2.2 min"), (7300, "2 h"), (200_000, "2.3 d"), (4e8, "13 years")],
+    [
+        (0.0123, "12 ms"),
+        (59.6, "60 s"),
+        (130, "2.2 min"),
+        (7300, "2 h"),
+        (200_000, "2.3 d"),
+        (4e8, "13 years"),
+        (1e12, "over 100 years"),
+    ],
 )
 def test_durations_are_read_at_a_glance(seconds, text):
     from scale import duration
