@@ -74,6 +74,11 @@ class Growth:
     def largest(self) -> Point:
         return self.points[-1]
 
+    @property
+    def grows_in_memory(self) -> bool:
+        """Whether the largest size took more memory than the one before it."""
+        return self.largest.gigabytes > self.points[-2].gigabytes
+
     def seconds(self, pairs: int) -> Need:
         """The time at a size, by the law."""
         value, (low, high) = self.law.at(pairs), self.law.interval(pairs)
@@ -138,7 +143,7 @@ def needs(found: Sequence[Growth], pairs: int, embedded_per_s: float | None = No
     found = [one for one in found if one.step != PEER]
     rows += [one.seconds(pairs) for one in found]
     rows += [one.disk(pairs) for one in found if one.largest.disk_bytes]
-    rows += [one.memory(pairs) for one in found if one.largest.gigabytes]
+    rows += [one.memory(pairs) for one in found if one.grows_in_memory]
     vectors = 2 * pairs * DIM * 4 / GB
     return [*rows, Need("vectors, fp32", f"2 x pairs x {DIM} x 4 B", vectors, unit="GB")]
 
@@ -164,18 +169,16 @@ def two_figures(value: float) -> str:
     return f"{float(f'{value:.2g}'):,g}"
 
 
-def measured_table(found: Sequence[Growth]) -> list[str]:
-    """A row for each step: sizes, what the largest took, the law."""
-    lines = ["| step | pairs | seconds | CPU s | peak | grows as | off by |", "|---|---|---|---:|---:|---:|---:|"]
+def measured_table(found: Sequence[Growth], by_cpu: bool = False) -> list[str]:
+    """A row for each step: sizes, times, memory of the largest, the law."""
+    seconds = "CPU seconds" if by_cpu else "seconds"
+    lines = [f"| step | pairs | {seconds} | peak | grows as | off by |", "|---|---|---|---:|---:|---:|"]
     for one in found:
         sizes = ", ".join(f"{point.size:,}" for point in one.points)
         seconds = ", ".join(f"{point.seconds:.3g}" for point in one.points)
         last, law = one.largest, one.law
         peak = size_text(last.gigabytes) if last.gigabytes else ""
-        lines.append(
-            f"| {one.step} | {sizes} | {seconds} | {last.cpu_seconds:.3g} | {peak} "
-            f"| n^{law.power:.2f} | x{law.residual:.2f} |"
-        )
+        lines.append(f"| {one.step} | {sizes} | {seconds} | {peak} | n^{law.power:.2f} | x{law.residual:.2f} |")
     return lines
 
 
@@ -187,7 +190,7 @@ def needs_table(found: Sequence[Growth], sizes: Sequence[int], embedded_per_s: f
     return lines
 
 
-def plot(found: Sequence[Growth], out: Path) -> None:
+def plot(found: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
     """Seconds against pairs, both in logarithms: what was measured, and the laws between."""
     import matplotlib
 
@@ -206,7 +209,7 @@ def plot(found: Sequence[Growth], out: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="pairs", title=title)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[0].set_ylabel("seconds")
+    axes[0].set_ylabel("CPU seconds" if by_cpu else "seconds")
     figure.tight_layout()
     figure.savefig(out, dpi=100)
 
@@ -268,11 +271,11 @@ def main() -> None:
     points, machines = read_points(options.points or [options.json])
     found = growths(points, options.by_cpu)
     print(*(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines), sep="\n")
-    print(*measured_table(found), sep="\n")
+    print(*measured_table(found, options.by_cpu), sep="\n")
     sets = [int(size) for size in options.pairs.split(",")]
     print("", *needs_table(found, sets, options.embedded_per_s), sep="\n")
     if options.plot:
-        plot(found, options.plot)
+        plot(found, options.plot, options.by_cpu)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def test_a_step_that_does_not_touch_every_pair_stays_with_its_law():
 
     (found,) = growths([point("open a collection", size, 1.0) for size in (100, 400, 1600)])
     assert found.seconds(10**9).high == pytest.approx(1.0)
+    assert not found.grows_in_memory
 
 
 def test_laws_of_cpu_seconds_where_they_were_taken():
@@ -176,7 +177,7 @@ def test_tables_and_a_plot_of_points_in_a_file(tmp_path, monkeypatch, capsys):
     scale.main()
     out = capsys.readouterr().out
     assert "cpu a CPU" in out
-    assert "| a | 10, 100, 1,000 | 0.01, 0.1, 1 | 1 | 1 GB | n^1.00 | x1.00 |" in out
+    assert "| a | 10, 100, 1,000 | 0.01, 0.1, 1 | 1 GB | n^1.00 | x1.00 |" in out
     assert "| embed, 1 workers of 4 pairs/s | pairs / 4 / 1 | 8.3 min |" in out
     assert "| a | pairs to the power of 1.00 | 2 s (2 s to 2 s) |" in out
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
