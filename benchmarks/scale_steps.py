@@ -26,6 +26,7 @@ import numpy as np
 DIM = 512
 SIDE = 64  # pixels of the drawn images
 QUERIES = 20
+RESUMED_FROM = 3000  # pairs
 CLOSING = ("center", "standardise", "shift", "procrustes", "subspace", "cca", "adapter", "stack", "auto")
 
 
@@ -135,7 +136,12 @@ def data_table(folder: Path, clock: Clock) -> None:
 
 
 def resume(folder: Path, clock: Clock) -> None:
-    """Kill `data table` when half of the images are verified; the time until it goes on with a new one."""
+    """Kill `data table` when half of the images are verified; the time until it goes on with a new one.
+
+    Fewer rows than `RESUMED_FROM` are verified before anything can be interrupted.
+    """
+    if clock.size < RESUMED_FROM:
+        return
     clock.with_memory = False
     words = [sys.executable, "-m", "gapless", "data", "table", str(folder / "rows.jsonl")]
     words += ["--out", str(folder / "resumed"), "--group_key", "patient"]
