@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from growth import Law, fit
 from scale_steps import DIM, FAMILIES, Point, measured
@@ -232,7 +233,7 @@ def add_measurements(families: Sequence[str], sizes: Sequence[int] | None, divid
         SystemExit: the file was measured on another machine.
     """
     here = machine()
-    told = json.loads(out.read_text()) if out.exists() else {"machine": here, "points": []}
+    told: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"machine": here, "points": []}
     if told["machine"] != here:
         raise SystemExit(f"{out} holds times of another machine ({told['machine']}): take another file")
     for name in families:

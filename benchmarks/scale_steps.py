@@ -210,7 +210,7 @@ def embeddings_directory(folder: Path, clock: Clock) -> None:
         for shard in writer.shards:
             part = slice(shard.start, shard.stop)
             ids = [f"{number:09d}" for number in range(shard.start, shard.stop)]
-            rows = {"id": ids, "captions": [[f"left chest {one}"] for one in ids]}
+            rows: dict[str, list[Any]] = {"id": ids, "captions": [[f"left chest {one}"] for one in ids]}
             writer.write(shard, {name: matrix[part] for name, matrix in matrices.items()}, rows)
         writer.finish()
     with clock("read embeddings"):
