@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from growth import fit
 from numpy.typing import NDArray
 
 from gapless.images.near_copies import HASH_BITS, near_sets
@@ -152,9 +153,8 @@ def main() -> None:
                 flush=True,
             )
         if len(sizes) > 1:
-            slope = np.polyfit(np.log(sizes), np.log([result["cpu"] for result in results]), 1)[0]
-            exponents[kind] = float(slope)
-            print(f"{kind:14} CPU time grows with the rows to the power of {slope:.2f}", flush=True)
+            exponents[kind] = fit(sizes, [result["cpu"] for result in results]).power
+            print(f"{kind:14} CPU time grows with the rows to the power of {exponents[kind]:.2f}", flush=True)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(exponents, indent=2))
     if arguments.audit_rows:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from growth import fit
 
 NAMES = ("image", "text")
 METHODS = ("center", "standardise", "shift", "subspace", "procrustes", "cca", "adapter", "stack", "auto")
@@ -70,13 +71,6 @@ def closed(folder: Path, method: str, threads: int) -> dict[str, Any]:
     }
 
 
-def growth_law(sizes: list[int], values: list[float]) -> dict[str, float]:
-    """The power and the residual of `values = a * sizes^power`."""
-    logs, heights = np.log(sizes), np.log(np.maximum(values, 1e-3))
-    power, height = np.polyfit(logs, heights, 1) if len(sizes) > 1 else (0.0, heights[0])
-    return {"power": float(power), "residual": float(np.exp(np.abs(heights - power * logs - height).max()))}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="100000,200000,500000,1000000")
@@ -109,8 +103,8 @@ def main() -> None:
                     flush=True,
                 )
     laws = {
-        method: {key: growth_law(sizes, [one[key] for one in results]) for key in FIGURES}
-        for method, results in found.items()
+        method: {key: fit(sizes, [one[key] for one in results]).as_json() for key in FIGURES}
+        for method, results in (found.items() if len(sizes) > 1 else ())
     }
     for method, law in laws.items():
         listed = (

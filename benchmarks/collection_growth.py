@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from growth import fit
 
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
@@ -135,11 +136,7 @@ def main() -> None:
         for name, value in json.loads(done.stdout.splitlines()[-1]).items():
             results.setdefault(name, []).append(value)
         print(f"{size:,}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in results.items()), flush=True)
-    logs = np.log(sizes)
-    powers = {
-        name: float(np.polyfit(logs, np.log(np.maximum(values, 1e-3)), 1)[0]) if len(sizes) > 1 else 0.0
-        for name, values in results.items()
-    }
+    powers = {name: fit(sizes, values).power if len(sizes) > 1 else 0.0 for name, values in results.items()}
     print("grows with the rows to the power of: " + ", ".join(f"{name} {power:.2f}" for name, power in powers.items()))
     if options.json:
         options.json.write_text(json.dumps({"sizes": sizes, "steps": results, "powers": powers}, indent=2))

@@ -5,8 +5,8 @@
     python benchmarks/run_all.py --small              does every one still run? Its figures say nothing
 
 Every benchmark is a process of its own, and its peers are timed in the same process in turn. Seconds and memory without
-a peer are those of this machine. What needs an accelerator (loss_device.py) and what computes from other figures
-(scale.py) is not among them.
+a peer are those of this machine. What needs an accelerator (loss_device.py) is not among them, and the growth of each
+step (scale.py) is taken at a hundredth of the sizes of docs/scale.md.
 """
 
 import argparse
@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from scale import growths
+from scale_steps import Point
 
 HERE = Path(__file__).parent
 MINUTES = 12  # that a run on two quiet cores may take
@@ -174,6 +177,14 @@ def collection_growth(found: Any) -> list[Found]:
     return [Found(f"{name}: grows to the power of", powers[name], target, unit="") for name, target in targets.items()]
 
 
+def scale(found: Any) -> list[Found]:
+    """How the time of each step grows."""
+    return [
+        Found(f"{one.step}: grows with the pairs to the power of", one.law.power, unit="")
+        for one in growths([Point(**point) for point in found["points"]])
+    ]
+
+
 def sampling(found: Any) -> list[Found]:
     lowest = min(found["coverage"].values())
     return [Found("share of draws whose interval holds the exact value, lowest", lowest, 0.93, at_most=False, unit="")]
@@ -212,6 +223,7 @@ ALL = (
         "--sizes 2000,4000",
         collection_growth,
     ),
+    Benchmark("scale", "scale.py --measure data arrays demo --divide 100 --json {out}", "--sizes 400,800", scale),
     Benchmark(
         "sampling",
         "sampling.py --pairs 4000 --dim 32 --queries 400 --num_bootstrap 200 --draws 40 --json {out}",

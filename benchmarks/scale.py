@@ -1,179 +1,282 @@
-"""What 10 million and 1 billion pairs need, computed from rates that are measured here and by benchmarks/search.py.
+"""How each step grows with the pairs, and what a larger set needs: measured at four sizes, fitted, computed.
 
-    python benchmarks/search.py --sizes 1000000 --kind ivf-pq --out search.json
-    python benchmarks/scale.py --search search.json [--pairs 96] [--small] [--out scale.json]
-    python benchmarks/scale.py --rates scale.json          # the tables again, after a rate was changed by hand
+    python benchmarks/scale.py --measure all --json scale.json       some hours; families: data arrays close heads ...
+    python benchmarks/scale.py --measure data --sizes 10000,30000 --json scale.json     adds to what the file holds
+    python benchmarks/scale.py --measure all --divide 30 --json few.json                some minutes, at small sizes
+    python benchmarks/scale.py --points scale.json --embedded_per_s 500 --plot growth.png
 
-Embedding is measured with ViT-B/16 and BERT-base from configurations (weights that nobody trained take the same time)
-on images of 224 pixels, reading and preprocessing included; `--small` takes the demo's encoders. Prints the two tables
-of docs/scale.md.
+The last form prints the tables of docs/scale.md. A step's law is `seconds = a * pairs^power`, the range of a time its
+80 % prediction interval. What a call costs whatever the size bends a law to a power below 1. Of a step that touches
+every pair, therefore, no time is below the line through its two largest sizes, and no range ends below the proportion
+to the largest one. Memory goes on along that line. A pair is an image and a text, each 512 numbers. The pairs a second
+that a GPU embeds are yours to put in.
 """
 
 import argparse
 import json
-import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
+from growth import Law, fit
+from scale_steps import DIM, FAMILIES, Point, measured
 
-from gapless.images.thumbnails import thumbnail
-from gapless.inference.embed import embed_dataset, evaluation_dataset
-from gapless.manifest.manifest import Manifest
-from gapless.manifest.readers.phantom import write_phantom
-from gapless.models.aligner import GaplessModel
-from gapless.training.recipes import Recipe, phantom_small
-from gapless.training.run import all_captions, new_model
-
-DIM = 512
-SIZES = (10_000_000, 1_000_000_000)
+PAIRS = (200_000, 2_000_000, 10_000_000)
 WORKERS = (1, 8, 64)
-HOUR, GB = 3600, 1e9
-PLACE_BYTES = 32  # of a row in memory beside its key: the engine's number, its order, the key's rank
+MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
+GB = 1e9
+PEER = "bare Pillow loop"  # is measured beside `data table`, and nobody needs it
+NOT_PER_PAIR = ("open a collection", "query by ivf-flat, from the disk")  # they do not touch every pair
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Measured. A worker is one process on the device that is named.
+class Need:
+    """What a set of so many pairs takes.
 
     Args:
-        embedded_per_s: pairs a worker embeds.
-        written_per_s, text_indexed_per_s, vectors_indexed_per_s: rows of a collection, on one machine.
-        row_bytes: of a collection on the disk with both indices, without thumbnails; thumbnail_bytes per image.
-        key_bytes: memory of a row besides its vector.
-        exact_ms, index_ms: p50 of a query at `search_rows` rows; index_recall of the approximate one.
+        what: the step, and of what.
+        how: the arithmetic.
+        value: seconds, or gigabytes.
+        low, high: its range; None where it is a product of known numbers.
+        unit: "s" or "GB".
     """
 
-    device: str
-    encoders: str
-    embedded_per_s: float
-    written_per_s: float
-    text_indexed_per_s: float
-    vectors_indexed_per_s: float
-    row_bytes: float
-    thumbnail_bytes: float
-    key_bytes: float
-    search_rows: int
-    exact_ms: float
-    index: str
-    index_ms: float
-    index_recall: float
+    what: str
+    how: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = "s"
+
+    @property
+    def shown(self) -> str:
+        as_text = duration if self.unit == "s" else size_text
+        if self.low is None or self.high is None or self.high == float("inf"):
+            return as_text(self.value)
+        return f"{as_text(self.value)} ({as_text(self.low)} to {as_text(self.high)})"
 
 
-def base_recipe() -> Recipe:
-    """ViT-B/16 at 224 pixels and BERT-base."""
-    vit = {"model_type": "vit", "image_size": 224, "patch_size": 16, "num_channels": 3}
-    return Recipe(
-        modalities={
-            "image": {
-                "input": {"kind": "image", "size": 224, "channels": 3},
-                "encoder": {"kind": "transformers", "config": vit, "pooling": "cls"},
-            },
-            "text": {
-                "input": {"kind": "text", "max_length": 128},
-                "encoder": {"kind": "transformers", "config": {"model_type": "bert"}, "pooling": "cls"},
-            },
-        },
-        embedding_dim=DIM,
-    )
+@dataclass(frozen=True)
+class Growth:
+    """A step at its sizes, in the order of the sizes, and the law of its seconds."""
+
+    points: tuple[Point, ...]
+    law: Law
+
+    @property
+    def step(self) -> str:
+        return self.points[0].step
+
+    @property
+    def largest(self) -> Point:
+        return self.points[-1]
+
+    @property
+    def grows_in_memory(self) -> bool:
+        """Whether the largest size took more memory than the one before it."""
+        return self.largest.gigabytes > self.points[-2].gigabytes
+
+    def seconds(self, pairs: int) -> Need:
+        """The time at a size, by the law."""
+        value, (low, high) = self.law.at(pairs), self.law.interval(pairs)
+        how = f"pairs to the power of {self.law.power:.2f}"
+        if self.step not in NOT_PER_PAIR and pairs > self.largest.size:
+            line = self._on_line([point.seconds for point in self.points], pairs)
+            how = how if value >= line else "the line of the two largest sizes"
+            value, low = max(value, line), max(low, line)
+            high = max(high, value, self.largest.seconds * pairs / self.largest.size)
+        return Need(self.step, how, value, low, high)
+
+    def memory(self, pairs: int) -> Need:
+        """Gigabytes at a size, on the line through the two largest sizes."""
+        value = self._on_line([point.gigabytes for point in self.points], pairs)
+        each = (value - self.largest.gigabytes) * GB / max(1, pairs - self.largest.size)
+        return Need(f"{self.step}, memory", f"{each:,.0f} B a pair", value, unit="GB")
+
+    def _on_line(self, values: Sequence[float], pairs: int) -> float:
+        """The value at a size on the line through the two largest sizes, which does not fall."""
+        before, last = self.points[-2:]
+        slope = max(0.0, (values[-1] - values[-2]) / (last.size - before.size))
+        return values[-1] + slope * (pairs - last.size)
+
+    def disk(self, pairs: int) -> Need:
+        """Gigabytes on the disk at a size, in proportion to the pairs."""
+        each = self.largest.disk_bytes / self.largest.size
+        return Need(f"{self.step}, on disk", f"{each:,.0f} B a pair", each * pairs / GB, unit="GB")
 
 
-def embedding_rate(model: GaplessModel, manifest: Manifest) -> float:
-    """Pairs a second; the first pass warms up."""
-    dataset = evaluation_dataset(model, manifest)
-    for _ in range(2):
-        start = time.perf_counter()
-        embed_dataset(model, dataset, batch_size=32)
-        seconds = time.perf_counter() - start
-    return len(dataset) / seconds
+def growths(points: Sequence[Point], by_cpu: bool = False) -> list[Growth]:
+    """A growth for each step of at least two sizes, in the order in which they were measured; of a size the last.
+
+    Args:
+        by_cpu: CPU seconds in the place of the clock's, where they were taken: other work on the machine changes them
+            little.
+    """
+    steps: dict[str, dict[int, Point]] = {}
+    for point in points:
+        timed = replace(point, seconds=point.cpu_seconds) if by_cpu and point.cpu_seconds else point
+        steps.setdefault(point.step, {})[point.size] = timed
+    found = []
+    for by_size in steps.values():
+        if len(by_size) > 1:
+            ordered = tuple(by_size[size] for size in sorted(by_size))
+            found.append(Growth(ordered, fit([p.size for p in ordered], [p.seconds for p in ordered])))
+    return found
 
 
-def measured(found: Mapping[str, Any], num_pairs: int, is_small: bool) -> Rates:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with tempfile.TemporaryDirectory() as folder:
-        data = write_phantom(Path(folder) / "data", num_pairs=num_pairs, image_size=64 if is_small else 224)
-        model = new_model(phantom_small() if is_small else base_recipe(), all_captions(data))
-        model.train(False).to(torch.device(device))  # type: ignore[arg-type]
-        embedded = embedding_rate(model, data)
-        sizes = [len(thumbnail(data.image_path(row)) or b"") for row in range(min(50, num_pairs))]
-    rows, seconds, engines = found["size"], found["seconds"], found["engines"]
-    kind = next(name.split()[1].rstrip(",") for name in seconds if "with its recall" in name)
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return Rates(
-        device=name,
-        encoders="the demo's, 64 pixels" if is_small else "ViT-B/16 and BERT-base, fp32",
-        embedded_per_s=embedded,
-        written_per_s=rows / seconds["write the collection"],
-        text_indexed_per_s=rows / seconds["full-text index"],
-        vectors_indexed_per_s=rows / seconds[f"gapless {kind}, with its recall"],
-        row_bytes=found["bytes_on_disk"] / rows,
-        thumbnail_bytes=sum(sizes) / len(sizes),
-        key_bytes=found["key_bytes"] + PLACE_BYTES,
-        search_rows=rows,
-        exact_ms=engines["gapless, exact"]["p50_ms"],
-        index=kind,
-        index_ms=engines[f"gapless, {kind}"]["p50_ms"],
-        index_recall=engines[f"gapless, {kind}"]["recall@10"],
-    )
+def needs(found: Sequence[Growth], pairs: int, embedded_per_s: float | None = None) -> list[Need]:
+    """Times, disk and memory of a set.
+
+    Args:
+        found: the steps that were measured.
+        pairs: of the set.
+        embedded_per_s: pairs a second that one worker embeds, where it is known.
+    """
+    rows = []
+    for workers in WORKERS if embedded_per_s else ():
+        rate = embedded_per_s or 1.0
+        how = f"pairs / {rate:,g} / {workers}"
+        rows.append(Need(f"embed, {workers} workers of {rate:,g} pairs/s", how, pairs / rate / workers))
+    found = [one for one in found if one.step != PEER]
+    rows += [one.seconds(pairs) for one in found]
+    rows += [one.disk(pairs) for one in found if one.largest.disk_bytes]
+    rows += [one.memory(pairs) for one in found if one.grows_in_memory]
+    vectors = 2 * pairs * DIM * 4 / GB
+    return [*rows, Need("vectors, fp32", f"2 x pairs x {DIM} x 4 B", vectors, unit="GB")]
 
 
-def needs(rates: Rates, pairs: int) -> dict[str, str]:
-    """Everything is a rate times a number of rows; two rows a pair."""
-    rows = 2 * pairs
-    vectors = rows * DIM * 4
-    hours = {workers: pairs / rates.embedded_per_s / workers / HOUR for workers in WORKERS}
-    larger = rows / rates.search_rows
-    return {
-        **{f"embedding, {workers} workers: pairs / rate / workers": f"{h:,.1f} h" for workers, h in hours.items()},
-        "embeddings on disk, fp32: rows x 512 x 4 B": f"{vectors / GB:,.0f} GB",
-        "collection on disk: rows x row + pairs x thumbnail": (
-            f"{(rows * rates.row_bytes + pairs * rates.thumbnail_bytes) / GB:,.0f} GB"
-        ),
-        "writing it: rows / rate": f"{rows / rates.written_per_s / HOUR:,.1f} h",
-        "full-text index: rows / rate": f"{rows / rates.text_indexed_per_s / HOUR:,.1f} h",
-        f"{rates.index} index: rows / rate": f"{rows / rates.vectors_indexed_per_s / HOUR:,.1f} h",
-        "memory, keys, of a collection that is held: rows x key": f"{rows * rates.key_bytes / GB:,.1f} GB",
-        "memory, exact search: rows x 512 x 4 B": f"{vectors / GB:,.0f} GB",
-        "exact query, p50, in memory: measured x rows / measured rows": f"{rates.exact_ms * larger / 1000:,.1f} s",
-        f"{rates.index} query, p50: measured x sqrt(rows / measured rows)": f"{rates.index_ms * larger**0.5:,.0f} ms",
-    }
+def duration(seconds: float) -> str:
+    """Two figures, in the unit in which they are read."""
+    if seconds > 100 * YEAR:
+        return "over 100 years"
+    for unit, name in ((YEAR, "years"), (2 * DAY, "d"), (2 * HOUR, "h"), (2 * MINUTE, "min"), (1.0, "s")):
+        if seconds >= unit:
+            divisor = {"d": DAY, "h": HOUR, "min": MINUTE}.get(name, unit)
+            return f"{two_figures(seconds / divisor)} {name}"
+    return f"{two_figures(1000 * seconds)} ms"
 
 
-def print_tables(rates: Rates) -> None:
-    print("| measured | |\n|---|---:|")
-    for key, value in asdict(rates).items():
-        print(f"| `{key}` | {f'{value:,.3g}' if isinstance(value, float) and value < 1000 else format_number(value)} |")
-    columns = [needs(rates, pairs) for pairs in SIZES]
-    print(f"\n| computed | {' | '.join(f'{pairs:,} pairs' for pairs in SIZES)} |\n|---|{'---:|' * len(SIZES)}")
-    for key in columns[0]:
-        print(f"| {key} | {' | '.join(column[key] for column in columns)} |")
+def size_text(gigabytes: float) -> str:
+    if gigabytes >= 1000:
+        return f"{two_figures(gigabytes / 1000)} TB"
+    return f"{two_figures(gigabytes)} GB" if gigabytes >= 1 else f"{two_figures(1000 * gigabytes)} MB"
 
 
-def format_number(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+def two_figures(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,g}"
+
+
+def measured_table(found: Sequence[Growth], by_cpu: bool = False) -> list[str]:
+    """A row for each step: sizes, times, memory of the largest, the law."""
+    seconds = "CPU seconds" if by_cpu else "seconds"
+    lines = [f"| step | pairs | {seconds} | peak | grows as | off by |", "|---|---|---|---:|---:|---:|"]
+    for one in found:
+        sizes = ", ".join(f"{point.size:,}" for point in one.points)
+        seconds = ", ".join(f"{point.seconds:.3g}" for point in one.points)
+        last, law = one.largest, one.law
+        peak = size_text(last.gigabytes) if last.gigabytes else ""
+        lines.append(f"| {one.step} | {sizes} | {seconds} | {peak} | n^{law.power:.2f} | x{law.residual:.2f} |")
+    return lines
+
+
+def needs_table(found: Sequence[Growth], sizes: Sequence[int], embedded_per_s: float | None) -> list[str]:
+    columns = [needs(found, pairs, embedded_per_s) for pairs in sizes]
+    lines = [f"| | by | {' | '.join(f'{pairs:,} pairs' for pairs in sizes)} |", f"|---|---|{'---|' * len(sizes)}"]
+    for row in zip(*columns, strict=True):
+        lines.append(f"| {row[0].what} | {row[-1].how} | {' | '.join(need.shown for need in row)} |")
+    return lines
+
+
+def plot(found: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
+    """Seconds against pairs, both in logarithms: what was measured, and the laws between."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(14, 6), sharey=True)
+    for axis, is_closing, title in zip(axes, (False, True), ("every step", "close, by method"), strict=True):
+        shown = [one for one in found if one.step.startswith("close, ") == is_closing]
+        for number, one in enumerate(shown):
+            colour, marker = f"C{number % 10}", "osD^v<>"[number // 10 % 7]
+            sizes = [point.size for point in one.points]
+            label = f"{one.step.removeprefix('close, ')}: n^{one.law.power:.2f}"
+            axis.plot(sizes, [point.seconds for point in one.points], marker, color=colour, label=label)
+            axis.plot(sizes, [one.law.at(size) for size in sizes], "-", color=colour, linewidth=1)
+        axis.set(xscale="log", yscale="log", xlabel="pairs", title=title)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[0].set_ylabel("CPU seconds" if by_cpu else "seconds")
+    figure.tight_layout()
+    figure.savefig(out, dpi=100)
+
+
+def machine() -> dict[str, str]:
+    """What the times depend on."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"cpu": name, "cores": str(os.cpu_count()), "gpu": gpu, "torch": torch.__version__}
+
+
+def add_measurements(families: Sequence[str], sizes: Sequence[int] | None, divide: int, out: Path) -> None:
+    """Measure, and add to the file after each size, so that an interrupted run loses one size.
+
+    Raises:
+        SystemExit: the file was measured on another machine.
+    """
+    here = machine()
+    told: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"machine": here, "points": []}
+    if told["machine"] != here:
+        raise SystemExit(f"{out} holds times of another machine ({told['machine']}): take another file")
+    for name in families:
+        for size in sizes or [max(8, size // divide) for size in FAMILIES[name].sizes]:
+            for point in measured(name, size):
+                told["points"].append(asdict(point))
+                print(f"{point.size:>9,} {point.step:<45}{point.seconds:10.3f} s{point.cpu_seconds:10.3f} s of CPU")
+            out.write_text(json.dumps(told, indent=1))
+
+
+def read_points(files: Sequence[Path]) -> tuple[list[Point], list[Mapping[str, str]]]:
+    """The points of several files, and the machines that they name."""
+    told = [json.loads(file.read_text()) for file in files]
+    points = [Point(**point) for one in told for point in one["points"]]
+    return points, [name for name, _ in groupby(one["machine"] for one in told)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--search", type=Path, help="what benchmarks/search.py --out wrote; its largest size counts")
-    parser.add_argument("--rates", type=Path, help="what --out wrote: print the tables, measure nothing")
-    parser.add_argument("--pairs", type=int, default=96)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--measure", nargs="+", choices=["all", *FAMILIES], help="families of steps to measure")
+    parser.add_argument("--sizes", help="pairs, by default those of each family")
+    parser.add_argument("--divide", type=int, default=1, help="the families' sizes by this number")
+    parser.add_argument("--json", type=Path, help="where measurements go")
+    parser.add_argument("--points", nargs="+", type=Path, help="files of --json: print the tables")
+    parser.add_argument("--pairs", default=",".join(map(str, PAIRS)), help="sets to compute the needs of")
+    parser.add_argument("--embedded_per_s", type=float, help="pairs a second that one of your workers embeds")
+    parser.add_argument("--by_cpu", action="store_true", help="laws of CPU seconds, where the machine had other work")
+    parser.add_argument("--plot", type=Path, help="a PNG or SVG of the growth")
     options = parser.parse_args()
-    if (options.search is None) == (options.rates is None):
-        parser.error("one of --search and --rates is needed")
-    if options.rates:
-        rates = Rates(**json.loads(options.rates.read_text()))
-    else:
-        found = max(json.loads(options.search.read_text()), key=lambda one: int(one["size"]))
-        rates = measured(found, options.pairs, options.small)
-    print_tables(rates)
-    if options.out:
-        options.out.write_text(json.dumps(asdict(rates), indent=2))
+    if (options.measure is None) == (options.points is None) or (options.measure and not options.json):
+        parser.error("one of --measure with --json, and --points is needed")
+    if options.measure:
+        families = list(FAMILIES) if "all" in options.measure else options.measure
+        sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else None
+        add_measurements(families, sizes, options.divide, options.json)
+    points, machines = read_points(options.points or [options.json])
+    found = growths(points, options.by_cpu)
+    print(*(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines), sep="\n")
+    print(*measured_table(found, options.by_cpu), sep="\n")
+    sets = [int(size) for size in options.pairs.split(",")]
+    print("", *needs_table(found, sets, options.embedded_per_s), sep="\n")
+    if options.plot:
+        plot(found, options.plot, options.by_cpu)
 
 
 if __name__ == "__main__":

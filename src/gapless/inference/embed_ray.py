@@ -4,18 +4,16 @@ The directory is the one that a single process writes: shards are the same range
 machines need a shared file system, with the model, the data and the output under the same paths.
 """
 
-import logging
 import os
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, missing_extra
+from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError
 from gapless.core.progress import progress_bar
+from gapless.core.ray_cluster import ray_cluster
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
@@ -23,7 +21,6 @@ from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
 
-CONNECT_SECONDS = 10
 ERRORS = {error.exit_code: error for error in (GaplessError, UsageError, DataRefused, NeedsNetwork)}
 
 
@@ -97,7 +94,7 @@ def write_embeddings_on_ray(
     Raises:
         UsageError: no Ray at the address, a worker that finds another model. DataRefused: as `write_embeddings`.
     """
-    with _ray_cluster(address) as ray:
+    with ray_cluster(address) as ray:
         writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
         pending = [shard.index for shard in writer.pending()]
         if pending:
@@ -126,42 +123,3 @@ def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
     for answer in progress_bar(done.iter_rows(), total=len(shards), what="embed on Ray", unit="shard"):
         if answer["exit_code"]:
             raise ERRORS[answer["exit_code"]](answer["said"])
-
-
-@contextmanager
-def _ray_cluster(address: str) -> Iterator[Any]:
-    """Connect to a cluster for the block, without logs and without usage reports to Ray's makers."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised too, so that logs repeat them
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise missing_extra("ray", "ray") from None
-    _check_reachable(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(address, error) from None
-    try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise UsageError for an address where nothing listens: Ray would retry for minutes and then exit the process."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise _no_cluster(address, error) from None
-
-
-def _no_cluster(address: str, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:120]
-    return UsageError(f"no Ray cluster at {address!r} ({reason}); give HOST:PORT of its head node, 'auto' or 'local'")

@@ -34,6 +34,7 @@ from gapless.manifest.split import one_group_sentence
 from gapless.manifest.verify import Source, is_stored
 from gapless.manifest.verify_views import RowViews
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
+from gapless.manifest.workers_ray import check_on_ray
 from gapless.manifest.writer import ManifestWriter
 
 NUM_NAMED = 10
@@ -68,6 +69,8 @@ def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Man
         raise UsageError(f"--max-bad is a share between 0 and 1, got {options.max_bad}")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
+    if options.workers is not None and options.ray is not None:
+        raise UsageError("--workers counts processes of this machine, and --ray names a cluster: give one of them")
     files.check_new_directory(out)
     forget_links()
     refused_list = out.with_name(f"{out.name}.{SKIPPED_FILE}")
@@ -298,7 +301,11 @@ def _checked(
             yield [(_source_of(row, options), stored_name(row.id)) for row, result in chunk if result is None]
 
     with progress_bar(what="verifying images", unit="image") as shown:
-        for results in check_in_order(work(), options.images, store, num_workers):
+        if options.ray is None:
+            checked = check_in_order(work(), options.images, store, num_workers)
+        else:
+            checked = check_on_ray(work(), options.images, store, options.ray)
+        for results in checked:
             journal.add(results)
             fresh = iter(results)
             chunk = waiting.popleft()

@@ -97,7 +97,7 @@ def _without_scheme(name: str) -> str:
 
 def _below(root: Path, name: str) -> str:
     """The name without `./`, doubled slashes and the root; names with `..` stay, and are refused later."""
-    if not name or "\0" in name or ".." in PurePosixPath(name).parts or _ADDRESS.match(name):
+    if not name or "\0" in name or ".." in name.split("/") or _ADDRESS.match(name):
         return name
     if os.path.isabs(name):
         for start in (os.path.abspath(root), os.path.realpath(root)):

@@ -42,6 +42,7 @@ class BuildOptions:
         with_licence: whether the rows carry a licence each.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores when there is enough to do.
+        ray: the address of a Ray cluster whose machines verify; None verifies on this machine.
         leaves_out_text: rows whose image has burned-in text are skipped, and are not bad; otherwise the label
             `burned_in_text` says so.
         details: further entries of `manifest.json`; they may be filled while the rows are read.
@@ -58,6 +59,7 @@ class BuildOptions:
     with_licence: bool = False
     max_bad: float = MAX_BAD
     workers: int | None = None
+    ray: str | None = None
     leaves_out_text: bool = False
     min_present: int = 1
     drops_incomplete: bool = False

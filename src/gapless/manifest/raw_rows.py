@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from gapless.images.pixels import ImageRefused, read_file
@@ -154,7 +154,7 @@ def contained_path(root: Path, name: str, folders: bool = False) -> Path:
     """
     if not name or len(name) > MAX_NAME_LENGTH or "\0" in name:
         raise ImageRefused("bad image name", repr(name[:80]))
-    if ".." in PurePosixPath(name.replace("\\", "/")).parts:
+    if ".." in name.replace("\\", "/").split("/"):
         raise ImageRefused("path outside the image root", name)
     real_root = _resolved(str(root))
     folder, file = os.path.split(os.path.join(real_root, name))

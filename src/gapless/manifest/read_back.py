@@ -5,8 +5,9 @@ times), and read again only where that has changed.
 """
 
 import array
+import itertools
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from gapless.modalities.base import FILES
 
 NUM_NAMED = 3
 FILES_AT_ONCE = 64
+ROWS_AT_ONCE = 8192
 COPY_DEPTH = 3  # folders and file of the name of a copy
 
 
@@ -53,7 +55,7 @@ class _File(NamedTuple):
     """An item of a manifest that lies in files: which row has it, its name, its checksum, and its kind."""
 
     number: int
-    row: int
+    id: str
     name: str
     sha256: str
     kind: str
@@ -65,12 +67,14 @@ def check_copies(directory: Path, specs: Sequence[ModalitySpec] = ()) -> None:
     Raises:
         DataRefused: a copy is missing or has other bytes.
     """
+    names = set()
 
     def is_whole(file: _File) -> bool:
+        # A copy is `images/xx/name`: a file, or a folder with the files of one item.
+        names.add(PurePosixPath(file.name).parts[:COPY_DEPTH])
         return digest_of(file.kind, directory / file.name) == file.sha256
 
-    # A copy is `images/xx/name`: a file, or a folder with the files of one item.
-    names = {PurePosixPath(name).parts[:COPY_DEPTH] for name in _check(directory, directory, is_whole, specs)}
+    _check(directory, is_whole, specs)
     for path in files.entries_below(directory):
         is_copy = path.is_file() and path.parent != directory
         if is_copy and path.relative_to(directory).parts[:COPY_DEPTH] not in names:
@@ -90,7 +94,7 @@ def check_files(directory: Path, image_root: Path, identities: Identities, specs
         identity = file_identity(path) if file.kind == "image" else identity_of(file.kind, path)
         return identities.has(file.number, identity) or digest_of(file.kind, path) == file.sha256
 
-    _check(directory, image_root, is_unchanged, specs)
+    _check(directory, is_unchanged, specs)
 
 
 def check_present(table: pa.Table, image_root: Path, specs: Sequence[ModalitySpec] = ()) -> None:
@@ -104,66 +108,65 @@ def check_present(table: pa.Table, image_root: Path, specs: Sequence[ModalitySpe
         mode = (image_root / file.name).stat().st_mode
         return stat.S_ISREG(mode) or (file.kind != "image" and stat.S_ISDIR(mode))
 
-    _judge(table, image_root, is_there, specs)
+    if columns := _columns(specs):
+        _judge(table.select(columns).to_batches(ROWS_AT_ONCE), is_there, specs)
 
 
-def _check(
-    directory: Path, image_root: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]
-) -> set[str]:
-    if specs and not file_columns(specs):
-        return set()
-    columns = ["id", *file_columns(specs), CONTENT] if specs else ["id", "image", "sha256"]
-    return _judge(pq.read_table(directory / TABLE_FILE, columns=columns), image_root, holds, specs)
+def _check(directory: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]) -> None:
+    if columns := _columns(specs):
+        with pq.ParquetFile(directory / TABLE_FILE) as table:
+            _judge(table.iter_batches(ROWS_AT_ONCE, columns=columns), holds, specs)
 
 
-def _files_in(table: pa.Table, specs: Sequence[ModalitySpec]) -> Iterator[_File]:
-    """Every file of the rows, in the order in which `Identities` numbers them."""
+def _columns(specs: Sequence[ModalitySpec]) -> list[str]:
+    """The columns that name files and their checksums, with the id; none where no modality lies in files."""
     if not specs:
-        for row, (name, sha256) in enumerate(zip(table["image"].to_pylist(), table["sha256"].to_pylist(), strict=True)):
-            yield _File(row, row, name, sha256, "image")
-        return
-    number = 0
-    for row, cells in enumerate(table.select([*file_columns(specs), CONTENT]).to_pylist()):
+        return ["id", "image", "sha256"]
+    return ["id", *file_columns(specs), CONTENT] if file_columns(specs) else []
+
+
+def _files_in(batches: Iterable[pa.RecordBatch], specs: Sequence[ModalitySpec]) -> Iterator[_File]:
+    """Every file of the rows, in the order in which `Identities` numbers them."""
+    numbers = itertools.count()
+    for row in (row for batch in batches for row in batch.to_pylist()):
+        if not specs:
+            yield _File(next(numbers), row["id"], row["image"], row["sha256"], "image")
+            continue
         for spec in specs:
-            if spec.form == FILES and cells[spec.name] is not None:
-                for name, sha256 in zip(cells[spec.name], cells[CONTENT][spec.name], strict=True):
-                    yield _File(number, row, name, sha256, spec.kind)
-                    number += 1
+            if spec.form == FILES and row[spec.name] is not None:
+                for name, sha256 in zip(row[spec.name], row[CONTENT][spec.name], strict=True):
+                    yield _File(next(numbers), row["id"], name, sha256, spec.kind)
 
 
-def _judge(
-    table: pa.Table, image_root: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]
-) -> set[str]:
-    """The names of all files; DataRefused when one of them is missing or has changed."""
-    if specs and not file_columns(specs):
-        return set()
-    ids: list[str] = table["id"].to_pylist()
+def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]) -> None:
+    """DataRefused when a file is missing or has changed; a few batches of rows are in memory at a time."""
 
     def fault(file: _File) -> str | None:
         try:
-            return None if holds(file) else f"{ids[file.row]!r} ({file.name} has changed)"
+            return None if holds(file) else f"{file.id!r} ({file.name} has changed)"
         except OSError:
-            return f"{ids[file.row]!r} ({file.name} is missing)"
+            return f"{file.id!r} ({file.name} is missing)"
 
-    def faults_of(chunk: Sequence[_File]) -> tuple[int, list[str]]:
-        return len(chunk), [message for file in chunk if (message := fault(file))]
+    def faults_of(chunk: Sequence[_File]) -> list[str]:
+        return [message for file in chunk if (message := fault(file))]
 
-    entries = list(_files_in(table, specs))
-    faults = []
+    found = _files_in(batches, specs)
+    faults, num_files = [], 0
     with (
         ThreadPoolExecutor(available_cores()) as pool,
-        progress_bar(what="reading images back", unit="image", total=len(entries)) as shown,
+        progress_bar(what="reading images back", unit="image") as shown,
     ):
-        for count, chunk_faults in pool.map(faults_of, _chunks(entries)):
-            faults += chunk_faults
-            shown.update(count)
+        while entries := list(itertools.islice(found, ROWS_AT_ONCE)):
+            for chunk_faults in pool.map(faults_of, _chunks(entries)):
+                faults += chunk_faults
+            num_files += len(entries)
+            shown.update(len(entries))
     if faults:
         more = "; ..." if len(faults) > NUM_NAMED else ""
         raise DataRefused(
-            f"{len(faults)} of {len(entries)} {'files' if specs else 'images'} are no longer as they were verified: "
+            f"{len(faults)} of {num_files} {'files' if specs else 'images'} are no longer as they were verified: "
             f"{'; '.join(faults[:NUM_NAMED])}{more}; make sure that nothing else writes there, and start again"
         )
-    return {file.name for file in entries}
 
 
 def _chunks(entries: Sequence[_File]) -> Iterator[Sequence[_File]]:

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -16,7 +16,6 @@ from gapless.manifest.raw_rows import BytesSource, ImageSource
 from gapless.modalities.image import ImageModality
 
 
-@runtime_checkable
 class RowSource(Protocol):
     """The sources of all modalities of a row, which check themselves (`verify_views.RowViews`)."""
 
@@ -91,7 +90,8 @@ def check_images(work: Sequence[tuple[Source, str]], options: ImageOptions, stor
 
 
 def _checked(source: Source, name: str, options: ImageOptions, store: Path | None) -> dict[str, Any]:
-    if isinstance(source, RowSource):
+    # isinstance of a protocol takes a tenth of the time of a small image
+    if hasattr(source, "check"):
         return source.check(name, options, store)
     return check_image(source, name, options, store)
 

@@ -54,10 +54,10 @@ def _result(
     try:
         return future.result()
     except BrokenProcessPool:
-        return list(_check_one_by_one(chunk, options, store))
+        return list(check_one_by_one(chunk, options, store))
 
 
-def _check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> Iterator[dict[str, Any]]:
+def check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> Iterator[dict[str, Any]]:
     """Verify the images of a chunk one by one in another process, to find the image that crashed the decoder."""
     executor = new_executor(1)
     try:

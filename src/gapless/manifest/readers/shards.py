@@ -72,6 +72,7 @@ class ShardOptions(ReaderOptions):
         licence: of the whole data set.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.
+        ray: address of a Ray cluster whose machines verify, "auto", or "local" for this machine's cores.
     """
 
     image_keys: Annotated[
@@ -88,6 +89,7 @@ class ShardOptions(ReaderOptions):
     licence: str | None = None
     max_bad: float = MAX_BAD
     workers: int | None = None
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,6 +145,7 @@ def _read(sources: Sequence[str | Path], options: ShardOptions) -> Reading:
         with_licence=options.licence_key is not None,
         max_bad=options.max_bad,
         workers=options.workers,
+        ray=options.ray,
         details={"passed_over": passed_over.counts},
     )
     return Reading(_rows(shards, options, passed_over, specs), build)

@@ -123,6 +123,7 @@ class TableOptions(ReaderOptions):
         separator: between the cells of CSV and TSV, a character or "tab"; by default what the header shows.
         max_bad: the largest share of bad rows.
         workers: processes that verify; None uses all cores.
+        ray: address of a Ray cluster whose machines verify, "auto", or "local" for this machine's cores.
     """
 
     image_key: str | None = None
@@ -142,6 +143,7 @@ class TableOptions(ReaderOptions):
     separator: str | None = None
     max_bad: float = MAX_BAD
     workers: int | None = None
+    ray: str | None = None
 
     def image_column(self) -> str:
         """The column of images of a table without modalities."""
@@ -213,6 +215,7 @@ def _read(sources: Sequence[str | Path], options: TableOptions) -> Reading:
         with_licence=options.licence_key is not None,
         max_bad=options.max_bad,
         workers=options.workers,
+        ray=options.ray,
         **presence,
         details={"lines": [vars(count) for count in counts]},  # they are filled while the rows are read
         hints=dict.fromkeys(_missing_reasons(specs), OTHER_ROOT) if any(folders.below) else None,
