@@ -49,8 +49,8 @@ def checked_recall(recall: float) -> float:
 def index_config(kind: str) -> Any:
     """The engine's description of an approximate index, one entry per name in `KINDS`.
 
-    The number of partitions is the engine's own, one for 4,096 rows: its `optimize` joins partitions of about 1,000 rows
-    or fewer, so that a finer index would not last.
+    The number of partitions is the engine's own, one for 4,096 rows: its `optimize` joins partitions of about 1,000
+    rows or fewer, so that a finer index would not last.
     """
     from lancedb.index import HnswSq, IvfFlat, IvfPq
 
