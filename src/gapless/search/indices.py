@@ -155,10 +155,10 @@ def _recall(
     version: Any, queries: np.ndarray, drawn: np.ndarray, modality: str | None, levels: np.ndarray, settings: Any
 ) -> float:
     """Share of the nearest rows that the index finds; any row counts that is as near as the last of them."""
-    where = None if modality is None else version.of_modality(modality)
+    apart = () if modality is None else (modality,)  # as a mixed search asks: through the index, however few they are
     shares = []
     for place, query, level in zip(drawn.tolist(), queries, levels, strict=True):
-        places, scores = indexed(version, query, RECALL_AT + 1, where, settings)
+        places, scores = indexed(version, query, RECALL_AT + 1, None, settings, apart=apart)
         scores = scores[places != place]
         wanted = min(RECALL_AT, version.counts()[modality] if modality else len(version) - 1)
         shares.append(min(1.0, float((scores >= level - SAME_SCORE).sum()) / max(1, wanted)))
