@@ -21,7 +21,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -275,17 +276,13 @@ def written_collection(path: Path, vectors: np.ndarray, seconds: dict[str, float
 def index_engines(collection: Collection, half: int, kind: str, filters: Sequence[Filtered]) -> dict[str, Engine]:
     """Search by the approximate index, as the command and the service do it."""
 
-    def search(query: np.ndarray, where: str | None = None, balanced: bool = False) -> Sequence[int]:
-        asked_with = {"text": 1.0} if balanced else None
-        return numbers_of(collection.search(query, k=K, where=where, exact=False, balanced=asked_with), half)
+    def asking(where: str | None = None, balanced: Mapping[str, float] | None = None) -> Engine:
+        return lambda query: numbers_of(
+            collection.search(query, k=K, where=where, exact=False, balanced=balanced), half
+        )
 
-    engines: dict[str, Engine] = {
-        f"gapless, {kind}, balanced": lambda query: search(query, balanced=True),
-        f"gapless, {kind}": search,
-    }
-    for one in filters:
-        engines[f"gapless, {kind}, {one.name}"] = lambda query, where=one.where: search(query, where)
-    return engines
+    engines = {f"gapless, {kind}, balanced": asking(balanced={"text": 1.0}), f"gapless, {kind}": asking()}
+    return engines | {f"gapless, {kind}, {one.name}": asking(one.where) for one in filters}
 
 
 def run_size(
@@ -315,7 +312,7 @@ def run_size(
     engines |= index_engines(collection, size // 2, kind, filters)
     for name, make in {"faiss flat": faiss_flat, "faiss HNSW": faiss_hnsw}.items():
         if not is_built and wanted(name, only):
-            engines[name] = timed(name, seconds, lambda make=make: make(vectors))  # type: ignore[misc]
+            engines[name] = timed(name, seconds, partial(make, vectors))
     if is_built or collection.facts().index is None:
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(collection, kind))
     if is_built:
@@ -372,7 +369,8 @@ def main() -> None:
     results = []
     for size in map(int, args.sizes.split(",")):
         print(f"{size:,} vectors", flush=True)
-        with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
+        with ExitStack() as stack:
+            folder = args.folder or stack.enter_context(tempfile.TemporaryDirectory())
             found = run_size(
                 size,
                 args.queries,

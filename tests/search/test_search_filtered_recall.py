@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lancedb.index import IvfFlat
 from search_samples import collection_of, embedding_set, unit_rows
 
 from gapless.search import approximate
 from gapless.search.collection import Collection
 from gapless.search.facts import Facts, IndexReport, IndexSettings
-from gapless.search.indices import update_indices
 from gapless.search.row_readers import GATHERED_ROWS, GATHERED_SHARE
 
 ROWS, DIM, K, PROBES = 6000, 24, 10, 6
@@ -37,9 +37,10 @@ def path(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray, labels: 
     known = {name: values.astype(str).tolist() for name, values in labels.items()}
     ids = [f"{number:05d}" for number in range(ROWS)]
     collection = collection_of(path, embedding_set({"image": vectors}, ids=ids, labels=known))
-    update_indices(collection, "ivf-flat")
+    # Small partitions, and no `optimize` afterwards, which would join them.
+    collection.table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=77))
     report = IndexReport("ivf-flat", IndexSettings(nprobes=PROBES), 0.0, 0.95, 0)
-    collection.keep_facts(Facts(index=report))  # of about 77 partitions
+    collection.keep_facts(Facts(index=report))
     return path
 
 

@@ -44,7 +44,6 @@ def indexed(
         both = [f"({part})" for part in (where, condition) if part is not None]
         if both:
             asked = asked.where(" AND ".join(both), prefilter=True)
-        if both:
             asked = asked.nprobes(_partitions(version, settings, both))
         elif settings.nprobes is not None:
             asked = asked.nprobes(settings.nprobes)

@@ -5,7 +5,6 @@ exact search. While the recall is below what is wanted, more partitions, a broad
 What is chosen is kept in the collection, and searches use it.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,6 @@ RECALL_QUERIES = 100
 RECALL_AT = 10
 RECALL = 0.95
 SAME_SCORE = 1e-6  # rows whose cosines differ by less are equally near
-SAMPLE_RATE, MAX_ITERATIONS = 64, 20  # rows for each partition that k-means learns from, and its rounds
 MAX_PROBES, MAX_BREADTH, MAX_CANDIDATES = 640, 1280, 64
 KEYED_ABOVE = 50_000  # rows; in fewer a key is found by looking through all
 SMALL = 100_000  # rows; a collection up to this size is rewritten after each run, within a second
@@ -48,21 +46,15 @@ def checked_recall(recall: float) -> float:
     return float(recall)
 
 
-def index_config(kind: str, rows: int) -> Any:
+def index_config(kind: str) -> Any:
     """The engine's description of an approximate index, one entry per name in `KINDS`.
 
-    Args:
-        rows: of the collection. An ivf-flat index has as many partitions as the square root of them: the engine's own
-            (one for 4,096 rows) are so large that a query looks through a third of a million rows to find the nearest.
+    The number of partitions is the engine's own, one for 4,096 rows: its `optimize` joins partitions of about 1,000
+    rows or fewer, so that a finer index would not last.
     """
     from lancedb.index import HnswSq, IvfFlat, IvfPq
 
-    if kind == "ivf-flat":
-        partitions = max(1, math.isqrt(rows))
-        return IvfFlat(
-            distance_type="dot", num_partitions=partitions, sample_rate=SAMPLE_RATE, max_iterations=MAX_ITERATIONS
-        )
-    return {"hnsw": HnswSq, "ivf-pq": IvfPq}[kind](distance_type="dot")
+    return {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}[kind](distance_type="dot")
 
 
 def update_indices(
@@ -92,7 +84,7 @@ def update_indices(
         if kind is None and "vector" not in columns and rows > above:
             kind = USUAL_KIND
         if kind is not None:
-            table.create_index("vector", config=index_config(kind, rows), replace=True)
+            table.create_index("vector", config=index_config(kind), replace=True)
         is_rewritten = _is_due(table, rows)
         if is_rewritten:
             table.optimize()
@@ -163,10 +155,10 @@ def _recall(
     version: Any, queries: np.ndarray, drawn: np.ndarray, modality: str | None, levels: np.ndarray, settings: Any
 ) -> float:
     """Share of the nearest rows that the index finds; any row counts that is as near as the last of them."""
-    where = None if modality is None else version.of_modality(modality)
+    apart = () if modality is None else (modality,)  # as a mixed search asks: through the index, however few they are
     shares = []
     for place, query, level in zip(drawn.tolist(), queries, levels, strict=True):
-        places, scores = indexed(version, query, RECALL_AT + 1, where, settings)
+        places, scores = indexed(version, query, RECALL_AT + 1, None, settings, apart=apart)
         scores = scores[places != place]
         wanted = min(RECALL_AT, version.counts()[modality] if modality else len(version) - 1)
         shares.append(min(1.0, float((scores >= level - SAME_SCORE).sum()) / max(1, wanted)))
