@@ -79,13 +79,8 @@ def mean_figure(values: Tensor, groups: GroupSums) -> Figure:
 def share_figure(values: Tensor, groups: GroupSums) -> Figure:
     """The mean over rows of values in [0, 1], such as hits; every group that has rows is a trial.
 
-<<<<<<< HEAD
     >>> figure = share_figure(torch.tensor([1.0, 0.0, 1.0, 1.0]), GroupSums(torch.tensor([0, 0, 1, 2]), 3))
     >>> figure.value, figure.trials
-=======
-    >>> share = share_figure(torch.tensor([1.0, 0.0, 1.0, 1.0]), GroupSums(torch.tensor([0, 0, 1, 2]), 3))
-    >>> share.value, share.trials
->>>>>>> s21-rows
     (0.75, 3)
     """
     return replace(mean_figure(values, groups), trials=len(torch.unique(groups.index)))
@@ -228,27 +223,6 @@ def share_bounds(share: float, variance: float, trials: int) -> tuple[float, flo
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
-<<<<<<< HEAD
-=======
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's distribution: 12.7 for 1 degree of freedom (here 11.3), 1.96 for many.
-
-    Reference: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5; within 1 % from 2 degrees on.
-
-    >>> [round(t_quantile(degrees), 3) for degrees in (2, 10, 100)]
-    [4.271, 2.228, 1.984]
-    """
-    z = 1.959963984540054
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
-
-
->>>>>>> s21-rows
 def _percentiles(replicates: np.ndarray) -> tuple[float | None, float | None]:
     defined = replicates[np.isfinite(replicates)]
     if len(defined) < (1 - UNDEFINED_SHARE) * len(replicates):
