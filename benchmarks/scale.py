@@ -179,7 +179,8 @@ def measured_table(found: Sequence[Growth], by_cpu: bool = False) -> list[str]:
         seconds = ", ".join(f"{point.seconds:.3g}" for point in one.points)
         last, law = one.largest, one.law
         peak = size_text(last.gigabytes) if last.gigabytes else ""
-        lines.append(f"| {one.step} | {sizes} | {seconds} | {peak} | n^{law.power:.2f} | x{law.residual:.2f} |")
+        off = f"x{law.residual:.2f}" if law.num_sizes > 2 else ""  # a line goes through any two
+        lines.append(f"| {one.step} | {sizes} | {seconds} | {peak} | n^{law.power:.2f} | {off} |")
     return lines
 
 
