@@ -221,17 +221,20 @@ def test_the_weights_that_were_followed_are_resumed(
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "out").items())
 
 
-def test_the_clock_is_the_weight_at_the_end_of_the_aligners_training(phantom_with_pairs, aligner_directory, tmp_path):
+@pytest.mark.parametrize(("follow", "weight"), [("clock", 1.0), ("nothing", 0.0)])
+def test_closing_takes_the_weights_at_the_end_of_the_aligners_training_or_none(
+    phantom_with_pairs, aligner_directory, tmp_path, follow, weight
+):
     no_evaluation = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    asked = settings("joint", follow="clock", training={"max_steps": 2, **no_evaluation})
+    asked = settings("joint", follow=follow, training={"max_steps": 2, **no_evaluation})
     train(aligner_directory, phantom_with_pairs, tmp_path / "run", asked)
     lines = lines_of(tmp_path / "run")
     assert not any("closing/readiness" in line for line in lines)
     in_force = [line for line in lines if "loss/total" in line]
     assert len(in_force) == 2
     for line in in_force:
-        terms = sum(line[f"loss/{name}"] for name in ("caption", "contrastive", "alignment", "uniformity"))
-        assert line["loss/total"] == pytest.approx(terms, rel=1e-5)
+        closing = weight * (line["loss/alignment"] + line["loss/uniformity"])
+        assert line["loss/total"] == pytest.approx(line["loss/caption"] + line["loss/contrastive"] + closing, rel=1e-5)
 
 
 def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
@@ -243,6 +246,7 @@ def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
         return run.to_dict()["settings"]
 
     assert described("joint", "held-out")["follow"] == "held-out"
+    assert described("joint", "nothing")["follow"] == "nothing"
     assert "follow" not in described("joint", "clock")
     assert "follow" not in described("frozen", "held-out")
     with pytest.raises(UsageError, match="held-out"):
