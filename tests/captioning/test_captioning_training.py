@@ -137,7 +137,8 @@ def test_features_computed_once_train_as_raw_images_do(phantom, aligner_director
 
 
 def test_joint_mode_moves_the_encoder_under_both_losses(phantom, aligner_directory, tmp_path):
-    train(aligner_directory, phantom, tmp_path / "joint", settings("joint", training={"num_train_epochs": 1}))
+    asked = settings("joint", follow="clock", training={"num_train_epochs": 1})
+    train(aligner_directory, phantom, tmp_path / "joint", asked)
     first = lines_of(tmp_path / "joint")[0]
     gap = first["loss/contrastive"] + first["loss/alignment"] + first["loss/uniformity"]
     assert first["loss/total"] == pytest.approx(first["loss/caption"] + gap, rel=1e-5)
@@ -165,7 +166,7 @@ def weights_by_step():
 @pytest.fixture(scope="module")
 def followed(phantom_with_pairs, aligner_directory, weights_by_step, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "followed"
-    train(aligner_directory, phantom_with_pairs, out, settings("joint"))
+    train(aligner_directory, phantom_with_pairs, out, settings("joint", follow="held-out"))
     return out
 
 
@@ -207,11 +208,12 @@ def test_the_weights_that_were_followed_are_resumed(
         if state.global_step == 5:
             raise KeyboardInterrupt
 
+    asked = settings("joint", follow="held-out")
     with monkeypatch.context() as patch:
         patch.setattr(ProgressBar, "on_step_end", stop_there)
         with pytest.raises(KeyboardInterrupt):
-            train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"))
-    train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"), resume=True)
+            train(aligner_directory, phantom_with_pairs, tmp_path / "out", asked)
+    train(aligner_directory, phantom_with_pairs, tmp_path / "out", asked, resume=True)
 
     def closing(out):
         return [line for line in lines_of(out) if "closing/gap" in line]
