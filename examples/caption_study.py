@@ -45,8 +45,9 @@ ARMS = {
     "embedding": "--mode frozen --use_patches false",
     "frozen": "--mode frozen",
     "joint": "--mode joint",
+    "joint-held": "--mode joint --follow held-out",
     "joint-clock": "--mode joint --follow clock",
-    "joint-light": "--mode joint --gap_weight 0.1",
+    "joint-light": "--mode joint --follow clock --gap_weight 0.1",
 }
 JUDGE_SEED = 1000
 SHOWN = {

@@ -137,7 +137,8 @@ def test_features_computed_once_train_as_raw_images_do(phantom, aligner_director
 
 
 def test_joint_mode_moves_the_encoder_under_both_losses(phantom, aligner_directory, tmp_path):
-    train(aligner_directory, phantom, tmp_path / "joint", settings("joint", training={"num_train_epochs": 1}))
+    asked = settings("joint", follow="clock", training={"num_train_epochs": 1})
+    train(aligner_directory, phantom, tmp_path / "joint", asked)
     first = lines_of(tmp_path / "joint")[0]
     gap = first["loss/contrastive"] + first["loss/alignment"] + first["loss/uniformity"]
     assert first["loss/total"] == pytest.approx(first["loss/caption"] + gap, rel=1e-5)
@@ -165,7 +166,7 @@ def weights_by_step():
 @pytest.fixture(scope="module")
 def followed(phantom_with_pairs, aligner_directory, weights_by_step, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "followed"
-    train(aligner_directory, phantom_with_pairs, out, settings("joint"))
+    train(aligner_directory, phantom_with_pairs, out, settings("joint", follow="held-out"))
     return out
 
 
@@ -207,11 +208,12 @@ def test_the_weights_that_were_followed_are_resumed(
         if state.global_step == 5:
             raise KeyboardInterrupt
 
+    asked = settings("joint", follow="held-out")
     with monkeypatch.context() as patch:
         patch.setattr(ProgressBar, "on_step_end", stop_there)
         with pytest.raises(KeyboardInterrupt):
-            train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"))
-    train(aligner_directory, phantom_with_pairs, tmp_path / "out", settings("joint"), resume=True)
+            train(aligner_directory, phantom_with_pairs, tmp_path / "out", asked)
+    train(aligner_directory, phantom_with_pairs, tmp_path / "out", asked, resume=True)
 
     def closing(out):
         return [line for line in lines_of(out) if "closing/gap" in line]
@@ -221,17 +223,20 @@ def test_the_weights_that_were_followed_are_resumed(
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "out").items())
 
 
-def test_the_clock_is_the_weight_at_the_end_of_the_aligners_training(phantom_with_pairs, aligner_directory, tmp_path):
+@pytest.mark.parametrize(("follow", "weight"), [("clock", 1.0), ("nothing", 0.0)])
+def test_closing_takes_the_weights_at_the_end_of_the_aligners_training_or_none(
+    phantom_with_pairs, aligner_directory, tmp_path, follow, weight
+):
     no_evaluation = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    asked = settings("joint", follow="clock", training={"max_steps": 2, **no_evaluation})
+    asked = settings("joint", follow=follow, training={"max_steps": 2, **no_evaluation})
     train(aligner_directory, phantom_with_pairs, tmp_path / "run", asked)
     lines = lines_of(tmp_path / "run")
     assert not any("closing/readiness" in line for line in lines)
     in_force = [line for line in lines if "loss/total" in line]
     assert len(in_force) == 2
     for line in in_force:
-        terms = sum(line[f"loss/{name}"] for name in ("caption", "contrastive", "alignment", "uniformity"))
-        assert line["loss/total"] == pytest.approx(terms, rel=1e-5)
+        closing = weight * (line["loss/alignment"] + line["loss/uniformity"])
+        assert line["loss/total"] == pytest.approx(line["loss/caption"] + line["loss/contrastive"] + closing, rel=1e-5)
 
 
 def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
@@ -243,6 +248,7 @@ def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
         return run.to_dict()["settings"]
 
     assert described("joint", "held-out")["follow"] == "held-out"
+    assert described("joint", "nothing")["follow"] == "nothing"
     assert "follow" not in described("joint", "clock")
     assert "follow" not in described("frozen", "held-out")
     with pytest.raises(UsageError, match="held-out"):

@@ -14,6 +14,7 @@ NO_BRIDGE = "none"
 FITTED: Literal["fitted"] = "fitted"
 CLOCK: Literal["clock"] = "clock"
 HELD_OUT: Literal["held-out"] = "held-out"
+NOTHING: Literal["nothing"] = "nothing"
 
 
 def check_bridge(name: str) -> None:
@@ -45,8 +46,9 @@ class CaptionSettings:
         bridge: of mode text: a closing method (cca, center, auto, ...) that is fitted on the train rows and brings the
             images to the texts; none uses the model's space as it is.
         gap_weight: of the aligner's own loss in mode joint, beside the captioning loss.
-        follow: what the weight of alignment in that loss follows in mode joint: held-out is 0 until the gap of held-out
-            pairs opens, and then what they have earned; clock is its weight at the end of the aligner's training.
+        follow: what the closing terms of that loss follow in mode joint: nothing leaves alignment and uniformity out,
+            and contrast is left; held-out keeps uniformity, and alignment is 0 until the gap of held-out pairs
+            opens, and then what they have earned; clock takes the weights at the end of the aligner's training.
         augment_images: small shifts and intensity changes while training; never a flip.
         held_back: share of the train groups, in [0, 1), by whose loss the epoch is chosen where the manifest has no
             validation split.
@@ -66,7 +68,7 @@ class CaptionSettings:
     noise_std: float | Literal["fitted"] = 0.0
     bridge: str = NO_BRIDGE
     gap_weight: float = 1.0
-    follow: Literal["held-out", "clock"] = HELD_OUT
+    follow: Literal["nothing", "held-out", "clock"] = NOTHING
     augment_images: bool = False
     held_back: float = 0.1
     vocab_size: int = 4096
@@ -104,8 +106,8 @@ class CaptionSettings:
                 raise UsageError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
         if not check_noise(self.noise_std):
             raise UsageError(f"noise_std is a number of at least 0, or {FITTED}; got {self.noise_std}")
-        if self.follow not in (CLOCK, HELD_OUT):
-            raise unknown_name("follow", self.follow, (CLOCK, HELD_OUT))
+        if self.follow not in (NOTHING, HELD_OUT, CLOCK):
+            raise unknown_name("follow", self.follow, (NOTHING, HELD_OUT, CLOCK))
         check_bridge(self.bridge)
         if self.bridge != NO_BRIDGE and self.mode != "text":
             raise UsageError(

@@ -20,7 +20,7 @@ from gapless.captioning.bridge import bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
 from gapless.captioning.data import dataset_of, divided
 from gapless.captioning.route import Route, texts_of, trainable
-from gapless.captioning.settings import HELD_OUT, NO_BRIDGE, CaptionSettings
+from gapless.captioning.settings import CLOCK, HELD_OUT, NO_BRIDGE, NOTHING, CaptionSettings
 from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
@@ -79,8 +79,8 @@ class CaptionRun(Request):
         usual = ["sources", "target"] if self.settings.route.is_usual else []
         usual += [] if self.settings.store_texts else ["store_texts"]
         usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
-        follows = self.settings.mode == "joint" and self.settings.follow == HELD_OUT
-        usual += [] if follows else ["follow"]  # runs of earlier versions have none, and took the clock
+        is_new = self.settings.mode == "joint" and self.settings.follow != CLOCK
+        usual += [] if is_new else ["follow"]  # runs of earlier versions have none, and took the clock
         described["settings"] = {key: value for key, value in described["settings"].items() if key not in usual}
         return described
 
@@ -197,6 +197,8 @@ def train_caption_run(
         own = tuple(route.sources)
         evaluation = dataset_of(model, validation_rows, settings.mode, own) if len(validation_rows) else None
         write_request(run, arguments, out)
+        if settings.follow == NOTHING and isinstance(model.aligner.loss, GapClosingLoss):
+            model.aligner.loss.set_closing_share(0.0)
         trainer = CaptionTrainer(
             model,
             arguments,
