@@ -8,6 +8,7 @@ what may be said of the image.
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,12 @@ class NearTexts:
         self.vote = vote
         self.ngrams = Ngrams(self.texts)
         self.vectors = self.ngrams.vectors(self.texts)
+
+    def with_vote(self, vote: Vote) -> "NearTexts":
+        """The same texts with another vote."""
+        other = copy(self)
+        other.vote = vote
+        return other
 
     def as_json(self) -> dict[str, Any]:
         """What `OUT.json` says of them."""

@@ -84,7 +84,7 @@ def learnt_vote(model: Captioner, train: Manifest, held_back: Manifest) -> Vote:
         queries, chosen_on = torch.cat([embedding.cpu() for _, (embedding, _), _ in parts]), "held-back pairs"
     else:
         rows, chosen_on = held_back, "held-back texts"
-        queries = _turned(model.aligner.encode(target, first_texts(rows, target)), nearest_cosine(near.embeddings))
+        queries = turned_as_the_nearest(model.aligner.encode(target, first_texts(rows, target)), near.embeddings)
     return chosen_vote(near, queries, first_texts(rows, target), rows.table["group"].to_pylist(), chosen_on)
 
 
@@ -95,7 +95,13 @@ def _with_a_source(rows: Manifest, route: Route) -> Manifest:
     return usable_rows(rows, route)[0]
 
 
-def _turned(rows: Tensor, cosine: float) -> Tensor:
-    """Unit rows after noise that turns them by the angle of a cosine in the mean; the same noise in every call."""
+def turned_as_the_nearest(rows: Tensor, texts: Tensor) -> Tensor:
+    """Unit rows after noise that turns them by the angle between a text and the nearest other one, in the mean.
+
+    The noise is the same in every call.
+
+    Args:
+        rows: [row, dim]. texts: [text, dim].
+    """
     noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
-    return unit_norm(rows + noise_of_cosine(cosine, rows.shape[1]) * noise)
+    return unit_norm(rows + noise_of_cosine(nearest_cosine(texts), rows.shape[1]) * noise)
