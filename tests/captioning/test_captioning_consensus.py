@@ -56,11 +56,12 @@ def plane(*degrees):
 
 
 SCENE = [
-    "axial CT, a lone finding",
-    "left pleural effusion",
-    "small left pleural effusion",
-    "left pleural effusion seen",
+    "axial CT with a lone finding",
+    "small left pleural effusion seen today",
+    "left pleural effusion seen today",
+    "left pleural effusion seen today again",
 ]
+MIDDLE = SCENE[2]  # it shares its 4-grams and the most words with both others
 
 
 def scene(near_texts, temperature):
@@ -72,17 +73,17 @@ def test_texts_that_agree_outvote_the_nearest_one():
     image = plane(1)
     assert scene(4, 0.001).choose([[]], image)[0].text == SCENE[0], "a low temperature listens to the nearest alone"
     assert scene(1, 10.0).choose([[]], image)[0].text == SCENE[0]
-    assert scene(4, 1.0).choose([[]], image) == [(None, "left pleural effusion")]
+    assert scene(4, 1.0).choose([[]], image) == [(None, MIDDLE)]
 
 
 def test_a_candidate_of_the_decoder_wins_where_it_agrees_best_and_alone_where_texts_may_not_be_repeated():
     near, image = scene(4, 1.0), plane(1)
-    own = ["MR of the knee", "left pleural effusion"]
+    own = ["MR of the knee", MIDDLE]
     assert near.choose([own], image) == [(1, own[1])], "the first of equal ones is the decoder's"
     assert near.choose([own[:1]], image) == [(None, own[1])]
     assert near.choose([own[:1]], image, repeats=False) == [(0, own[0])]
-    both = near.choose([own[:1], own], torch.cat([image, plane(90)]), repeats=False)
-    assert [one.candidate for one in both] == [0, 0], "each row has its own near texts"
+    both = scene(4, 0.1).choose([own, own], torch.cat([image, plane(90)]), repeats=False)
+    assert [one.candidate for one in both] == [1, 0], "each row has its own near texts"
 
 
 def test_equal_texts_vote_once():
@@ -103,7 +104,7 @@ def test_the_vote_is_chosen_by_the_rows_that_it_suits():
     rows, groups = plane(*range(0, 100, 10)), [str(n) for n in range(10)]
     majority = chosen_vote(near, rows, ["left pleural effusion seen today"] * 10, groups, "pairs")
     assert [one.text in alike for one in near.with_vote(majority).choose([[]] * 10, rows)] == [True] * 10
-    assert majority.agreement > 0.2
+    assert majority.agreement > 0.1
     nearest = chosen_vote(near, rows, odd, groups, "pairs")
     assert [one.text for one in near.with_vote(nearest).choose([[]] * 10, rows)] == odd
     assert nearest.agreement == pytest.approx(1.0)
@@ -113,11 +114,12 @@ def test_the_vote_is_chosen_by_the_rows_that_it_suits():
 
 def test_every_group_has_the_same_weight_in_the_choice():
     odd, alike = "number alone odd strange", [f"left pleural effusion seen today view{n}" for n in range(9)]
-    near = NearTexts([odd, *alike], plane(0, *[30 + n for n in range(9)]), Vote(0, 1.0))
-    references = [odd, *["left pleural effusion seen today"] * 2]
-    split = chosen_vote(near, plane(0, 1, 2), references, ["a", "b", "c"], "pairs")
-    joined = chosen_vote(near, plane(0, 1, 2), references, ["a", "b", "b"], "pairs")
-    assert near.with_vote(split).choose([[]], plane(0))[0].text in alike, "two groups of three want the majority"
+    far = [f"axial{n} CT{n}" for n in range(90)]
+    near = NearTexts([odd, *alike, *far], plane(0, *[30 + n for n in range(9)], *[180] * 90), Vote(0, 1.0))
+    references, rows = [odd, *["left pleural effusion seen today"] * 20], plane(*[row / 10 for row in range(21)])
+    split = chosen_vote(near, rows, references, [str(row) for row in range(21)], "pairs")
+    joined = chosen_vote(near, rows, references, ["a", *["b"] * 20], "pairs")
+    assert near.with_vote(split).choose([[]], plane(0))[0].text in alike, "twenty groups of 21 want the majority"
     assert near.with_vote(joined).choose([[]], plane(0))[0].text == odd, "one of two wants the odd text, wholly"
 
 
