@@ -29,13 +29,13 @@ class GenerationSettings:
 
     Args:
         method: greedy, beam or sample.
-        num_beams: of beam search; memory grows with it.
+        num_beams: of beam search; memory grows with it. Where near texts vote, also how many samples they choose from.
         length_penalty: of beam search; above 1 prefers longer captions.
         temperature: of sampling, from 0.01 to 100; near 0 it is greedy.
         top_p: sampling draws from the likeliest tokens that hold this much probability.
         no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
         seed: of sampling.
-        near_texts: training texts near a row that vote on its caption, which is one of the beams or one of these texts;
+        near_texts: training texts near a row that vote on its caption, which is one of the beams, samples or these texts;
             0 is none. By default as many as training chose (near_texts of `caption train`), else none.
         near_temperature: of the softmax of their cosines; lower listens to the nearest alone. By default that of
             training, else 0.2.

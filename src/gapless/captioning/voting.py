@@ -41,13 +41,13 @@ def near_texts_of(model: Captioner, settings: GenerationSettings, manifest: Mani
 def captions_by_vote(
     model: Captioner, prefix: Tensor, embedding: Tensor, settings: GenerationSettings, near: NearTexts, key: str = ""
 ) -> list[Caption]:
-    """A caption for each row: of its beams and, where they may be repeated, its near texts, the one that they choose.
+    """A caption for each row: of the beams or samples and, where they may be repeated, the near texts, the chosen one.
 
     Args:
         prefix, key: as in `generation.captions_from`.
         embedding: [pair, dim], what the captions are made from.
     """
-    count = settings.num_beams if settings.method == "beam" else 1
+    count = 1 if settings.method == "greedy" else settings.num_beams
     candidates = candidates_from(model, prefix, settings, key, count)
     chosen = near.choose([[one.text for one in row] for row in candidates], embedding, settings.repeat_texts)
     repeated = [row for row, one in enumerate(chosen) if one.candidate is None]
