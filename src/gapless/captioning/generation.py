@@ -35,8 +35,8 @@ class GenerationSettings:
         top_p: sampling draws from the likeliest tokens that hold this much probability.
         no_repeat_ngram_size: no run of so many tokens occurs twice; 0 is off.
         seed: of sampling.
-        near_texts: training texts near a row that vote on its caption, which is one of the beams, samples or these texts;
-            0 is none. By default as many as training chose (near_texts of `caption train`), else none.
+        near_texts: how many training texts near a row vote on its caption, which is a beam, a sample or one of them; 0
+            is none. By default as many as training chose (near_texts of `caption train`), else none.
         near_temperature: of the softmax of their cosines; lower listens to the nearest alone. By default that of
             training, else 0.2.
         repeat_texts: whether a caption may be a near text, word for word.
