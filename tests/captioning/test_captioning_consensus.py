@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_batches_hold_rows_of_like_lengths_and_every_row_once():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """`data`, `model`, and the text-only runs `run`, which chose its vote, and `stored`, which has the texts too."""
+    """`data`, `model`, and the text-only run `run`, which chose its vote."""
     home = tmp_path_factory.mktemp("consensus")
     data = write_phantom(home / "data", num_pairs=130, num_validation=40, num_test=20, image_size=16)
     torch.manual_seed(0)
@@ -178,9 +179,7 @@ def place(tmp_path_factory):
     training |= {"eval_strategy": "no", "save_strategy": "no"}
     decoder = {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
     asked = {"mode": "text", "decoder": decoder, "max_tokens": 16, "training": training, "near_texts": True}
-    for name, stored in (("run", False), ("stored", True)):
-        settings = CaptionSettings(**asked, store_texts=stored)
-        gapless.train_captioner(home / "model", data=home / "data", out=home / name, settings=settings)
+    gapless.train_captioner(home / "model", data=home / "data", out=home / "run", settings=CaptionSettings(**asked))
     return home
 
 
@@ -189,6 +188,7 @@ def lines_of(place, name, out, settings=BEAM, **options):
     return read_captions(out)
 
 
+@torch.no_grad()
 def test_a_captioner_asks_the_near_texts_that_its_training_chose(place, tmp_path):
     vote = Vote.read(place / "run" / "model")
     assert vote.chosen_on == "held-back pairs"
@@ -235,14 +235,19 @@ def test_no_text_is_repeated_where_that_is_not_wanted_and_none_votes_where_it_is
             assert off[id]["caption"] == best[row].text
 
 
-def test_image_files_ask_stored_texts_or_are_refused(place):
+def test_image_files_ask_stored_texts_or_are_refused(place, tmp_path):
     image = next((place / "data" / "images").rglob("*.png"))
     with pytest.raises(UsageError, match="--near_texts uses training texts, and this captioner stored none"):
         gapless.caption(place / "run", images=[image], settings=BEAM)
     plain = GenerationSettings("greedy", near_texts=0)
     assert gapless.caption(place / "run", images=[image], settings=plain).captions == 1
-    stored = gapless.caption(place / "stored", images=[image], settings=GenerationSettings("greedy", near_texts=5))
-    assert stored.captions == 1
+    shutil.copytree(place / "run" / "model", tmp_path / "stored")
+    texts = Manifest.of(place / "data").select("train").first_captions
+    TrainTexts.of(texts, stored=True).write(tmp_path / "stored")
+    asked = GenerationSettings("greedy", near_texts=1)
+    (line,) = gapless.caption(tmp_path / "stored", images=[image], settings=asked).lines
+    assert line["caption"] in texts
+    assert line["repeats_training_text"]
 
 
 def test_without_pairs_the_vote_is_chosen_on_texts_alone(place, tmp_path):
