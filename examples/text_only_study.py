@@ -304,17 +304,18 @@ def main() -> None:
         results["ratio to pairs"] = bootstrap(ratios(figures["chosen"], figures["pairs, chosen"]), number, 500)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "study.json", results)
+    shown = [key for key in SHOWN if key in results["figures"]["constant"]]
     for one in chosen:
         print({name: taken for name, taken in one.items() if isinstance(taken, str)})
     print(
-        f"\n| captions | loss | {' | '.join(key[8:] for key in SHOWN)} | repeats % |\n|---|"
-        + "---:|" * (len(SHOWN) + 2)
+        f"\n| captions | loss | {' | '.join(key[8:] for key in shown)} | repeats % |\n|---|"
+        + "---:|" * (len(shown) + 2)
     )
     for name, one in results["figures"].items():
         mean = f"{np.mean(losses[name]):.3f}" if name in losses else "–"
         print(
             f"| {name} | {mean} | "
-            + " | ".join(f"{one[key]['value']:.3f}" for key in SHOWN)
+            + " | ".join(f"{one[key]['value']:.3f}" for key in shown)
             + f" | {100 * results['repeats a train text'][name]:.0f} |"
         )
     for other, found in [*results["chosen minus"].items(), ("ratio to pairs", results["ratio to pairs"])]:
