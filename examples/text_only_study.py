@@ -319,8 +319,14 @@ def main() -> None:
             + f" | {100 * results['repeats a train text'][name]:.0f} |"
         )
     for other, found in [*results["chosen minus"].items(), ("ratio to pairs", results["ratio to pairs"])]:
-        spans = [f"{key[8:]} {one['value']:+.3f} [{one['low']:.3f}, {one['high']:.3f}]" for key, one in found.items()]
-        print(f"chosen, {other}: {'; '.join(spans)}")
+        print(f"chosen, {other}: {'; '.join(f'{key[8:]} {span(one)}' for key, one in found.items())}")
+
+
+def span(figure: dict[str, float | None]) -> str:
+    """A value and its interval, which a ratio to a figure that can be 0 has not."""
+    low, high = figure["low"], figure["high"]
+    interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{figure['value']:+.3f} {interval}"
 
 
 def ratios(first: dict[str, Figure], second: dict[str, Figure]) -> dict[str, Figure]:
