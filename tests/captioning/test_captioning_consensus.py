@@ -49,6 +49,8 @@ def test_agreement_is_a_tenth_of_cider_with_the_frequencies_of_the_texts():
 def test_texts_of_one_word_and_texts_that_all_are_the_same_agree_with_nothing():
     ngrams = Ngrams(["cyst", "Cyst."])
     assert ngrams.agreement(ngrams.vectors(["cyst", ""]), ngrams.vectors(["cyst"])).tolist() == [[0.0], [0.0]]
+    wordless = Ngrams(["...", "?"])
+    assert wordless.agreement(wordless.vectors(["a"]), wordless.vectors(["...", "?"])).tolist() == [[0.0, 0.0]]
 
 
 def plane(*degrees):

@@ -37,7 +37,8 @@ class Ngrams:
 
     def __init__(self, texts: Sequence[str]) -> None:
         tokens = [word_tokens(text) for text in texts]
-        self.counters, self.weights = [], []
+        self.counters: list[Any] = []
+        self.weights: list[np.ndarray] = []
         self.unknown = math.log(max(len(texts), 1))  # the weight of an n-gram that stands in none of the texts
         for n in range(1, MAX_N + 1):
             counter = CountVectorizer(tokenizer=str.split, token_pattern=None, lowercase=False, ngram_range=(n, n))
@@ -59,7 +60,7 @@ class Ngrams:
             squares = weighted.multiply(weighted).sum(axis=1) + unknown * self.unknown**2
             scale = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
             parts.append(diags_array(scale / math.sqrt(MAX_N)) @ weighted)
-        return csr_array(hstack(parts)), lengths
+        return csr_array(hstack(parts) if parts else (len(texts), 0)), lengths
 
     @staticmethod
     def agreement(texts: tuple[csr_array, np.ndarray], others: tuple[csr_array, np.ndarray]) -> np.ndarray:
