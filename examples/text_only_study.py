@@ -5,17 +5,21 @@
     python examples/text_only_study.py OUT --medpix FOLDER --seeds 3   # FOLDER: train.jsonl, dev.jsonl, features_*.npz
 
 For every bridge (a closing method, fitted on the train rows) a decoder learns the train texts' embeddings and captions
-the images' embeddings; beside it the same decoder that learns the images' embeddings, the nearest train text and a
-constant caption. Noise is none, 0.04 per dimension, or fitted to the angle of the validation pairs; "memory" captions
-from the softmax-weighted mean of near train texts. Bridge, noise and memory are chosen by the CIDEr of the
-validation captions (with `--by loss` by their loss given their images). OUT/study.json holds all figures, with 95 %
-intervals over groups; with several seeds the figures are means over them.
+the images' embeddings by beam search; beside it the same decoder that learns the images' embeddings, the nearest train
+text, the consensus of the near train texts without a decoder, and a constant caption. "consensus" is what `caption
+generate --near_texts K` writes: of the beams and the near train texts the one that agrees best with those texts; how
+many vote, and how, is chosen on the validation pairs (`texts` in the figures' names: on the validation texts alone).
+"beams" may not repeat a train text. Noise is none, 0.04 per dimension, or fitted to the angle of the validation pairs.
+Bridge, noise and consensus are chosen by the CIDEr of the validation captions. OUT/study.json holds all figures, with
+95 % intervals over groups; with several seeds the figures are means over them. OUT/captions holds the captions of every
+seed and bridge, which a second call does not make again.
 """
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,20 +30,27 @@ from torch import Tensor
 
 from gapless.captioning.captioner import Captioner, CaptionerConfig
 from gapless.captioning.clinical import ClinicalScorer
+from gapless.captioning.consensus import NearTexts, chosen_vote
+from gapless.captioning.data import LengthBatches
 from gapless.captioning.decoders import decoder_spec
-from gapless.captioning.generation import GenerationSettings, captions_from
+from gapless.captioning.generation import GenerationSettings, candidates_from
 from gapless.captioning.metrics import CaptionScorer, most_typical
+from gapless.captioning.train_texts import TrainTexts
+from gapless.captioning.vote import TEMPERATURE, Vote
+from gapless.captioning.voting import turned_as_the_nearest
 from gapless.closing import close_gap
-from gapless.core.files import write_json
+from gapless.core.files import read_object, write_json
 from gapless.core.geometry import unit_norm
 from gapless.embeddings.store import read_embeddings
+from gapless.inference.pairs import EpochSampler
 from gapless.metrics.uncertainty import Figure, bootstrap, bootstrap_difference, combine
 from gapless.models.tokenizers import train_tokenizer
 
 PARTS = ("train", "validation", "test")
 DECODER = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "num_hidden_layers": 1}
-TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2)
 MAX_TOKENS = 40
+BATCH = 32
+BEAMS = GenerationSettings("beam", num_beams=4)
 SHOWN = ("caption/CIDEr", "caption/METEOR", "caption/ROUGE-L", "caption/BLEU-4", "caption/findings/F1")
 
 
@@ -76,7 +87,7 @@ class Study:
 
     def __init__(self, rows: dict[str, list[Any]], bridge: str, seed: int, tokenizer: Any, epochs: int) -> None:
         image, text = np.concatenate(rows["image"]), np.concatenate(rows["text"])
-        self.captions, self.part = rows["captions"], np.asarray(rows["part"])
+        self.given, self.groups, self.part = rows["captions"], rows["groups"], np.asarray(rows["part"])
         self.seed, self.tokenizer, self.epochs = seed, tokenizer, epochs
         with TemporaryDirectory() as place:
             if bridge == "none":
@@ -102,7 +113,7 @@ class Study:
         return self.rows[modality][torch.from_numpy(np.flatnonzero(self.part == part))]
 
     def texts(self, part: str) -> list[str]:
-        return [self.captions[row] for row in np.flatnonzero(self.part == part)]
+        return [self.given[row] for row in np.flatnonzero(self.part == part)]
 
     @property
     def noise(self) -> float:
@@ -133,13 +144,17 @@ class Study:
         rows, encoded = self.of(modality, "train"), model.encode_captions(self.texts("train"))
         learns = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learns, lr=1e-3, weight_decay=0.05)
-        steps = self.epochs * -(-len(rows) // 32)
+        steps = self.epochs * -(-len(rows) // BATCH)
         shape = lambda step: min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))  # noqa: E731
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+        sampler = LengthBatches(
+            EpochSampler(len(rows), self.seed), encoded["attention_mask"].sum(dim=1).tolist(), BATCH
+        )
         best: tuple[float, dict[str, Tensor]] = (math.inf, {})
-        for _ in range(self.epochs):
+        for epoch in range(self.epochs):
             model.train()
-            for batch in torch.randperm(len(rows)).split(32):
+            sampler.set_epoch(epoch)
+            for batch in torch.tensor([row for _, row in sampler]).split(BATCH):
                 length = int(encoded["attention_mask"][batch].sum(dim=1).max())
                 inputs = {name: value[batch, :length] for name, value in encoded.items()}
                 optimizer.zero_grad()
@@ -158,19 +173,54 @@ class Study:
         model.train(False)
         return float(model(**model.encode_captions(self.texts("validation")), embedding=embedding).per_row.mean())
 
-    def cider(self, model: Captioner, embedding: Tensor) -> float:
-        """CIDEr of the validation captions that are written from these embeddings."""
-        with CaptionScorer([[text] for text in self.texts("validation")], use_java=False) as scorer:
-            return scorer.figures(self.write(model, embedding))["caption/CIDEr"].value
+    def near_texts(self) -> dict[str, NearTexts]:
+        """The train texts that vote, as chosen on the validation pairs and on the validation texts alone."""
+        near = NearTexts(self.texts("train"), self.of("text", "train"), Vote(0, TEMPERATURE))
+        groups = [self.groups[row] for row in np.flatnonzero(self.part == "validation")]
+        asked = {"pairs": self.of("image", "validation")}
+        asked["texts"] = turned_as_the_nearest(self.of("text", "validation"), near.embeddings)
+        votes = {name: chosen_vote(near, rows, self.texts("validation"), groups, name) for name, rows in asked.items()}
+        return {name: near.with_vote(vote) for name, vote in votes.items()}
 
-    def remembered(self, rows: Tensor, temperature: float) -> Tensor:
-        """The softmax-weighted mean of the train texts near each row, as DeCap (arXiv 2303.03032) projects images."""
-        memory = self.of("text", "train")
-        return unit_norm((rows @ memory.T / temperature).softmax(dim=1) @ memory)
+    def write(self, model: Captioner, rows: Tensor) -> list[list[str]]:
+        """The beams of each row, the best one first."""
+        found = []
+        for part in rows.split(128):
+            with torch.inference_mode():
+                found += candidates_from(model, model.prefix(part), BEAMS, count=BEAMS.num_beams)
+        return [[caption.text for caption in beams] for beams in found]
 
-    def write(self, model: Captioner, rows: Tensor) -> list[str]:
-        with torch.inference_mode():
-            return [text for text, _ in captions_from(model, model.prefix(rows), GenerationSettings("greedy"))]
+    def captions(self, noises: Sequence[str]) -> dict[str, Any]:
+        """Arm -> its captions of the validation and test rows and its loss; and what votes."""
+        near = self.near_texts()
+        images = {part: self.of("image", part) for part in ("validation", "test")}
+        train = self.texts("train")
+        arms: dict[str, dict[str, Any]] = {"nearest text": {}}
+        arms |= {f"near texts, consensus{mark(name)}": {} for name in near}
+        for part, rows in images.items():
+            nearest = (rows @ self.of("text", "train").T).argmax(dim=1).tolist()
+            arms["nearest text"][part] = [train[row] for row in nearest]
+            for name, voters in near.items():
+                chosen = voters.choose([[]] * len(rows), rows)
+                arms[f"near texts, consensus{mark(name)}"][part] = [one.text for one in chosen]
+        levels = {"none": 0.0, "0.04": 0.04, "fitted": self.noise}
+        decoders = {"pairs": ("image", 0.0)}
+        decoders |= {f"text{'' if name == 'none' else f', noise {name}'}": ("text", levels[name]) for name in noises}
+        for name, (modality, noise) in decoders.items():
+            model, loss = self.trained(modality, noise)
+            for part, rows in images.items():
+                beams = self.write(model, rows)
+                arms.setdefault(name, {"loss": loss})[part] = [several[0] for several in beams]
+                for vote, voters in near.items():
+                    for repeats, what in ((True, "consensus"), (False, "consensus of beams")):
+                        chosen = voters.choose(beams, rows, repeats)
+                        arms.setdefault(f"{name}, {what}{mark(vote)}", {})[part] = [one.text for one in chosen]
+        return {"arms": arms, "votes": {name: vars(one.vote) for name, one in near.items()}, "noise": self.noise}
+
+
+def mark(chosen_on: str) -> str:
+    """What a name says of a vote that was chosen on texts alone."""
+    return " by texts" if chosen_on == "texts" else ""
 
 
 def main() -> None:
@@ -181,54 +231,55 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--bridges", default="none,center,standardise,procrustes,cca")
-    parser.add_argument("--by", choices=["CIDEr", "loss"], default="CIDEr")
+    parser.add_argument("--noises", default="none,0.04,fitted")
     parser.add_argument("--vocab_size", type=int, default=2048)
     options = parser.parse_args()
     rows = read_medpix(options.medpix) if options.medpix else read_stored(options.embeddings)
     part = np.asarray(rows["part"])
-    test = np.flatnonzero(part == "test")
+    test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
     train_texts = [rows["captions"][row] for row in np.flatnonzero(part == "train")]
     tokenizer = train_tokenizer(train_texts, options.vocab_size, MAX_TOKENS)
     written: dict[str, list[list[str]]] = {"constant": [[most_typical(train_texts)] * len(test)] * options.seeds}
     losses: dict[str, list[float]] = {}
-    chosen = []
-
-    def note(name: str, captions: list[str], loss: float | None = None) -> None:
-        written.setdefault(name, []).append(captions)
-        if loss is not None:
-            losses.setdefault(name, []).append(loss)
-
+    chosen, votes = [], {}
+    (options.out / "captions").mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):
-        candidates: dict[str, float] = {}
+        found: dict[str, dict[str, Any]] = {}
         for bridge in options.bridges.split(","):
-            started = time.perf_counter()
-            study = Study(rows, bridge, seed, tokenizer, options.epochs)
-            images, held = study.of("image", "test"), study.of("image", "validation")
-            near = (images @ study.of("text", "train").T).argmax(dim=1).tolist()
-            note(f"{bridge}: nearest text", [train_texts[row] for row in near])
-            model, loss = study.trained("image", 0.0)
-            note(f"{bridge}: pairs", study.write(model, images), loss)
-            for name, noise in (("text", 0.0), ("text, noise 0.04", 0.04), ("text, noise fitted", study.noise)):
-                model, loss = study.trained("text", noise)
-                note(f"{bridge}: {name}", study.write(model, images), loss)
-                candidates[f"{bridge}: {name}"] = loss if options.by == "loss" else -study.cider(model, held)
-                by_memory = {t: study.loss(model, study.remembered(held, t)) for t in TEMPERATURES}
-                t = min(by_memory, key=by_memory.__getitem__)
-                note(f"{bridge}: {name}, memory", study.write(model, study.remembered(images, t)), by_memory[t])
-                near_texts = study.remembered(held, t)
-                value = by_memory[t] if options.by == "loss" else -study.cider(model, near_texts)
-                candidates[f"{bridge}: {name}, memory"] = value
-            seconds = time.perf_counter() - started
-            print(
-                f"seed {seed} {bridge}: cosine {study.cosine:.3f}, noise {study.noise:.3f}, {seconds:.0f} s", flush=True
-            )
-        best = min(candidates, key=candidates.__getitem__)
-        chosen.append(best)
-        note("chosen", written[best][-1], losses[best][-1])
-        of_pairs = {name: found[-1] for name, found in losses.items() if name.endswith(": pairs")}
-        taken = min(of_pairs, key=of_pairs.__getitem__)
-        note("pairs, chosen", written[taken][-1], of_pairs[taken])
-        note("nearest text, chosen", written[f"{best.partition(':')[0]}: nearest text"][-1])
+            path = options.out / "captions" / f"{bridge}-{seed}.json"
+            if not path.exists():
+                started = time.perf_counter()
+                study = Study(rows, bridge, seed, tokenizer, options.epochs)
+                write_json(path, study.captions(options.noises.split(",")))
+                print(f"seed {seed} {bridge}: {time.perf_counter() - started:.0f} s", flush=True)
+            made = read_object(path)
+            votes[f"{bridge}, seed {seed}"] = made["votes"]
+            found |= {f"{bridge}: {name}": arm for name, arm in made["arms"].items()}
+        with CaptionScorer([[rows["captions"][row]] for row in held], use_java=False) as scorer:
+            by_name = {name: scorer.figures(arm["validation"])["caption/CIDEr"].value for name, arm in found.items()}
+
+        def best(kind: str, by_name: dict[str, float] = by_name) -> str:
+            """The arm of a kind with the best validation captions."""
+            of_kind = {name: value for name, value in by_name.items() if name.partition(": ")[2].startswith(kind)}
+            return max(of_kind, key=of_kind.__getitem__)
+
+        own = {name: value for name, value in by_name.items() if name.partition(": ")[2].startswith("text")}
+        plain = {name: value for name, value in own.items() if "consensus" not in name}
+        by_texts = {name: value for name, value in own.items() if "by texts" in name}
+        named = {
+            "text, plain, chosen": max(plain, key=plain.__getitem__),
+            "text, consensus by texts, chosen": max(by_texts, key=by_texts.__getitem__),
+            "chosen": max(own, key=own.__getitem__),
+            "nearest text, chosen": best("nearest text"),
+            "near texts, consensus, chosen": best("near texts, consensus"),
+        }
+        bare_pairs = {name: value for name, value in by_name.items() if name.endswith(": pairs")}
+        named["pairs, chosen"] = max(bare_pairs, key=bare_pairs.__getitem__)
+        chosen.append({**named, "CIDEr of the validation captions": by_name})
+        for name, arm in [*found.items(), *((name, found[taken]) for name, taken in named.items())]:
+            written.setdefault(name, []).append(arm["test"])
+            if "loss" in arm:
+                losses.setdefault(name, []).append(arm["loss"])
     references = [[rows["captions"][row]] for row in test]
     with CaptionScorer(references, [rows["groups"][row] for row in test]) as scorer:
         clinical = ClinicalScorer(references, scorer.groups)
@@ -239,25 +290,43 @@ def main() -> None:
                 key: combine([one[key] for one in found]) for key in SHOWN if all(key in one for one in found)
             }
         number = scorer.groups.num_groups
-        results: dict[str, Any] = {"chosen": chosen, "losses": losses, "n": len(test), "groups": number}
+        results: dict[str, Any] = {"chosen": chosen, "votes": votes, "losses": losses, "n": len(test), "groups": number}
+        known = TrainTexts.of(train_texts)
+        results["repeats a train text"] = {
+            name: float(np.mean([known.has(text) for captions in several for text in captions]))
+            for name, several in written.items()
+        }
         results["figures"] = {name: bootstrap(found, number, 500) for name, found in figures.items()}
-        against = ("nearest text, chosen", "constant", "pairs, chosen")
+        against = ("nearest text, chosen", "constant", "pairs, chosen", "near texts, consensus, chosen")
         results["chosen minus"] = {
             other: bootstrap_difference(figures["chosen"], figures[other], number, 500) for other in against
         }
         results["ratio to pairs"] = bootstrap(ratios(figures["chosen"], figures["pairs, chosen"]), number, 500)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "study.json", results)
+    shown = [key for key in SHOWN if key in results["figures"]["constant"]]
+    for one in chosen:
+        print({name: taken for name, taken in one.items() if isinstance(taken, str)})
     print(
-        f"chosen: {chosen}\n\n| captions | loss | {' | '.join(key[8:] for key in SHOWN)} |\n|---|"
-        + "---:|" * (len(SHOWN) + 1)
+        f"\n| captions | loss | {' | '.join(key[8:] for key in shown)} | repeats % |\n|---|"
+        + "---:|" * (len(shown) + 2)
     )
-    for name, found in results["figures"].items():
+    for name, one in results["figures"].items():
         mean = f"{np.mean(losses[name]):.3f}" if name in losses else "–"
-        print(f"| {name} | {mean} | " + " | ".join(f"{found[key]['value']:.3f}" for key in SHOWN) + " |")
+        print(
+            f"| {name} | {mean} | "
+            + " | ".join(f"{one[key]['value']:.3f}" for key in shown)
+            + f" | {100 * results['repeats a train text'][name]:.0f} |"
+        )
     for other, found in [*results["chosen minus"].items(), ("ratio to pairs", results["ratio to pairs"])]:
-        spans = [f"{key[8:]} {one['value']:+.3f} [{one['low']:.3f}, {one['high']:.3f}]" for key, one in found.items()]
-        print(f"chosen, {other}: {'; '.join(spans)}")
+        print(f"chosen, {other}: {'; '.join(f'{key[8:]} {span(one)}' for key, one in found.items())}")
+
+
+def span(figure: dict[str, float | None]) -> str:
+    """A value and its interval, which a ratio to a figure that can be 0 has not."""
+    low, high = figure["low"], figure["high"]
+    interval = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{figure['value']:+.3f} {interval}"
 
 
 def ratios(first: dict[str, Figure], second: dict[str, Figure]) -> dict[str, Figure]:

@@ -17,6 +17,7 @@ from gapless.captioning.generation import NOTICE, GenerationSettings
 from gapless.captioning.route import check_manifest
 from gapless.captioning.runs import load_captioner, model_directory
 from gapless.captioning.scores import scored_rows
+from gapless.captioning.voting import near_texts_of
 from gapless.core.errors import UsageError
 from gapless.core.results import Result
 from gapless.manifest.manifest import TRAIN, VALIDATION, Manifest
@@ -89,7 +90,9 @@ def calibrate_captions(
     route = captioner.route
     check_manifest(route, manifest)
     rows, _ = scored_rows(manifest, split, route)
-    batches = generate_lines(captioner, sources_of(captioner, rows), settings, batch_size, workers, "caption")
+    near = near_texts_of(captioner, settings, manifest)
+    dataset = sources_of(captioner, rows)
+    batches = generate_lines(captioner, dataset, settings, batch_size, workers, "caption", near=near)
     lines = [line for batch in batches for line in batch]
     captions = [line["caption"] for line in lines]
     groups = rows.table["group"].to_pylist()

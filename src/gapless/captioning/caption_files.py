@@ -15,10 +15,12 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from gapless.captioning.captioner import Captioner
+from gapless.captioning.consensus import NearTexts
 from gapless.captioning.data import feature_batches
 from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from
 from gapless.captioning.route import IMAGE
 from gapless.captioning.trust import Trust, add_trust
+from gapless.captioning.voting import captions_by_vote
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.files import read_object, remove_leftovers, sha256_of, strict_json, sync_path, write_json
 from gapless.core.locks import only_writer
@@ -69,11 +71,12 @@ def generate_lines(
     num_workers: int = 0,
     progress: str | None = None,
     trust: Trust | None = None,
+    near: NearTexts | None = None,
 ) -> Any:
     """Batch after batch of lines `{"id", "caption", "score", "method", "notice"}`, in the dataset's order.
 
     A line of a captioner that does not write the text of an image also has `from`, the sources that the row has, and
-    `to`. With `trust` a line also has what it says beside captions.
+    `to`. With `trust` a line also has what it says beside captions; `near` are training texts that vote on them.
     """
     rows = dataset.dataset if isinstance(dataset, Subset) else dataset
     sources = (IMAGE,) if isinstance(rows, ImageFiles) else None
@@ -82,7 +85,10 @@ def generate_lines(
     ):
         with torch.inference_mode():
             prefix = model.prefix(*features)
-        captions = captions_from(model, prefix, settings, key=ids[0])
+        if near is None:
+            captions = captions_from(model, prefix, settings, key=ids[0])
+        else:
+            captions = captions_by_vote(model, prefix, features[0], settings, near, key=ids[0])
         lines = [
             {
                 "id": id,
@@ -106,6 +112,7 @@ def write_captions(
     batch_size: int = 64,
     num_workers: int = 0,
     trust: Trust | None = None,
+    near: NearTexts | None = None,
 ) -> None:
     """Caption every row into `out`.
 
@@ -114,6 +121,7 @@ def write_captions(
         batch_size: images encoded at once. It must be the same to continue, because rounding depends on it.
         num_workers: processes that read images.
         trust: what the lines say beside the captions.
+        near: training texts that vote on the captions.
 
     Raises:
         UsageError: `out` holds captions of another model, other data or other settings, or another process writes it.
@@ -123,6 +131,7 @@ def write_captions(
     plan = {
         **about,
         **({} if trust is None else trust.as_json()),
+        **({} if near is None else near.as_json()),
         "settings": asdict(settings),
         "batch_size": batch_size,
         "rows": len(dataset),
@@ -142,7 +151,7 @@ def write_captions(
         partial.write_bytes(b"".join(line + b"\n" for line in lines))
         rest = Subset(dataset, range(done, len(dataset)))
         with partial.open("a", encoding="utf-8") as stream:
-            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption", trust):
+            for batch in generate_lines(model, rest, settings, batch_size, num_workers, "caption", trust, near):
                 stream.writelines(strict_json(line, ensure_ascii=False) + "\n" for line in batch)
                 stream.flush()
         sync_path(partial)

@@ -14,11 +14,13 @@ from gapless.captioning.caption_files import (
     write_captions,
 )
 from gapless.captioning.captioner import Captioner, check_sources
+from gapless.captioning.consensus import NearTexts
 from gapless.captioning.data import sources_of
 from gapless.captioning.generation import NOTICE, GenerationSettings
 from gapless.captioning.route import IMAGE, Route, check_manifest, left_out, route_of, usable_rows
 from gapless.captioning.runs import captions_of, load_captioner, model_directory, trained_route
 from gapless.captioning.trust import Trust, trust_of
+from gapless.captioning.voting import near_texts_of
 from gapless.core.errors import DataRefused, UsageError, listed
 from gapless.core.results import Result
 from gapless.manifest.manifest import Manifest
@@ -123,9 +125,10 @@ def caption(
         if IMAGE not in route.sources:
             raise UsageError(f"{path} captions from {route.names}, not from image files; give a manifest with --data")
         captioner = _captioner_of(path, route, learnt)
-        trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, None)
+        near = near_texts_of(captioner, settings, None)
+        trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, None, near.texts if near else ())
         files = [Path(image) for image in images]
-        return _of_files(captioner, files, place, settings, path, batch_size, workers, trust)
+        return _of_files(captioner, files, place, settings, path, batch_size, workers, trust, near)
     manifest = Manifest.of(data)
     selected = manifest.select(split)
     check_manifest(route, manifest, needs_target=False)
@@ -138,8 +141,9 @@ def caption(
     captioner = _captioner_of(path, route, learnt)
     described = {"source": manifest.info["source"], "fingerprint": manifest.fingerprint, "split": split}
     about = {**_about(path, captioner), "data": described, **route.as_json()}
-    trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, manifest)
-    write_captions(captioner, sources_of(captioner, rows), place, settings, about, batch_size, workers, trust)
+    near = near_texts_of(captioner, settings, manifest)
+    trust = trust_of(captioner, model_directory(path), settings, nearest, abstain, manifest, near.texts if near else ())
+    write_captions(captioner, sources_of(captioner, rows), place, settings, about, batch_size, workers, trust, near)
     sentence = left_out(counts, route, len(selected), f"{split} rows")
     notes = (sentence,) if sentence else ()
     lines = list(read_captions(place).values())
@@ -177,6 +181,7 @@ def _of_files(
     batch_size: int,
     workers: int,
     trust: Trust,
+    near: NearTexts | None,
 ) -> Captions:
     twice = sorted({str(path) for path in images if images.count(path) > 1})
     if twice:
@@ -186,11 +191,11 @@ def _of_files(
         return Captions(0, None, [], unreadable)
     dataset = ImageFiles(good, model)
     if out is None:
-        batches = generate_lines(model, dataset, settings, batch_size, workers, "caption", trust)
+        batches = generate_lines(model, dataset, settings, batch_size, workers, "caption", trust, near)
         lines = [line for batch in batches for line in batch]
     else:
         about = {**_about(path, model), "data": {"images": dataset.described()}, **model.route.as_json()}
-        write_captions(model, dataset, out, settings, about, batch_size, workers, trust)
+        write_captions(model, dataset, out, settings, about, batch_size, workers, trust, near)
         lines = list(read_captions(out).values())
     return Captions(len(lines), out, lines, unreadable)
 

@@ -28,6 +28,7 @@ from gapless.captioning.decoders import (
 from gapless.captioning.prefix_cache import PrefixCache
 from gapless.captioning.route import IMAGE, TEXT, Route, joined
 from gapless.captioning.train_texts import TrainTexts
+from gapless.captioning.vote import Vote
 from gapless.core.errors import DataRefused, UsageError, did_you_mean
 from gapless.core.files import read_object
 from gapless.core.geometry import unit_norm
@@ -137,6 +138,7 @@ class Captioner(PreTrainedModel):
         self.gap_weight = 1.0
         self.tokenizer: Any = None
         self.train_texts: TrainTexts | None = None
+        self.vote: Vote | None = None
         self.route = config.route
         embeddings: Any = self.decoder.get_input_embeddings()
         width = int(embeddings.embedding_dim)
@@ -325,15 +327,21 @@ class Captioner(PreTrainedModel):
         A caption that does not fit into `max_tokens` is cut and has no end token: one would teach the decoder to stop
         in the middle of a sentence.
         """
+        return self.padded(self.caption_ids(captions))
+
+    def caption_ids(self, captions: Sequence[str]) -> list[Tensor]:
+        """The [token] ids of each caption, as `encode_captions` pads them to one length."""
         ids = self.special_ids()
         room = self.config.max_tokens - 1  # beside the start
         ended = [[*row, ids["eos_token_id"]] for row in self.tokens_of(captions, room)]
-        rows = [torch.tensor([ids["bos_token_id"], *row[:room]]) for row in ended]
-        mask = [torch.ones_like(row) for row in rows]
+        return [torch.tensor([ids["bos_token_id"], *row[:room]]) for row in ended]
+
+    def padded(self, rows: Sequence[Tensor]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, [pair, token], of what `caption_ids` gives."""
         pad = nn.utils.rnn.pad_sequence
         return {
-            "input_ids": pad(rows, batch_first=True, padding_value=ids["pad_token_id"]),
-            "attention_mask": pad(mask, batch_first=True),
+            "input_ids": pad(list(rows), batch_first=True, padding_value=self.special_ids()["pad_token_id"]),
+            "attention_mask": pad([torch.ones_like(row) for row in rows], batch_first=True),
         }
 
     def tokens_of(self, captions: Sequence[str], limit: int) -> list[list[int]]:
@@ -365,6 +373,8 @@ class Captioner(PreTrainedModel):
         if kwargs.get("is_main_process", True):
             if self.train_texts is not None:
                 self.train_texts.write(Path(save_directory))
+            if self.vote is not None:
+                self.vote.write(Path(save_directory))
             tokenizers = {**self.aligner.tokenizers, CAPTION_TOKENIZER: self.tokenizer}
             for name, tokenizer in tokenizers.items():
                 if hasattr(tokenizer, "save_pretrained"):
@@ -392,6 +402,7 @@ class Captioner(PreTrainedModel):
                 model.aligner.tokenizers[modality] = load_tokenizer(model.aligner.config, directory, modality)
             model.tokenizer = saved_tokenizer(tokenizer_home(directory, CAPTION_TOKENIZER))
             model.train_texts = TrainTexts.read(directory)
+            model.vote = Vote.read(directory)
         model.aligner.to(memory_format=torch.channels_last)  # in this format convolutions take two thirds of the time
         return as_asked(model, info, kwargs)
 

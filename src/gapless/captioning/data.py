@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.route import texts_of
@@ -56,11 +56,18 @@ class FeatureDataset(Dataset[Sample]):
     Args:
         pairs: the rows, for their captions.
         lookup: (row, caption) to the features by name; a decoder that learns from texts looks them up by caption.
+        lengths: of each row's first caption in tokens, for batches of like lengths.
     """
 
-    def __init__(self, pairs: PairDataset | TargetTexts, lookup: Callable[[int, str], Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        pairs: PairDataset | TargetTexts,
+        lookup: Callable[[int, str], Mapping[str, Tensor]],
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.pairs = pairs
         self.lookup = lookup
+        self.lengths = lengths
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -69,6 +76,45 @@ class FeatureDataset(Dataset[Sample]):
         sample = self.pairs[key]
         row = key[1] if isinstance(key, tuple) else key
         return {**sample, **self.lookup(row, sample["caption"])}
+
+
+class LengthBatches(Sampler[tuple[int, int]]):
+    """The keys of an `EpochSampler` in an order where each batch holds rows of like lengths.
+
+    Chunks of `AHEAD` batches are sorted by length and cut into batches, whose order is drawn; rows that fill no batch
+    come last.
+
+    Args:
+        sampler: the keys of an epoch, in a random order.
+        lengths: of each row.
+        batch_size: keys of a batch.
+    """
+
+    AHEAD = 32
+
+    def __init__(self, sampler: Sampler[tuple[int, int]], lengths: Sequence[int], batch_size: int) -> None:
+        self.sampler = sampler
+        self.lengths = lengths
+        self.batch_size = batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order the next iteration has."""
+        self.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        keys, size = list(self.sampler), self.batch_size
+        for start in range(0, len(keys), self.AHEAD * size):
+            chunk = keys[start : start + self.AHEAD * size]
+            first = chunk[0][1]  # a row drawn at random, so that the order of batches is drawn too
+            full = len(chunk) // size * size
+            by_length = sorted(chunk[:full], key=lambda key: self.lengths[key[1]])
+            batches = [by_length[place : place + size] for place in range(0, full, size)]
+            for place in torch.randperm(len(batches), generator=torch.Generator().manual_seed(first)).tolist():
+                yield from batches[place]
+            yield from chunk[full:]
 
 
 def divided(manifest: Manifest, held_back: float) -> tuple[Manifest, Manifest]:
@@ -120,7 +166,11 @@ def dataset_of(
     if mode == "text":
         texts = sorted(set(texts_of(rows, target)))
         embedding = dict(zip(texts, model.aligner.encode(target, texts), strict=True))
-        return FeatureDataset(captions_alone, lambda row, caption: {"embedding": embedding[caption]})
+        ids = dict(zip(texts, model.caption_ids(texts), strict=True))
+        lengths = [len(ids[str(views[0])]) for views in rows.cells(target) if views]
+        return FeatureDataset(
+            captions_alone, lambda row, caption: {"embedding": embedding[caption], "caption_ids": ids[caption]}, lengths
+        )
     if mode == "joint" or augment_images or _feature_bytes(model, len(rows)) > CACHE_BYTES:
         prepare = {name: model.preprocessor(name) for name in modalities}
         return TargetTexts(PairDataset(rows, prepare, training_seed, augment_images), target)

@@ -3,7 +3,7 @@
 Corpus scores are functions of sums over rows: BLEU of n-gram counts, METEOR of match statistics, ROUGE-L and CIDEr of
 values per row. A bootstrap draws groups and sums again; CIDEr's inverse document frequencies stay those of all
 references. The PTB tokenizer and METEOR are Java programs in pycocoevalcap. Without Java METEOR is missing, and
-`_word_tokens` tokenises; `CaptionScorer.tokenizer` names the tokenizer.
+`word_tokens` tokenises; `CaptionScorer.tokenizer` names the tokenizer.
 """
 
 import re
@@ -105,7 +105,7 @@ class CaptionScorer:
     def tokenise(self, captions: Sequence[str]) -> list[str]:
         """Lower-case tokens with a space between, punctuation removed."""
         captions = [" ".join(caption.split()) for caption in captions]  # the PTB tokenizer reads one caption a line
-        return _ptb_tokens(captions, self.java) if self.java else [_word_tokens(caption) for caption in captions]
+        return _ptb_tokens(captions, self.java) if self.java else [word_tokens(caption) for caption in captions]
 
     def figures(self, captions: Sequence[str], embeddings: Mapping[str, Any] | None = None) -> dict[str, Figure]:
         """Every score of a system that gives one caption per row.
@@ -230,7 +230,7 @@ def _retrieval_figures(captions: Any, images: Any, groups: GroupSums) -> dict[st
     return {f"caption/retrieval/R@{k}": share_figure(hit_at_k(counts, k), groups) for k in RECALL_AT}
 
 
-def _word_tokens(caption: str) -> str:
+def word_tokens(caption: str) -> str:
     """Lower-case words and numbers; clitics and abbreviations are not split as the PTB tokenizer does."""
     return " ".join(re.findall(r"\w+(?:[-'./]\w+)*", caption.lower()))
 
@@ -275,7 +275,7 @@ def most_typical(captions: Sequence[str]) -> str:
         DataRefused: no caption holds a word.
     """
     chosen = captions[:: -(-len(captions) // MAX_TYPICAL)]
-    words = [set(_word_tokens(caption).split()) for caption in chosen]
+    words = [set(word_tokens(caption).split()) for caption in chosen]
     vocabulary = {word: place for place, word in enumerate(sorted(set().union(*words)))}
     if not vocabulary:
         raise DataRefused("the training captions hold no word")

@@ -55,6 +55,8 @@ class CaptionSettings:
         vocab_size: of the tokenizer trained on the captions, where neither decoder nor text encoder brings one.
         store_texts: keep the training texts in the model, so that `caption generate --nearest` can show them; whoever
             has the model can then read them.
+        near_texts: choose on held-out rows how many training texts near a row vote on its caption, and how; `caption
+            generate` then asks them. It takes them from the model with store_texts, else from the manifest.
         training: arguments of `transformers.TrainingArguments`, by their own names.
         sources: modality -> its weight in the embedding that a caption is made from.
         target: the modality of texts that is learnt.
@@ -73,6 +75,7 @@ class CaptionSettings:
     held_back: float = 0.1
     vocab_size: int = 4096
     store_texts: bool = False
+    near_texts: bool = False
     training: Mapping[str, Any] = field(
         default_factory=lambda: {
             "num_train_epochs": 12,
@@ -112,6 +115,11 @@ class CaptionSettings:
         if self.bridge != NO_BRIDGE and self.mode != "text":
             raise UsageError(
                 f"--bridge is of mode text; a decoder of mode {self.mode} learns from the images themselves"
+            )
+        if self.near_texts and self.mode == "joint":
+            raise UsageError(
+                "near_texts is chosen in the space of a fixed aligner, and mode joint changes it; leave it out, give "
+                "--near_texts 100 to 'caption generate'"
             )
         if not 0 <= self.held_back < 1:
             raise UsageError(f"held_back must be at least 0 and less than 1, got {self.held_back}")

@@ -36,6 +36,10 @@ class TrainTexts:
         numbers = tuple(sorted(by_number))
         return cls(numbers, tuple(by_number[number] for number in numbers) if stored else None)
 
+    def with_others(self, texts: Iterable[str]) -> "TrainTexts":
+        """The same with the numbers of further texts."""
+        return TrainTexts(tuple(sorted({*self.numbers, *TrainTexts.of(texts).numbers})), self.texts)
+
     @cached_property
     def known(self) -> frozenset[int]:
         """The numbers, to look up."""

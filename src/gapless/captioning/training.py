@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments, set_seed
 
 from gapless.captioning.bridge import bridged, noise_of
 from gapless.captioning.captioner import Captioner, assemble_captioner, check_sources
-from gapless.captioning.data import dataset_of, divided
+from gapless.captioning.data import LengthBatches, dataset_of, divided
 from gapless.captioning.route import Route, texts_of, trainable
 from gapless.captioning.settings import CLOCK, HELD_OUT, NO_BRIDGE, NOTHING, CaptionSettings
 from gapless.captioning.train_texts import TrainTexts
+from gapless.captioning.voting import learnt_vote
 from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import PairDataset, Sample
@@ -77,7 +78,7 @@ class CaptionRun(Request):
         """The description; sources, target and bridge only where they are not the usual ones."""
         described = super().to_dict()
         usual = ["sources", "target"] if self.settings.route.is_usual else []
-        usual += [] if self.settings.store_texts else ["store_texts"]
+        usual += [name for name in ("store_texts", "near_texts") if not getattr(self.settings, name)]
         usual += ["bridge"] if self.settings.bridge == NO_BRIDGE else []
         is_new = self.settings.mode == "joint" and self.settings.follow != CLOCK
         usual += [] if is_new else ["follow"]  # runs of earlier versions have none, and took the clock
@@ -93,13 +94,16 @@ class CaptionCollator:
     """
 
     def __init__(self, model: Captioner) -> None:
-        self.encode_captions = model.encode_captions
+        self.model = model
         self.preprocessors = {name: model.preprocessor(name) for name in model.aligner.modalities}
         self.target = model.route.target
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         first = samples[0]
-        inputs: dict[str, Any] = self.encode_captions([sample["caption"] for sample in samples])
+        if "caption_ids" in first:
+            inputs: dict[str, Any] = self.model.padded([sample["caption_ids"] for sample in samples])
+        else:
+            inputs = self.model.encode_captions([sample["caption"] for sample in samples])
         for name in ("embedding", "tokens"):
             if name in first:
                 inputs[name] = torch.stack([sample[name] for sample in samples])
@@ -137,6 +141,12 @@ class CaptionTrainer(RunTrainer):
             self.add_callback(LossRules(model.aligner.loss, progress=1.0))
         if held_out is not None:
             self.follow(model.aligner, held_out, is_trained=True, modalities=tuple(held_out.modalities))
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
+        """That of every training; texts of known lengths come in batches of like lengths, which are padded less."""
+        sampler = super()._get_train_sampler(train_dataset)
+        lengths = getattr(self.train_dataset, "lengths", None)
+        return sampler if lengths is None else LengthBatches(sampler, lengths, self.args.train_batch_size)
 
     @torch.no_grad()
     def evaluation_figures(self) -> dict[str, Any]:
@@ -187,6 +197,8 @@ def train_caption_run(
         aligner = bridged(aligner, train_rows, validation_rows, route, settings.bridge, seed)
         noise = noise_of(settings.noise_std, aligner, (validation_rows, train_rows), route)
         model = new_captioner(aligner, replace(settings, noise_std=noise), captions)
+        if settings.near_texts:
+            model.vote = learnt_vote(model, train_rows, validation_rows)
         if arguments.process_index == 0:
             if sentence:
                 logger.warning(sentence)

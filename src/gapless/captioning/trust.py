@@ -71,6 +71,7 @@ def trust_of(
     nearest: int,
     abstain: bool,
     manifest: Manifest | None,
+    voters: Sequence[str] = (),
 ) -> Trust:
     """What lines say, from what the captioner has and the user asks for.
 
@@ -79,6 +80,7 @@ def trust_of(
         nearest: training texts to show; they are those that the captioner stored, else those of the manifest.
         abstain: leave captions below the threshold empty.
         manifest: the user's data, or None for image files.
+        voters: training texts that a caption may be (`consensus`); a caption that is one is marked.
 
     Raises:
         UsageError: no calibration of these settings to abstain by, or no training texts to show.
@@ -91,23 +93,29 @@ def trust_of(
         why = "has no calibrated confidence" if confidence is None else "was calibrated for other generation settings"
         raise UsageError(f"{directory} {why}; make one with 'gapless caption calibrate' and the same settings")
     known: TrainTexts | None = model.train_texts
+    if voters:
+        known = (known or TrainTexts(())).with_others(voters)
     texts: Sequence[str] = ()
     embeddings = None
     if nearest:
-        texts = _texts_to_show(model, known, manifest)
+        texts = texts_at_hand(model, manifest, "nearest")
         embeddings = model.aligner.encode(model.route.target, list(texts))
     return Trust(known, confidence if fits else None, abstain, nearest, texts, embeddings)
 
 
 def same_settings(stored: Mapping[str, Any], settings: GenerationSettings) -> bool:
     """Whether a calibration is of these generation settings."""
-    return dict(stored) == asdict(settings)
+    return {**asdict(GenerationSettings()), **stored} == asdict(settings)  # older ones lack newer settings
 
 
-def _texts_to_show(model: Captioner, known: TrainTexts | None, manifest: Manifest | None) -> list[str]:
-    target = model.route.target
-    if target not in text_modalities(model.aligner.config):
-        raise UsageError(f"--nearest needs a model that embeds {target}, and this one does not; leave it out")
+def texts_at_hand(model: Captioner, manifest: Manifest | None, option: str) -> list[str]:
+    """The training texts that an option needs: those that the captioner stored, else those of the manifest.
+
+    Raises:
+        UsageError: neither has some, or the model does not embed texts.
+    """
+    check_embeds_texts(model, option)
+    target, known = model.route.target, model.train_texts
     if known is not None and known.texts:
         return list(known.texts)
     if manifest is not None and TRAIN in manifest.rows_per_split() and target in manifest.modalities:
@@ -116,9 +124,16 @@ def _texts_to_show(model: Captioner, known: TrainTexts | None, manifest: Manifes
         if texts:
             return texts
     raise UsageError(
-        "--nearest shows training texts, and this captioner stored none: train it with --store_texts true, or give a "
+        f"--{option} uses training texts, and this captioner stored none: train it with --store_texts true, or give a "
         "manifest with its train rows"
     )
+
+
+def check_embeds_texts(model: Captioner, option: str) -> None:
+    """Raise UsageError for a captioner whose model does not embed the texts that it writes."""
+    target = model.route.target
+    if target not in text_modalities(model.aligner.config):
+        raise UsageError(f"--{option} needs a model that embeds {target}, and this one does not; leave it out")
 
 
 @torch.no_grad()

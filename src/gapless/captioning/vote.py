@@ -1,0 +1,57 @@
+"""How the training texts near a row vote on its caption; a captioner keeps what its training chose."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapless.core.errors import DataRefused, UsageError
+from gapless.core.files import read_object, write_json
+
+FILE = "near_texts.json"
+TEMPERATURE = 0.2  # where none was chosen
+
+
+@dataclass(frozen=True)
+class Vote:
+    """How near texts vote.
+
+    Args:
+        near_texts: how many; 0 is no vote.
+        temperature: of the softmax of their cosines; lower listens to the nearest ones alone.
+        agreement: mean agreement with the references of the rows that it was chosen on, in [0, 1], higher is better;
+            None where it was not chosen but given.
+        chosen_on: what those rows are.
+    """
+
+    near_texts: int
+    temperature: float
+    agreement: float | None = None
+    chosen_on: str = ""
+
+    def __post_init__(self) -> None:
+        if self.near_texts < 0 or not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"near_texts is at least 0 and its temperature above 0; got {self.near_texts}, {self.temperature}"
+            )
+
+    def write(self, directory: Path) -> None:
+        """Write the file of a model directory."""
+        write_json(directory / FILE, vars(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> "Vote | None":
+        """That of a model directory; None where none was chosen.
+
+        Raises:
+            DataRefused: a file of another form.
+        """
+        path = directory / FILE
+        if not path.is_file():
+            return None
+        content: dict[str, Any] = read_object(path)
+        try:
+            numbers = {"near_texts": int(content["near_texts"]), "temperature": float(content["temperature"])}
+            return cls(**{**content, **numbers})
+        except (KeyError, TypeError, ValueError, UsageError):
+            raise DataRefused(f"{path} is damaged; train the captioner again") from None
