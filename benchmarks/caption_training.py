@@ -36,7 +36,11 @@ class Sides:
     """What is timed; each side trains on all texts once."""
 
     def __init__(self, rows: Manifest, width: int, batch_size: int, folder: Path) -> None:
-        training = {"num_train_epochs": 1, "per_device_train_batch_size": batch_size, "learning_rate": 1e-3}
+        training: dict[str, Any] = {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": batch_size,
+            "learning_rate": 1e-3,
+        }
         training |= {"eval_strategy": "no", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
         decoder = {"model_type": "bert", "hidden_size": width, "num_attention_heads": 4, "num_hidden_layers": 1}
         self.settings = CaptionSettings(

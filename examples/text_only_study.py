@@ -285,9 +285,9 @@ def main() -> None:
         clinical = ClinicalScorer(references, scorer.groups)
         figures = {}
         for name, several in written.items():
-            found = [scorer.figures(captions) | clinical.figures(captions) for captions in several]
+            by_seed = [scorer.figures(captions) | clinical.figures(captions) for captions in several]
             figures[name] = {
-                key: combine([one[key] for one in found]) for key in SHOWN if all(key in one for one in found)
+                key: combine([one[key] for one in by_seed]) for key in SHOWN if all(key in one for one in by_seed)
             }
         number = scorer.groups.num_groups
         results: dict[str, Any] = {"chosen": chosen, "votes": votes, "losses": losses, "n": len(test), "groups": number}
