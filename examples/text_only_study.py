@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -236,52 +236,76 @@ def main() -> None:
     options = parser.parse_args()
     rows = read_medpix(options.medpix) if options.medpix else read_stored(options.embeddings)
     part = np.asarray(rows["part"])
-    test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
-    train_texts = [rows["captions"][row] for row in np.flatnonzero(part == "train")]
-    tokenizer = train_tokenizer(train_texts, options.vocab_size, MAX_TOKENS)
-    written: dict[str, list[list[str]]] = {"constant": [[most_typical(train_texts)] * len(test)] * options.seeds}
+    texts = {name: [rows["captions"][row] for row in np.flatnonzero(part == name)] for name in PARTS}
+    tokenizer = train_tokenizer(texts["train"], options.vocab_size, MAX_TOKENS)
+    (options.out / "captions").mkdir(parents=True, exist_ok=True)
+    written: dict[str, list[list[str]]] = {"constant": [[most_typical(texts["train"])] * len(texts["test"])]}
+    written["constant"] *= options.seeds
     losses: dict[str, list[float]] = {}
     chosen, votes = [], {}
-    (options.out / "captions").mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):
-        found: dict[str, dict[str, Any]] = {}
-        for bridge in options.bridges.split(","):
-            path = options.out / "captions" / f"{bridge}-{seed}.json"
-            if not path.exists():
-                started = time.perf_counter()
-                study = Study(rows, bridge, seed, tokenizer, options.epochs)
-                write_json(path, study.captions(options.noises.split(",")))
-                print(f"seed {seed} {bridge}: {time.perf_counter() - started:.0f} s", flush=True)
-            made = read_object(path)
-            votes[f"{bridge}, seed {seed}"] = made["votes"]
-            found |= {f"{bridge}: {name}": arm for name, arm in made["arms"].items()}
-        with CaptionScorer([[rows["captions"][row]] for row in held], use_java=False) as scorer:
-            by_name = {name: scorer.figures(arm["validation"])["caption/CIDEr"].value for name, arm in found.items()}
-
-        def best(kind: str, by_name: dict[str, float] = by_name) -> str:
-            """The arm of a kind with the best validation captions."""
-            of_kind = {name: value for name, value in by_name.items() if name.partition(": ")[2].startswith(kind)}
-            return max(of_kind, key=of_kind.__getitem__)
-
-        own = {name: value for name, value in by_name.items() if name.partition(": ")[2].startswith("text")}
-        plain = {name: value for name, value in own.items() if "consensus" not in name}
-        by_texts = {name: value for name, value in own.items() if "by texts" in name}
-        named = {
-            "text, plain, chosen": max(plain, key=plain.__getitem__),
-            "text, consensus by texts, chosen": max(by_texts, key=by_texts.__getitem__),
-            "chosen": max(own, key=own.__getitem__),
-            "nearest text, chosen": best("nearest text"),
-            "near texts, consensus, chosen": best("near texts, consensus"),
-        }
-        bare_pairs = {name: value for name, value in by_name.items() if name.endswith(": pairs")}
-        named["pairs, chosen"] = max(bare_pairs, key=bare_pairs.__getitem__)
+        arms, of_bridges = arms_of_seed(options, rows, seed, tokenizer)
+        votes |= {f"{bridge}, seed {seed}": one for bridge, one in of_bridges.items()}
+        by_name = held_out_scores(arms, texts["validation"])
+        named = chosen_arms(by_name)
         chosen.append({**named, "CIDEr of the validation captions": by_name})
-        for name, arm in [*found.items(), *((name, found[taken]) for name, taken in named.items())]:
+        for name, arm in [*arms.items(), *((name, arms[taken]) for name, taken in named.items())]:
             written.setdefault(name, []).append(arm["test"])
             if "loss" in arm:
                 losses.setdefault(name, []).append(arm["loss"])
-    references = [[rows["captions"][row]] for row in test]
-    with CaptionScorer(references, [rows["groups"][row] for row in test]) as scorer:
+    groups = [rows["groups"][row] for row in np.flatnonzero(part == "test")]
+    results = {"chosen": chosen, "votes": votes, "losses": losses, **scored(written, texts, groups)}
+    write_json(options.out / "study.json", results)
+    show(results)
+
+
+def arms_of_seed(
+    options: argparse.Namespace, rows: dict[str, list[Any]], seed: int, tokenizer: Any
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Arm -> its captions and loss, of every bridge, and bridge -> what votes; what a file holds is not made again."""
+    arms, votes = {}, {}
+    for bridge in options.bridges.split(","):
+        path = options.out / "captions" / f"{bridge}-{seed}.json"
+        if not path.exists():
+            started = time.perf_counter()
+            study = Study(rows, bridge, seed, tokenizer, options.epochs)
+            write_json(path, study.captions(options.noises.split(",")))
+            print(f"seed {seed} {bridge}: {time.perf_counter() - started:.0f} s", flush=True)
+        made = read_object(path)
+        votes[bridge] = made["votes"]
+        arms |= {f"{bridge}: {name}": arm for name, arm in made["arms"].items()}
+    return arms, votes
+
+
+def held_out_scores(arms: dict[str, dict[str, Any]], references: Sequence[str]) -> dict[str, float]:
+    """Arm -> the CIDEr of its validation captions."""
+    with CaptionScorer([[text] for text in references], use_java=False) as scorer:
+        return {name: scorer.figures(arm["validation"])["caption/CIDEr"].value for name, arm in arms.items()}
+
+
+def chosen_arms(by_name: dict[str, float]) -> dict[str, str]:
+    """What is chosen -> the arm of its kind with the best validation captions."""
+
+    def best(takes: Callable[[str], bool]) -> str:
+        return max((name for name in by_name if takes(name.partition(": ")[2])), key=by_name.__getitem__)
+
+    return {
+        "text, plain, chosen": best(lambda arm: arm.startswith("text") and "consensus" not in arm),
+        "text, consensus by texts, chosen": best(lambda arm: arm.startswith("text") and "by texts" in arm),
+        "chosen": best(lambda arm: arm.startswith("text")),
+        "nearest text, chosen": best(lambda arm: arm.startswith("nearest text")),
+        "near texts, consensus, chosen": best(lambda arm: arm.startswith("near texts, consensus")),
+        "pairs, chosen": best(lambda arm: arm == "pairs"),
+    }
+
+
+def scored(
+    written: dict[str, list[list[str]]], texts: dict[str, list[str]], test_groups: Sequence[str]
+) -> dict[str, Any]:
+    """The figures of every arm, means over its seeds, with intervals; the chosen arm against the others."""
+    references = [[text] for text in texts["test"]]
+    known = TrainTexts.of(texts["train"])
+    with CaptionScorer(references, test_groups) as scorer:
         clinical = ClinicalScorer(references, scorer.groups)
         figures = {}
         for name, several in written.items():
@@ -290,34 +314,33 @@ def main() -> None:
                 key: combine([one[key] for one in by_seed]) for key in SHOWN if all(key in one for one in by_seed)
             }
         number = scorer.groups.num_groups
-        results: dict[str, Any] = {"chosen": chosen, "votes": votes, "losses": losses, "n": len(test), "groups": number}
-        known = TrainTexts.of(train_texts)
-        results["repeats a train text"] = {
-            name: float(np.mean([known.has(text) for captions in several for text in captions]))
-            for name, several in written.items()
-        }
-        results["figures"] = {name: bootstrap(found, number, 500) for name, found in figures.items()}
         against = ("nearest text, chosen", "constant", "pairs, chosen", "near texts, consensus, chosen")
-        results["chosen minus"] = {
-            other: bootstrap_difference(figures["chosen"], figures[other], number, 500) for other in against
+        return {  # inside the block: METEOR is a process of the scorer, which a bootstrap asks again
+            "n": len(references),
+            "groups": number,
+            "repeats a train text": {
+                name: float(np.mean([known.has(text) for captions in several for text in captions]))
+                for name, several in written.items()
+            },
+            "figures": {name: bootstrap(one, number, 500) for name, one in figures.items()},
+            "chosen minus": {
+                other: bootstrap_difference(figures["chosen"], figures[other], number, 500) for other in against
+            },
+            "ratio to pairs": bootstrap(ratios(figures["chosen"], figures["pairs, chosen"]), number, 500),
         }
-        results["ratio to pairs"] = bootstrap(ratios(figures["chosen"], figures["pairs, chosen"]), number, 500)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "study.json", results)
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print what was chosen, the table of all arms, and the differences of the chosen one."""
     shown = [key for key in SHOWN if key in results["figures"]["constant"]]
-    for one in chosen:
+    for one in results["chosen"]:
         print({name: taken for name, taken in one.items() if isinstance(taken, str)})
-    print(
-        f"\n| captions | loss | {' | '.join(key[8:] for key in shown)} | repeats % |\n|---|"
-        + "---:|" * (len(shown) + 2)
-    )
+    names = " | ".join(key[8:] for key in shown)
+    print(f"\n| captions | loss | {names} | repeats % |\n|---|{'---:|' * (len(shown) + 2)}")
     for name, one in results["figures"].items():
-        mean = f"{np.mean(losses[name]):.3f}" if name in losses else "–"
-        print(
-            f"| {name} | {mean} | "
-            + " | ".join(f"{one[key]['value']:.3f}" for key in shown)
-            + f" | {100 * results['repeats a train text'][name]:.0f} |"
-        )
+        mean = f"{np.mean(results['losses'][name]):.3f}" if name in results["losses"] else "–"
+        values = " | ".join(f"{one[key]['value']:.3f}" for key in shown)
+        print(f"| {name} | {mean} | {values} | {100 * results['repeats a train text'][name]:.0f} |")
     for other, found in [*results["chosen minus"].items(), ("ratio to pairs", results["ratio to pairs"])]:
         print(f"chosen, {other}: {'; '.join(f'{key[8:]} {span(one)}' for key, one in found.items())}")
 
