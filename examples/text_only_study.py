@@ -263,7 +263,8 @@ def arms_of_seed(
     options: argparse.Namespace, rows: dict[str, list[Any]], seed: int, tokenizer: Any
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Arm -> its captions and loss, of every bridge, and bridge -> what votes; what a file holds is not made again."""
-    arms, votes = {}, {}
+    arms: dict[str, dict[str, Any]] = {}
+    votes: dict[str, Any] = {}
     for bridge in options.bridges.split(","):
         path = options.out / "captions" / f"{bridge}-{seed}.json"
         if not path.exists():
