@@ -242,7 +242,8 @@ def main() -> None:
     written: dict[str, list[list[str]]] = {"constant": [[most_typical(texts["train"])] * len(texts["test"])]}
     written["constant"] *= options.seeds
     losses: dict[str, list[float]] = {}
-    chosen, votes = [], {}
+    chosen: list[dict[str, Any]] = []
+    votes: dict[str, Any] = {}
     for seed in range(options.seeds):
         arms, of_bridges = arms_of_seed(options, rows, seed, tokenizer)
         votes |= {f"{bridge}, seed {seed}": one for bridge, one in of_bridges.items()}
