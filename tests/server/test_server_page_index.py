@@ -7,13 +7,10 @@ from typing import Any
 
 import pytest
 from command_server import gapless, succeeded
+from page_visits import WIDE, Visit, serving, visits
 from small_service import write_collection_of_images
-from test_server_page import Visit, browser, serving, visits
 
 from gapless.search.collection import Collection
-
-__all__ = ["browser"]
-
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,11 +28,6 @@ def made(collection: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def origin(collection: Path, made: dict[str, Any]) -> Iterator[str]:
     yield from serving(collection)
-
-
-@pytest.fixture(params=[(400, "light"), (1600, "dark")], ids=str)
-def visit(browser: Any, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    yield from visits(browser, origin, *request.param)
 
 
 def test_the_report_of_the_build_is_on_the_page_and_in_the_api(
@@ -65,7 +57,7 @@ def test_the_report_of_the_build_is_on_the_page_and_in_the_api(
 
 def test_a_collection_that_is_searched_exactly_says_nothing_of_an_index(browser: Any, tmp_path: Path) -> None:
     origin = serving(write_collection_of_images(tmp_path))
-    for visit in visits(browser, next(origin), 1600, "light"):
+    for visit in visits(browser, next(origin), WIDE, "light"):
         assert visit.page.request.get(f"{visit.origin}/api/collection").json()["index"] is None
         assert visit.page.query_selector("#index") is None
         assert "approximate" not in visit.page.inner_text("#welcome")
