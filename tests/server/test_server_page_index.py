@@ -12,6 +12,7 @@ from small_service import write_collection_of_images
 
 from gapless.search.collection import Collection
 
+
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_collection_of_images(tmp_path_factory.mktemp("page-index"))
