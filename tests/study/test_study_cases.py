@@ -51,12 +51,11 @@ def test_an_item_is_a_picture_a_text_absent_or_unreadable(tmp_path: Path) -> Non
 
 
 def test_the_report_shows_cases_escaped_and_says_that_it_holds_data(tmp_path: Path) -> None:
-    write_comparison(tmp_path / "compare")
+    write_comparison(tmp_path / "compare", 1, runs={}, differences={})
     manifest = _manifest(tmp_path)
     report(tmp_path / "compare", out=tmp_path / "with.html", data=manifest)
-    report(tmp_path / "compare", out=tmp_path / "without.html")
-    page, without = (tmp_path / "with.html").read_text(), (tmp_path / "without.html").read_text()
+    page = (tmp_path / "with.html").read_text()
     assert "&lt;b&gt;first&lt;/b&gt;" in page
     assert "<b>first" not in page
+    assert "Examples of cases" in page
     assert "share it only where the data may be shared" in page
-    assert "Examples of cases" not in without

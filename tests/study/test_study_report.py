@@ -65,6 +65,10 @@ def test_figures_and_tables_are_written_beside(report: str, comparison: Path) ->
     assert not (comparison.parent / "again.html").exists()
 
 
+def test_without_data_no_case_is_shown(report: str) -> None:
+    assert "Examples of cases" not in report
+
+
 def test_the_same_results_give_the_same_bytes(report: str, comparison: Path, tmp_path: Path) -> None:
     write_report([comparison], tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == report

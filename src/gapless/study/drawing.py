@@ -70,7 +70,7 @@ def _settle_layout(figure: Figure) -> None:
     if figure.get_layout_engine() is None:
         return
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # a placeholder engine would make every savefig draw twice
 
 
 SVG_METADATA = ("Date", "Creator", "Format", "Type")  # when all are None, matplotlib omits the metadata block
