@@ -44,7 +44,7 @@ def train(args: Arguments) -> Outcome:
         seed=args.seed,
         resume=args.resume == "latest",
     )
-    return Outcome(trained.as_json(), run_text(trained))
+    return Outcome(trained.as_json(), run_text(trained), is_shared=True)
 
 
 def settings_from(args: Arguments) -> Any:

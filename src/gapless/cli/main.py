@@ -74,6 +74,8 @@ def run(argv: Sequence[str]) -> None:
     args = parse(name, VERBS[name], rest)
     show_progress("off" if args.quiet else "bar" if sys.stderr.isatty() else "lines")
     outcome = VERBS[name].run(args)
+    if outcome.is_shared and os.environ.get("RANK", "0") != "0":
+        return
     for note in outcome.notes:
         print(f"gapless: {note}", file=sys.stderr)
     print(strict_json(outcome.value, sort_keys=True) if args.json else outcome.text)

@@ -94,7 +94,7 @@ def train(args: Arguments) -> Outcome:
         resume=args.resume == "latest",
     )
     text = run_text(trained, f"{trained_line(trained, time.monotonic() - started)}\n{next_line(args)}\n")
-    return Outcome(trained.as_json(), text)
+    return Outcome(trained.as_json(), text, is_shared=True)
 
 
 def run_text(trained: Any, summary: str = "") -> str:
@@ -106,14 +106,13 @@ def run_text(trained: Any, summary: str = "") -> str:
 def trained_line(trained: Any, seconds: float) -> str:
     """How long a training took, where its model is, and the main figures of its last evaluation."""
     from gapless.core.progress import duration
-    from gapless.metrics.catalogue import entry_of
+    from gapless.metrics.catalogue import label_of
 
     done = f"trained in {duration(seconds)}; the model is in {trained.run / 'model'}"
     figures = []
     for key in SUMMARY_FIGURES:
-        entry = entry_of(key)
-        if key in trained.validation and entry is not None:
-            figures.append(f"{entry.label} {trained.validation[key]:.3f}")
+        if key in trained.validation:
+            figures.append(f"{label_of(key)} {trained.validation[key]:.3f}")
     return f"{done}\nvalidation rows: {', '.join(figures)}" if figures else done
 
 

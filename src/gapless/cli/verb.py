@@ -28,6 +28,7 @@ class Outcome:
     text: str
     refusal: GaplessError | None = None  # raised after the outcome is printed
     notes: Sequence[str] = ()  # sentences for stderr, also with `--json`
+    is_shared: bool = False  # the same in every process of `torchrun`, of which the first prints it
 
 
 @dataclass(frozen=True)

@@ -168,9 +168,10 @@ class RunTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
         assert isinstance(self.train_dataset, Sized)
-        return EpochSampler(
+        self.epoch_sampler = EpochSampler(
             len(self.train_dataset), self.args.seed if self.args.data_seed is None else self.args.data_seed
         )
+        return self.epoch_sampler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The loader of transformers, whose workers ignore SIGTERM."""
@@ -199,12 +200,17 @@ class RunTrainer(Trainer):
         _check_best(Path(str(self.state.best_model_checkpoint)))
         super()._load_best_model()
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Run an epoch; a run that is resumed after its last step ends at once, also in the middle of an epoch."""
+    def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> None:
+        """Run an epoch; a run that is resumed after its last step ends at once, also in the middle of an epoch.
+
+        The epoch of the sampler is set here, because transformers does not reach it where several processes resume in
+        the middle of an epoch: it lies in one more wrapper then, and would give the rows of the first epoch.
+        """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return
+        self.epoch_sampler.set_epoch(epoch)
+        super()._run_epoch(model, epoch, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
