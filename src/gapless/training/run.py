@@ -123,6 +123,7 @@ def training_arguments(
             raise UsageError(f"training.{name} is always {fixed[name]!r} here, got {settings.training[name]!r}")
     chosen = {
         "report_to": [],
+        "log_level_replica": "error",  # a further process of torchrun is as quiet as the first
         "dataloader_pin_memory": torch.cuda.is_available(),
         # The pooler of a BERT whose first token is taken never gets a gradient. Transformers lets several processes
         # look for such weights except under checkpointing, whose reentrant form cannot bear it; the default is another.

@@ -230,6 +230,8 @@ class RunTrainer(Trainer):
         self.partial_directory = partial
         try:
             in_every(self.args, lambda: super(RunTrainer, self)._save_checkpoint(model, trial))
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(final)  # every process loads it at the end
             by_first(self.args, lambda: self.finish_checkpoint(partial / final.name, final))
         finally:
             self.partial_directory = None
@@ -244,8 +246,7 @@ class RunTrainer(Trainer):
     def finish_checkpoint(self, written: Path, final: Path) -> None:
         """Add the files of gapless to those of transformers, and move the checkpoint to its final name."""
         if self.state.best_global_step == self.state.global_step:
-            self.state.best_model_checkpoint = str(final)
-            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))  # with the final place of the best checkpoint
         if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
             write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
