@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -88,6 +88,11 @@ class Caption(NamedTuple):
 
     text: str
     score: float
+
+
+def with_new_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a file holds, with those that came after it was written, at the values that change nothing."""
+    return {**asdict(GenerationSettings()), **stored}
 
 
 def options_of(settings: GenerationSettings) -> dict[str, Any]:
