@@ -93,15 +93,17 @@ class Growth:
 
     def memory(self, pairs: int) -> Need:
         """Gigabytes at a size, on the line through the two largest sizes."""
-        value = self._on_line([point.gigabytes for point in self.points], pairs)
-        each = (value - self.largest.gigabytes) * GB / max(1, pairs - self.largest.size)
-        return Need(f"{self.step}, memory", f"{each:,.0f} B a pair", value, unit="GB")
+        values = [point.gigabytes for point in self.points]
+        how = f"{self._slope(values) * GB:,.0f} B a pair"
+        return Need(f"{self.step}, memory", how, self._on_line(values, pairs), unit="GB")
 
     def _on_line(self, values: Sequence[float], pairs: int) -> float:
         """The value at a size on the line through the two largest sizes, which does not fall."""
-        before, last = self.points[-2:]
-        slope = max(0.0, (values[-1] - values[-2]) / (last.size - before.size))
-        return values[-1] + slope * (pairs - last.size)
+        return values[-1] + self._slope(values) * (pairs - self.largest.size)
+
+    def _slope(self, values: Sequence[float]) -> float:
+        """What a pair adds between the two largest sizes, at least 0."""
+        return max(0.0, (values[-1] - values[-2]) / (self.largest.size - self.points[-2].size))
 
     def disk(self, pairs: int) -> Need:
         """Gigabytes on the disk at a size, in proportion to the pairs."""
