@@ -199,8 +199,8 @@ def share_bounds(share: float, variance: float, trials: int) -> tuple[float, flo
     """Wilson's 95 % interval of a share that was measured on groups.
 
     With the effective number of trials `n = share (1 - share) / variance` and the quantile t of Student's distribution
-    it holds every p with `(share - p)^2 <= t^2 p (1 - p) / n`. Where all values are alike the variance says nothing, and
-    n is `trials`; at a share of 0 or 1, where they must be, the other bound is then `t^2 / (n + t^2)` away.
+    it holds every p with `(share - p)^2 <= t^2 p (1 - p) / n`. Where all values are alike the variance says nothing,
+    and n is `trials`; at a share of 0 or 1, where they must be, the other bound is then `t^2 / (n + t^2)` away.
 
     Args:
         share: in [0, 1].
