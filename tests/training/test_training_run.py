@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -219,6 +220,14 @@ def test_one_entry_of_a_modality_can_be_changed():
     assert changed["image"]["input"] == {"kind": "image", "size": 8, "channels": 1}
     assert changed["image"]["encoder"] == recipe["image"]["encoder"]
     assert changed["text"] == recipe["text"]
+
+
+def test_the_figures_at_the_end_of_a_training_have_their_names(tmp_path):
+    from gapless.cli.training import SUMMARY_FIGURES, trained_line
+
+    trained = SimpleNamespace(run=tmp_path, validation=dict.fromkeys(SUMMARY_FIGURES, 0.5))
+    line = trained_line(trained, 3.0).splitlines()[1]
+    assert line == "validation rows: centroid distance 0.500; true-pair cosine 0.500; R@10, mean 0.500"
 
 
 def test_yaml_no_is_the_strategy_no(tmp_path):

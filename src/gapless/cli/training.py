@@ -106,15 +106,11 @@ def run_text(trained: Any, summary: str = "") -> str:
 def trained_line(trained: Any, seconds: float) -> str:
     """How long a training took, where its model is, and the main figures of its last evaluation."""
     from gapless.core.progress import duration
-    from gapless.metrics.catalogue import entry_of
+    from gapless.metrics.catalogue import label_of
 
     done = f"trained in {duration(seconds)}; the model is in {trained.run / 'model'}"
-    figures = []
-    for key in SUMMARY_FIGURES:
-        entry = entry_of(key)
-        if key in trained.validation and entry is not None:
-            figures.append(f"{entry.label} {trained.validation[key]:.3f}")
-    return f"{done}\nvalidation rows: {', '.join(figures)}" if figures else done
+    figures = [f"{label_of(key)} {trained.validation[key]:.3f}" for key in SUMMARY_FIGURES if key in trained.validation]
+    return f"{done}\nvalidation rows: {'; '.join(figures)}" if figures else done
 
 
 def next_line(args: Arguments) -> str:

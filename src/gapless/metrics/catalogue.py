@@ -1,6 +1,6 @@
 """The catalogue of figures: the label, unit, range and direction of each key that result files hold.
 
-    entry_of("retrieval/image_to_text/R@10").label      # "R@10, image to text"
+    label_of("retrieval/image_to_text/R@10")            # "R@10, image to text"
     entry_of("gap/centroid_distance").better            # "lower"
 
 Tables, reports, cards, curves and docs/figures.md read these entries; nothing else states a name, unit or direction. A
