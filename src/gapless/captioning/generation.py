@@ -129,8 +129,8 @@ def candidates_from(
         ids, is_token, losses = generated(model, prefix, options)
     scores = -losses.sum(dim=1) / is_token.sum(dim=1)
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    found = [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
-    return [found[start : start + count] for start in range(0, len(found), count)]
+    captions = [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+    return [captions[start : start + count] for start in range(0, len(captions), count)]
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ def memory_limit() -> int | None:
     Returns:
         None on a system that says neither.
     """
-    known = [bytes_ for bytes_ in (_of_computer(), *_of_control_groups()) if bytes_ is not None]
-    return min(known, default=None)
+    limits = [limit for limit in (_of_computer(), *_of_control_groups()) if limit is not None]
+    return min(limits, default=None)
 
 
 def _of_computer() -> int | None:

@@ -150,13 +150,13 @@ def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], sp
     def faults_of(chunk: Sequence[_File]) -> list[str]:
         return [message for file in chunk if (message := fault(file))]
 
-    found = _files_in(batches, specs)
+    rest = _files_in(batches, specs)
     faults, num_files = [], 0
     with (
         ThreadPoolExecutor(available_cores()) as pool,
         progress_bar(what="reading images back", unit="image") as shown,
     ):
-        while entries := list(itertools.islice(found, ROWS_AT_ONCE)):
+        while entries := list(itertools.islice(rest, ROWS_AT_ONCE)):
             for chunk_faults in pool.map(faults_of, _chunks(entries)):
                 faults += chunk_faults
             num_files += len(entries)
