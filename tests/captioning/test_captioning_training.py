@@ -251,9 +251,11 @@ def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
     assert described("joint", "held-out")["follow"] == "held-out"
     assert described("joint", "nothing")["follow"] == "nothing"
     assert "follow" not in described("joint", "clock")
-    assert "follow" not in described("frozen", "held-out")
+    assert "follow" not in described("frozen", "nothing")
     with pytest.raises(UsageError, match="held-out"):
         settings("joint", follow="held-uot")
+    with pytest.raises(UsageError, match="--follow is of mode joint; mode frozen does not train the aligner"):
+        settings("frozen", follow="held-out")
 
 
 def test_joint_mode_needs_something_to_learn(phantom, tmp_path):
