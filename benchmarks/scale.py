@@ -212,7 +212,8 @@ def plot(steps: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
             axis.plot(sizes, [one.law.at(size) for size in sizes], "-", color=colour, linewidth=1)
         axis.set(xscale="log", yscale="log", xlabel="pairs", title=title)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if shown:
+            axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[0].set_ylabel("CPU seconds" if by_cpu else "seconds")
     figure.tight_layout()
     figure.savefig(out, dpi=100)

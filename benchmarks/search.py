@@ -344,13 +344,13 @@ def wanted(name: str, only: Sequence[str]) -> bool:
 def print_table(found: SizeFigures) -> None:
     print(f"\n{found['size']:,} vectors of {DIM}-d, {found['bytes_on_disk'] / 2**20:,.0f} MiB on disk")
     print(f"index: {found['index']}")
-    print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
+    print(f"{'':<36}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
     flat = found["engines"].get("faiss flat", {}).get("p50_ms", float("nan"))
     for name, figures in found["engines"].items():
         other_question = any(word in name for word in ("images only", "hybrid", "balanced"))
         recall = "" if other_question else f"{figures['recall@10']:.3f}"
         print(
-            f"{name:<30}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"
+            f"{name:<36}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"
             f"{recall:>11}{figures['p50_ms'] / flat:>14.2f}"
         )
     print(flush=True)
