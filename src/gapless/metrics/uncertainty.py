@@ -85,7 +85,19 @@ def share_figure(values: Tensor, groups: GroupSums) -> Figure:
     >>> figure.value, figure.trials
     (0.75, 3)
     """
-    return replace(mean_figure(values, groups), trials=len(torch.unique(groups.index)))
+    return share_of_sums(values, torch.ones_like(values), groups)
+
+
+def share_of_sums(numerator: Tensor, denominator: Tensor, groups: GroupSums) -> Figure:
+    """`ratio_figure` of counts and what they are a part of; every group that has some of it is a trial.
+
+    >>> named, said = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([1.0, 2.0, 0.0])
+    >>> share_of_sums(named, said, GroupSums(torch.arange(3), 3)).trials
+    2
+    """
+    return replace(
+        ratio_figure(numerator, denominator, groups), trials=len(torch.unique(groups.index[denominator > 0]))
+    )
 
 
 def ratio_figure(numerator: Tensor, denominator: Tensor, groups: GroupSums) -> Figure:
