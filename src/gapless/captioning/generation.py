@@ -119,7 +119,7 @@ def candidates_from(
     """Generate several captions for each row of a batch, the best one first; arguments as in `captions_from`.
 
     Args:
-        count: how many; more than one are beams, or drawn.
+        count: how many; more than one are beams, or drawn, in the order of the draw.
     """
     options = options_of(settings) | ({"num_return_sequences": count} if count > 1 else {})
     with torch.random.fork_rng(enabled=options["do_sample"]):
