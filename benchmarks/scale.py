@@ -93,15 +93,17 @@ class Growth:
 
     def memory(self, pairs: int) -> Need:
         """Gigabytes at a size, on the line through the two largest sizes."""
-        value = self._on_line([point.gigabytes for point in self.points], pairs)
-        each = (value - self.largest.gigabytes) * GB / max(1, pairs - self.largest.size)
-        return Need(f"{self.step}, memory", f"{each:,.0f} B a pair", value, unit="GB")
+        values = [point.gigabytes for point in self.points]
+        how = f"{self._slope(values) * GB:,.0f} B a pair"
+        return Need(f"{self.step}, memory", how, self._on_line(values, pairs), unit="GB")
 
     def _on_line(self, values: Sequence[float], pairs: int) -> float:
         """The value at a size on the line through the two largest sizes, which does not fall."""
-        before, last = self.points[-2:]
-        slope = max(0.0, (values[-1] - values[-2]) / (last.size - before.size))
-        return values[-1] + slope * (pairs - last.size)
+        return values[-1] + self._slope(values) * (pairs - self.largest.size)
+
+    def _slope(self, values: Sequence[float]) -> float:
+        """What a pair adds between the two largest sizes, at least 0."""
+        return max(0.0, (values[-1] - values[-2]) / (self.largest.size - self.points[-2].size))
 
     def disk(self, pairs: int) -> Need:
         """Gigabytes on the disk at a size, in proportion to the pairs."""
@@ -113,26 +115,26 @@ def growths(points: Sequence[Point], by_cpu: bool = False) -> list[Growth]:
     """A growth for each step of at least two sizes, in the order in which they were measured; of a size the last.
 
     Args:
-        by_cpu: CPU seconds in the place of the clock's, where they were taken: other work on the machine changes them
+        by_cpu: CPU seconds in the place of the clock's, where there are some: other work on the machine changes them
             little.
     """
     steps: dict[str, dict[int, Point]] = {}
     for point in points:
         timed = replace(point, seconds=point.cpu_seconds) if by_cpu and point.cpu_seconds else point
         steps.setdefault(point.step, {})[point.size] = timed
-    found = []
+    measured_steps = []
     for by_size in steps.values():
         if len(by_size) > 1:
             ordered = tuple(by_size[size] for size in sorted(by_size))
-            found.append(Growth(ordered, fit([p.size for p in ordered], [p.seconds for p in ordered])))
-    return found
+            measured_steps.append(Growth(ordered, fit([p.size for p in ordered], [p.seconds for p in ordered])))
+    return measured_steps
 
 
-def needs(found: Sequence[Growth], pairs: int, embedded_per_s: float | None = None) -> list[Need]:
+def needs(steps: Sequence[Growth], pairs: int, embedded_per_s: float | None = None) -> list[Need]:
     """Times, disk and memory of a set.
 
     Args:
-        found: the steps that were measured.
+        steps: the steps that were measured.
         pairs: of the set.
         embedded_per_s: pairs a second that one worker embeds, where it is known.
     """
@@ -141,10 +143,10 @@ def needs(found: Sequence[Growth], pairs: int, embedded_per_s: float | None = No
         rate = embedded_per_s or 1.0
         how = f"pairs / {rate:,g} / {workers}"
         rows.append(Need(f"embed, {workers} workers of {rate:,g} pairs/s", how, pairs / rate / workers))
-    found = [one for one in found if one.step != PEER]
-    rows += [one.seconds(pairs) for one in found]
-    rows += [one.disk(pairs) for one in found if one.largest.disk_bytes]
-    rows += [one.memory(pairs) for one in found if one.grows_in_memory]
+    steps = [one for one in steps if one.step != PEER]
+    rows += [one.seconds(pairs) for one in steps]
+    rows += [one.disk(pairs) for one in steps if one.largest.disk_bytes]
+    rows += [one.memory(pairs) for one in steps if one.grows_in_memory]
     vectors = 2 * pairs * DIM * 4 / GB
     return [*rows, Need("vectors, fp32", f"2 x pairs x {DIM} x 4 B", vectors, unit="GB")]
 
@@ -170,11 +172,11 @@ def two_figures(value: float) -> str:
     return f"{float(f'{value:.2g}'):,g}"
 
 
-def measured_table(found: Sequence[Growth], by_cpu: bool = False) -> list[str]:
+def measured_table(steps: Sequence[Growth], by_cpu: bool = False) -> list[str]:
     """A row for each step: sizes, times, memory of the largest, the law."""
     seconds = "CPU seconds" if by_cpu else "seconds"
     lines = [f"| step | pairs | {seconds} | peak | grows as | off by |", "|---|---|---|---:|---:|---:|"]
-    for one in found:
+    for one in steps:
         sizes = ", ".join(f"{point.size:,}" for point in one.points)
         seconds = ", ".join(f"{point.seconds:.3g}" for point in one.points)
         last, law = one.largest, one.law
@@ -184,15 +186,15 @@ def measured_table(found: Sequence[Growth], by_cpu: bool = False) -> list[str]:
     return lines
 
 
-def needs_table(found: Sequence[Growth], sizes: Sequence[int], embedded_per_s: float | None) -> list[str]:
-    columns = [needs(found, pairs, embedded_per_s) for pairs in sizes]
+def needs_table(steps: Sequence[Growth], sizes: Sequence[int], embedded_per_s: float | None) -> list[str]:
+    columns = [needs(steps, pairs, embedded_per_s) for pairs in sizes]
     lines = [f"| | by | {' | '.join(f'{pairs:,} pairs' for pairs in sizes)} |", f"|---|---|{'---|' * len(sizes)}"]
     for row in zip(*columns, strict=True):
         lines.append(f"| {row[0].what} | {row[-1].how} | {' | '.join(need.shown for need in row)} |")
     return lines
 
 
-def plot(found: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
+def plot(steps: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
     """Seconds against pairs, both in logarithms: what was measured, and the laws between."""
     import matplotlib
 
@@ -201,7 +203,7 @@ def plot(found: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(14, 6), sharey=True)
     for axis, is_closing, title in zip(axes, (False, True), ("every step", "close, by method"), strict=True):
-        shown = [one for one in found if one.step.startswith("close, ") == is_closing]
+        shown = [one for one in steps if one.step.startswith("close, ") == is_closing]
         for number, one in enumerate(shown):
             colour, marker = f"C{number % 10}", "osD^v<>"[number // 10 % 7]
             sizes = [point.size for point in one.points]
@@ -210,7 +212,8 @@ def plot(found: Sequence[Growth], out: Path, by_cpu: bool = False) -> None:
             axis.plot(sizes, [one.law.at(size) for size in sizes], "-", color=colour, linewidth=1)
         axis.set(xscale="log", yscale="log", xlabel="pairs", title=title)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if shown:
+            axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[0].set_ylabel("CPU seconds" if by_cpu else "seconds")
     figure.tight_layout()
     figure.savefig(out, dpi=100)
@@ -234,22 +237,22 @@ def add_measurements(families: Sequence[str], sizes: Sequence[int] | None, divid
         SystemExit: the file was measured on another machine.
     """
     here = machine()
-    told: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"machine": here, "points": []}
-    if told["machine"] != here:
-        raise SystemExit(f"{out} holds times of another machine ({told['machine']}): take another file")
+    contents: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"machine": here, "points": []}
+    if contents["machine"] != here:
+        raise SystemExit(f"{out} holds times of another machine ({contents['machine']}): take another file")
     for name in families:
         for size in sizes or [max(8, size // divide) for size in FAMILIES[name].sizes]:
             for point in measured(name, size):
-                told["points"].append(asdict(point))
+                contents["points"].append(asdict(point))
                 print(f"{point.size:>9,} {point.step:<45}{point.seconds:10.3f} s{point.cpu_seconds:10.3f} s of CPU")
-            out.write_text(json.dumps(told, indent=1))
+            out.write_text(json.dumps(contents, indent=1))
 
 
 def read_points(files: Sequence[Path]) -> tuple[list[Point], list[Mapping[str, str]]]:
     """The points of several files, and the machines that they name."""
-    told = [json.loads(file.read_text()) for file in files]
-    points = [Point(**point) for one in told for point in one["points"]]
-    return points, [name for name, _ in groupby(one["machine"] for one in told)]
+    contents = [json.loads(file.read_text()) for file in files]
+    points = [Point(**point) for one in contents for point in one["points"]]
+    return points, [name for name, _ in groupby(one["machine"] for one in contents)]
 
 
 def main() -> None:
@@ -271,13 +274,13 @@ def main() -> None:
         sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else None
         add_measurements(families, sizes, options.divide, options.json)
     points, machines = read_points(options.points or [options.json])
-    found = growths(points, options.by_cpu)
+    steps = growths(points, options.by_cpu)
     print(*(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines), sep="\n")
-    print(*measured_table(found, options.by_cpu), sep="\n")
+    print(*measured_table(steps, options.by_cpu), sep="\n")
     sets = [int(size) for size in options.pairs.split(",")]
-    print("", *needs_table(found, sets, options.embedded_per_s), sep="\n")
+    print("", *needs_table(steps, sets, options.embedded_per_s), sep="\n")
     if options.plot:
-        plot(found, options.plot, options.by_cpu)
+        plot(steps, options.plot, options.by_cpu)
 
 
 if __name__ == "__main__":

@@ -292,13 +292,13 @@ def run_size(
     kind: str,
     only: Sequence[str],
     folder: Path,
-    is_built: bool,
+    build_only: bool,
     memory_bytes: int | None = MEMORY_BYTES,
 ) -> SizeFigures | None:
     """Figures of one size; None where the collection was only to be built.
 
     Args:
-        is_built: whether to stop when the collection is there with its index.
+        build_only: whether to stop when the collection is there with its index.
         memory_bytes: as of `Collection.open`.
     """
     vectors, queries = paired_by_direction(drawn_vectors(size, 1)), drawn_vectors(num_queries, 99)
@@ -308,14 +308,17 @@ def run_size(
         written_collection(path, vectors, seconds)
     timed("open and answer once", seconds, lambda: Collection.open(path, memory_bytes).search(queries[0]))
     collection = Collection.open(path, memory_bytes)
+    report = collection.facts().index
+    if report is not None and report.kind != kind and not build_only:
+        raise SystemExit(f"{path} has an index of kind {report.kind}: give --kind {report.kind}, or another folder")
     engines = collection_engines(collection, size // 2)
     engines |= index_engines(collection, size // 2, kind, filters)
     for name, make in {"faiss flat": faiss_flat, "faiss HNSW": faiss_hnsw}.items():
-        if not is_built and wanted(name, only):
+        if not build_only and wanted(name, only):
             engines[name] = timed(name, seconds, partial(make, vectors))
-    if is_built or collection.facts().index is None:
+    if build_only or report is None:
         timed(f"gapless {kind}, with its recall", seconds, lambda: update_indices(collection, kind))
-    if is_built:
+    if build_only:
         return None
     exact = exact_answers(vectors, queries, [np.ones(size, dtype=bool), *(one.passes for one in filters)])
     by_filter = {one.name: answers for one, answers in zip(filters, exact[1:], strict=True)}
@@ -340,14 +343,14 @@ def wanted(name: str, only: Sequence[str]) -> bool:
 
 def print_table(found: SizeFigures) -> None:
     print(f"\n{found['size']:,} vectors of {DIM}-d, {found['bytes_on_disk'] / 2**20:,.0f} MiB on disk")
-    print(f"{'':<30}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
     print(f"index: {found['index']}")
+    print(f"{'':<36}{'p50 ms':>9}{'p95 ms':>9}{'queries/s':>11}{'recall@10':>11}{'x faiss flat':>14}")
     flat = found["engines"].get("faiss flat", {}).get("p50_ms", float("nan"))
     for name, figures in found["engines"].items():
         other_question = any(word in name for word in ("images only", "hybrid", "balanced"))
         recall = "" if other_question else f"{figures['recall@10']:.3f}"
         print(
-            f"{name:<30}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"
+            f"{name:<36}{figures['p50_ms']:>9.2f}{figures['p95_ms']:>9.2f}{figures['queries_per_s']:>11.0f}"
             f"{recall:>11}{figures['p50_ms'] / flat:>14.2f}"
         )
     print(flush=True)
@@ -365,6 +368,8 @@ def main() -> None:
     parser.add_argument("--build_only", action="store_true", help="build the collections in the folder, and stop")
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as JSON")
     args = parser.parse_args()
+    if args.build_only and args.folder is None:
+        parser.error("--build_only builds in a --folder")
     faiss.omp_set_num_threads(args.threads)
     results = []
     for size in map(int, args.sizes.split(",")):
@@ -378,7 +383,7 @@ def main() -> None:
                 args.kind,
                 args.only,
                 Path(folder),
-                is_built=args.build_only,
+                build_only=args.build_only,
                 memory_bytes=args.memory_bytes,
             )
         if found is None:

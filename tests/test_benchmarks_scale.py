@@ -98,6 +98,14 @@ def test_times_memory_and_disk_of_a_larger_set():
     assert vectors.value == pytest.approx(2 * 6400 * 512 * 4 / 1e9)
 
 
+def test_memory_of_a_set_that_is_smaller_than_what_was_measured_is_on_the_same_line():
+    from scale import growths
+
+    (found,) = growths([point("work", 100, 1.0, 1.0), point("work", 300, 3.0, 1.4)])
+    need = found.memory(200)
+    assert (need.value, need.how) == (pytest.approx(1.2), "2,000,000 B a pair")
+
+
 def test_what_a_call_costs_whatever_the_size_does_not_bend_a_time_below_its_line():
     """Seconds are 1 + n / 1000, 1,001 at a million: the law of four sizes gives less than a tenth."""
     from scale import growths

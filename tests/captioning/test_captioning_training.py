@@ -22,6 +22,7 @@ from gapless.captioning.training import (
     train_caption_run,
 )
 from gapless.core.errors import DataRefused, Interrupted, UsageError
+from gapless.losses.base import METHODS
 from gapless.losses.closing_control import ClosingControl
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
@@ -250,9 +251,11 @@ def test_runs_of_earlier_versions_took_the_clock(phantom, aligner_directory):
     assert described("joint", "held-out")["follow"] == "held-out"
     assert described("joint", "nothing")["follow"] == "nothing"
     assert "follow" not in described("joint", "clock")
-    assert "follow" not in described("frozen", "held-out")
+    assert "follow" not in described("frozen", "nothing")
     with pytest.raises(UsageError, match="held-out"):
         settings("joint", follow="held-uot")
+    with pytest.raises(UsageError, match="--follow is of mode joint; mode frozen does not train the aligner"):
+        settings("frozen", follow="held-out")
 
 
 def test_joint_mode_needs_something_to_learn(phantom, tmp_path):
@@ -274,6 +277,15 @@ def test_joint_mode_needs_something_to_learn(phantom, tmp_path):
     aligner(trainable=False, head=[]).save_pretrained(tmp_path / "frozen")
     with pytest.raises(UsageError, match="nothing of this aligner can learn in mode joint"):
         train(tmp_path / "frozen", phantom, tmp_path / "run", settings("joint"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("method", "what"), [("clip-refine", "reference"), ("soft-targets", "labels")])
+def test_joint_mode_refuses_a_loss_that_compares_more_than_captions_bring(phantom, tmp_path, method, what):
+    recipe = Recipe(tiny_modalities(), embedding_dim=16, vocab_size=400, loss=METHODS[method].settings)
+    new_model(recipe, phantom.first_captions).save_pretrained(tmp_path / "aligner")
+    with pytest.raises(UsageError, match=f"compares {what} too, which captions do not bring; use mode frozen"):
+        train(tmp_path / "aligner", phantom, tmp_path / "run", settings("joint"))
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """What lines say beside captions: repeated texts, nearest texts, confidences, and captions that are not given."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,21 @@ def test_training_texts_lie_in_the_model_only_where_they_were_stored(place):
     assert plain["texts"] is None
     stored = json.loads((place / "stored" / "model" / "train_texts.json").read_text())
     assert len(stored["texts"]) == len(plain["numbers"]) > 50
+
+
+def test_a_file_of_before_near_texts_could_vote_is_still_the_same_captions(place, tmp_path):
+    """Its settings say nothing of them. Other settings that it lacks, and other values, are refused."""
+    out = tmp_path / "c.jsonl"
+    asked = {"data": place / "data", "out": out}
+    gapless.caption(place / "run", **asked, settings=GREEDY)
+    beside = tmp_path / "c.jsonl.json"
+    made = json.loads(beside.read_text())
+    for name in ("near_texts", "near_temperature", "repeat_texts"):
+        del made["settings"][name]
+    beside.write_text(json.dumps(made))
+    assert gapless.caption(place / "run", **asked, settings=GREEDY).captions == 20
+    with pytest.raises(UsageError, match="near_texts"):
+        gapless.caption(place / "run", **asked, settings=replace(GREEDY, near_texts=3))
 
 
 def test_nearest_training_texts_are_shown_where_they_are_asked_for(place, tmp_path):

@@ -13,7 +13,7 @@ def test_the_figures_of_the_last_evaluation_have_their_names_filled_in(tmp_path)
     trained = SimpleNamespace(run=tmp_path, validation=figures)
     first, second = training.trained_line(trained, 61.0).splitlines()
     assert first.endswith(f"the model is in {tmp_path / 'model'}")
-    assert second == "validation rows: centroid distance 0.500, R@10, mean 0.250"
+    assert second == "validation rows: centroid distance 0.500; R@10, mean 0.250"
 
 
 @pytest.mark.parametrize(("rank", "is_shared", "printed"), [("0", True, "x\n"), ("1", True, ""), ("1", False, "x\n")])

@@ -1,7 +1,6 @@
 """The controller of the closing weight: its rules one by one, on figures made by hand."""
 
 import json
-import math
 
 import pytest
 
@@ -98,9 +97,11 @@ def test_an_effective_rank_that_falls_by_half_halves_the_weight():
     assert control.state.fallen == "effective rank"
 
 
-def test_rows_that_do_not_vary_have_no_effective_rank_to_lose():
-    control, _ = controlled(held_out(0.2, rank=math.nan), held_out(0.2, rank=40.0), held_out(0.2, rank=math.nan))
+def test_rows_that_never_vary_have_no_effective_rank_to_lose_and_others_may_lose_it_all():
+    control, _ = controlled(held_out(0.2, rank=0.0), held_out(0.2, rank=0.0))
     assert control.state.objections == 0
+    control, _ = controlled(held_out(0.2, rank=40.0), held_out(0.2, rank=0.0))
+    assert control.state.fallen == "effective rank"
 
 
 def test_the_sentence_names_the_figure_that_fell():

@@ -1,16 +1,19 @@
 """A local Ray of two workers builds the manifest that one process builds, byte for byte."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gapless.cli.main import main
-from gapless.core.errors import UsageError
+from gapless.core.errors import GaplessError, UsageError
+from gapless.manifest import workers_ray
 from gapless.manifest.build import build_manifest
-from gapless.manifest.options import BuildOptions
+from gapless.manifest.options import BuildOptions, ImageOptions
 from gapless.manifest.raw_rows import RawRow
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.verify import encode_png
@@ -87,6 +90,25 @@ def test_a_decoder_that_crashes_its_worker_costs_one_row(tmp_path, address):
     manifest = build_manifest(rows, tmp_path / "m", BuildOptions(source="s", ray=address, max_bad=0.1))
     assert manifest.info["counts"] == {"read": 100, "kept": 99, "skipped": 1}
     assert manifest.info["skipped"] == {"decoder crashed": 1}
+
+
+def test_a_cluster_that_gives_up_is_one_sentence(monkeypatch):
+    """Such as a machine whose memory is full: Ray ends the task again and again."""
+    from ray.exceptions import OutOfMemoryError
+
+    class FullCluster:
+        def cluster_resources(self):
+            return {"CPU": 1.0}
+
+        def remote(self, **_):
+            return lambda function: SimpleNamespace(remote=lambda *work: work)
+
+        def get(self, answer):
+            raise OutOfMemoryError("Task was killed due\n to the node running low on memory.")
+
+    monkeypatch.setattr(workers_ray, "ray_cluster", lambda address: nullcontext(FullCluster()))
+    with pytest.raises(GaplessError, match=r"Ray gave up \(.*low on memory.*the same command goes on from here"):
+        list(workers_ray.check_on_ray([[]], ImageOptions(), None, "local"))
 
 
 def test_a_cluster_and_processes_of_this_machine_exclude_each_other(home, tmp_path):

@@ -60,6 +60,13 @@ def test_a_file_that_is_lost_or_changed_before_the_end_refuses_the_manifest(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 
+def test_of_many_files_that_are_lost_all_are_counted_and_three_are_named(tmp_path, folder, monkeypatch):
+    finish_after(lambda: [path.unlink() for path in folder.iterdir()], monkeypatch)
+    named = r"12 of 12 .*'0\.png' \(.*'1\.png' \(.*'2\.png' \(2\.png is missing\); \.\.\.; make sure"
+    with pytest.raises(DataRefused, match=named):
+        build_manifest(rows_of(folder), tmp_path / "m", BuildOptions(source="s", images=ImageOptions(folder)))
+
+
 @pytest.mark.parametrize("harm", [Path.unlink, swap_bytes])
 def test_a_copy_that_is_lost_or_damaged_before_the_end_refuses_the_manifest(tmp_path, folder, monkeypatch, harm):
     finish_after(lambda: harm(next(tmp_path.glob(".m.resume/images/*/*.png"))), monkeypatch)

@@ -160,6 +160,22 @@ def test_the_bounds_of_a_share_are_wilsons(hits, trials):
     assert found == pytest.approx((expected.low, expected.high), abs=1e-7)
 
 
+def test_values_that_are_all_alike_leave_the_same_room_whatever_their_rounding():
+    """A collapsed model has a recall of k / gallery at every query: the replicates of 1/4 are equal, of 1/10 nearly."""
+    groups = every_row(40)
+    for value in (0.25, 0.1):
+        interval = bootstrap(
+            {"R": share_figure(torch.full((40,), value, dtype=torch.float64), groups)}, 40, num_bootstrap=50
+        )["R"]
+        expected = stats.binomtest(round(40 * value), 40).proportion_ci(method="wilson")
+        assert (interval["low"], interval["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_a_single_replicate_has_no_variance():
+    interval = bootstrap({"R": share_figure(torch.tensor([1.0, 0.0, 1.0, 1.0]), every_row(4))}, 4, num_bootstrap=1)["R"]
+    assert interval["low"] < 0.75 < interval["high"]
+
+
 @pytest.mark.parametrize("trials", [5, 50, 400])
 def test_a_share_without_a_failure_or_a_hit_leaves_room_for_one(trials):
     low, high = share_bounds(1.0, 0.0, trials)

@@ -13,6 +13,7 @@ from search_samples import collection_of, embedding_set, unit_rows
 from gapless.search import approximate
 from gapless.search.collection import Collection
 from gapless.search.facts import Facts, IndexReport, IndexSettings
+from gapless.search.indices import MAX_PROBES, _broader
 from gapless.search.row_readers import GATHERED_ROWS, GATHERED_SHARE
 
 ROWS, DIM, K, PROBES = 6000, 24, 10, 6
@@ -108,3 +109,33 @@ def test_a_filter_that_nothing_passes_finds_nothing(path: Path) -> None:
         collection = Collection.open(path, memory_bytes)
         for exact in (True, False):
             assert collection.search(unit_rows(1, DIM)[0], where="part > 1000", exact=exact) == []
+
+
+class Forgetful(dict):
+    """A memory that another thread clears as soon as something is in it."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        super().__setitem__(key, value)
+        self.clear()
+
+
+def test_what_is_remembered_of_a_filter_may_be_forgotten_by_another_thread(
+    path: Path, labels: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries of the service run in threads, and one of them clears the memory when it is full."""
+    collection = Collection.open(path)
+    version, where = collection.table_version(), collection.condition(where="part < 10").sql
+    monkeypatch.setattr(version, "_counts", Forgetful())
+    monkeypatch.setattr(version.reader, "_allowed", Forgetful())
+    passes = int((labels["part"] < 10).sum())
+    assert version.count(where) == passes
+    assert sum(len(rows.places) for rows in version.reader.passes(where)) == passes
+
+
+def test_no_more_partitions_are_tried_than_the_most() -> None:
+    for nprobes in (None, MAX_PROBES - 1):
+        settings = IndexSettings(nprobes=nprobes)
+        tried = [settings]
+        while further := _broader(tried[-1], "ivf-flat"):
+            tried += further
+        assert tried[-1].nprobes == MAX_PROBES

@@ -76,6 +76,15 @@ def test_tied_rows_share_their_ranks():
     assert unbiased_gap(same, same) == 0.0
 
 
+@pytest.mark.parametrize("collapsed", ["image", "text"])
+def test_a_modality_whose_rows_are_all_the_same_has_no_rank_left(collapsed):
+    """Whichever comes first: NaN is neither above nor below the rank of the other."""
+    a, b = pairs()
+    rows = {"image": a, "text": b}
+    rows[collapsed] = rows[collapsed][:1].expand(60, 16)
+    assert figures_of_pairs(rows, [("image", "text")]).effective_rank == 0.0
+
+
 def test_rows_that_lack_a_modality_are_left_out_of_its_pairs():
     a, b = pairs(80)
     holes = b.clone()

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Subset
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.consensus import NearTexts
 from gapless.captioning.data import feature_batches
-from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from
+from gapless.captioning.generation import NOTICE, GenerationSettings, captions_from, with_new_settings
 from gapless.captioning.route import IMAGE
 from gapless.captioning.trust import Trust, add_trust
 from gapless.captioning.voting import captions_by_vote
@@ -194,6 +194,8 @@ def _check_plan(out: Path, beside: Path, partial: Path, plan: Mapping[str, Any])
     before = read_object(beside) if there else plan
     if not out.exists() and before.get("notice") == NOTICE and not _has_line(partial):
         return
+    if isinstance(before.get("settings"), dict):
+        before = {**before, "settings": with_new_settings(before["settings"])}
     what = f"{out} holds captions of another model, other data or settings"
     check_same(before, json.loads(json.dumps(plan)), what, advice)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gapless.captioning.finding_terms import vocabulary
 from gapless.captioning.findings import NAMED, STATUSES, Mention, findings_of, numbers_of
 from gapless.captioning.labellers.base import Labeller
-from gapless.metrics.uncertainty import Figure, GroupSums, ratio_figure
+from gapless.metrics.uncertainty import Figure, GroupSums, share_of_sums
 
 FINDINGS, NUMBERS = "caption/findings", "caption/numbers/F1"
 NO_SUCH = "no caption or reference has what it counts (the vocabulary is English; see --findings)"
@@ -145,7 +145,7 @@ class ClinicalScorer:
             torch.tensor(shared, dtype=torch.float64),
             torch.tensor([len(own) + len(true) for own, true in zip(said, self.numbers, strict=True)]).double(),
         )
-        return {key: ratio_figure(top, below, self.groups) for key, (top, below) in ratios.items() if below.sum() > 0}
+        return {key: share_of_sums(top, below, self.groups) for key, (top, below) in ratios.items() if below.sum() > 0}
 
     def missing(self, figures: Mapping[str, Figure]) -> dict[str, str]:
         """Why scores are not among the figures."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -90,6 +90,11 @@ class Caption(NamedTuple):
     score: float
 
 
+def with_new_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a file holds, with those that came after it was written, at the values that change nothing."""
+    return {**asdict(GenerationSettings()), **stored}
+
+
 def options_of(settings: GenerationSettings) -> dict[str, Any]:
     """The arguments of transformers' `generate`."""
     options = METHODS[settings.method](settings)
@@ -114,7 +119,7 @@ def candidates_from(
     """Generate several captions for each row of a batch, the best one first; arguments as in `captions_from`.
 
     Args:
-        count: how many; more than one are beams, or drawn.
+        count: how many; more than one are beams, or drawn, in the order of the draw.
     """
     options = options_of(settings) | ({"num_return_sequences": count} if count > 1 else {})
     with torch.random.fork_rng(enabled=options["do_sample"]):
@@ -124,8 +129,8 @@ def candidates_from(
         ids, is_token, losses = generated(model, prefix, options)
     scores = -losses.sum(dim=1) / is_token.sum(dim=1)
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    found = [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
-    return [found[start : start + count] for start in range(0, len(found), count)]
+    captions = [Caption(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+    return [captions[start : start + count] for start in range(0, len(captions), count)]
 
 
 @torch.inference_mode()

@@ -111,6 +111,8 @@ class CaptionSettings:
             raise UsageError(f"noise_std is a number of at least 0, or {FITTED}; got {self.noise_std}")
         if self.follow not in (NOTHING, HELD_OUT, CLOCK):
             raise unknown_name("follow", self.follow, (NOTHING, HELD_OUT, CLOCK))
+        if self.follow != NOTHING and self.mode != "joint":
+            raise UsageError(f"--follow is of mode joint; mode {self.mode} does not train the aligner")
         check_bridge(self.bridge)
         if self.bridge != NO_BRIDGE and self.mode != "text":
             raise UsageError(

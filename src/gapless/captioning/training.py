@@ -26,6 +26,7 @@ from gapless.captioning.voting import learnt_vote
 from gapless.core.errors import UsageError, did_you_mean
 from gapless.inference.embed import Collator, check_modalities, model_batches
 from gapless.inference.pairs import PairDataset, Sample
+from gapless.losses.base import further_inputs
 from gapless.losses.gap_closing import GapClosingLoss
 from gapless.losses.pairs import ANCHOR
 from gapless.manifest.manifest import Manifest
@@ -236,6 +237,12 @@ def check_aligner(aligner: GaplessModel, mode: str, route: Route) -> None:
         raise UsageError(
             f"mode {mode} embeds the texts of {route.target}, and this model takes {takes}{near}; use mode frozen, "
             "whose decoder alone needs them"
+        )
+    further = further_inputs(aligner.loss) if mode == "joint" else []
+    if further:
+        raise UsageError(
+            f"mode joint trains the model's own loss, and {type(aligner.loss).__name__} compares {further[0]} too, "
+            "which captions do not bring; use mode frozen, or an aligner of another method"
         )
     compared = getattr(aligner.loss, "pairs", ANCHOR)
     anchor = getattr(aligner.loss, "anchor", route.target)

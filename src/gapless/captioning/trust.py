@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gapless.captioning.captioner import Captioner
 from gapless.captioning.confidence import Confidence
-from gapless.captioning.generation import GenerationSettings
+from gapless.captioning.generation import GenerationSettings, with_new_settings
 from gapless.captioning.route import texts_of, usable_rows
 from gapless.captioning.train_texts import TrainTexts
 from gapless.core.errors import UsageError
@@ -105,7 +105,7 @@ def trust_of(
 
 def same_settings(stored: Mapping[str, Any], settings: GenerationSettings) -> bool:
     """Whether a calibration is of these generation settings."""
-    return {**asdict(GenerationSettings()), **stored} == asdict(settings)  # older ones lack newer settings
+    return with_new_settings(stored) == asdict(settings)
 
 
 def texts_at_hand(model: Captioner, manifest: Manifest | None, option: str) -> list[str]:
@@ -124,8 +124,8 @@ def texts_at_hand(model: Captioner, manifest: Manifest | None, option: str) -> l
         if texts:
             return texts
     raise UsageError(
-        f"--{option} uses training texts, and this captioner stored none: train it with --store_texts true, or give a "
-        "manifest with its train rows"
+        f"--{option} uses training texts, and this captioner stored none: train it with --store_texts true, give a "
+        f"manifest with its train rows, or do without them: --{option} 0"
     )
 
 

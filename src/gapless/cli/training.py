@@ -109,11 +109,8 @@ def trained_line(trained: Any, seconds: float) -> str:
     from gapless.metrics.catalogue import label_of
 
     done = f"trained in {duration(seconds)}; the model is in {trained.run / 'model'}"
-    figures = []
-    for key in SUMMARY_FIGURES:
-        if key in trained.validation:
-            figures.append(f"{label_of(key)} {trained.validation[key]:.3f}")
-    return f"{done}\nvalidation rows: {', '.join(figures)}" if figures else done
+    figures = [f"{label_of(key)} {trained.validation[key]:.3f}" for key in SUMMARY_FIGURES if key in trained.validation]
+    return f"{done}\nvalidation rows: {'; '.join(figures)}" if figures else done
 
 
 def next_line(args: Arguments) -> str:

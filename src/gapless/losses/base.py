@@ -169,6 +169,12 @@ def takes_reference(loss: nn.Module | None) -> bool:
     return bool(getattr(loss, "takes_reference", False))
 
 
+def further_inputs(loss: nn.Module | None) -> list[str]:
+    """Which of `labels` and `reference` a loss compares beside the rows of a batch."""
+    parameters = {} if loss is None else inspect.signature(loss.forward).parameters
+    return [name for name in ("labels", "reference") if name in parameters]
+
+
 def terms_of(
     loss: nn.Module,
     embeddings: Mapping[str, Tensor],

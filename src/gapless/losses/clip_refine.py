@@ -183,12 +183,12 @@ def refined_distillation(
     old_everyone = [x if ranks is None else ranks.gather(x) for x in old]
 
     def divergence(part: slice, which: int) -> Tensor:
-        found = torch.log_softmax(logit_factor * rows[which][part] @ everyone[1 - which].T, dim=1)
+        log_shares = torch.log_softmax(logit_factor * rows[which][part] @ everyone[1 - which].T, dim=1)
         with torch.no_grad():
             target = (1 - blending) * torch.softmax(logit_factor * old[which][part] @ old_everyone[1 - which].T, dim=1)
             own = torch.arange(first + part.start, first + part.stop, device=target.device)
             target[torch.arange(len(own), device=target.device), own] += blending
-        return torch.nn.functional.kl_div(found, target, reduction="sum")
+        return torch.nn.functional.kl_div(log_shares, target, reduction="sum")
 
     def block(part: slice) -> Tensor:
         return divergence(part, 0) + divergence(part, 1)

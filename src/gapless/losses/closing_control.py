@@ -47,8 +47,8 @@ class HeldOutFigures:
             best; at least one.
         reciprocal_ranks: of each query, in (0, 1].
         gap: the unbiased centroid distance, at least 0.
-        effective_rank: of the centred rows of a modality, the least of all modalities, at least 1; NaN where rows do
-            not vary.
+        effective_rank: of the centred rows of a modality, the least of all modalities, at least 1; 0 where the rows of
+            one do not vary.
     """
 
     losses: Sequence[float]
@@ -80,7 +80,8 @@ class ControlState:
         objections: measurements in a row of which one figure lost more than it may.
         fallen: the figure that lost it at the last objection.
         stopped_at: the step at which closing stopped for good.
-        held_gap: the gap of a model that was closed before, which is the target where that is smaller; None for others.
+        held_gap: the gap that a model had which was trained before; it is the target gap where it is larger than that
+            of the settings. None for other models.
         at_target: whether the last gap was at or below the target.
     """
 
@@ -164,9 +165,9 @@ class ClosingControl:
     def limit_that_holds(self, figures: HeldOutFigures, limit: float) -> float:
         """The limit of `observe` for a model that was closed before and now trains for something else too.
 
-        The gap of the first call is held, by as much weight as it takes: the limit is the weight in force and `rise` of
-        the most above the target, less that part at or below it. What held-out pairs lose while alignment has no weight
-        is no fault of alignment, so that they are compared with figures since it has some.
+        The gap of the first call is held, by as much weight as it takes. With a gap above the target the limit is the
+        weight in force plus `rise * limit`, with one at or below it minus as much. What held-out pairs lose while
+        alignment has no weight is no fault of alignment, so that they are compared with figures since it has some.
 
         Args:
             figures: of the held-out pairs now.
@@ -227,9 +228,10 @@ class ClosingControl:
         state = self.state
         told_apart = f"held-out readiness reached {state.best_readiness:.3f}"
         if state.stopped_at is not None:
+            rest = "was contrast alone" if state.held_gap is None else "had no alignment"
             return (
                 f"Closing stopped at step {state.stopped_at}, because it did not pay: {told_apart}, and "
-                f"{state.fallen} fell as alignment grew. The rest of the training was contrast alone"
+                f"{state.fallen} fell as alignment grew. The rest of the training {rest}"
             )
         if state.weight <= 0 and state.at_target:
             return f"The gap stayed at most {self.target_gap:.3f} without alignment: {told_apart}"

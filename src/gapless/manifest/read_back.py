@@ -150,22 +150,24 @@ def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], sp
     def faults_of(chunk: Sequence[_File]) -> list[str]:
         return [message for file in chunk if (message := fault(file))]
 
-    found = _files_in(batches, specs)
-    faults, num_files = [], 0
+    rest = _files_in(batches, specs)
+    named: list[str] = []  # the first faults
+    num_faults = num_files = 0
     with (
         ThreadPoolExecutor(available_cores()) as pool,
         progress_bar(what="reading images back", unit="image") as shown,
     ):
-        while entries := list(itertools.islice(found, ROWS_AT_ONCE)):
+        while entries := list(itertools.islice(rest, ROWS_AT_ONCE)):
             for chunk_faults in pool.map(faults_of, _chunks(entries)):
-                faults += chunk_faults
+                named += chunk_faults[: NUM_NAMED - len(named)]
+                num_faults += len(chunk_faults)
             num_files += len(entries)
             shown.update(len(entries))
-    if faults:
-        more = "; ..." if len(faults) > NUM_NAMED else ""
+    if num_faults:
+        more = "; ..." if num_faults > NUM_NAMED else ""
         raise DataRefused(
-            f"{len(faults)} of {num_files} {'files' if specs else 'images'} are no longer as they were verified: "
-            f"{'; '.join(faults[:NUM_NAMED])}{more}; make sure that nothing else writes there, and start again"
+            f"{num_faults} of {num_files} {'files' if specs else 'images'} are no longer as they were verified: "
+            f"{'; '.join(named)}{more}; make sure that nothing else writes there, and start again"
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gapless.core.errors import GaplessError
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER
 from gapless.core.ray_cluster import ray_cluster
 from gapless.manifest.options import ImageOptions
@@ -29,10 +30,10 @@ def check_on_ray(
         address: of the cluster.
 
     Raises:
-        UsageError: no Ray at the address.
+        UsageError: no Ray at the address. GaplessError: the cluster cannot finish a chunk.
     """
     with ray_cluster(address) as ray:
-        from ray.exceptions import RayTaskError, WorkerCrashedError
+        from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
         ahead = CHUNKS_AHEAD_PER_WORKER * int(ray.cluster_resources().get("CPU", 1))
         verify = ray.remote(num_cpus=1)(_check_there)
@@ -48,6 +49,9 @@ def check_on_ray(
                 return list(check_one_by_one(chunk, options, store))
             except RayTaskError as error:
                 raise error.cause from None
+            except RayError as error:  # a machine without memory, a cluster that died
+                reason = " ".join(str(error).split())[:120]
+                raise GaplessError(f"Ray gave up ({reason}); the same command goes on from here") from None
 
         for chunk in chunks:
             pending.append((chunk, verify.remote(chunk, options, store, directory)))

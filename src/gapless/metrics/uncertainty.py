@@ -19,6 +19,7 @@ from torch import Tensor
 
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 32
+ROUNDING = 1e-24  # of a variance, as part of the largest possible one: of values alike, resampled in float64
 UNDEFINED_SHARE = 0.05  # of the replicates; above it there is no interval, as the defined draws are a selection
 
 Interval = dict[str, float | None]
@@ -29,7 +30,8 @@ class Figure:
     """A number and, where it can be resampled, its value under [replicate, group] draw counts.
 
     Args:
-        trials: of a share in [0, 1], the independent trials that it rests on at least; None where it is no share.
+        trials: of a share in [0, 1], how many groups it rests on, each of which counts as an independent trial; None
+            where it is no share.
     """
 
     value: float
@@ -83,7 +85,19 @@ def share_figure(values: Tensor, groups: GroupSums) -> Figure:
     >>> figure.value, figure.trials
     (0.75, 3)
     """
-    return replace(mean_figure(values, groups), trials=len(torch.unique(groups.index)))
+    return share_of_sums(values, torch.ones_like(values), groups)
+
+
+def share_of_sums(numerator: Tensor, denominator: Tensor, groups: GroupSums) -> Figure:
+    """`ratio_figure` of counts and what they are a part of; every group that has some of it is a trial.
+
+    >>> named, said = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([1.0, 2.0, 0.0])
+    >>> share_of_sums(named, said, GroupSums(torch.arange(3), 3)).trials
+    2
+    """
+    return replace(
+        ratio_figure(numerator, denominator, groups), trials=len(torch.unique(groups.index[denominator > 0]))
+    )
 
 
 def ratio_figure(numerator: Tensor, denominator: Tensor, groups: GroupSums) -> Figure:
@@ -175,7 +189,8 @@ def _bounds(figure: Figure, replicates: np.ndarray, num_groups: int) -> tuple[fl
     if low is None or figure.trials is None:
         return low, high
     assert high is not None
-    wilson = share_bounds(figure.value, float(np.nanvar(replicates, ddof=1)), figure.trials)
+    variance = float(np.nanvar(replicates, ddof=1)) if len(replicates) > 1 else 0.0
+    wilson = share_bounds(figure.value, variance, figure.trials)
     return min(low, wilson[0]), max(high, wilson[1])
 
 
@@ -196,8 +211,8 @@ def share_bounds(share: float, variance: float, trials: int) -> tuple[float, flo
     """Wilson's 95 % interval of a share that was measured on groups.
 
     With the effective number of trials `n = share (1 - share) / variance` and the quantile t of Student's distribution
-    it holds every p with `(share - p)^2 <= t^2 p (1 - p) / n`. At a share of 0 or 1 the variance says nothing, and n is
-    `trials`: then the other bound is `t^2 / (n + t^2)` away.
+    it holds every p with `(share - p)^2 <= t^2 p (1 - p) / n`. Where all values are alike the variance says nothing,
+    and n is `trials`; at a share of 0 or 1, where they must be, the other bound is then `t^2 / (n + t^2)` away.
 
     Args:
         share: in [0, 1].
@@ -216,7 +231,7 @@ def share_bounds(share: float, variance: float, trials: int) -> tuple[float, flo
     from scipy.special import stdtrit
 
     spread = share * (1 - share)
-    n = spread / variance if spread > 0 and variance > 0 else float(trials)
+    n = spread / variance if variance > ROUNDING * spread > 0 else float(trials)
     square = float(stdtrit(max(1, trials - 1), 0.975)) ** 2  # of Student's distribution
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = math.sqrt(square * (spread / n + square / (4 * n * n))) / (1 + square / n)

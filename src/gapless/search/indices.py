@@ -170,7 +170,7 @@ def _broader(settings: IndexSettings, kind: str) -> list[IndexSettings]:
     nprobes, ef, candidates = settings.nprobes or 20, settings.ef or 80, settings.candidates
     found = []
     if nprobes < MAX_PROBES:
-        found.append(replace(settings, nprobes=nprobes * 3 // 2))
+        found.append(replace(settings, nprobes=min(MAX_PROBES, nprobes * 3 // 2)))
     if kind == "hnsw" and ef < MAX_BREADTH:
         found.append(replace(settings, ef=2 * ef))
     if kind != "ivf-flat" and candidates < MAX_CANDIDATES:

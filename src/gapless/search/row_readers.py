@@ -156,14 +156,15 @@ class HeldRows:
 
     def _allowed_by(self, where: str) -> np.ndarray:
         """[row] bool: which rows a prepared filter lets through."""
-        if where not in self._allowed:
+        mask = self._allowed.get(where)  # once: another thread may clear the filters
+        if mask is None:
             found = self.table.search().where(where).select(["_rowid"]).with_row_id(True).to_arrow()
             mask = np.zeros(len(self._ids), dtype=bool)
             mask[self.at_ids(found["_rowid"].to_numpy())] = True
             if len(self._allowed) >= MAX_KEPT_FILTERS:
                 self._allowed.clear()
             self._allowed[where] = mask
-        return self._allowed[where]
+        return mask
 
 
 class ReadRows:

@@ -5,7 +5,6 @@ best, whatever its rounding did; those are scored again in float64, rounded to f
 So equal vectors tie wherever they lie in memory, and ties come in one order.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gapless.core.errors import UsageError
+from gapless.core.memory import memory_limit
 from gapless.search.filter_terms import literal
 from gapless.search.kinds import Kind, kind_of_batches
 from gapless.search.row_readers import HeldRows, ReadRows, Rows, fetched
@@ -86,16 +86,13 @@ class TableVersion:
         return len(self) * (4 * self.dim + HELD_BYTES)
 
     def check_memory(self, uri: str) -> None:
-        """Refuse to hold rows that are larger than the memory of this computer.
+        """Refuse to hold rows that are larger than the memory of this computer, or of the container.
 
         Raises:
             UsageError: they are.
         """
-        try:
-            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):  # a system that does not say
-            return
-        if self.held_bytes > there:
+        there = memory_limit()
+        if there is not None and self.held_bytes > there:
             raise UsageError(
                 f"{uri} takes {self.held_bytes / 1e9:,.1f} GB in memory and this computer has {there / 1e9:,.1f}; "
                 "leave --in_memory out, or index with --ann ivf-flat"
@@ -140,11 +137,13 @@ class TableVersion:
 
     def count(self, where: str) -> int:
         """How many rows a prepared filter lets through."""
-        if where not in self._counts:
+        count = self._counts.get(where)  # once: another thread may clear the counts
+        if count is None:
+            count = int(self.table.count_rows(where))
             if len(self._counts) >= MAX_KEPT_COUNTS:
                 self._counts.clear()
-            self._counts[where] = int(self.table.count_rows(where))
-        return self._counts[where]
+            self._counts[where] = count
+        return count
 
     @staticmethod
     def of_modality(name: str) -> str:

@@ -91,11 +91,17 @@ def figures_of_pairs(rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]
         losses.append(calibrated_losses(a, b)[0] / math.log(len(a)))
         ranks.append(reciprocal_ranks(a, b))
         gaps.append(unbiased_gap(a, b))
-        dimensions += [effective_rank(spectrum(a)), effective_rank(spectrum(b))]
+        dimensions += [_rank_or_0(a), _rank_or_0(b)]
     if not losses:
         return None
     gap = sum(gaps) / len(gaps)
     return HeldOutFigures(torch.cat(losses).tolist(), torch.cat(ranks).tolist(), gap, min(dimensions))
+
+
+def _rank_or_0(rows: Tensor) -> float:
+    """The effective rank of [pair, dim] rows; 0 where they do not vary, which is less than any rank."""
+    rank = effective_rank(spectrum(rows))
+    return 0.0 if math.isnan(rank) else rank
 
 
 class KeptSamples(Dataset[Any]):
