@@ -119,8 +119,9 @@ def ngram_agreement(texts: TextVectors, others: TextVectors) -> np.ndarray:
 def word_agreement(texts: TextVectors, others: TextVectors) -> np.ndarray:
     """[text, other] in [0, 1]: the words of the other that a text has, and few further ones; higher is more alike.
 
-    The F-measure P R / (a P + (1 - a) R), where a text shares the share P of its words and R of the other's: METEOR
-    with exact matches, without its penalty on scattered ones. Not symmetric: recall of the other weighs more.
+    The F-measure P R / (a P + (1 - a) R) with a = RECALL_WEIGHT, where P is the share of the words of the text that the
+    other has, and R the share of the words of the other that the text has. This is METEOR with exact matches and
+    without its penalty for scattered ones. It is not symmetric.
     """
     shared = (texts.words @ others.words.T).toarray()
     weighted = RECALL_WEIGHT * others.lengths + (1 - RECALL_WEIGHT) * texts.lengths[:, None]

@@ -22,8 +22,8 @@ class Vote:
         agreement: with the references of the rows that it was chosen on, in [0, 1], higher is better: the geometric
             mean of the mean agreements by n-grams and by words; None where it was not chosen but given.
         chosen_on: what those rows are.
-        word_weight: of the agreement by words, from 0 to 1; the rest is that of the agreement by n-grams. A file of
-            before there was such a weight has none, which is 0.
+        word_weight: of the agreement by words, from 0 to 1; the rest is that of the agreement by n-grams. Older files
+            have none, which is read as 0: near texts voted by n-grams alone.
     """
 
     near_texts: int
