@@ -125,7 +125,7 @@ def word_agreement(texts: TextVectors, others: TextVectors) -> np.ndarray:
     """
     shared = (texts.words @ others.words.T).toarray()
     weighted = RECALL_WEIGHT * others.lengths + (1 - RECALL_WEIGHT) * texts.lengths[:, None]
-    return np.divide(shared, weighted, out=np.zeros_like(shared), where=weighted > 0)
+    return np.asarray(np.divide(shared, weighted, out=np.zeros_like(shared), where=weighted > 0))
 
 
 def agreement(texts: TextVectors, others: TextVectors, word_weight: float) -> np.ndarray:
@@ -135,7 +135,7 @@ def agreement(texts: TextVectors, others: TextVectors, word_weight: float) -> np
 
 def mixed(by_ngrams: np.ndarray, by_words: np.ndarray, word_weight: float) -> np.ndarray:
     """Their mean, with this weight of the second."""
-    return np.asarray((1 - word_weight) * by_ngrams + word_weight * by_words)
+    return (1 - word_weight) * by_ngrams + word_weight * by_words
 
 
 class Chosen(NamedTuple):
