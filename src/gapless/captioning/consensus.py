@@ -94,11 +94,7 @@ class TextVectorizer:
 
 
 def occurrences(tokens: str) -> list[str]:
-    """Each word with its number among the equal words before it.
-
-    >>> occurrences("the left and the right")
-    ['the 1', 'left 1', 'and 1', 'the 2', 'right 1']
-    """
+    """Each word with its number among equal words: "the left the" becomes "the 1", "left 1", "the 2"."""
     seen: Counter[str] = Counter()
     numbered = []
     for word in tokens.split():
