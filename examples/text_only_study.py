@@ -10,9 +10,9 @@ text, the consensus of the near train texts without a decoder, and a constant ca
 generate --near_texts K` writes: of the beams and the near train texts the one that agrees best with those texts; how
 many vote, and how, is chosen on the validation pairs (`texts` in the figures' names: on the validation texts alone).
 "beams" may not repeat a train text. Noise is none, 0.04 per dimension, or fitted to the angle of the validation pairs.
-Bridge, noise and consensus are chosen by the CIDEr of the validation captions. OUT/study.json holds all figures, with
-95 % intervals over groups; with several seeds the figures are means over them. OUT/captions holds the captions of every
-seed and bridge, which a second call does not make again.
+Bridge, noise and consensus are chosen by CIDEr times METEOR of the validation captions (without Java: by CIDEr).
+OUT/study.json holds all figures, with 95 % intervals over groups; with several seeds the figures are means over them.
+OUT/captions holds the captions of every seed and bridge, which a second call does not make again.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -190,8 +191,12 @@ class Study:
                 found += candidates_from(model, model.prefix(part), BEAMS, count=BEAMS.num_beams)
         return [[caption.text for caption in beams] for beams in found]
 
-    def captions(self, noises: Sequence[str]) -> dict[str, Any]:
-        """Arm -> its captions of the validation and test rows and its loss; and what votes."""
+    def captions(self, noises: Sequence[str], voted: Sequence[str]) -> dict[str, Any]:
+        """Arm -> its captions of the validation and test rows and its loss; and what votes.
+
+        Args:
+            voted: modalities; near texts vote on the beams of the decoders that learn them.
+        """
         near = self.near_texts()
         images = {part: self.of("image", part) for part in ("validation", "test")}
         train = self.texts("train")
@@ -211,7 +216,7 @@ class Study:
             for part, rows in images.items():
                 beams = self.write(model, rows)
                 arms.setdefault(name, {"loss": loss})[part] = [several[0] for several in beams]
-                for vote, voters in near.items():
+                for vote, voters in near.items() if modality in voted else ():
                     for repeats, what in ((True, "consensus"), (False, "consensus of beams")):
                         chosen = voters.choose(beams, rows, repeats)
                         arms.setdefault(f"{name}, {what}{mark(vote)}", {})[part] = [one.text for one in chosen]
@@ -232,6 +237,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--bridges", default="none,center,standardise,procrustes,cca")
     parser.add_argument("--noises", default="none,0.04,fitted")
+    parser.add_argument(
+        "--voted", default="image,text", help="consensus of decoders that learn these; text: fewer arms"
+    )
     parser.add_argument("--vocab_size", type=int, default=2048)
     options = parser.parse_args()
     rows = read_medpix(options.medpix) if options.medpix else read_stored(options.embeddings)
@@ -249,7 +257,7 @@ def main() -> None:
         votes |= {f"{bridge}, seed {seed}": one for bridge, one in of_bridges.items()}
         by_name = held_out_scores(arms, texts["validation"])
         named = chosen_arms(by_name)
-        chosen.append({**named, "CIDEr of the validation captions": by_name})
+        chosen.append({**named, "score of the validation captions": by_name})
         for name, arm in [*arms.items(), *((name, arms[taken]) for name, taken in named.items())]:
             written.setdefault(name, []).append(arm["test"])
             if "loss" in arm:
@@ -271,7 +279,7 @@ def arms_of_seed(
         if not path.exists():
             started = time.perf_counter()
             study = Study(rows, bridge, seed, tokenizer, options.epochs)
-            write_json(path, study.captions(options.noises.split(",")))
+            write_json(path, study.captions(options.noises.split(","), options.voted.split(",")))
             print(f"seed {seed} {bridge}: {time.perf_counter() - started:.0f} s", flush=True)
         made = read_object(path)
         votes[bridge] = made["votes"]
@@ -280,9 +288,13 @@ def arms_of_seed(
 
 
 def held_out_scores(arms: dict[str, dict[str, Any]], references: Sequence[str]) -> dict[str, float]:
-    """Arm -> the CIDEr of its validation captions."""
-    with CaptionScorer([[text] for text in references], use_java=False) as scorer:
-        return {name: scorer.figures(arm["validation"])["caption/CIDEr"].value for name, arm in arms.items()}
+    """Arm -> CIDEr times METEOR of its validation captions, or CIDEr where METEOR has no Java."""
+    with CaptionScorer([[text] for text in references]) as scorer:
+        figures = {name: scorer.figures(arm["validation"]) for name, arm in arms.items()}
+    return {
+        name: math.prod(one[key].value for key in ("caption/CIDEr", "caption/METEOR") if key in one)
+        for name, one in figures.items()
+    }
 
 
 def chosen_arms(by_name: dict[str, float]) -> dict[str, str]:
@@ -309,9 +321,14 @@ def scored(
     known = TrainTexts.of(texts["train"])
     with CaptionScorer(references, test_groups) as scorer:
         clinical = ClinicalScorer(references, scorer.groups)
+
+        @cache  # captions without a decoder are the same in every seed
+        def figures_of(captions: tuple[str, ...]) -> dict[str, Figure]:
+            return {**scorer.figures(captions), **clinical.figures(captions)}
+
         figures = {}
         for name, several in written.items():
-            by_seed = [scorer.figures(captions) | clinical.figures(captions) for captions in several]
+            by_seed = [figures_of(tuple(captions)) for captions in several]
             figures[name] = {
                 key: combine([one[key] for one in by_seed]) for key in SHOWN if all(key in one for one in by_seed)
             }

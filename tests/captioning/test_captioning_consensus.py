@@ -1,8 +1,9 @@
-"""Captions that near training texts vote on: agreement as CIDEr, the choice by hand, and a run that uses it."""
+"""Captions that near training texts vote on: agreement as CIDEr and METEOR, the choice by hand, and a run with it."""
 
 import json
 import math
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,12 +14,23 @@ from test_captioning_captioner import brute_force
 import gapless
 from gapless.captioning import CaptionSettings, GenerationSettings, load_captioner
 from gapless.captioning.caption_files import read_captions
-from gapless.captioning.consensus import COUNTS, NearTexts, Ngrams, chosen_vote
+from gapless.captioning.consensus import (
+    COUNTS,
+    TEMPERATURES,
+    WORD_WEIGHTS,
+    NearTexts,
+    TextVectorizer,
+    agreement,
+    chosen_vote,
+    ngram_agreement,
+    word_agreement,
+)
 from gapless.captioning.data import LengthBatches, feature_batches, sources_of
 from gapless.captioning.generation import candidates_from, captions_from
+from gapless.captioning.metrics import word_tokens
 from gapless.captioning.train_texts import TrainTexts
-from gapless.captioning.vote import Vote
-from gapless.captioning.voting import learnt_vote, turned_as_the_nearest
+from gapless.captioning.vote import TEMPERATURE, WORD_WEIGHT, Vote
+from gapless.captioning.voting import learnt_vote, near_texts_of, turned_as_the_nearest
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.geometry import unit_norm
 from gapless.inference.pairs import EpochSampler
@@ -31,10 +43,10 @@ BEAM = GenerationSettings("beam", num_beams=3)
 OTHERS = ["chest radiograph with a drain", "words that nobody wrote", "", CAPTIONS[2], "MR of the liver"]
 
 
-def test_agreement_is_a_tenth_of_cider_with_the_frequencies_of_the_texts():
+def test_agreement_by_ngrams_is_a_tenth_of_cider_with_the_frequencies_of_the_texts():
     scorers = pytest.importorskip("pycocoevalcap.cider.cider_scorer")
-    ngrams = Ngrams(CAPTIONS)
-    found = ngrams.agreement(ngrams.vectors(OTHERS), ngrams.vectors(CAPTIONS))
+    vectorizer = TextVectorizer(CAPTIONS)
+    found = ngram_agreement(vectorizer.vectors(OTHERS), vectorizer.vectors(CAPTIONS))
     assert found.max() == pytest.approx(1.0)
     for shift in range(len(CAPTIONS)):
         scorer = scorers.CiderScorer()
@@ -47,10 +59,45 @@ def test_agreement_is_a_tenth_of_cider_with_the_frequencies_of_the_texts():
 
 
 def test_texts_of_one_word_and_texts_that_all_are_the_same_agree_with_nothing():
-    ngrams = Ngrams(["cyst", "Cyst."])
-    assert ngrams.agreement(ngrams.vectors(["cyst", ""]), ngrams.vectors(["cyst"])).tolist() == [[0.0], [0.0]]
-    wordless = Ngrams(["...", "?"])
-    assert wordless.agreement(wordless.vectors(["a"]), wordless.vectors(["...", "?"])).tolist() == [[0.0, 0.0]]
+    vectorizer = TextVectorizer(["cyst", "Cyst."])
+    assert ngram_agreement(vectorizer.vectors(["cyst", ""]), vectorizer.vectors(["cyst"])).tolist() == [[0.0], [0.0]]
+    wordless = TextVectorizer(["...", "?"])
+    for by in (ngram_agreement, word_agreement):
+        assert by(wordless.vectors(["a", ""]), wordless.vectors(["...", "?"])).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "expected"),
+    [
+        ("left effusion", "Left effusion.", 1.0),
+        ("left effusion", "a small left effusion", 2 / (0.9 * 4 + 0.1 * 2)),  # half of the recall is missing
+        ("a small left effusion", "left effusion", 2 / (0.9 * 2 + 0.1 * 4)),  # half of the precision
+        ("the the the", "the mass", 1 / (0.9 * 2 + 0.1 * 3)),  # a word is shared as often as both have it
+        ("the the the", "the left and the right", 2 / (0.9 * 5 + 0.1 * 3)),
+        ("a drain", "a mass", 1 / (0.9 * 2 + 0.1 * 2)),  # "drain" stands in no training text
+        ("", "a mass", 0.0),
+    ],
+)
+def test_agreement_by_words_weighs_recall_nine_times(text, other, expected):
+    vectorizer = TextVectorizer(["a small left effusion", "the left and the right", "the mass"])
+    texts, others = vectorizer.vectors([text]), vectorizer.vectors([other])
+    assert word_agreement(texts, others).item() == pytest.approx(expected)
+    by_ngrams = ngram_agreement(texts, others).item()
+    for weight in (0.0, 0.25, 1.0):
+        mean = (1 - weight) * by_ngrams + weight * expected
+        assert agreement(texts, others, weight).item() == pytest.approx(mean)
+
+
+def test_agreement_by_words_is_the_f_measure_of_counted_words():
+    vectorizer = TextVectorizer(CAPTIONS)
+    found = word_agreement(vectorizer.vectors(OTHERS), vectorizer.vectors(CAPTIONS))
+    for row, text in enumerate(OTHERS):
+        for column, other in enumerate(CAPTIONS):
+            words, wanted = Counter(word_tokens(text).split()), Counter(word_tokens(other).split())
+            shared = sum((words & wanted).values())
+            precision, recall = shared / max(words.total(), 1), shared / wanted.total()
+            expected = precision * recall / (0.9 * precision + 0.1 * recall) if shared else 0.0
+            assert found[row, column] == pytest.approx(expected)
 
 
 def plane(*degrees):
@@ -115,6 +162,39 @@ def test_the_vote_is_chosen_by_the_rows_that_it_suits():
     assert single.near_texts == COUNTS[0]
 
 
+def test_the_vote_is_the_best_of_all_settings_by_both_agreements():
+    """Every setting is tried one after the other; words count the more, the more the references say."""
+    words = ["left", "right", "small", "large", "pleural", "effusion", "mass", "drain", "seen", "today"]
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice(words, size=3 + n % 9)) for n in range(40)]
+    near = NearTexts(texts, unit_norm(torch.from_numpy(draw.normal(size=(40, 3))).float()), Vote(0, 1.0))
+    rows = unit_norm(torch.from_numpy(draw.normal(size=(12, 3))).float())
+    references = [" ".join(draw.choice(words, size=8)) for _ in range(12)]
+    groups = [str(row // 5) for row in range(12)]
+    truth = near.vectorizer.vectors(references)
+
+    def reached(count, temperature, weight):
+        chosen = near.with_vote(Vote(count, temperature, word_weight=weight)).choose([[]] * 12, rows)
+        vectors = near.vectorizer.vectors([one.text for one in chosen])
+        values = [ngram_agreement(vectors, truth).diagonal(), word_agreement(vectors, truth).diagonal()]
+        means = [[of_kind[[g == group for g in groups]].mean() for group in set(groups)] for of_kind in values]
+        return math.sqrt(np.mean(means[0]) * np.mean(means[1]))
+
+    settings = [(n, t, w) for n in COUNTS if n <= 40 for t in TEMPERATURES for w in WORD_WEIGHTS]
+    by_hand = {setting: reached(*setting) for setting in settings}
+    vote = chosen_vote(near, rows, references, groups, "pairs")
+    assert vote.agreement == pytest.approx(max(by_hand.values()), abs=1e-6)
+    assert by_hand[vote.near_texts, vote.temperature, vote.word_weight] == pytest.approx(vote.agreement, abs=1e-6)
+    assert vote.word_weight > 0
+
+
+def test_the_word_weight_decides_between_the_middle_and_a_fuller_text():
+    """By words the middle one has 5 / 5.9 of both longer ones, 1 of itself; a longer one 5 / 5.1, 5 / 6 and 1."""
+    near, image = scene(4, 10.0), plane(1)
+    assert near.choose([[]], image)[0].text == MIDDLE
+    assert near.with_vote(Vote(4, 10.0, word_weight=1.0)).choose([[]], image)[0].text == SCENE[1]
+
+
 def test_every_group_has_the_same_weight_in_the_choice():
     odd, alike = "number alone odd strange", [f"left pleural effusion seen today view{n}" for n in range(9)]
     far = [f"axial{n} CT{n}" for n in range(90)]
@@ -137,9 +217,15 @@ def test_turned_rows_lie_at_the_angle_of_neighbours():
 
 def test_a_vote_is_read_as_it_was_written(tmp_path):
     assert Vote.read(tmp_path) is None
-    Vote(30, 0.1, 0.25, "held-back pairs").write(tmp_path)
-    assert Vote.read(tmp_path) == Vote(30, 0.1, 0.25, "held-back pairs")
+    Vote(30, 0.1, 0.25, "held-back pairs", 0.05).write(tmp_path)
+    assert Vote.read(tmp_path) == Vote(30, 0.1, 0.25, "held-back pairs", 0.05)
+    older = '{"near_texts": 30, "temperature": 0.1, "agreement": 0.25, "chosen_on": "held-back pairs"}'
+    (tmp_path / "near_texts.json").write_text(older)
+    assert Vote.read(tmp_path) == Vote(30, 0.1, 0.25, "held-back pairs", word_weight=0.0)
     for damaged in (
+        '{"near_texts": 30, "temperature": 0.1, "word_weight": 2}',
+        '{"near_texts": 30, "temperature": 0.1, "word_weight": NaN}',
+        '{"near_texts": 30, "temperature": 0.1, "word_weight": null}',
         '{"near_texts": 30}',
         '{"near_texts": -1, "temperature": 1}',
         '{"near_texts": 3, "temperature": 0}',
@@ -150,6 +236,8 @@ def test_a_vote_is_read_as_it_was_written(tmp_path):
     for change in ({"near_texts": -1}, {"near_temperature": 0.0}, {"near_temperature": math.nan}):
         with pytest.raises(UsageError, match="near_texts is at least 0"):
             GenerationSettings(**change)
+    with pytest.raises(UsageError, match=r"word_weight is from 0 to 1, got 1\.5"):
+        Vote(30, 0.1, word_weight=1.5)
     with pytest.raises(UsageError, match="mode joint changes it"):
         CaptionSettings(mode="joint", near_texts=True)
 
@@ -199,6 +287,7 @@ def test_a_captioner_asks_the_near_texts_that_its_training_chose(place, tmp_path
     assert json.loads((tmp_path / "a.jsonl.json").read_text())["near_texts"] == {
         "count": vote.near_texts,
         "temperature": vote.temperature,
+        "word_weight": vote.word_weight,
     }
     model = load_captioner(place / "run")
     test = Manifest.of(place / "data").select("test")
@@ -235,6 +324,18 @@ def test_no_text_is_repeated_where_that_is_not_wanted_and_none_votes_where_it_is
         for row, id in enumerate(ids):
             assert lines[id]["caption"] in [one.text for one in beams[row]]
             assert off[id]["caption"] == best[row].text
+
+
+def test_a_vote_by_hand_keeps_the_word_weight_of_training_or_takes_the_usual_one(place):
+    model, data = load_captioner(place / "run"), Manifest.of(place / "data")
+    by_hand = GenerationSettings(near_texts=7, near_temperature=0.3)
+    model.vote = Vote(30, 0.1, word_weight=0.5)
+    assert near_texts_of(model, by_hand, data).vote == Vote(7, 0.3, word_weight=0.5)
+    model.vote = None
+    assert near_texts_of(model, GenerationSettings(near_texts=7), data).vote == Vote(
+        7, TEMPERATURE, None, "", WORD_WEIGHT
+    )
+    assert near_texts_of(model, GenerationSettings(), data) is None
 
 
 def test_image_files_ask_stored_texts_or_are_refused(place, tmp_path):

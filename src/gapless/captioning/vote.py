@@ -9,7 +9,7 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.core.files import read_object, write_json
 
 FILE = "near_texts.json"
-TEMPERATURE = 0.2  # where none was chosen
+TEMPERATURE, WORD_WEIGHT = 0.2, 0.05  # where none was chosen
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,26 @@ class Vote:
     Args:
         near_texts: how many; 0 is no vote.
         temperature: of the softmax of their cosines; lower listens to the nearest ones alone.
-        agreement: mean agreement with the references of the rows that it was chosen on, in [0, 1], higher is better;
-            None where it was not chosen but given.
+        agreement: with the references of the rows that it was chosen on, in [0, 1], higher is better: the geometric
+            mean of the mean agreements by n-grams and by words; None where it was not chosen but given.
         chosen_on: what those rows are.
+        word_weight: of the agreement by words, from 0 to 1; the rest is that of the agreement by n-grams. Older files
+            have none, which is read as 0: near texts voted by n-grams alone.
     """
 
     near_texts: int
     temperature: float
     agreement: float | None = None
     chosen_on: str = ""
+    word_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.near_texts < 0 or not 0 < self.temperature < math.inf:
             raise UsageError(
                 f"near_texts is at least 0 and its temperature above 0; got {self.near_texts}, {self.temperature}"
             )
+        if not 0 <= self.word_weight <= 1:
+            raise UsageError(f"word_weight is from 0 to 1, got {self.word_weight}")
 
     def write(self, directory: Path) -> None:
         """Write the file of a model directory."""
@@ -52,6 +57,6 @@ class Vote:
         content: dict[str, Any] = read_object(path)
         try:
             numbers = {"near_texts": int(content["near_texts"]), "temperature": float(content["temperature"])}
-            return cls(**{**content, **numbers})
+            return cls(**{**content, **numbers, "word_weight": float(content.get("word_weight", 0.0))})
         except (KeyError, TypeError, ValueError, UsageError):
             raise DataRefused(f"{path} is damaged; train the captioner again") from None

@@ -12,7 +12,7 @@ from gapless.captioning.data import feature_batches, sources_of
 from gapless.captioning.generation import Caption, GenerationSettings, candidates_from, scores_of
 from gapless.captioning.route import Route, texts_of, usable_rows
 from gapless.captioning.trust import check_embeds_texts, texts_at_hand
-from gapless.captioning.vote import TEMPERATURE, Vote
+from gapless.captioning.vote import TEMPERATURE, WORD_WEIGHT, Vote
 from gapless.core.errors import DataRefused
 from gapless.core.geometry import unit_norm
 from gapless.manifest.manifest import Manifest
@@ -28,13 +28,14 @@ def near_texts_of(model: Captioner, settings: GenerationSettings, manifest: Mani
     Raises:
         UsageError: no training texts at hand.
     """
-    learnt = model.vote or Vote(0, TEMPERATURE)
+    learnt = model.vote or Vote(0, TEMPERATURE, word_weight=WORD_WEIGHT)
     count = learnt.near_texts if settings.near_texts is None else settings.near_texts
     if not count:
         return None
     temperature = learnt.temperature if settings.near_temperature is None else settings.near_temperature
     texts = texts_at_hand(model, manifest, "near_texts")
-    return NearTexts(texts, model.aligner.encode(model.route.target, texts), Vote(count, temperature))
+    vote = Vote(count, temperature, word_weight=learnt.word_weight)
+    return NearTexts(texts, model.aligner.encode(model.route.target, texts), vote)
 
 
 @torch.inference_mode()
