@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from accelerate import PartialState
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from gapless.core.errors import DataRefused, Interrupted, NeedsNetwork, UsageError
 from gapless.training import from_manifest, run
@@ -44,7 +44,7 @@ def saved(arguments, folder, rank, step):
     """Save a checkpoint while the disk of one process is full at one step of it."""
     trainer = object.__new__(SavingTrainer)
     trainer.args, trainer.folder, trainer.fails = arguments, folder, (rank, step)
-    trainer.state = SimpleNamespace(global_step=2)
+    trainer.state = TrainerState(global_step=2)
     trainer.num_kept = None
     trainer._save_checkpoint(None, None)
 
