@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,14 +224,16 @@ def chosen_vote(
         chosen_on: what the rows are.
     """
     truth, shares = near.vectorizer.vectors(references), group_shares(groups)
-    votes: list[Vote] = []
-    for count in (count for count in COUNTS if count == COUNTS[0] or count <= len(near.texts)):
-        means = np.zeros((len(TEMPERATURES), len(WORD_WEIGHTS), 2))
-        for row, share in enumerate(shares):
-            means += share * _agreements_reached(near, rows[[row]], truth.of([row]), count)
-        for place, temperature in enumerate(TEMPERATURES):
-            for reached, word_weight in zip(np.sqrt(means[place].prod(axis=1)), WORD_WEIGHTS, strict=True):
-                votes.append(Vote(count, temperature, round(float(reached), 6), chosen_on, word_weight))
+    counts = [count for count in COUNTS if count == COUNTS[0] or count <= len(near.texts)]
+    means = np.zeros((len(counts), len(TEMPERATURES), len(WORD_WEIGHTS), 2))
+    for row, share in enumerate(shares):
+        means += share * _agreements_reached(near, rows[[row]], truth.of([row]), counts)
+    reached = np.sqrt(means.prod(axis=3)).flatten()
+    settings = product(counts, TEMPERATURES, WORD_WEIGHTS)
+    votes = [
+        Vote(count, temperature, round(float(one), 6), chosen_on, word_weight)
+        for (count, temperature, word_weight), one in zip(settings, reached, strict=True)
+    ]
     return max(votes, key=lambda vote: vote.agreement or 0.0)
 
 
@@ -240,17 +243,21 @@ def group_shares(groups: Sequence[str]) -> list[float]:
     return [1 / (len(sizes) * sizes[group]) for group in groups]
 
 
-def _agreements_reached(near: NearTexts, row: Tensor, truth: TextVectors, count: int) -> np.ndarray:
-    """[temperature, word weight, 2]: how well the text chosen for a row agrees with its truth, by n-grams and by words.
+def _agreements_reached(near: NearTexts, row: Tensor, truth: TextVectors, counts: Sequence[int]) -> np.ndarray:
+    """[count, temperature, word weight, 2]: how well the text chosen for a row agrees with its truth, by n-grams and by
+    words. The nearest of the most texts are those of fewer, so that each pair is compared once.
 
     Args:
-        row: [1, dim]. truth: of the one true text.
+        row: [1, dim]. truth: of the one true text. counts: of texts that vote, ascending.
     """
-    places, cosines = near.nearest(row, count)
+    places, cosines = near.nearest(row, counts[-1])
     voters = near.vectors.of(places[0])
-    weights = np.stack([(cosines[0] / temperature).softmax(dim=0).numpy() for temperature in TEMPERATURES], axis=1)
-    by_ngrams = ngram_agreement(voters, voters) @ weights
-    by_words = word_agreement(voters, voters) @ weights
-    votes = np.stack([mixed(by_ngrams, by_words, word_weight) for word_weight in WORD_WEIGHTS], axis=2)
+    by_ngrams, by_words = ngram_agreement(voters, voters), word_agreement(voters, voters)
     right = np.concatenate([ngram_agreement(voters, truth), word_agreement(voters, truth)], axis=1)
-    return np.asarray(right[votes.argmax(axis=0)])
+    reached = []
+    for count in counts:
+        weights = np.stack([(cosines[0, :count] / one).softmax(dim=0).numpy() for one in TEMPERATURES], axis=1)
+        of_ngrams, of_words = by_ngrams[:count, :count] @ weights, by_words[:count, :count] @ weights
+        votes = np.stack([mixed(of_ngrams, of_words, word_weight) for word_weight in WORD_WEIGHTS], axis=2)
+        reached.append(right[votes.argmax(axis=0)])
+    return np.stack(reached)
