@@ -171,8 +171,8 @@ def takes_reference(loss: nn.Module | None) -> bool:
 
 def further_inputs(loss: nn.Module | None) -> list[str]:
     """Which of `labels` and `reference` a loss compares beside the rows of a batch."""
-    parameters = {} if loss is None else inspect.signature(loss.forward).parameters
-    return [name for name in ("labels", "reference") if name in parameters]
+    compares_labels = loss is not None and "labels" in inspect.signature(loss.forward).parameters
+    return ["labels"] * compares_labels + ["reference"] * takes_reference(loss)
 
 
 def terms_of(
