@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gapless.core.errors import UsageError, missing_extra
+from gapless.core.errors import UsageError, missing_extra, one_line
 
 CONNECT_SECONDS = 10
 
@@ -57,5 +57,5 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:120]
+    reason = one_line(error, limit=120)
     return UsageError(f"no Ray cluster at {address!r} ({reason}); give HOST:PORT of its head node, 'auto' or 'local'")

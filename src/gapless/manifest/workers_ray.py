@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gapless.core.errors import GaplessError
+from gapless.core.errors import GaplessError, one_line
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER
 from gapless.core.ray_cluster import ray_cluster
 from gapless.manifest.options import ImageOptions
@@ -50,7 +50,7 @@ def check_on_ray(
             except RayTaskError as error:
                 raise error.cause from None
             except RayError as error:  # a machine without memory, a cluster that died
-                reason = " ".join(str(error).split())[:120]
+                reason = one_line(error, limit=120)
                 raise GaplessError(f"Ray gave up ({reason}); the same command goes on from here") from None
 
         for chunk in chunks:
