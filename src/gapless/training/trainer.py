@@ -245,10 +245,10 @@ class RunTrainer(Trainer):
 
     def finish_checkpoint(self, written: Path, final: Path) -> None:
         """Add the files of gapless to those of transformers, and move the checkpoint to its final name."""
-        if self.state.best_global_step == self.state.global_step:
-            self.state.save_to_json(str(written / TRAINER_STATE_NAME))  # with the final place of the best checkpoint
-        if (written / TRAINER_STATE_NAME).exists():  # written again as strict JSON: transformers writes NaN
-            write_json(written / TRAINER_STATE_NAME, read_json(written / TRAINER_STATE_NAME))
+        state = written / TRAINER_STATE_NAME
+        if state.exists():  # again with the final place of the best checkpoint, as strict JSON: transformers writes NaN
+            self.state.save_to_json(str(state))
+            write_json(state, read_json(state))
         write_json(written / SUMS_FILE, {"num_summed": self.num_summed, "sums": _plain_floats(self.sums)})
         if self.follower is not None:
             write_json(written / CONTROL_FILE, self.follower.control.state_dict())
