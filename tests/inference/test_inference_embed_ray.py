@@ -3,7 +3,9 @@
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import tiny_model
@@ -11,6 +13,7 @@ from modality_run_samples import samples_manifest, untrained_model
 
 from gapless.cli.main import main
 from gapless.embeddings.store import read_embeddings
+from gapless.inference import embed_ray
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.search.collection import Collection
 
@@ -119,3 +122,27 @@ def test_an_address_without_a_cluster_is_refused_at_once(home, gapless, address,
 def test_ray_and_shards_by_hand_exclude_each_other(gapless):
     words = ("embed", "model", "--data", "m", "--out", "e", "--ray", "auto", "--shard", "1/2")
     assert "--shard" in gapless(*words, code=2)
+
+
+def test_a_cluster_that_gives_up_is_one_sentence(monkeypatch, gapless):
+    """Such as one whose last machine dies: the same command goes on later."""
+    from ray.exceptions import NodeDiedError
+
+    class Dying:
+        def __getattr__(self, name):
+            return lambda *_, **__: self
+
+        def cluster_resources(self):
+            return {"CPU": 1.0}
+
+        data = property(lambda self: SimpleNamespace(from_items=self.from_items, TaskPoolStrategy=self.from_items))
+
+        def iter_rows(self):
+            raise NodeDiedError("the node died")
+            yield
+
+    monkeypatch.setattr(embed_ray, "ray_cluster", lambda address: nullcontext(Dying()))
+    said = gapless("embed", "model", "--data", "m", "--out", "given-up", "--ray", "local", code=1)
+    assert said.startswith("gapless: Ray gave up (")
+    assert said.endswith("the same command goes on from here")
+    gapless("embed", "model", "--data", "m", "--out", "given-up")

@@ -26,6 +26,12 @@ def embed_arguments(parser: Parser) -> None:
     parser.add_argument("--shard_size", type=int, default=8192, help="rows of a shard, the unit of a resume")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument(
+        "--pseudonyms",
+        type=Path,
+        default=None,
+        help="file of a key, made where there is none: no captions, labels and paths, ids and groups as keyed hashes",
+    )
     array_arguments(parser)
 
 
@@ -43,6 +49,7 @@ def embed(args: Arguments) -> Outcome:
         shard_size=args.shard_size,
         batch_size=args.batch_size,
         workers=args.workers,
+        pseudonyms=args.pseudonyms,
     )
     left = "\nother parts are still missing; the last one to finish completes the directory"
     text = f"{embedded.rows:,} rows of {', '.join(embedded.modalities)}{'' if embedded.finished else left}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gapless.core.errors import UsageError, missing_extra, one_line
+from gapless.core.errors import GaplessError, UsageError, missing_extra, one_line
 
 CONNECT_SECONDS = 10
 
@@ -43,6 +43,26 @@ def ray_cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def ray_errors() -> Iterator[None]:
+    """What a task raised is raised here as it was; an error of the cluster becomes one sentence.
+
+    Raises:
+        GaplessError: the cluster cannot finish: a machine without memory, a cluster that died.
+    """
+    from ray.exceptions import RayError, RayTaskError, UserCodeException
+
+    try:
+        yield
+    except UserCodeException:  # Ray Data's name for what our own code raised
+        raise
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        reason = one_line(error, limit=120)
+        raise GaplessError(f"Ray gave up ({reason}); the same command goes on from here") from None
 
 
 def _check_reachable(address: str) -> None:

@@ -233,6 +233,7 @@ class Source:
         notes: sentences on columns that are not used.
         present: modality -> [row] bool, which rows have it; None where nothing is missing.
         modalities: those that the rows have and that are embedded; None for all of the model.
+        names_model: whether what the model was loaded from is recorded beside its fingerprint.
     """
 
     dataset: Dataset[Any]
@@ -241,6 +242,7 @@ class Source:
     notes: Sequence[str] = ()
     present: Mapping[str, np.ndarray] | None = None
     modalities: Sequence[str] | None = None
+    names_model: bool = True
 
     @classmethod
     def of_manifest(cls, model: GaplessModel, manifest: Manifest, modalities: Sequence[str] | None = None) -> "Source":
@@ -349,7 +351,8 @@ def planned_writer(
     model: GaplessModel, source: Source, out: Path, *, names: Sequence[str], dtype: str, shard_size: int
 ) -> EmbeddingsWriter:
     """Open the directory for the embeddings of these rows by this model; arguments as in `write_embeddings`."""
-    info = {"model": {"source": list(names), "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
+    recorded = list(names) if source.names_model else []
+    info = {"model": {"source": recorded, "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
     return EmbeddingsWriter(
         out,
         num_rows=len(source.columns["id"]),

@@ -10,9 +10,11 @@ from gapless.core.errors import UsageError
 from gapless.core.files import check_directory, check_new_directory
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
+from gapless.embeddings.pseudonyms import Pseudonyms
 from gapless.embeddings.sources import is_embeddings_directory
 from gapless.embeddings.store import SHARD_SIZE, read_embeddings
 from gapless.inference.embed import Source, write_embeddings
+from gapless.inference.pseudonymous import pseudonymous
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
 from gapless.models.load import load_model
@@ -52,6 +54,7 @@ def embed(
     shard_size: int = SHARD_SIZE,
     batch_size: int = 256,
     workers: int = 0,
+    pseudonyms: str | Path | None = None,
 ) -> Embedded:
     """Embed the rows of a data set with a model, shard by shard; an unfinished directory is continued.
 
@@ -72,9 +75,12 @@ def embed(
         shard_size: rows of a shard, the unit of a resume.
         batch_size: rows that the model reads at once.
         workers: processes that read images.
+        pseudonyms: a file of a key, which is made where there is none: captions, labels and paths are left out, and ids
+            and groups are keyed hashes, in the order of these. For embeddings that leave a site.
 
     Raises:
-        UsageError: no such model or split, a model of other modalities, or `out` holds something else.
+        UsageError: no such model or split, a model of other modalities, `out` holds something else, or `pseudonyms` is
+            no key or lies in `out`.
         DataRefused: data that cannot be read. NeedsNetwork: a model that only the hub knows.
     """
     if ray and shard:
@@ -82,8 +88,12 @@ def embed(
     part, num_parts = part_of(shard, os.environ)
     out, names = Path(out), [str(name) for name in ([model] if isinstance(model, str | Path) else model)]
     _check_place(out)
+    if pseudonyms is not None:
+        _check_key_place(Path(pseudonyms), out)
     loaded = on_accelerator(load_model(names))
     source = _source_of(loaded, data, split)
+    if pseudonyms is not None:
+        source = pseudonymous(source, Pseudonyms.of_file(Path(pseudonyms)))
     if ray:
         from gapless.inference.embed_ray import write_embeddings_on_ray
 
@@ -123,6 +133,12 @@ def _check_place(out: Path) -> None:
     check_directory(out)
     if out.is_dir() and not is_embeddings_directory(out) and not all(e.name.startswith(".") for e in out.iterdir()):
         check_new_directory(out)
+
+
+def _check_key_place(key: Path, out: Path) -> None:
+    """Raise UsageError for a key that would leave together with the embeddings."""
+    if out.resolve() in key.resolve().parents:
+        raise UsageError(f"the key {key} would lie in {out} and leave with it; keep it elsewhere")
 
 
 def part_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:

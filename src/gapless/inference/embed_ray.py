@@ -13,7 +13,7 @@ from typing import Any
 
 from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError
 from gapless.core.progress import progress_bar
-from gapless.core.ray_cluster import ray_cluster
+from gapless.core.ray_cluster import ray_cluster, ray_errors
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
 from gapless.inference.embed import Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
@@ -93,6 +93,7 @@ def write_embeddings_on_ray(
 
     Raises:
         UsageError: no Ray at the address, a worker that finds another model. DataRefused: as `write_embeddings`.
+        GaplessError: the cluster cannot finish a shard.
     """
     with ray_cluster(address) as ray:
         writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
@@ -120,6 +121,7 @@ def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
         num_gpus=1 if has_gpus else 0,
         max_calls=0,  # a process is kept for further shards also where it holds a GPU, and the model with it
     )
-    for answer in progress_bar(done.iter_rows(), total=len(shards), what="embed on Ray", unit="shard"):
-        if answer["exit_code"]:
-            raise ERRORS[answer["exit_code"]](answer["said"])
+    with ray_errors():
+        for answer in progress_bar(done.iter_rows(), total=len(shards), what="embed on Ray", unit="shard"):
+            if answer["exit_code"]:
+                raise ERRORS[answer["exit_code"]](answer["said"])

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gapless.core.errors import GaplessError, one_line
 from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER
-from gapless.core.ray_cluster import ray_cluster
+from gapless.core.ray_cluster import ray_cluster, ray_errors
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.verify import check_images
 from gapless.manifest.workers import Work, check_one_by_one
@@ -33,7 +32,7 @@ def check_on_ray(
         UsageError: no Ray at the address. GaplessError: the cluster cannot finish a chunk.
     """
     with ray_cluster(address) as ray:
-        from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+        from ray.exceptions import WorkerCrashedError
 
         ahead = CHUNKS_AHEAD_PER_WORKER * int(ray.cluster_resources().get("CPU", 1))
         verify = ray.remote(num_cpus=1)(_check_there)
@@ -42,16 +41,12 @@ def check_on_ray(
 
         def result() -> list[dict[str, Any]]:
             chunk, answer = pending.popleft()
-            try:
-                checked: list[dict[str, Any]] = ray.get(answer)
-                return checked
-            except WorkerCrashedError:
-                return list(check_one_by_one(chunk, options, store))
-            except RayTaskError as error:
-                raise error.cause from None
-            except RayError as error:  # a machine without memory, a cluster that died
-                reason = one_line(error, limit=120)
-                raise GaplessError(f"Ray gave up ({reason}); the same command goes on from here") from None
+            with ray_errors():
+                try:
+                    checked: list[dict[str, Any]] = ray.get(answer)
+                    return checked
+                except WorkerCrashedError:
+                    return list(check_one_by_one(chunk, options, store))
 
         for chunk in chunks:
             pending.append((chunk, verify.remote(chunk, options, store, directory)))
