@@ -1,5 +1,7 @@
 """Clusters and probes: what they reach when the answer is known, and what a leaky split would have claimed."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +138,32 @@ def test_a_collapsed_model_can_be_clustered_without_a_warning():
     same = torch.ones(30, 4)
     figures = measure({"image": same, "text": same}, ["a", "b", "c"] * 10, include=("grouping",))
     assert figures["grouping/v_measure"]["mean"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("num_bootstrap", [0, 20])
+def test_rows_of_one_group_have_no_held_out_figures(num_bootstrap: int):
+    """With labels as without them (`gap/separability_auc`): what needs a group to hold out is missing."""
+    embeddings, labels = three_clusters()
+    figures = measure(embeddings, labels, ["patient"] * 90, num_bootstrap=num_bootstrap)
+    values = {
+        key: value["value"] if isinstance(value, dict) and "value" in value else value for key, value in figures.items()
+    }
+    for key in (
+        "grouping/knn_accuracy",
+        "grouping/linear_probe",
+        "grouping/zero_shot_accuracy",
+        "gap/separability_auc",
+    ):
+        assert math.isnan(values[key]), key
+    assert values["grouping/majority_accuracy"] == pytest.approx(1 / 3)
+    assert values["grouping/v_measure"]["mean"] > 0.75
+
+
+def test_labels_that_one_group_alone_has_leave_the_others_their_figures():
+    embeddings, labels = three_clusters()
+    groups = [f"patient {row // 6}" for row in range(90)]
+    known = [label if row < 6 else None for row, label in enumerate(labels)]
+    figures = measure(embeddings, {"all": labels, "few": known}, groups, include=("grouping",))
+    assert figures["grouping/all/knn_accuracy"] == 1.0
+    assert math.isnan(figures["grouping/few/knn_accuracy"])
+    assert figures["grouping/few/num_pairs"] == 6

@@ -4,6 +4,7 @@ The rows of all modalities are stacked: where there is a gap, clusters separate 
 Folds are by group: rows of one article or patient, in any modality, are in one fold.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ NUM_CLUSTER_SEEDS = 10
 NUM_NEIGHBOURS = 10
 ROWS_AT_ONCE = 1024
 CLUSTER_FIGURES = ("v_measure", "ami", "ari")
+HELD_OUT_FIGURES = ("knn_accuracy", "linear_probe", "zero_shot_accuracy")  # a row is classified by other groups
 
 Seeds = np.ndarray
 
@@ -56,7 +58,7 @@ def grouping(
     seed: int = 0,
     present: Mapping[str, Tensor] | None = None,
 ) -> GroupingFigures:
-    """All figures of `grouping/*` for one set of labels.
+    """All figures of `grouping/*` for one set of labels; `HELD_OUT_FIGURES` are NaN where the rows are of one group.
 
     Args:
         modalities: name -> [pair, dim] unit-norm rows.
@@ -79,20 +81,21 @@ def grouping(
             f"grouping needs labels of at least two classes, found {num_labels} in the {len(rows)} rows used"
         )
     over_seeds = cluster_agreement(stacked, all_labels, num_labels, seed)
+    stacked_groups = GroupSums(torch.cat([groups.index[rows][own[name]] for name in names]), groups.num_groups)
+    figures = dict.fromkeys(HELD_OUT_FIGURES, Figure(math.nan))
     used_groups = GroupSums(*_renumber(groups.index[rows]))
-    original = torch.cat([groups.index[rows][own[name]] for name in names])
-    folds = group_folds(used_groups, seed)[used_groups.index]
-    all_folds = torch.cat([folds[own[name]] for name in names])
-    stacked_groups = GroupSums(original, groups.num_groups)
-    figures = {
-        "knn_accuracy": share_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
-        "linear_probe": share_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
-    }
-    queries = [name for name in names if name != prototype]
-    known = parts[prototype], labels[own[prototype]], folds[own[prototype]]
-    correct = [_zero_shot_correct(parts[name], labels[own[name]], folds[own[name]], *known) for name in queries]
-    asked = torch.cat([groups.index[rows][own[name]] for name in queries])
-    figures["zero_shot_accuracy"] = share_figure(torch.cat(correct), GroupSums(asked, groups.num_groups))
+    if used_groups.num_groups > 1:  # else there is no group to hold out
+        folds = group_folds(used_groups, seed)[used_groups.index]
+        all_folds = torch.cat([folds[own[name]] for name in names])
+        queries = [name for name in names if name != prototype]
+        known = parts[prototype], labels[own[prototype]], folds[own[prototype]]
+        correct = [_zero_shot_correct(parts[name], labels[own[name]], folds[own[name]], *known) for name in queries]
+        asked = torch.cat([groups.index[rows][own[name]] for name in queries])
+        figures = {
+            "knn_accuracy": share_figure(_knn_correct(stacked, all_labels, all_folds), stacked_groups),
+            "linear_probe": share_figure(_probe_correct(stacked, all_labels, all_folds), stacked_groups),
+            "zero_shot_accuracy": share_figure(torch.cat(correct), GroupSums(asked, groups.num_groups)),
+        }
     majority = (all_labels == all_labels.bincount().argmax()).double()
     figures["majority_accuracy"] = share_figure(majority, stacked_groups)
     return GroupingFigures(over_seeds, figures, {"num_pairs": len(rows), "num_labels": num_labels})
