@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
+# The tests start hundreds of processes, each of which would compile every module again where an image sets this.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test test-ci test-slow torture bench docs wheel wheel-check check lint types clean
 

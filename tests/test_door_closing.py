@@ -8,6 +8,8 @@ import pytest
 from fakes import CAPTIONS, noise_images, tiny_bert, tiny_modalities, tiny_model
 from outside_package import OutsideSite
 
+pytestmark = pytest.mark.ci  # a package from outside, installed and used in processes of its own
+
 METHOD = "outside-shift"
 
 

@@ -17,6 +17,8 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.study.figures import curves_present
 
+pytestmark = pytest.mark.ci  # a package from outside, installed and used in processes of its own
+
 OUTSIDE = "outside-sigmoid"
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from outside_package import OutsideSite, outside_site
 
+pytestmark = pytest.mark.ci  # a package from outside, installed and used in processes of its own
+
 __all__ = ["outside_site"]
 
 COUNTS = ["--modalities.waveform", "{input: {kind: outside-counts, size: 64, scale: 10}}"]

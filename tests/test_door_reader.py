@@ -8,6 +8,8 @@ import pytest
 from data_samples import noise_image
 from outside_package import OutsideSite, outside_site
 
+pytestmark = pytest.mark.ci  # a package from outside, installed and used in processes of its own
+
 __all__ = ["outside_site"]
 
 

@@ -148,6 +148,7 @@ def test_bad_usage_is_one_sentence_and_exit_code(tmp_path, arguments, code, said
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ci
 def test_an_interrupted_comparison_continues(workplace, tmp_path):
     out = tmp_path / "compare"
     words = ("compare", "--data", workplace / "data", "--methods", "clip", "--seeds", 1, "--out", out, *TINY)

@@ -125,6 +125,7 @@ def reference_numbers(captions, references):
     return scores, truth, given, drawn_meteor
 
 
+@pytest.mark.ci
 @needs_java
 @pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_reference_packages_own_numbers():

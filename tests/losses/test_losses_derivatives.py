@@ -206,6 +206,7 @@ else:
 """
 
 
+@pytest.mark.ci
 def test_torch_compile_refuses_a_second_derivative():
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -179,6 +179,7 @@ for positives in (None, torch.arange(40) // 2):
 """
 
 
+@pytest.mark.ci
 def test_torch_compile_keeps_it_whole():
     """In a process of its own: the shape checks of the test run cannot be compiled."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=240)

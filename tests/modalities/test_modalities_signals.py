@@ -68,6 +68,7 @@ def test_a_row_of_a_batch_is_what_it_is_alone(name):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_graph_of_each_kind_agrees_with_the_model(name, tmp_path):
     if not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):

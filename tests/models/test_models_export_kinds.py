@@ -27,6 +27,7 @@ def model():
     return GaplessModel(GaplessConfig(modalities, 8, loss={"anchor": "text"})).train(False)
 
 
+@pytest.mark.ci
 def test_the_graphs_give_the_embeddings_of_the_model(model, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")

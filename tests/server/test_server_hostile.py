@@ -389,6 +389,7 @@ def app(home: Path) -> FastAPI:
     return create_app(searcher)
 
 
+@pytest.mark.ci
 def test_ten_thousand_hostile_requests_get_sentences(app: FastAPI, home: Path, monkeypatch: Any) -> None:
     count = 10_000
     monkeypatch.chdir(home / "collection")

@@ -357,6 +357,7 @@ def violations(page: Any) -> list[str]:
     return [f"{one['id']}: {node['html'][:150]}" for one in found["violations"] for node in one["nodes"]]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("width", "scheme", "language"), [(390, "dark", "fr"), (1440, "light", "de"), (1440, "dark", "en")]
 )

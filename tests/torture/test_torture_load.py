@@ -234,6 +234,7 @@ def check(collection: Path, seconds: float, growth: float) -> None:
     assert is_same
 
 
+@pytest.mark.ci
 def test_a_burst_of_64_clients(collection: Path) -> None:
     check(collection, SHORT_SECONDS, SHORT_GROWTH)
 
@@ -243,6 +244,7 @@ def test_64_clients_for_a_minute(collection: Path) -> None:
     check(collection, SECONDS, GROWTH)
 
 
+@pytest.mark.ci
 def test_the_control_a_naive_service_mixes_answers_and_swells() -> None:
     outcome, is_same = endure(naive_service, WORDS[:8], 1.0)
     record("load (control)", errors=len(outcome.errors), memory_growth=round(outcome.growth, 3), same=is_same)
