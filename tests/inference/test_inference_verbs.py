@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import tiny_bert, tiny_modalities, tiny_model
+from rank_processes import run_by_torchrun
 
 from gapless.cli.main import main
 from gapless.inference.embed_data import part_of
@@ -211,3 +212,22 @@ def test_the_part_of_a_process_comes_from_the_option_or_from_torchrun() -> None:
     assert part_of("2/5", {"RANK": "0", "WORLD_SIZE": "9"}) == (1, 5)
     assert part_of(None, {"RANK": "3", "WORLD_SIZE": "4"}) == (3, 4)
     assert part_of(None, {}) == (0, 1)
+
+
+@pytest.mark.ci
+def test_two_processes_of_torchrun_share_the_work_and_the_first_prints(home: Path) -> None:
+    write_phantom(home / "m", num_pairs=24, num_validation=4, num_test=4, image_size=16)
+    save_model(home / "model")
+    words = ["embed", "model", "--data", "m", "--shard_size", "5"]
+    done = run_by_torchrun("-m", "gapless", *words, "--out", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "embeddings": "two",
+        "finished": True,
+        "modalities": ["image", "text"],
+        "rows": 24,
+    }
+    assert main([*words, "--out", "one"]) == 0
+    assert {path.name: path.read_bytes() for path in (home / "two").iterdir()} == {
+        path.name: path.read_bytes() for path in (home / "one").iterdir()
+    }

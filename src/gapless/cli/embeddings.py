@@ -53,7 +53,8 @@ def embed(args: Arguments) -> Outcome:
     )
     left = "\nother parts are still missing; the last one to finish completes the directory"
     text = f"{embedded.rows:,} rows of {', '.join(embedded.modalities)}{'' if embedded.finished else left}"
-    return Outcome(embedded.as_json(), f"{text}\n{embedded.embeddings}", notes=embedded.notes)
+    text = f"{text}\n{embedded.embeddings}"
+    return Outcome(embedded.as_json(), text, notes=embedded.notes, is_shared=args.shard is None)
 
 
 def rows_to_embed(args: Arguments) -> Any:

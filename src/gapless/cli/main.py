@@ -70,11 +70,12 @@ def run(argv: Sequence[str]) -> None:
     quiet_libraries()
     from gapless.cli.options import parse
     from gapless.core.files import strict_json
+    from gapless.core.launch import rank_and_count
 
     args = parse(name, VERBS[name], rest)
     show_progress("off" if args.quiet else "bar" if sys.stderr.isatty() else "lines")
     outcome = VERBS[name].run(args)
-    if outcome.is_shared and os.environ.get("RANK", "0") != "0":
+    if outcome.is_shared and rank_and_count()[0] != 0:
         return
     for note in outcome.notes:
         print(f"gapless: {note}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`gapless embed` as one call: writes the embeddings of a manifest's rows, or of vectors, to a directory."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Literal
 
 from gapless.core.errors import UsageError
 from gapless.core.files import check_directory, check_new_directory
+from gapless.core.launch import rank_and_count
 from gapless.core.results import Result
 from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.pseudonyms import Pseudonyms
 from gapless.embeddings.sources import is_embeddings_directory
-from gapless.embeddings.store import SHARD_SIZE, read_embeddings
+from gapless.embeddings.store import INDEX_FILE, SHARD_SIZE, read_embeddings
 from gapless.inference.embed import Source, write_embeddings
 from gapless.inference.pseudonymous import pseudonymous
 from gapless.manifest.manifest import Manifest
@@ -20,6 +22,7 @@ from gapless.models.aligner import GaplessModel
 from gapless.models.load import load_model
 from gapless.models.safe_loading import on_accelerator
 
+WAIT_SECONDS = 0.5  # between two looks at what other processes have written
 RowsToEmbed = str | Path | Manifest | EmbeddingSet
 
 
@@ -31,7 +34,8 @@ class Embedded(Result):
         embeddings: the directory.
         rows: how many pairs it holds or will hold.
         modalities: of the model.
-        finished: False while other processes have not written their parts.
+        finished: False while other processes have not written their parts; the first process of torchrun waits for
+            them.
         notes: what of the data is not used, in sentences.
     """
 
@@ -113,7 +117,16 @@ def embed(
             batch_size=batch_size,
             num_workers=workers,
         )
+        if shard is None and part == 0 and not finished:
+            _wait_for(out)
+            finished = True
     return Embedded(out, len(source.columns["id"]), list(loaded.modalities), finished, tuple(source.notes))
+
+
+def _wait_for(out: Path) -> None:
+    """Wait until all parts are written; where another process of torchrun fails, torchrun ends this one too."""
+    while not (out / INDEX_FILE).exists():
+        time.sleep(WAIT_SECONDS)
 
 
 def opened_rows(data: RowsToEmbed, split: str | None = None) -> Manifest | EmbeddingSet:
@@ -144,7 +157,7 @@ def _check_key_place(key: Path, out: Path) -> None:
 def part_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
     """Which part of the work this process has, from 0, and of how many: `shard` "I/N", or its rank under torchrun."""
     if shard is None:
-        return int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+        return rank_and_count(environment)
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard is I/N with I from 1 to N, got {shard!r}")
