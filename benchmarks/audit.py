@@ -9,7 +9,6 @@ placeholder images. Everything is generated.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from growth import fit
 from numpy.typing import NDArray
+from resident_memory import peak_bytes
 
 from gapless.images.near_copies import HASH_BITS, near_sets
 
@@ -117,7 +117,7 @@ def placeholder_manifest(out: Path, count: int) -> Path:
 
 
 def report(seconds: float, cpu: float, num_sets: int) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_bytes() / 2**20
     print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak, "sets": num_sets}))
 
 

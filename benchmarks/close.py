@@ -8,13 +8,13 @@ The targets, on 2 cores: 2 minutes for the adapter; for cca with all its setting
 import argparse
 import json
 import logging
-import resource
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from resident_memory import peak_bytes
 
 from gapless.closing.base import CLOSING_METHODS
 from gapless.closing.close import close_gap
@@ -58,7 +58,7 @@ def main() -> None:
                 out=Path(folder) / "closed",
             )
             seconds = time.perf_counter() - start
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        memory = peak_bytes() / 1e9
         figures[method] = {"seconds": seconds, "gigabytes": memory}
         target = f"   target {TARGETS[method]}" if method in TARGETS else ""
         print(f"{method:<12}{seconds:8.1f} s{memory:6.2f} GB{target}", flush=True)

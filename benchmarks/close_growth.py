@@ -12,7 +12,6 @@ take 4.1 GB of the temporary directory.
 import argparse
 import json
 import logging
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from growth import fit
+from resident_memory import peak_bytes
 
 NAMES = ("image", "text")
 METHODS = ("center", "standardise", "shift", "subspace", "procrustes", "cca", "adapter", "stack", "auto")
@@ -65,7 +65,7 @@ def closed(folder: Path, method: str, threads: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "gigabytes": peak_bytes() / 1e9,
         "true_pair_cosine": done.figures["gap/true_pair_cosine"],
         "chosen": done.results.get("choice", {}).get("name"),
     }

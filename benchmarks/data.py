@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from resident_memory import peak_bytes
 
 ROCO_SIDE = 600  # about the median of ROCO's images
 
@@ -125,7 +126,7 @@ def measure(name: str, folder: Path, workers: int, out: Path) -> None:
     seconds = time.perf_counter() - start
     own, workers_used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in (own, workers_used))
-    print(json.dumps({"images": images, "seconds": seconds, "cpu": cpu, "peak_mb": own.ru_maxrss / 1024}))
+    print(json.dumps({"images": images, "seconds": seconds, "cpu": cpu, "peak_mb": peak_bytes() / 2**20}))
 
 
 def size_mb(folder: Path) -> float:

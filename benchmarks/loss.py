@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from resident_memory import peak_bytes, resident
 from torch import Tensor, nn
 
 from gapless.core.geometry import blocks, unit_norm
@@ -178,12 +179,7 @@ def peak_beyond_inputs(name: str, num_pairs: int, dim: int) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     before = resident("VmRSS")
     step()
-    return resident("VmHWM") - before
-
-
-def resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    return peak_bytes() - before
 
 
 def memory(name: str, num_pairs: int, dim: int, threads: int) -> int:

@@ -12,11 +12,11 @@ is the peak of the process above what it held with the embeddings loaded.
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable
 
 import torch
+from resident_memory import peak_bytes
 
 from gapless.core.geometry import blocks, unit_norm
 from gapless.metrics.measure import PARTS, measure
@@ -51,7 +51,7 @@ def best_of(repeats: int, run: Callable[[], object]) -> tuple[float, float]:
 
 
 def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes() / 2**20
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from resident_memory import peak_bytes
 
 DIM = 512
 SIDE = 64  # pixels of the drawn images
@@ -73,7 +74,7 @@ class Clock:
 
     def add(self, step: str, seconds: float, cpu: float, disk_bytes: int = 0) -> None:
         """Enter a step that was timed elsewhere."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9 if self.with_memory else 0.0
+        peak = peak_bytes() / 1e9 if self.with_memory else 0.0
         self.points.append(Point(step, self.size, seconds, cpu, peak, disk_bytes))
 
 
