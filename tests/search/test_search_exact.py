@@ -8,6 +8,7 @@ from search_samples import brute_force, collection_of, embedding_set, keyed, row
 
 from gapless.core.errors import DataRefused, UsageError
 from gapless.search.collection import Collection
+from gapless.search.indices import KINDS
 from gapless.search.row_readers import check_unit_norm
 
 ANSWERS = ("yes", "no", "perhaps")
@@ -113,7 +114,7 @@ def test_any_words_are_words(path, words):
     assert len(collection.search(unit_rows(1)[0], words=words, k=3)) == 3
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf-pq", "ivf-flat"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_approximate_index_reports_its_recall_and_exact_stays_exact(tmp_path, kind):
     from gapless.search.indices import update_indices
 

@@ -5,8 +5,10 @@ import shutil
 
 import pyarrow as pa
 import pytest
+from absent_rows import vectors_model
 from search_samples import collection_of, embedding_set, unit_rows, write
 
+import gapless
 from gapless.core.errors import DataRefused, GaplessError, UsageError
 from gapless.search import build
 from gapless.search.build import delete_rows
@@ -121,3 +123,13 @@ def test_every_error_is_one_line(tmp_path):
         said = sentence(str(tmp_path), error)
         assert isinstance(said, GaplessError)
         assert "\n" not in str(said)
+
+
+def test_an_index_that_the_dim_cannot_have_is_refused_before_anything_is_written(tmp_path):
+    vectors_model(["image", "text"], size=6, dim=12).save_pretrained(tmp_path / "model")
+    rows = embedding_set({"image": unit_rows(30, 6), "text": unit_rows(30, 6, seed=1)})
+    with pytest.raises(UsageError, match="ivf-rq takes a dim that is a multiple of 8, not 12; ivf-flat takes any"):
+        gapless.index(tmp_path / "model", data=rows, out=tmp_path / "c2", ann="ivf-rq")
+    assert not (tmp_path / "c2").exists()
+    with pytest.raises(UsageError, match="unknown index 'ivf'"):
+        gapless.index(tmp_path / "model", data=rows, out=tmp_path / "c2", ann="ivf")

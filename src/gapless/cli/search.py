@@ -21,7 +21,7 @@ def index_arguments(parser: Parser) -> None:
         "--hub_correction", type=float, default=0.0, help="lower rows that are near to every query: 0 (no) to 1"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the rows that the balance is learnt from")
-    parser.add_argument("--ann", default=None, help="approximate index of the vectors: hnsw, ivf-pq or ivf-flat")
+    parser.add_argument("--ann", default=None, help="approximate index: ivf-flat, ivf-rq, ivf-pq or hnsw")
     parser.add_argument("--ann_above", type=int, default=None, help="rows above which one is made without --ann")
     parser.add_argument("--ann_recall", type=float, default=0.95, help="its least recall@10, measured as it is built")
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")

@@ -115,7 +115,7 @@ def index(
         hub_correction: how much of what the bank's queries score with a row is taken from it in a mixed search, from
             0 (nothing) to 1.
         seed: of the draw of the rows that the balance is learnt from.
-        ann: approximate index of the vectors: hnsw, ivf-pq or ivf-flat.
+        ann: approximate index of the vectors: ivf-flat, ivf-rq, ivf-pq or hnsw.
         ann_above: rows above which one is made without `ann`.
         ann_recall: the least recall@10 of it; it is asked more broadly until it reaches that.
         staging: where to prepare rows; needed for an object store.
@@ -124,7 +124,8 @@ def index(
         workers: processes that read images.
 
     Raises:
-        UsageError: no such model, encoders without a common space, or `out` is another model's or no collection.
+        UsageError: no such model, encoders without a common space, an index that their dim cannot have, or `out` is
+            another model's or no collection.
         DataRefused: samples that differ from the collection's without `update`, words for a label of numbers.
     """
     check_kind(ann)
@@ -135,6 +136,7 @@ def index(
     loaded = load_model(names)
     if loaded.config.embedding_dim is None:
         raise UsageError("the encoders have no space in common; 'gapless close' makes one")
+    check_kind(ann, loaded.config.embedding_dim)
     loaded = on_accelerator(loaded)
     fingerprint = fingerprint_of(loaded)
     rows = _opened(data, split)

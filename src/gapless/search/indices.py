@@ -16,7 +16,9 @@ from gapless.search.collection import Collection
 from gapless.search.engine import reading
 from gapless.search.facts import Facts, IndexReport, IndexSettings
 
-KINDS = ("hnsw", "ivf-pq", "ivf-flat")
+KINDS = ("hnsw", "ivf-pq", "ivf-flat", "ivf-rq")
+BITS_TOGETHER = 8  # ivf-rq keeps a bit a dimension, in whole bytes
+PARTITION_ROWS = 4096  # of ivf-flat by the engine's own choice, of ivf-rq by ours
 USUAL_KIND = "ivf-flat"  # built in seconds where hnsw takes minutes, and nearer to exact search
 ANN_ABOVE = 2_000_000  # rows
 RECALL_QUERIES = 100
@@ -29,10 +31,12 @@ SMALL = 100_000  # rows; a collection up to this size is rewritten after each ru
 UNINDEXED_SHARE, MAX_FRAGMENTS = 1 / 16, 64  # of a larger one: above either it is rewritten
 
 
-def check_kind(kind: str | None) -> None:
-    """Refuse an unknown kind, before anything is written."""
+def check_kind(kind: str | None, dim: int | None = None) -> None:
+    """Raise UsageError for an unknown kind, or one that vectors of this dim cannot have, before anything is written."""
     if kind is not None and kind not in KINDS:
         raise unknown_name("index", kind, KINDS)
+    if kind == "ivf-rq" and dim is not None and dim % BITS_TOGETHER:
+        raise UsageError(f"ivf-rq takes a dim that is a multiple of {BITS_TOGETHER}, not {dim}; ivf-flat takes any")
 
 
 def checked_recall(recall: float) -> float:
@@ -49,11 +53,13 @@ def checked_recall(recall: float) -> float:
 def index_config(kind: str) -> Any:
     """The engine's description of an approximate index, one entry per name in `KINDS`.
 
-    The number of partitions is the engine's own, one for 4,096 rows: its `optimize` joins partitions of about 1,000
-    rows or fewer, so that a finer index would not last.
+    The number of partitions is one for 4,096 rows: `optimize` of the engine joins partitions of about 1,000 rows or
+    fewer, so that a finer index would not last. "ivf-rq" keeps a bit a dimension: RaBitQ (Gao and Long, SIGMOD 2024).
     """
-    from lancedb.index import HnswSq, IvfFlat, IvfPq
+    from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
+    if kind == "ivf-rq":
+        return IvfRq(distance_type="dot", target_partition_size=PARTITION_ROWS)
     return {"hnsw": HnswSq, "ivf-pq": IvfPq, "ivf-flat": IvfFlat}[kind](distance_type="dot")
 
 

@@ -16,7 +16,7 @@ from gapless.core.errors import UsageError
 from gapless.core.memory import memory_limit
 from gapless.search.filter_terms import literal
 from gapless.search.kinds import Kind, kind_of_batches
-from gapless.search.row_readers import HeldRows, ReadRows, Rows, fetched
+from gapless.search.row_readers import HeldRows, ReadRows, Rows
 
 MEMORY_BYTES = 4 << 30  # rows up to this size are held in memory; of larger collections nothing is
 HELD_BYTES = 160  # of a held row besides its vector: key, modality, number and rank
@@ -125,7 +125,7 @@ class TableVersion:
 
     def fetch(self, places: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Columns of these rows, in this order."""
-        return fetched(self.table, self.reader.ids(places), columns)
+        return self.reader.fetch(places, columns)
 
     def rows_at(self, places: np.ndarray) -> Rows:
         """These rows with their vectors and modalities."""
