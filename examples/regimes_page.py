@@ -235,7 +235,8 @@ Written by `python examples/regimes_study.py page --out OUT --page docs/regimes.
 weights. `{clock}` raises the weights by the clock; `{following}` raises them as far as held-out pairs have earned
 ([method.md](method.md)). `clip, then center` and `clip, then cca` close the gap of the finished
 `clip` model on its training rows. Values are means ± standard deviations over seeds. Sizes are stated with each regime;
-where fewer than 5 seeds or fewer epochs than the recipe's were run, time was the reason.
+where fewer than 5 seeds or fewer epochs than the recipe's were run, time was the reason. Intervals are over groups of
+rows: they leave out how seeds differ, so that of one or two seeds "met" and "missed" are no more than a first look.
 """
 
 

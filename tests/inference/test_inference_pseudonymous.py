@@ -90,8 +90,9 @@ def test_a_second_call_goes_on_and_another_key_is_refused(
 
 
 def test_a_key_beside_the_vectors_is_refused_before_anything_is_written(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave with it"):
-        gapless.embed(home / "model", data=home / "m", out=tmp_path / "e", pseudonyms=tmp_path / "e" / "site.key")
+    for key in (tmp_path / "e" / "site.key", tmp_path / "e", tmp_path / "e" / ".." / "e" / "keys" / "k"):
+        with pytest.raises(UsageError, match="leave with it"):
+            gapless.embed(home / "model", data=home / "m", out=tmp_path / "e", pseudonyms=key)
     assert list(tmp_path.iterdir()) == []
 
 

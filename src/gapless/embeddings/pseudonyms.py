@@ -1,7 +1,9 @@
 """Names that take the place of ids and groups where embeddings leave a site: only who holds the key traces them back.
 
-names = Pseudonyms.of_file(Path("site.key"))     # makes the key where there is none
-names.of("id", "case-17")                        # 32 hexadecimal digits, the same in every run
+    names = Pseudonyms.of_file(Path("site.key"))     # makes the key where there is none
+    names.of("id", "case-17")                        # 32 hexadecimal digits
+
+A name has the same pseudonym in every run with the same key.
 """
 
 import hashlib

@@ -150,7 +150,8 @@ def _check_place(out: Path) -> None:
 
 def _check_key_place(key: Path, out: Path) -> None:
     """Raise UsageError for a key that would leave together with the embeddings."""
-    if out.resolve() in key.resolve().parents:
+    place = key.resolve()
+    if out.resolve() in (place, *place.parents):
         raise UsageError(f"the key {key} would lie in {out} and leave with it; keep it elsewhere")
 
 
