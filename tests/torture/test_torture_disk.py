@@ -99,7 +99,6 @@ def outcomes_of_faults(trainer: RunTrainer, save: Any, arguments: tuple[Any, ...
     return {"calls of one save": calls.num_calls, "faults": sum(counts.values())} | counts
 
 
-@pytest.mark.ci
 def test_no_failing_call_passes_for_a_save_of_a_training_short(data, tmp_path):
     check_saves(data, tmp_path, 37)
 
@@ -117,7 +116,6 @@ def limited(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@pytest.mark.ci
 def test_a_file_that_is_one_byte_short_ends_the_training(data, tmp_path):
     """Each file of a checkpoint in turn is the largest that fits, less one byte; the control has no limit."""
 

@@ -81,7 +81,6 @@ def check_evaluations(data, tmp_path: Path, workers: int, kinds: tuple[str, ...]
     assert is_told
 
 
-@pytest.mark.ci
 def test_evaluation_changes_no_loss_and_no_weight_short(data, tmp_path):
     check_evaluations(data, tmp_path, 0, ("never", "every step"))
 
@@ -139,7 +138,6 @@ def check_twice(place: Path, how: Callable[[Path, list[str], int], None]) -> Non
     assert not any(as_other.values()), as_other
 
 
-@pytest.mark.ci
 def test_two_processes_write_the_same_bytes_short(place):
     check_twice(place, in_fork)
 

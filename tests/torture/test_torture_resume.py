@@ -178,7 +178,6 @@ def check_breakage(data, whole, tmp_path: Path, forgotten: str) -> None:
     assert found["other metrics.jsonl"]
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("whole", [2], indirect=True)
 def test_a_forgetful_resume_is_told_from_an_exact_one_short(data, whole, tmp_path):
     check_breakage(data, whole, tmp_path, "random state")
@@ -190,7 +189,6 @@ def test_a_forgetful_resume_is_told_from_an_exact_one(data, whole, tmp_path, for
     check_breakage(data, whole, tmp_path, forgotten)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("whole", [2], indirect=True)
 def test_a_resumed_run_is_the_uninterrupted_one_short(data, whole, tmp_path):
     check_stops(data, whole, tmp_path, signal.SIGKILL, {"mid-accumulation": [1]})

@@ -98,7 +98,6 @@ def check_stopped(place: Path, kind: str, num_lines: int) -> None:
     assert all(same.values()), same
 
 
-@pytest.mark.ci
 def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one_short(place):
     check_stopped(place, "aligner", 5)
 

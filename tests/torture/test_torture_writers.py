@@ -63,7 +63,6 @@ def check_contention(tmp_path: Path, rounds: int, capfd) -> None:
     assert any(1 in codes for codes in control)
 
 
-@pytest.mark.ci
 def test_one_of_many_writers_wins_short(tmp_path, capfd):
     check_contention(tmp_path, 5, capfd)
 
@@ -143,7 +142,6 @@ def check_two(place: Path, verb: str) -> None:
     assert (out / "model" / "model.safetensors").exists()
 
 
-@pytest.mark.ci
 def test_two_trainings_on_one_run_short(place):
     check_two(place, "train")
 
