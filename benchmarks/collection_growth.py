@@ -9,7 +9,6 @@ the rows.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from growth import fit
+from resident_memory import peak_bytes
 
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
@@ -92,10 +92,10 @@ def steps(path: str) -> dict[str, float]:
         found[name] = time.process_time() - start
         return value
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     collection = timed("open", lambda: Collection.open(path, 0))
     timed("get a key", lambda: collection.get("000000005/text"))
-    found["memory of opening, GB"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    found["memory of opening, GB"] = (peak_bytes() - before) / 2**30
     ids = [f"new{time.time_ns()}-{number}" for number in range(ADDED)]
     matrices = {name: unit_rows(ADDED, seed) for seed, name in enumerate(INFO["modalities"])}
     labels = {"age": ["5"] * ADDED, "site": ["s1"] * ADDED}

@@ -16,7 +16,6 @@ Research use.
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import faiss
 import numpy as np
+from resident_memory import peak_bytes
 
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
@@ -392,7 +392,7 @@ def main() -> None:
         print_table(found)
         if args.out:
             args.out.write_text(json.dumps(results, indent=2))
-    print(f"peak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+    print(f"peak memory of the whole run {peak_bytes() / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":
