@@ -52,7 +52,7 @@ def near_figures(
     alone = images == NO_SET
     codes = np.where(alone, images.max() + 1 + np.arange(len(alone)), images)
     _, first, image = np.unique(codes, return_index=True, return_inverse=True)
-    hashes = perceptual_hashes([path_of(int(row)) for row in first])
+    hashes = perceptual_hashes((path_of(int(row)) for row in first), len(first))
     sets = np.full(len(first), NO_SET)
     sets[hashes.usable] = near_sets(hashes.words[hashes.usable])
     lonely = np.bincount(sets[hashes.usable], minlength=1)[sets] < 2

@@ -1,6 +1,7 @@
 """Perceptual hashes of images: 256 bits that stay nearly equal when an image is re-encoded, resized or brightened."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,23 +33,26 @@ class ImageHashes(NamedTuple):
         return ~(self.plain | self.unreadable)
 
 
-def perceptual_hashes(paths: Sequence[Path]) -> ImageHashes:
-    """The perceptual hash of each image, on all cores; zeros where it cannot be read."""
-    words = np.zeros((len(paths), HASH_BITS // 64), np.uint64)
-    unreadable = np.zeros(len(paths), np.bool_)
-    with progress_bar(total=len(paths), what="hashing images", unit="image") as shown:
-        for row, hashed in enumerate(_hash_in_order(paths)):
+def perceptual_hashes(paths: Iterable[Path], count: int) -> ImageHashes:
+    """The perceptual hash of each of `count` images, on all cores; zeros where it cannot be read.
+
+    Paths are taken as they are needed: those of a million images would be some hundred MB.
+    """
+    words = np.zeros((count, HASH_BITS // 64), np.uint64)
+    unreadable = np.zeros(count, np.bool_)
+    with progress_bar(total=count, what="hashing images", unit="image") as shown:
+        for row, hashed in enumerate(_hash_in_order(iter(paths), count)):
             unreadable[row] = hashed is None
             words[row] = 0 if hashed is None else hashed
             shown.update()
     return ImageHashes(words, ~unreadable & (np.bitwise_count(words).sum(axis=1) < MIN_SET_BITS), unreadable)
 
 
-def _hash_in_order(paths: Sequence[Path]) -> Iterator[NDArray[np.uint64] | None]:
+def _hash_in_order(paths: Iterator[Path], count: int) -> Iterator[NDArray[np.uint64] | None]:
     from gapless.core.pool import map_in_order
 
-    chunks = (paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE))
-    for hashes in map_in_order(_hash_files, chunks, len(paths)):
+    chunks = iter(lambda: list(itertools.islice(paths, FILES_AT_ONCE)), [])
+    for hashes in map_in_order(_hash_files, chunks, count):
         yield from hashes
 
 

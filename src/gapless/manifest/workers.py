@@ -33,19 +33,34 @@ def check_in_order(
         return
     pending: deque[tuple[Work, Future[list[dict[str, Any]]]]] = deque()
     executor = new_executor(num_workers)
+
+    def submitted(chunk: Work) -> "Future[list[dict[str, Any]]]":
+        nonlocal executor
+        if not chunk:  # all its rows were verified before an interruption
+            return _finished([])
+        future: Future[list[dict[str, Any]]]
+        try:
+            future = executor.submit(check_images, chunk, options, store)
+        except BrokenProcessPool:
+            executor = new_executor(num_workers)
+            future = executor.submit(check_images, chunk, options, store)
+        return future
+
     try:
         for chunk in chunks:
-            try:
-                pending.append((chunk, executor.submit(check_images, chunk, options, store)))
-            except BrokenProcessPool:
-                executor = new_executor(num_workers)
-                pending.append((chunk, executor.submit(check_images, chunk, options, store)))
+            pending.append((chunk, submitted(chunk)))
             if len(pending) > CHUNKS_AHEAD_PER_WORKER * num_workers:
                 yield _result(*pending.popleft(), options, store)
         while pending:
             yield _result(*pending.popleft(), options, store)
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+def _finished(results: list[dict[str, Any]]) -> "Future[list[dict[str, Any]]]":
+    future: Future[list[dict[str, Any]]] = Future()
+    future.set_result(results)
+    return future
 
 
 def _result(

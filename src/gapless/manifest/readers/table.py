@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from gapless.core.errors import UsageError
 from gapless.core.values import name_of, text_of
@@ -253,6 +253,13 @@ def all_cells(tables: Sequence[TableFile]) -> Iterator[Cells]:
                 yield cells
 
 
+class FilesBelow(NamedTuple):
+    """Where the names of a table's files start."""
+
+    folder: Path
+    below: str  # the folder's name below the image root
+
+
 def table_rows(
     tables: Sequence[TableFile],
     keys: TableOptions,
@@ -263,6 +270,7 @@ def table_rows(
     """The raw rows of the tables, in their order; `counts` says afterwards where the lines of each table went."""
     uses: Counter[str] = Counter()
     for table, below, lies_in, count in zip(tables, folders.below, folders.tables, counts, strict=True):
+        base = FilesBelow(folders.root / below, below)
         for line, cells, fault in read_lines(table.path, table.text, count):
             origin = posixpath.join(lies_in, line)
             if cells is None:
@@ -270,9 +278,9 @@ def table_rows(
                 continue
             try:
                 if specs:
-                    yield _row_of_views(origin, cells, keys, table.split, folders.root, below, uses, specs)
+                    yield _row_of_views(origin, cells, keys, table.split, base, uses, specs)
                 else:
-                    yield _raw_row(origin, cells, keys, table.split, folders.root, below, uses)
+                    yield _raw_row(origin, cells, keys, table.split, base, uses)
             except CellRefused as error:
                 yield faulty_row(origin, error.reason, error.detail)
             except ValueError as error:  # a cell that is no text
@@ -282,10 +290,10 @@ def table_rows(
 
 
 def _raw_row(
-    origin: str, cells: Cells, keys: TableOptions, split: str | None, root: Path, below: str, uses: Counter[str]
+    origin: str, cells: Cells, keys: TableOptions, split: str | None, base: FilesBelow, uses: Counter[str]
 ) -> RawRow:
     try:
-        file = _file_in(cells.get(keys.image_column()), origin, root, below)
+        file = _file_in(cells.get(keys.image_column()), origin, base)
     except SeveralFiles as error:
         return faulty_row(origin, "ambiguous image name", str(error))
     if file is None:
@@ -308,15 +316,14 @@ def _row_of_views(
     cells: Cells,
     keys: TableOptions,
     split: str | None,
-    root: Path,
-    below: str,
+    base: FilesBelow,
     uses: Counter[str],
     specs: Sequence[ModalitySpec],
 ) -> RawRow:
     """The row of a table with modalities. Raises CellRefused, or ValueError for a key's cell that is no text."""
 
     def find_file(cell: Any) -> FileView | None:
-        return _file_in(cell, origin, root, below)
+        return _file_in(cell, origin, base)
 
     views = {spec.name: found for spec in specs if (found := views_of(spec, cells, find_file))}
     files = [views[spec.name][0].name for spec in specs if spec.form == FILES and spec.name in views]
@@ -326,17 +333,17 @@ def _row_of_views(
     return RawRow(origin=origin, id=id, views=views, **_named_cells(cells, keys, split))
 
 
-def _file_in(cell: Any, origin: str, root: Path, below: str) -> FileView | None:
+def _file_in(cell: Any, origin: str, base: FilesBelow) -> FileView | None:
     """The file of a cell; None for an empty one. Raises ValueError: a cell that names none, or several files fit."""
     content, name = image_cell(cell, origin)
     if content is None and not name:
         return None
     try:
-        file_name = name_below(root / below, name) if content is None else name
+        file_name = name_below(base.folder, name) if content is None else name
     except SeveralFiles as error:
         raise SeveralFiles(f"{name}: {error}") from None
-    image_name = file_name if name == origin else posixpath.join(below, file_name)
-    source = FileSource(root / below, file_name) if content is None else BytesSource(content, image_name)
+    image_name = file_name if name == origin else posixpath.join(base.below, file_name)
+    source = FileSource(base.folder, file_name) if content is None else BytesSource(content, image_name)
     return FileView(source, image_name)
 
 
