@@ -60,7 +60,9 @@ def test_hundreds_of_rows_of_few_placeholders(tmp_path, monkeypatch):
     source = manifest_of(tmp_path / "m", images)
     paths = []
     hashing = figures_module.perceptual_hashes
-    monkeypatch.setattr(figures_module, "perceptual_hashes", lambda given: paths.extend(given) or hashing(given))
+    monkeypatch.setattr(
+        figures_module, "perceptual_hashes", lambda given, count: paths.extend(given) or hashing(paths, count)
+    )
     report = audit(source.path)
     assert len(paths) == 5
     duplicates, near = report.duplicates, report.near_duplicates
