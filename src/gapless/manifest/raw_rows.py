@@ -46,7 +46,7 @@ class FileSource:
         return read_file(contained_path(self.root, self.name), self.name)
 
     def key(self) -> str:
-        path = os.path.abspath(os.path.join(self.root, self.name))  # pathlib takes five times as long
+        path = os.path.abspath(os.path.join(self.root, self.name))  # pathlib takes three times as long
         try:
             return f"{path}|{file_identity(path)}"
         except (OSError, ValueError):
