@@ -23,6 +23,8 @@ import numpy as np
 from PIL import Image
 from resident_memory import peak_bytes
 
+from gapless.manifest.manifest import written_rows_per_split
+
 ROCO_SIDE = 600  # about the median of ROCO's images
 
 
@@ -93,9 +95,10 @@ def _measure_pool(function: Callable[[list[Path]], int], folder: Path, workers: 
 
 
 def measure_manifest(folder: Path, workers: int, out: Path) -> int:
-    from gapless.manifest.readers.table import read_table
+    from gapless.manifest.readers.table import READER
 
-    return len(read_table(folder / "rows.jsonl", out, group_key="article", workers=workers))
+    written = READER.write(folder / "rows.jsonl", out, group_key="article", workers=workers)
+    return sum(written_rows_per_split(written).values())
 
 
 def measure_phantom(folder: Path, workers: int, out: Path) -> int:

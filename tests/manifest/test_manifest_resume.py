@@ -37,6 +37,7 @@ from gapless.manifest.readers.rocov2 import read_rocov2
 from gapless.manifest.readers.shards import MemberSource, read_shards
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.resume_journal import JOURNAL_FILE, Journal
+from gapless.manifest.verify import check_images
 
 COUNT, STOP_AT = 80, 70  # results are written down by chunks of 32 rows
 
@@ -208,8 +209,8 @@ def know_by_name_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
         return f"{source.name}|{source.offset}|{source.size}|{status.st_size}|{status.st_mtime_ns}"
 
     def find(journal: Journal, name: str, source):
-        by_key = {result["key"]: result for result in journal._known.values()}
-        return by_key.get(source.key())
+        journal._read_until(None)
+        return next((result for result in journal._passed.values() if result.get("key") == source.key()), None)
 
     for kind, key in ((BytesSource, bytes_key), (FileSource, file_key), (MemberSource, member_key)):
         monkeypatch.setattr(kind, "key", key)
@@ -341,6 +342,76 @@ def test_an_image_that_was_missing_before_the_interruption_is_looked_for_again(t
     image.write_bytes(content)
     assert image.stat().st_ino == before.st_ino
     assert len(layout.read(tmp_path / "data", tmp_path / "m")) == COUNT
+
+
+def interrupted_again_and_again(layout: Layout, data: Path, out: Path, monkeypatch, checks) -> Journal:
+    """Interrupt a build that goes on from an interrupted one; `checks` sees what is verified. Returns its journal."""
+    journals: list[Journal] = []
+    beside = Journal.beside.__func__  # of a class method
+
+    def remembered(kind, *words):
+        journals.append(beside(kind, *words))
+        return journals[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "beside", classmethod(remembered))
+        patch.setattr("gapless.manifest.workers.check_images", checks)
+        stop_in_the_middle(lambda: layout.read(data, out), patch)
+    return journals[-1]
+
+
+def counting_checks(verified: list[str]):
+    def check(work, options, store):
+        verified.extend(name for _, name in work)
+        return check_images(work, options, store)
+
+    return check
+
+
+def test_a_build_that_goes_on_reads_its_journal_in_step_with_the_rows(tmp_path, monkeypatch):
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+    (tmp_path / "data/img/3.bmp").write_bytes(b"BM")
+    verified: list[str] = []
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    journal = interrupted_again_and_again(
+        layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified)
+    )
+    assert journal._passed == {}  # no line waits in memory, also behind a refused row
+    assert len(verified) <= COUNT - 64 + 1
+    assert '"reason"' in (tmp_path / ".m.resume" / JOURNAL_FILE).read_text()
+    assert "img/3.bmp" not in (tmp_path / ".m.resume" / JOURNAL_FILE).read_text()  # no words of a refusal
+
+
+def test_rows_in_another_order_are_not_verified_again(tmp_path, monkeypatch):
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    table = tmp_path / "data/rows.csv"
+    head, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([head, *reversed(lines)]) + "\n")
+    verified: list[str] = []
+    interrupted_again_and_again(layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified))
+    assert len(verified) <= COUNT - 64
+    manifest = layout.read(tmp_path / "data", tmp_path / "m")
+    assert numbers_in(manifest) == numbers_said(manifest) == list(reversed(range(100, 100 + COUNT)))
+
+
+def test_images_that_have_changed_are_verified_again_once(tmp_path, monkeypatch):
+    """The third build finds the lines of the second, which stand behind those of the first."""
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    write_again(layout, tmp_path / "data", 300)
+    counts = []
+    for _ in range(2):
+        verified: list[str] = []
+        interrupted_again_and_again(layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified))
+        counts.append(len(verified))
+    assert counts[0] == COUNT
+    assert counts[1] <= COUNT - 64
+    manifest = layout.read(tmp_path / "data", tmp_path / "m")
+    assert numbers_in(manifest) == numbers_said(manifest) == list(range(300, 300 + COUNT))
 
 
 def test_copies_of_rows_that_are_left_out_the_second_time_do_not_stay(tmp_path, monkeypatch):

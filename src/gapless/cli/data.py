@@ -40,7 +40,7 @@ def reader_verb(name: str, summary: str, example: str) -> Verb:
             given = getattr(args, option.name)
             if given is not None:
                 options[field_name] = names_given(option.name, given, option.is_divided)
-        return manifest_outcome(reader.build([] if reader.source is None else args.source, args.out, **options))
+        return manifest_outcome(reader.write([] if reader.source is None else args.source, args.out, **options))
 
     return Verb(DATA, summary, example, add_arguments, run)
 
@@ -81,19 +81,21 @@ def names_given(option: str, given: str | list[str], is_divided: bool = True) ->
     return list(dict.fromkeys(names))
 
 
-def manifest_outcome(manifest: Any) -> Outcome:
-    """What was read, kept and skipped, and why."""
-    info = manifest.info
-    splits = ", ".join(f"{name} {count}" for name, count in manifest.rows_per_split().items())
+def manifest_outcome(path: Path) -> Outcome:
+    """What was read, kept and skipped, and why, of a manifest that was just written."""
+    from gapless.core.files import read_json
+    from gapless.manifest.manifest import INFO_FILE, written_columns, written_rows_per_split
+
+    info = read_json(path / INFO_FILE)
+    splits = ", ".join(f"{name} {count}" for name, count in written_rows_per_split(path).items())
     counts = info["counts"]
     reasons = "".join(f"\n  skipped {count}: {reason}" for reason, count in info["skipped"].items())
     reasons += "".join(f"\n  passed over {count}: {what}" for what, count in info.get("passed_over", {}).items())
     counted = f"read {counts['read']}, kept {counts['kept']}, skipped {counts['skipped']}"
     present = info["presence"]["present"] if "presence" in info else {}
-    presence = "\npresent: " + ", ".join(f"{name} {present[name]}" for name in manifest.modalities) if present else ""
-    return Outcome(
-        {"manifest": str(manifest.path), **info}, f"{counted} ({splits}){reasons}{presence}\n{manifest.path}"
-    )
+    counted_of = [f"{name} {present[name]}" for name in written_columns(path) if name in present]
+    presence = f"\npresent: {', '.join(counted_of)}" if present else ""
+    return Outcome({"manifest": str(path), **info}, f"{counted} ({splits}){reasons}{presence}\n{path}")
 
 
 def audit_arguments(parser: Parser) -> None:
@@ -146,9 +148,8 @@ def split(args: Arguments) -> Outcome:
 
     if args.seed < 0:
         raise UsageError(f"--seed must be 0 or more, got {args.seed}")
-    return manifest_outcome(
-        split_manifest(args.manifest, args.out, fractions=args.fractions, stratify=args.stratify, seed=args.seed)
-    )
+    made = split_manifest(args.manifest, args.out, fractions=args.fractions, stratify=args.stratify, seed=args.seed)
+    return manifest_outcome(made.path)
 
 
 VERBS = {

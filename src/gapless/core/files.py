@@ -5,6 +5,7 @@ A new file or directory is filled under a temporary name and renamed at the end,
 
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from gapless.core.locks import LOCK_FILE
 
 PARTIAL_MARK = ".partial-"
 SYNCS_AT_ONCE = 16
+ENTRIES_AT_ONCE = 4096  # that wait for it
 MAX_YAML_VALUES = 1_000_000
 
 
@@ -33,14 +35,17 @@ def sync_path(path: Path) -> None:
         os.close(handle)
 
 
-def entries_below(directory: Path) -> list[Path]:
-    """Every file and directory below, sorted; a folder that cannot be read is an error (`Path.rglob` leaves it out)."""
+def entries_below(directory: Path) -> Iterator[Path]:
+    """Every file and directory below, a folder at a time; one that cannot be read is an error (`rglob` leaves it out).
+
+    An entry may be removed when it has been given.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    walk = os.walk(directory, onerror=refuse)
-    return sorted(Path(folder, name) for folder, folders, names in walk for name in (*folders, *names))
+    for folder, folders, names in os.walk(directory, onerror=refuse):
+        yield from (Path(folder, name) for name in (*folders, *names))
 
 
 @contextmanager
@@ -214,7 +219,9 @@ def new_directory(path: Path) -> Iterator[Path]:
             yield partial
             # Flushing thousands of images one by one takes many seconds; in parallel the disk commits them together.
             with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-                list(pool.map(sync_path, [partial, *entries_below(partial)]))
+                entries = itertools.chain([partial], entries_below(partial))
+                while some := list(itertools.islice(entries, ENTRIES_AT_ONCE)):
+                    list(pool.map(sync_path, some))
             partial.chmod(0o777 & ~_current_umask())
             if path.exists():
                 path.rmdir()

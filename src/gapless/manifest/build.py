@@ -17,6 +17,7 @@ from typing import Any
 from gapless.core import files
 from gapless.core.errors import DataRefused, UsageError
 from gapless.core.locks import only_writer
+from gapless.core.name_counts import NameCounts
 from gapless.core.plan import directory_beside
 from gapless.core.pool import MIN_IMAGES_FOR_WORKERS, available_cores
 from gapless.core.progress import progress_bar
@@ -47,7 +48,16 @@ logger = logging.getLogger(__name__)
 
 
 def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Manifest:
-    """Verify raw rows and write them as a manifest.
+    """Verify raw rows, write them as a manifest, and read it back: arguments and errors are those of `write_manifest`.
+
+    Returns:
+        The manifest, with all rows in memory.
+    """
+    return Manifest.read(write_manifest(rows, out, options))
+
+
+def write_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Path:
+    """Verify raw rows and write them as a manifest; the memory that this takes grows by 8 bytes a file.
 
     Args:
         rows: as a reader yields them; or a function that yields them, given a folder for files that are fetched: it
@@ -56,7 +66,7 @@ def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Man
         options: what the manifest is, and how strictly it is made.
 
     Returns:
-        The manifest, read back.
+        The manifest's directory.
 
     Raises:
         UsageError: `out` is in use, a label has the name of a fixed column, or an option is out of range.
@@ -96,20 +106,23 @@ def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Man
             check_files(partial, options.images.root.resolve(), books.identities, specs)
         journal.discard()
     refused_list.unlink(missing_ok=True)
-    if sentence := one_group_sentence(books.groups):
+    if sentence := one_group_sentence(books.num_grouped, books.largest_group):
         logger.warning(f"{out}: {sentence}")
-    return Manifest.read(out)
+    return out
 
 
 def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, journal: Journal) -> "_Books":
-    with ManifestWriter(
-        directory,
-        labels=options.labels,
-        signals=options.signals,
-        with_licence=options.with_licence,
-        modalities=options.images.modalities,
-    ) as writer:
-        books = _Books(writer, options.leaves_out_text)
+    with (
+        ManifestWriter(
+            directory,
+            labels=options.labels,
+            signals=options.signals,
+            with_licence=options.with_licence,
+            modalities=options.images.modalities,
+        ) as writer,
+        NameCounts() as groups,
+    ):
+        books = _Books(writer, options.leaves_out_text, groups)
         for row, result in _checked(rows, options, journal):
             books.enter(row, result)
         image_root = "." if options.images.root is None else str(options.images.root.resolve())
@@ -120,14 +133,16 @@ def _write_rows(rows: Iterable[RawRow], directory: Path, options: BuildOptions, 
 class _Books:
     """Counts what is kept and skipped: rows read = rows kept + rows skipped."""
 
-    def __init__(self, writer: ManifestWriter, leaves_out_text: bool) -> None:
+    def __init__(self, writer: ManifestWriter, leaves_out_text: bool, groups: NameCounts) -> None:
         self.writer = writer
         self.leaves_out_text = leaves_out_text
         self.bad: Counter[str] = Counter()
         self.named: list[str] = []
         self.left_out: Counter[str] = Counter()  # reasons of rows that are left out by the user's wish
         self.identities = Identities()
-        self.groups: Counter[str] = Counter()  # rows of each group that the data name
+        self.num_grouped = 0  # rows whose group the data name
+        self.largest_group = 0
+        self._groups = groups
 
     def enter(self, row: RawRow, result: Mapping[str, Any]) -> None:
         if "reason" not in result:
@@ -140,7 +155,8 @@ class _Books:
                 self.writer.keep(finished)
                 self.identities.add(result)
                 if row.group is not None:
-                    self.groups[finished["group"]] += 1
+                    self.num_grouped += 1
+                    self.largest_group = max(self.largest_group, self._groups.add(finished["group"]))
             return
         reason, detail = result["reason"], result.get("detail", "")
         self.writer.skip(row.origin, reason, detail)
@@ -318,25 +334,31 @@ def _judged(
     rows: Iterable[RawRow], journal: Journal, store: Path | None, options: BuildOptions
 ) -> Iterator[list[tuple[RawRow, Mapping[str, Any] | None]]]:
     """Chunks of rows with their results as far as no image must be opened: a fault, or that of an interrupted run."""
-    seen: set[str] = set()
     rows = iter(rows)
-    while chunk := list(itertools.islice(rows, ROWS_PER_CHUNK)):
-        judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
-        for row in chunk:
-            result: Mapping[str, Any] | None = None
-            if fault := _find_fault(row):
-                result = {"reason": fault[0], "detail": fault[1]}
-            elif row.id in seen:
-                result = {"reason": "duplicate id", "detail": row.id}
-            elif absence := _find_absence(row, options):
-                result = {"reason": absence[0], "detail": absence[1], "expected": True}
-            elif (source := _source_of(row, options)) is not None:
-                earlier_result = journal.find(stored_name(row.id), source)
-                result = earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
-            if not (result and "reason" in result):
-                seen.add(row.id)
-            judged.append((row, result))
-        yield judged
+    with NameCounts() as kept_ids:
+        while chunk := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+            judged: list[tuple[RawRow, Mapping[str, Any] | None]] = []
+            for row in chunk:
+                result = _judge(row, kept_ids, journal, store, options)
+                if not (result and "reason" in result):
+                    kept_ids.add(row.id)
+                judged.append((row, result))
+            yield judged
+
+
+def _judge(
+    row: RawRow, kept_ids: NameCounts, journal: Journal, store: Path | None, options: BuildOptions
+) -> Mapping[str, Any] | None:
+    """The result of a row for which nothing must be opened; None for one that a worker verifies."""
+    if fault := _find_fault(row):
+        return {"reason": fault[0], "detail": fault[1]}
+    if row.id in kept_ids:
+        return {"reason": "duplicate id", "detail": row.id}
+    if absence := _find_absence(row, options):
+        return {"reason": absence[0], "detail": absence[1], "expected": True}
+    source = _source_of(row, options)
+    earlier_result = None if source is None else journal.find(stored_name(row.id), source)
+    return earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
 
 
 def stored_name(id: str) -> str:

@@ -268,8 +268,7 @@ class Manifest:
 
     def rows_per_split(self) -> dict[str, int]:
         """How many rows each split has, in the usual order."""
-        counted = Counter(self.table["split"].to_pylist())
-        return {split: counted[split] for split in SPLITS if counted[split]}
+        return _count_splits([self.table["split"]])
 
     def select(self, split: str) -> "Manifest":
         """The rows of one split, in their order.
@@ -283,6 +282,22 @@ class Manifest:
                 f"{self.path} has no rows in split {split!r}, only {', '.join(present)}; 'gapless data split' makes one"
             )
         return Manifest(self.path, self.info, self.table.filter(pc.equal(self.table["split"], split)))
+
+
+def written_rows_per_split(path: Path) -> dict[str, int]:
+    """`Manifest.rows_per_split` of a manifest on disk, of which a few rows are in memory at a time."""
+    with pq.ParquetFile(path / TABLE_FILE) as table:
+        return _count_splits(batch.column(0) for batch in table.iter_batches(columns=["split"]))
+
+
+def written_columns(path: Path) -> list[str]:
+    """The columns of a manifest on disk, in their order."""
+    return list(pq.read_schema(path / TABLE_FILE).names)
+
+
+def _count_splits(columns: Iterable[pa.Array | pa.ChunkedArray]) -> dict[str, int]:
+    counted = Counter(split for column in columns for split in column.to_pylist())
+    return {split: counted[split] for split in SPLITS if counted[split]}
 
 
 def _is_below(path: str, root: str) -> bool:

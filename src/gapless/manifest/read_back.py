@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from gapless.core import files
 from gapless.core.errors import DataRefused
+from gapless.core.name_counts import NameCounts
 from gapless.core.pool import available_cores
 from gapless.core.progress import progress_bar
 from gapless.manifest.manifest import TABLE_FILE
@@ -67,18 +68,23 @@ def check_copies(directory: Path, specs: Sequence[ModalitySpec] = ()) -> None:
     Raises:
         DataRefused: a copy is missing or has other bytes.
     """
-    names = set()
 
     def is_whole(file: _File) -> bool:
-        # A copy is `images/xx/name`: a file, or a folder with the files of one item.
-        names.add(PurePosixPath(file.name).parts[:COPY_DEPTH])
         return digest_of(file.kind, directory / file.name) == file.sha256
 
     _check(directory, is_whole, specs)
-    for path in files.entries_below(directory):
-        is_copy = path.is_file() and path.parent != directory
-        if is_copy and path.relative_to(directory).parts[:COPY_DEPTH] not in names:
-            path.unlink()
+    with NameCounts() as copies:
+        for file in _files_of(directory, specs):
+            copies.add(_copy_name(file.name))
+        for path in files.entries_below(directory):
+            is_copy = path.is_file() and path.parent != directory
+            if is_copy and _copy_name(path.relative_to(directory).as_posix()) not in copies:
+                path.unlink()
+
+
+def _copy_name(file: str) -> str:
+    """The name of the copy that a file belongs to: `images/xx/name`, a file or a folder with the files of one item."""
+    return "/".join(PurePosixPath(file).parts[:COPY_DEPTH])
 
 
 def check_files(directory: Path, image_root: Path, identities: Identities, specs: Sequence[ModalitySpec] = ()) -> None:
@@ -109,13 +115,20 @@ def check_present(table: pa.Table, image_root: Path, specs: Sequence[ModalitySpe
         return stat.S_ISREG(mode) or (file.kind != "image" and stat.S_ISDIR(mode))
 
     if columns := _columns(specs):
-        _judge(table.select(columns).to_batches(ROWS_AT_ONCE), is_there, specs)
+        batches = table.select(columns).to_batches(ROWS_AT_ONCE)
+        _judge(_files_in(batches, specs), is_there, of="files" if specs else "images")
 
 
 def _check(directory: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]) -> None:
+    if _columns(specs):
+        _judge(_files_of(directory, specs), holds, of="files" if specs else "images")
+
+
+def _files_of(directory: Path, specs: Sequence[ModalitySpec]) -> Iterator[_File]:
+    """Every file that a manifest on disk names, a few rows in memory at a time."""
     if columns := _columns(specs):
         with pq.ParquetFile(directory / TABLE_FILE) as table:
-            _judge(table.iter_batches(ROWS_AT_ONCE, columns=columns), holds, specs)
+            yield from _files_in(table.iter_batches(ROWS_AT_ONCE, columns=columns), specs)
 
 
 def _columns(specs: Sequence[ModalitySpec]) -> list[str]:
@@ -138,8 +151,8 @@ def _files_in(batches: Iterable[pa.RecordBatch], specs: Sequence[ModalitySpec]) 
                     yield _File(next(numbers), row["id"], name, sha256, spec.kind)
 
 
-def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]) -> None:
-    """DataRefused when a file is missing or has changed; a few batches of rows are in memory at a time."""
+def _judge(rest: Iterator[_File], holds: Callable[[_File], bool], of: str) -> None:
+    """DataRefused when a file is missing or has changed; `of` is what the message calls the files."""
 
     def fault(file: _File) -> str | None:
         try:
@@ -150,7 +163,6 @@ def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], sp
     def faults_of(chunk: Sequence[_File]) -> list[str]:
         return [message for file in chunk if (message := fault(file))]
 
-    rest = _files_in(batches, specs)
     named: list[str] = []  # the first faults
     num_faults = num_files = 0
     with (
@@ -166,7 +178,7 @@ def _judge(batches: Iterable[pa.RecordBatch], holds: Callable[[_File], bool], sp
     if num_faults:
         more = "; ..." if num_faults > NUM_NAMED else ""
         raise DataRefused(
-            f"{num_faults} of {num_files} {'files' if specs else 'images'} are no longer as they were verified: "
+            f"{num_faults} of {num_files} {of} are no longer as they were verified: "
             f"{'; '.join(named)}{more}; make sure that nothing else writes there, and start again"
         )
 

@@ -6,7 +6,7 @@ split_manifest("manifest", "manifest-split", stratify="region")
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def joined_groups(manifest: Manifest) -> list[str]:
 
 
 def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Sequence[str]) -> None:
-    sentence = one_group_sentence(Counter(groups))
+    sentence = one_group_sentence(len(groups), max(Counter(groups).values(), default=0))
     empty = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
     empty = [split for split in empty if split not in made.rows_per_split()]
     if not sentence and empty:
@@ -121,14 +121,13 @@ def _warn_of_empty_splits(made: Manifest, fractions: Sequence[float], groups: Se
         logger.warning(f"{made.path}: {sentence}{f'; no rows in {listed(empty)}' if empty else ''}")
 
 
-def one_group_sentence(sizes: Mapping[str, int]) -> str | None:
+def one_group_sentence(total: int, largest: int) -> str | None:
     """A warning when one group holds all or most rows: such data cannot be split. It does not quote the group.
 
     Args:
-        sizes: rows of each group.
+        total: rows in groups.
+        largest: rows of the largest group.
     """
-    total = sum(sizes.values())
-    largest = max(sizes.values(), default=0)
     if total > 1 and largest == total:
         return f"all {total} rows share one group, so that none can be held out from the others; is the group right?"
     if largest >= MIN_CROWD and largest > CROWD_SHARE * total:

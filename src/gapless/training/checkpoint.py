@@ -13,7 +13,7 @@ NAME = re.compile(r"checkpoint-(\d+)")
 
 def _files_of(directory: Path) -> dict[str, Path]:
     """Relative name -> path of every file below a checkpoint, except its seal."""
-    entries = {str(entry.relative_to(directory)): entry for entry in entries_below(directory)}
+    entries = {str(entry.relative_to(directory)): entry for entry in sorted(entries_below(directory))}
     return {
         name: entry for name, entry in entries.items() if name != SEAL and (entry.is_symlink() or not entry.is_dir())
     }

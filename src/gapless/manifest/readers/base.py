@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from gapless.core.registry import Registry
-from gapless.manifest.build import RawRows, build_manifest
+from gapless.manifest.build import RawRows, write_manifest
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.options import BuildOptions
 
@@ -70,7 +70,7 @@ Options = TypeVar("Options", bound=ReaderOptions)
 
 
 class Reading(NamedTuple):
-    """What a reader returns: raw rows as `build_manifest` takes them, and the options of the build."""
+    """What a reader returns: raw rows as `write_manifest` takes them, and the options of the build."""
 
     rows: RawRows
     options: BuildOptions
@@ -100,12 +100,19 @@ class Reader(Generic[Options]):
     example: str = ""
 
     def build(self, sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
-        """Read the sources and write them as a manifest.
+        """Write a manifest as `write` does, and read it back with all its rows."""
+        return Manifest.read(self.write(sources, out, **options))
+
+    def write(self, sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Path:
+        """Read the sources and write them as a manifest, of which a few rows are in memory at a time.
 
         Args:
             sources: one or several, or an empty list for a reader that needs none.
             out: the manifest's directory; must be new.
             options: the fields of the reader's options.
+
+        Returns:
+            The manifest's directory.
 
         Raises:
             UsageError: a source, an option or `out` that cannot be used.
@@ -113,7 +120,7 @@ class Reader(Generic[Options]):
         """
         named = [sources] if isinstance(sources, str | Path) else list(sources)
         rows, build = self.read(named, self.options(**options))
-        return build_manifest(rows, out, build)
+        return write_manifest(rows, out, build)
 
 
 READERS: Registry[Reader[Any]] = Registry("reader", "gapless.manifest.readers", "gapless.readers")

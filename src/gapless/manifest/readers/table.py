@@ -6,7 +6,6 @@ read_table("t.csv", "manifest", modality=["image=image:file", "ecg=waveform:path
 
 import os
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from gapless.core.errors import UsageError
+from gapless.core.name_counts import NameCounts
 from gapless.core.values import name_of, text_of
 from gapless.manifest.image_paths import SeveralFiles, name_below
 from gapless.manifest.manifest import Manifest, split_named
@@ -268,29 +268,41 @@ def table_rows(
     specs: Sequence[ModalitySpec] = (),
 ) -> Iterator[RawRow]:
     """The raw rows of the tables, in their order; `counts` says afterwards where the lines of each table went."""
-    uses: Counter[str] = Counter()
-    for table, below, lies_in, count in zip(tables, folders.below, folders.tables, counts, strict=True):
-        base = FilesBelow(folders.root / below, below)
-        for line, cells, fault in read_lines(table.path, table.text, count):
-            origin = posixpath.join(lies_in, line)
-            if cells is None:
-                yield faulty_row(origin, "malformed row", fault)
-                continue
-            try:
-                if specs:
-                    yield _row_of_views(origin, cells, keys, table.split, base, uses, specs)
+    with NameCounts() as uses:
+        for table, below, lies_in, count in zip(tables, folders.below, folders.tables, counts, strict=True):
+            base = FilesBelow(folders.root / below, below)
+            for line, cells, fault in read_lines(table.path, table.text, count):
+                origin = posixpath.join(lies_in, line)
+                if cells is None:
+                    yield faulty_row(origin, "malformed row", fault)
                 else:
-                    yield _raw_row(origin, cells, keys, table.split, base, uses)
-            except CellRefused as error:
-                yield faulty_row(origin, error.reason, error.detail)
-            except ValueError as error:  # a cell that is no text
-                others = [key for key in keys.columns() if key != keys.image_column()]
-                fault = find_cell_fault(cells, keys.key_columns() if specs else others)
-                yield faulty_row(origin, "malformed row", fault or f"column {keys.image_column()!r}: {error}")
+                    yield _row_of(origin, cells, keys, table.split, base, uses, specs)
+
+
+def _row_of(
+    origin: str,
+    cells: Cells,
+    keys: TableOptions,
+    split: str | None,
+    base: FilesBelow,
+    uses: NameCounts,
+    specs: Sequence[ModalitySpec],
+) -> RawRow:
+    """The raw row of a line; a cell that cannot be used makes it a faulty one."""
+    try:
+        if specs:
+            return _row_of_views(origin, cells, keys, split, base, uses, specs)
+        return _raw_row(origin, cells, keys, split, base, uses)
+    except CellRefused as error:
+        return faulty_row(origin, error.reason, error.detail)
+    except ValueError as error:  # a cell that is no text
+        others = [key for key in keys.columns() if key != keys.image_column()]
+        fault = find_cell_fault(cells, keys.key_columns() if specs else others)
+        return faulty_row(origin, "malformed row", fault or f"column {keys.image_column()!r}: {error}")
 
 
 def _raw_row(
-    origin: str, cells: Cells, keys: TableOptions, split: str | None, base: FilesBelow, uses: Counter[str]
+    origin: str, cells: Cells, keys: TableOptions, split: str | None, base: FilesBelow, uses: NameCounts
 ) -> RawRow:
     try:
         file = _file_in(cells.get(keys.image_column()), origin, base)
@@ -317,7 +329,7 @@ def _row_of_views(
     keys: TableOptions,
     split: str | None,
     base: FilesBelow,
-    uses: Counter[str],
+    uses: NameCounts,
     specs: Sequence[ModalitySpec],
 ) -> RawRow:
     """The row of a table with modalities. Raises CellRefused, or ValueError for a key's cell that is no text."""
@@ -347,12 +359,12 @@ def _file_in(cell: Any, origin: str, base: FilesBelow) -> FileView | None:
     return FileView(source, image_name)
 
 
-def _id_of(cells: Cells, keys: TableOptions, name: str, uses: Counter[str]) -> str:
+def _id_of(cells: Cells, keys: TableOptions, name: str, uses: NameCounts) -> str:
     """The id of a row: that of its column ("" where it is empty), else `name`, with a number from its second use on."""
     if keys.id_key is not None:
         return name_of(cells.get(keys.id_key))
-    uses[name] += 1
-    return name if uses[name] == 1 else f"{name}#{uses[name]}"
+    use = uses.add(name)
+    return name if use == 1 else f"{name}#{use}"
 
 
 def _named_cells(cells: Cells, keys: TableOptions, split: str | None) -> dict[str, Any]:
