@@ -14,7 +14,7 @@ from gapless.core.errors import GaplessError, UsageError
 from gapless.manifest import workers_ray
 from gapless.manifest.build import build_manifest
 from gapless.manifest.options import BuildOptions, ImageOptions
-from gapless.manifest.raw_rows import RawRow
+from gapless.manifest.raw_rows import FileSource, RawRow
 from gapless.manifest.readers.table import read_table
 from gapless.manifest.verify import encode_png
 
@@ -108,7 +108,14 @@ def test_a_cluster_that_gives_up_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(workers_ray, "ray_cluster", lambda address: nullcontext(FullCluster()))
     with pytest.raises(GaplessError, match=r"Ray gave up \(.*low on memory.*the same command goes on from here"):
-        list(workers_ray.check_on_ray([[]], ImageOptions(), None, "local"))
+        list(workers_ray.check_on_ray([[(FileSource(Path("."), "a.png"), "a")]], ImageOptions(), None, "local"))
+
+
+def test_a_chunk_without_rows_is_no_task(monkeypatch):
+    """All its rows were verified before an interruption."""
+    cluster = SimpleNamespace(cluster_resources=dict, remote=lambda **_: lambda function: None)
+    monkeypatch.setattr(workers_ray, "ray_cluster", lambda address: nullcontext(cluster))
+    assert list(workers_ray.check_on_ray([[], []], ImageOptions(), None, "local")) == [[], []]
 
 
 def test_a_cluster_and_processes_of_this_machine_exclude_each_other(home, tmp_path):

@@ -41,6 +41,8 @@ def check_on_ray(
 
         def result() -> list[dict[str, Any]]:
             chunk, answer = pending.popleft()
+            if answer is None:
+                return []
             with ray_errors():
                 try:
                     checked: list[dict[str, Any]] = ray.get(answer)
@@ -49,7 +51,8 @@ def check_on_ray(
                     return list(check_one_by_one(chunk, options, store))
 
         for chunk in chunks:
-            pending.append((chunk, verify.remote(chunk, options, store, directory)))
+            # A chunk is empty when all its rows were verified before an interruption.
+            pending.append((chunk, verify.remote(chunk, options, store, directory) if chunk else None))
             if len(pending) > ahead:
                 yield result()
         while pending:
