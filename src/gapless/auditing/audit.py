@@ -6,13 +6,13 @@ report.refuse(("leakage",))                                # raises DataRefused 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from gapless.auditing.figures import estimate_tokens, near_figures, size_figures, text_figures
+from gapless.auditing.figures import estimate_tokens, near_figures, size_figures, summed, text_figures
 from gapless.auditing.leakage import leakage
 from gapless.auditing.modality_audit import audit_modalities
 from gapless.auditing.notes import copy_notes, group_notes, split_notes
@@ -72,8 +72,8 @@ def audit(
         sources=[str(path) for path in paths],
         rows=rows,
         groups=len(np.unique(columns.groups)),
-        counts=_summed(manifest.info["counts"] for manifest in manifests),
-        skipped=_summed(manifest.info["skipped"] for manifest in manifests),
+        counts=summed(manifest.info["counts"] for manifest in manifests),
+        skipped=summed(manifest.info["skipped"] for manifest in manifests),
         leakage={
             "group": leakage(groups, columns.splits),
             LEAKAGE: leakage(groups, columns.splits, images),
@@ -160,13 +160,6 @@ class _Columns:
 def _counted(values: Iterable[str | None]) -> dict[str, int]:
     counted = Counter("unknown" if value is None else value for value in values)
     return dict(counted.most_common())
-
-
-def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(total)
 
 
 # ---- ROCO, from its text files --------------------------------------------------------------------------------------

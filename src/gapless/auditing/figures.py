@@ -3,7 +3,8 @@
 import math
 import re
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ LETTERS_PER_TOKEN = 6
 _WORDS = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 _SIDES = re.compile(r"\b(left|right|lt|rt|bilateral|left-sided|right-sided)\b", re.IGNORECASE)
 _ABBREVIATED_SIDES = re.compile(r"\b(?:[LR](?:UL|LL|ML|UQ|LQ|MCA|CA|AD|CX)|RIGHT|LEFT)\b")
+
+
+def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums by name, such as of the rows that several manifests kept."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
 
 
 def size_figures(width: NDArray[Any], height: NDArray[Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The audit of manifests with modalities: presence, copies of any item, equal texts, beside what every audit counts."""
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.auditing.figures import near_figures, size_figures, text_figures
+from gapless.auditing.figures import near_figures, size_figures, summed, text_figures
 from gapless.auditing.leakage import content_leakage
 from gapless.auditing.notes import group_notes, split_notes
 from gapless.auditing.presence import UNKNOWN, adjust, label_figures, presence_notes, split_figures
@@ -28,6 +30,7 @@ class _Rows:
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
         self.manifests = manifests
+        self._starts = np.cumsum([0, *map(len, manifests)])
         self.specs: dict[str, ModalitySpec] = {}
         for spec in (spec for manifest in manifests for spec in manifest.specs):
             if self.specs.setdefault(spec.name, spec).kind != spec.kind:
@@ -70,6 +73,11 @@ class _Rows:
         """The views of a modality in each row."""
         for manifest in self.manifests:
             yield from manifest.cells(name) if name in manifest.modalities else [None] * len(manifest)
+
+    def views(self, name: str, row: int) -> list[Any]:
+        """The views of a modality that a row has."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.manifests[number].views(name, row - int(self._starts[number])) or []
 
     def labels(self) -> dict[str, Codes]:
         """Label -> [row] the number of its value, `UNKNOWN` where it is missing."""
@@ -128,8 +136,8 @@ def audit_modalities(
         sources=[str(manifest.path) for manifest in manifests],
         rows=per_split,
         groups=int(rows.groups.max()) + 1,
-        counts=_summed([manifest.info["counts"] for manifest in manifests]),
-        skipped=_summed([manifest.info["skipped"] for manifest in manifests]),
+        counts=summed(manifest.info["counts"] for manifest in manifests),
+        skipped=summed(manifest.info["skipped"] for manifest in manifests),
         presence=presence,
         leakage={
             "group": content_leakage(rows.groups.tolist(), rows.splits, {}),
@@ -190,27 +198,25 @@ def _flat(contents: Sequence[Sequence[str] | None]) -> tuple[Codes, Codes, dict[
 
 def _near_copies(rows: _Rows) -> dict[str, Any]:
     """Near copies among all views that are images, of whichever modality."""
-    paths: list[Any] = []
-    owners: list[int] = []
-    digests: list[str] = []
-    for name, spec in rows.specs.items():
-        if spec.kind == "image":
-            for row, (views, of) in enumerate(zip(rows.cells(name), rows.contents[name], strict=True)):
-                paths += views or ()
-                digests += of or ()
-                owners += [row] * len(views or ())
-    codes = np.unique(np.asarray(digests, dtype=object), return_inverse=True)[1]
+    names = [name for name, spec in rows.specs.items() if spec.kind == "image"]
+    numbers: dict[str, int] = {}
+    # [view] the number of its checksum, its row, the number of its modality, and which view of its row it is.
+    codes, owners, modalities, places = (array("q") for _ in range(4))
+    for modality, name in enumerate(names):
+        for row, digests in enumerate(rows.contents[name]):
+            for place, digest in enumerate(digests or ()):
+                codes.append(numbers.setdefault(digest, len(numbers)))
+                owners.append(row)
+                modalities.append(modality)
+                places.append(place)
+
+    def path_of(view: int) -> Path:
+        return Path(rows.views(names[modalities[view]], owners[view])[places[view]])
+
     return near_figures(
-        codes,
-        paths.__getitem__,
+        np.array(codes),
+        path_of,
         [rows.splits[row] for row in owners],
         rows.groups[np.array(owners)],
         lambda view: rows.ids[owners[view]],
     )
-
-
-def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(total)
