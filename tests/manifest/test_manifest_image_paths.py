@@ -1,6 +1,7 @@
 """Image paths as other systems write them: one file fits, or a sentence says what is wrong; none leads out."""
 
 import json
+import posixpath
 import unicodedata
 
 import pytest
@@ -40,6 +41,13 @@ def test_the_file_that_a_name_means_is_found(tmp_path, there, written):
     manifest = read_table(write_jsonl(tmp_path / "t.jsonl", [{"image": written, "caption": "c"}]), tmp_path / "m")
     assert manifest.table["image"].to_pylist() == manifest.table["id"].to_pylist() == [there]
     assert manifest.image_path(0).is_file()
+
+
+def test_a_plain_name_stays_whether_it_has_a_file_or_not(tmp_path):
+    for name in ("a.png", "img/a.b.png", "a..b/c..", "-/_", "1/2/3", "C"):
+        assert name_below(tmp_path, name) == name
+    for name in ("./a", "a//b", "a/./b", "a/b/", "a/b/."):
+        assert name_below(tmp_path, name) == posixpath.normpath(name)
 
 
 def test_whole_paths_inside_the_root_become_names(tmp_path):

@@ -264,6 +264,21 @@ def test_two_values_under_one_key_are_a_bad_row(read):
     assert captions(manifest) == [TEXTS[1]]
 
 
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [
+        ('{"image": "images/0.png", "caption": "\\ud83d"}', "half of a surrogate pair"),
+        ('{"image": "images/0.png", "caption": "c", "\\udc00": 1}', "half of a surrogate pair"),
+        ("\ufeff" + json.dumps(ROWS[0]), "not JSON: Unexpected UTF-8 BOM"),
+    ],
+)
+def test_a_line_that_another_program_damaged_is_a_bad_row(read, line, detail):
+    escaped = '{"image": "images/2.png", "caption": "\\ud83d\\ude00 \\\\ud83d"}'
+    manifest = read("\n".join((json.dumps(ROWS[1]), line, escaped)), "t.jsonl", max_bad=0.5)
+    assert captions(manifest) == [TEXTS[1], "\U0001f600 \\ud83d"]
+    assert detail in (manifest.path / "skipped.jsonl").read_text()
+
+
 def test_parquet_is_parquet_under_any_name(read, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -70,10 +70,11 @@ def text_of(value: Any) -> str:
     >>> [text_of(value) for value in (1000.0, True, b"left", ["a", 2], None)]
     ['1000', 'true', 'left', 'a; 2', '']
     """
+    if isinstance(value, str):
+        text = value.strip()
+        return "" if text in MISSING_TEXTS else text
     if is_missing(value):
         return ""
-    if isinstance(value, str):
-        return value.strip()
     if isinstance(value, bytes | bytearray | memoryview):
         return _decoded(bytes(value))
     if isinstance(value, dict):
@@ -91,6 +92,8 @@ def is_unicode(text: str) -> bool:
     >>> is_unicode("naïve"), is_unicode(chr(0xDCFF))
     (True, False)
     """
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -107,7 +110,7 @@ def name_of(value: Any) -> str:
     ['1000', '1000', '007', '']
     """
     text = text_of(value)
-    return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
+    return text.partition(".")[0] if text.endswith("0") and _WHOLE_FLOAT.fullmatch(text) else text
 
 
 def _decoded(value: bytes) -> str:

@@ -279,7 +279,7 @@ def _find_absence(row: RawRow, options: BuildOptions) -> tuple[str, str] | None:
 
 def _is_unicode(row: RawRow) -> bool:
     texts = (row.id, row.image_name, row.group or "", row.licence or "", *row.captions, *map(str, row.labels.values()))
-    return is_unicode("".join((*texts, *_words_in(row.views or {}))))
+    return is_unicode("".join(texts if row.views is None else (*texts, *_words_in(row.views))))
 
 
 def _words_in(views: Mapping[str, Sequence[Any]]) -> Iterator[str]:

@@ -23,7 +23,8 @@ def clean_text(text: str) -> str:
     """
     if not text.isprintable():
         text = "".join(map(_visible, text))
-    return " ".join(text.split())
+    # Only plain spaces are left by now, so that most texts are one line of single spaces already.
+    return " ".join(text.split()) if "  " in text else text.strip()
 
 
 def _visible(character: str) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+# The usual name, which `name_below` leaves as it is: no scheme, no backslash, no empty part, none with a dot first.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][\w.-]*+/)*+[A-Za-z0-9_-][\w.-]*+", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # The names of a larger folder are not cached; in such a folder only exact names match.
 MAX_LISTED = 1_000_000
@@ -35,6 +37,8 @@ def name_below(root: Path, name: str) -> str:
     Raises:
         SeveralFiles: more than one file fits.
     """
+    if _PLAIN.fullmatch(name):
+        return name
     name = _below(root, _without_scheme(name))
     if "\\" not in name and name.isascii():
         return name

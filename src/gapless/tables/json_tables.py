@@ -65,12 +65,13 @@ def _opens_array(line: str) -> bool:
 
 
 def _line_rows(path: Path, lines: LineSource, options: TextOptions, count: LineCount) -> Iterator[Line]:
+    file = path.name
     while (line := lines.take()) is not None:
         if not line.strip():
             count.blank += 1
             continue
         count.rows += 1
-        origin = f"{path.name}:{lines.number}"
+        origin = f"{file}:{lines.number}"
         if not is_unicode(line):
             yield origin, None, options.not_decoded()
             continue
@@ -79,7 +80,7 @@ def _line_rows(path: Path, lines: LineSource, options: TextOptions, count: LineC
         except ValueError as error:
             yield origin, None, one_line(error)
             continue
-        yield _row(origin, cells)
+        yield _row(origin, cells, "\\u" in line)
     count.lines = lines.total
 
 
@@ -99,14 +100,17 @@ def _array_rows(path: Path, lines: LineSource, options: TextOptions, count: Line
     except ValueError as error:
         raise DataRefused(f"{path} begins as a JSON array and cannot be read as one ({one_line(error)})") from None
     count.lines = count.rows = len(items)
+    has_escapes = "\\u" in text
     for number, item in enumerate(items, start=1):
-        yield _row(f"{path.name}[{number}]", item)
+        yield _row(f"{path.name}[{number}]", item, has_escapes)
 
 
 def _parse(text: str) -> Any:
     """The value of a JSON text; ValueError with the fault where it is not valid."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        if text.startswith("\ufeff"):  # as `json.loads` says it: the beginning of a file that was joined to another
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+        return _DECODER.decode(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {one_line(error)}") from None
 
@@ -120,9 +124,13 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-def _row(origin: str, cells: Any) -> Line:
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # one for all lines: `json.loads` would make one for each
+
+
+def _row(origin: str, cells: Any, has_escapes: bool) -> Line:
+    """A row of a text that is Unicode, in which only an escape (`\\ud83d`) can stand for half of a surrogate pair."""
     if not isinstance(cells, dict):
         return origin, None, "not a JSON object"
-    if not is_unicode(json.dumps(cells, ensure_ascii=False)):
+    if has_escapes and not is_unicode(json.dumps(cells, ensure_ascii=False)):
         return origin, None, "not UTF-8: it holds half of a surrogate pair"
     return origin, cells, ""

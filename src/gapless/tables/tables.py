@@ -120,6 +120,8 @@ def image_cell(value: Any, origin: str) -> tuple[bytes | None, str]:
     >>> image_cell("a.png", "rows.csv:2"), image_cell({"bytes": b"GIF8", "path": "a.gif"}, "rows.parquet:1")
     ((None, 'a.png'), (None, 'a.gif'))
     """
+    if isinstance(value, str):
+        return None, text_of(value)
     if isinstance(value, list | tuple):
         if len(value) > 1:
             raise ValueError(f"{len(value)} images in one cell; give each a row of its own")
@@ -157,6 +159,8 @@ def texts_of(value: Any) -> list[str]:
     >>> texts_of(["left", "lung"]), texts_of(7), texts_of(None)
     (['left', 'lung'], ['7'], [''])
     """
+    if type(value) is str:  # numpy's texts, which are `str` too, lose NULs at their end in `tolist`
+        return [text_of(value)]
     items = value.tolist() if hasattr(value, "tolist") else value
     return [text_of(item) for item in items] if isinstance(items, list | tuple) else [text_of(items)]
 

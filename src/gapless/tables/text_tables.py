@@ -47,6 +47,7 @@ def text_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[L
     num_undecodable = 0
     with _open_table(path, options, count) as table:
         names = table.names[: table.num_named]
+        file = path.name
         for record in table.records:
             if not record.fault and _is_blank(record.cells):
                 count.blank += record.num_lines
@@ -55,7 +56,7 @@ def text_lines(path: Path, options: TextOptions, count: LineCount) -> Iterator[L
             count.continued += record.num_lines - 1
             fault = record.fault or _find_fault(record, table)
             num_undecodable += fault == table.options.not_decoded()
-            origin = f"{path.name}:{record.number}"
+            origin = f"{file}:{record.number}"
             # A column without a name holds row numbers, or nothing.
             cells = {name: cell for name, cell in zip(names, record.cells, strict=False) if name}
             yield (origin, None, fault) if fault else (origin, cells, "")
@@ -127,9 +128,10 @@ def _is_blank(cells: Sequence[str]) -> bool:
 
 
 def _find_fault(record: Record, table: _Table) -> str:
-    if not is_unicode("".join(record.cells)):
+    text = "".join(record.cells)
+    if not is_unicode(text):
         return table.options.not_decoded()
-    if "\0" in "".join(record.cells):
+    if "\0" in text:
         return "it holds a NUL byte, as after a crash: the line is damaged"
     if not table.fits(record.cells):
         return f"{len(record.cells)} cells under {table.num_named} columns"

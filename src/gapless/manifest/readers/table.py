@@ -272,7 +272,7 @@ def table_rows(
         for table, below, lies_in, count in zip(tables, folders.below, folders.tables, counts, strict=True):
             base = FilesBelow(folders.root / below, below)
             for line, cells, fault in read_lines(table.path, table.text, count):
-                origin = posixpath.join(lies_in, line)
+                origin = posixpath.join(lies_in, line) if lies_in else line
                 if cells is None:
                     yield faulty_row(origin, "malformed row", fault)
                 else:
@@ -354,7 +354,7 @@ def _file_in(cell: Any, origin: str, base: FilesBelow) -> FileView | None:
         file_name = name_below(base.folder, name) if content is None else name
     except SeveralFiles as error:
         raise SeveralFiles(f"{name}: {error}") from None
-    image_name = file_name if name == origin else posixpath.join(base.below, file_name)
+    image_name = file_name if name == origin or not base.below else posixpath.join(base.below, file_name)
     source = FileSource(base.folder, file_name) if content is None else BytesSource(content, image_name)
     return FileView(source, image_name)
 
