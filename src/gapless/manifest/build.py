@@ -57,7 +57,9 @@ def build_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Man
 
 
 def write_manifest(rows: RawRows, out: str | Path, options: BuildOptions) -> Path:
-    """Verify raw rows and write them as a manifest; the memory that this takes grows by 8 bytes a file.
+    """Verify raw rows and write them as a manifest, a few rows in memory at a time.
+
+    What grows with the rows is 8 bytes for each file, and what Parquet notes of each 2,048 rows until the end.
 
     Args:
         rows: as a reader yields them; or a function that yields them, given a folder for files that are fetched: it
