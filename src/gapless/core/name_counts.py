@@ -69,7 +69,7 @@ class NameCounts:
         try:
             if self._file is None:
                 self._file, self._bits = _temporary_file(), bytearray(NUM_BITS >> 3)
-            with self._file:  # one transaction; each row in its own takes four times as long
+            with self._file:  # one transaction; each row in its own takes up to four times as long
                 self._file.executemany("INSERT OR REPLACE INTO names VALUES (?, ?)", rows)
         except sqlite3.OperationalError as error:
             raise OSError(f"the names of the rows do not fit into the folder of temporary files: {error}") from error
