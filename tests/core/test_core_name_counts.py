@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapless.core.errors import NoRoom
 from gapless.core.name_counts import NameCounts
 
 NAMES = st.text(
@@ -35,7 +36,7 @@ def test_no_more_names_are_in_memory_than_allowed():
         assert counts["images/1000.png"] == 0
 
 
-def test_a_full_disk_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch):
+def test_a_full_folder_of_temporary_files_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     class Full:
         def __enter__(self) -> "Full":
             return self
@@ -52,5 +53,5 @@ def test_a_full_disk_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gapless.core.name_counts._temporary_file", Full)
     with NameCounts(1) as counts:
         counts.add("a")
-        with pytest.raises(OSError, match="folder of temporary files: database or disk is full"):
+        with pytest.raises(NoRoom, match=r"temporary files \(database or disk is full\); name one .* SQLITE_TMPDIR"):
             counts.add("b")

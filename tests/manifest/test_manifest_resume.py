@@ -24,7 +24,7 @@ import pytest
 from dicom_samples import dicom_bytes
 from PIL import Image
 
-from gapless.core.errors import DataRefused, UsageError
+from gapless.core.errors import DataRefused, NoRoom, UsageError
 from gapless.core.locks import only_writer
 from gapless.images.pixels import load_image
 from gapless.manifest import build
@@ -36,7 +36,7 @@ from gapless.manifest.readers.roco import read_roco
 from gapless.manifest.readers.rocov2 import read_rocov2
 from gapless.manifest.readers.shards import MemberSource, read_shards
 from gapless.manifest.readers.table import read_table
-from gapless.manifest.resume_journal import JOURNAL_FILE, Journal
+from gapless.manifest.resume_journal import AGAIN_FILE, JOURNAL_FILE, Journal
 from gapless.manifest.verify import check_images
 
 COUNT, STOP_AT = 80, 70  # results are written down by chunks of 32 rows
@@ -208,9 +208,9 @@ def know_by_name_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
         status = source.path.stat()
         return f"{source.name}|{source.offset}|{source.size}|{status.st_size}|{status.st_mtime_ns}"
 
-    def find(journal: Journal, name: str, source):
-        journal._read_until(None)
-        return next((result for result in journal._passed.values() if result.get("key") == source.key()), None)
+    def find(journal: Journal, name: str, source, store):
+        journal._read_until("")  # all lines
+        return next((result for result in journal._waiting.values() if result.get("key") == source.key()), None)
 
     for kind, key in ((BytesSource, bytes_key), (FileSource, file_key), (MemberSource, member_key)):
         monkeypatch.setattr(kind, "key", key)
@@ -377,7 +377,7 @@ def test_a_build_that_goes_on_reads_its_journal_in_step_with_the_rows(tmp_path, 
     journal = interrupted_again_and_again(
         layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified)
     )
-    assert journal._passed == {}  # no line waits in memory, also behind a refused row
+    assert journal._waiting == {}  # no line waits in memory, also behind a refused row
     assert len(verified) <= COUNT - 64 + 1
     assert '"reason"' in (tmp_path / ".m.resume" / JOURNAL_FILE).read_text()
     assert "img/3.bmp" not in (tmp_path / ".m.resume" / JOURNAL_FILE).read_text()  # no words of a refusal
@@ -398,7 +398,7 @@ def test_rows_in_another_order_are_not_verified_again(tmp_path, monkeypatch):
 
 
 def test_images_that_have_changed_are_verified_again_once(tmp_path, monkeypatch):
-    """The third build finds the lines of the second, which stand behind those of the first."""
+    """The third build finds the results of the second, which are newer than those of the first."""
     layout = LAYOUTS["files"]
     layout.write(tmp_path / "data", 100)
     stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
@@ -412,6 +412,69 @@ def test_images_that_have_changed_are_verified_again_once(tmp_path, monkeypatch)
     assert counts[1] <= COUNT - 64
     manifest = layout.read(tmp_path / "data", tmp_path / "m")
     assert numbers_in(manifest) == numbers_said(manifest) == list(range(300, 300 + COUNT))
+
+
+def test_images_that_were_missing_at_first_are_verified_once_when_they_are_there(tmp_path, monkeypatch):
+    """As on a share that was not mounted: the third build does not repeat what the second did."""
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+    (tmp_path / "data/img").rename(tmp_path / "elsewhere")
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    (tmp_path / "elsewhere").rename(tmp_path / "data/img")
+    counts = []
+    for _ in range(2):
+        verified: list[str] = []
+        journal = interrupted_again_and_again(
+            layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified)
+        )
+        counts.append(len(verified))
+        assert journal._waiting == {}
+        assert journal._to_repeat <= set(verified)
+    assert counts[0] == COUNT
+    assert counts[1] <= COUNT - 64
+
+
+def test_images_that_change_and_change_back_have_the_copies_of_the_last(tmp_path, monkeypatch):
+    """One length and one name, so that a copy of the second build cannot be told from one of the first."""
+    layout = LAYOUTS["parquet"]
+    for first in (100, 300, 100):
+        layout.write(tmp_path / "data", first)
+        stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    manifest = layout.read(tmp_path / "data", tmp_path / "m")
+    assert numbers_in(manifest) == numbers_said(manifest) == list(range(100, 100 + COUNT))
+
+
+def test_a_journal_cut_short_in_either_file_loses_its_last_row_alone(tmp_path, monkeypatch):
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    write_again(layout, tmp_path / "data", 300)
+    stop_in_the_middle(lambda: layout.read(tmp_path / "data", tmp_path / "m"), monkeypatch)
+    for name in (JOURNAL_FILE, AGAIN_FILE):
+        file = tmp_path / ".m.resume" / name
+        assert file.read_bytes().count(b"\n") >= 64
+        file.write_bytes(file.read_bytes()[:-7])
+    verified: list[str] = []
+    interrupted_again_and_again(layout, tmp_path / "data", tmp_path / "m", monkeypatch, counting_checks(verified))
+    assert len(verified) <= COUNT - 64 + 2
+    manifest = layout.read(tmp_path / "data", tmp_path / "m")
+    assert numbers_in(manifest) == numbers_said(manifest) == list(range(300, 300 + COUNT))
+
+
+def test_a_full_folder_of_temporary_files_keeps_what_was_verified(tmp_path, monkeypatch):
+    layout = LAYOUTS["files"]
+    layout.write(tmp_path / "data", 100)
+
+    def full(books, row, result):
+        raise NoRoom("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build._Books, "enter", full)
+        with pytest.raises(NoRoom):
+            layout.read(tmp_path / "data", tmp_path / "m")
+    assert (tmp_path / ".m.resume" / JOURNAL_FILE).read_bytes().count(b"\n") > 1
+    assert len(layout.read(tmp_path / "data", tmp_path / "m")) == COUNT
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_copies_of_rows_that_are_left_out_the_second_time_do_not_stay(tmp_path, monkeypatch):

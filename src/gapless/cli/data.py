@@ -93,8 +93,8 @@ def manifest_outcome(path: Path) -> Outcome:
     reasons += "".join(f"\n  passed over {count}: {what}" for what, count in info.get("passed_over", {}).items())
     counted = f"read {counts['read']}, kept {counts['kept']}, skipped {counts['skipped']}"
     present = info["presence"]["present"] if "presence" in info else {}
-    counted_of = [f"{name} {present[name]}" for name in written_columns(path) if name in present]
-    presence = f"\npresent: {', '.join(counted_of)}" if present else ""
+    present_texts = [f"{name} {present[name]}" for name in written_columns(path) if name in present]
+    presence = f"\npresent: {', '.join(present_texts)}" if present else ""
     return Outcome({"manifest": str(path), **info}, f"{counted} ({splits}){reasons}{presence}\n{path}")
 
 

@@ -34,6 +34,10 @@ class NeedsNetwork(GaplessError):
     exit_code = 4
 
 
+class NoRoom(GaplessError):
+    """The folder of temporary files is full; what was done so far is kept, and the same command continues it."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """The message of an exception as one short line; the name of its class when it has no message."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -32,7 +32,7 @@ from gapless.manifest.raw_rows import RawRow, forget_links
 from gapless.manifest.read_back import Identities, check_copies, check_files
 from gapless.manifest.resume_journal import Journal
 from gapless.manifest.split import one_group_sentence
-from gapless.manifest.verify import Source, is_stored
+from gapless.manifest.verify import Source
 from gapless.manifest.verify_views import RowViews
 from gapless.manifest.workers import ROWS_PER_CHUNK, check_in_order
 from gapless.manifest.workers_ray import check_on_ray
@@ -359,8 +359,7 @@ def _judge(
     if absence := _find_absence(row, options):
         return {"reason": absence[0], "detail": absence[1], "expected": True}
     source = _source_of(row, options)
-    earlier_result = None if source is None else journal.find(stored_name(row.id), source)
-    return earlier_result if earlier_result is not None and is_stored(earlier_result, store) else None
+    return None if source is None else journal.find(stored_name(row.id), source, store)
 
 
 def stored_name(id: str) -> str:

@@ -116,12 +116,12 @@ def check_present(table: pa.Table, image_root: Path, specs: Sequence[ModalitySpe
 
     if columns := _columns(specs):
         batches = table.select(columns).to_batches(ROWS_AT_ONCE)
-        _judge(_files_in(batches, specs), is_there, of="files" if specs else "images")
+        _refuse_faults(_files_in(batches, specs), is_there, of="files" if specs else "images")
 
 
 def _check(directory: Path, holds: Callable[[_File], bool], specs: Sequence[ModalitySpec]) -> None:
     if _columns(specs):
-        _judge(_files_of(directory, specs), holds, of="files" if specs else "images")
+        _refuse_faults(_files_of(directory, specs), holds, of="files" if specs else "images")
 
 
 def _files_of(directory: Path, specs: Sequence[ModalitySpec]) -> Iterator[_File]:
@@ -151,7 +151,7 @@ def _files_in(batches: Iterable[pa.RecordBatch], specs: Sequence[ModalitySpec]) 
                     yield _File(next(numbers), row["id"], name, sha256, spec.kind)
 
 
-def _judge(rest: Iterator[_File], holds: Callable[[_File], bool], of: str) -> None:
+def _refuse_faults(all_files: Iterator[_File], holds: Callable[[_File], bool], of: str) -> None:
     """DataRefused when a file is missing or has changed; `of` is what the message calls the files."""
 
     def fault(file: _File) -> str | None:
@@ -169,7 +169,7 @@ def _judge(rest: Iterator[_File], holds: Callable[[_File], bool], of: str) -> No
         ThreadPoolExecutor(available_cores()) as pool,
         progress_bar(what="reading images back", unit="image") as shown,
     ):
-        while entries := list(itertools.islice(rest, ROWS_AT_ONCE)):
+        while entries := list(itertools.islice(all_files, ROWS_AT_ONCE)):
             for chunk_faults in pool.map(faults_of, _chunks(entries)):
                 named += chunk_faults[: NUM_NAMED - len(named)]
                 num_faults += len(chunk_faults)

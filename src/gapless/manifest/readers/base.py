@@ -104,7 +104,7 @@ class Reader(Generic[Options]):
         return Manifest.read(self.write(sources, out, **options))
 
     def write(self, sources: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> Path:
-        """Read the sources and write them as a manifest, of which a few rows are in memory at a time.
+        """Read the sources and write them as a manifest, a few rows in memory at a time unless the reader holds more.
 
         Args:
             sources: one or several, or an empty list for a reader that needs none.
