@@ -11,11 +11,12 @@ from gapless.core.errors import DataRefused, UsageError
 from gapless.embeddings.array_sets import read_arrays
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.store import EmbeddingsWriter, read_embeddings
-from gapless.inference.embed import Source, embed_dataset, evaluation_dataset, write_embeddings
+from gapless.inference.embed import Source, embed_dataset, evaluation_dataset, usual_readers, write_embeddings
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.fingerprint import fingerprint_of
+from gapless.models.safe_loading import on_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,54 @@ def test_vector_pairs_give_whole_batches_by_row_and_by_epoch_key() -> None:
     assert batch["batch"]["a"]["values"].tolist() == [[2.0, 3.0], [10.0, 11.0]]
     assert batch["batch"]["a"]["values"].dtype == torch.float32
     assert len(pairs) == 3
+
+
+def test_bfloat16_is_recorded_near_to_float32_and_not_mixed_with_it(model, manifest, tmp_path):
+    source = Source.of_manifest(model, manifest)
+    exact, out = tmp_path / "float32", tmp_path / "bfloat16"
+    write_embeddings(model, source, exact)
+    write_embeddings(model, source, out, precision="bfloat16")
+    first, second = read_embeddings(exact), read_embeddings(out)
+    assert second.info["precision"] == "bfloat16"
+    assert "precision" not in first.info
+    for name, rows in second.embeddings.items():
+        cosines = (rows * first.embeddings[name]).sum(axis=1)
+        assert cosines == pytest.approx(1, abs=1e-3)
+        assert np.abs(rows - first.embeddings[name]).max() > 1e-5  # the control: something was computed otherwise
+        assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UsageError, match="precision"):
+        write_embeddings(model, source, exact, precision="bfloat16")
+    with pytest.raises(UsageError, match="precision"):
+        write_embeddings(model, source, out)
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_written(model, manifest, tmp_path):
+    with pytest.raises(UsageError, match="bfloat16"):
+        write_embeddings(model, Source.of_manifest(model, manifest), tmp_path / "e", precision="float8")
+    assert not (tmp_path / "e").exists()
+
+
+def test_readers_are_used_beside_an_accelerator_and_shared_by_its_processes(monkeypatch):
+    monkeypatch.setattr("gapless.inference.embed.available_cores", lambda: 12)
+    assert usual_readers(torch.device("cpu")) == 0
+    assert usual_readers(torch.device("cuda")) == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert usual_readers(torch.device("cuda")) == 3
+    monkeypatch.setattr("gapless.inference.embed.available_cores", lambda: 200)
+    assert usual_readers(torch.device("cuda")) == 16
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "device"), [(0, 1, "cpu"), (1, 0, "cuda:0"), (4, 3, "cuda:3"), (2, 3, "cuda:1")]
+)
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch, gpus, rank, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    moved = []
+
+    class Model:
+        def to(self, place):
+            moved.append(place)
+
+    on_accelerator(Model())
+    assert moved == [torch.device(device)]

@@ -25,7 +25,18 @@ def embed_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--shard_size", type=int, default=8192, help="rows of a shard, the unit of a resume")
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="in which the encoders compute; bfloat16 is for accelerators",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        help="processes that read images; default none beside a CPU, a core each (at most 16) beside an accelerator",
+    )
     parser.add_argument(
         "--pseudonyms",
         type=Path,
@@ -48,6 +59,7 @@ def embed(args: Arguments) -> Outcome:
         ray=args.ray,
         shard_size=args.shard_size,
         batch_size=args.batch_size,
+        precision=args.precision,
         workers=args.workers,
         pseudonyms=args.pseudonyms,
     )

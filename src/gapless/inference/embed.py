@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from gapless.core.captions import caption_number
-from gapless.core.errors import DataRefused, UsageError, listed
+from gapless.core.errors import DataRefused, UsageError, listed, unknown_name
+from gapless.core.launch import rank_and_count_here
+from gapless.core.pool import available_cores
 from gapless.core.progress import progress_bar
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
@@ -25,6 +27,20 @@ from gapless.modalities.vector import VectorInput
 from gapless.modalities.views import collate_rows
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
+
+PRECISIONS = ("float32", "bfloat16")
+MAX_READERS = 16
+
+
+def checked_precision(precision: str) -> str:
+    """The precision that encoders compute in.
+
+    Raises:
+        UsageError: no name in `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    return precision
 
 
 class Collator:
@@ -134,7 +150,17 @@ def _on_device(inputs: Any, device: torch.device) -> Any:
     """The inputs with every tensor moved to a device, in nested dictionaries too."""
     if isinstance(inputs, dict):
         return {name: _on_device(value, device) for name, value in inputs.items()}
-    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
+    return inputs.to(device, non_blocking=True) if isinstance(inputs, Tensor) else inputs
+
+
+def usual_readers(device: torch.device) -> int:
+    """How many processes should prepare inputs for a model on this device.
+
+    An accelerator waits for images that one core prepares; beside a model on the CPU such processes take its cores.
+    """
+    if device.type == "cpu":
+        return 0
+    return min(available_cores() // rank_and_count_here()[1], MAX_READERS)
 
 
 @torch.no_grad()
@@ -165,6 +191,7 @@ def model_batches(
         **batching,
         num_workers=num_workers,
         collate_fn=collate,
+        pin_memory=model.device.type == "cuda",  # copies to the device then run beside the model
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
     )
     was_training = model.training
@@ -194,7 +221,11 @@ def prepared_batches(
 
 @torch.no_grad()
 def _embedding_batches(
-    model: GaplessModel, dataset: Dataset[Any], modalities: Sequence[str] | None = None, **options: Any
+    model: GaplessModel,
+    dataset: Dataset[Any],
+    modalities: Sequence[str] | None = None,
+    precision: str = "float32",
+    **options: Any,
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and unit-norm fp32 embeddings on the CPU, batch by batch; options as in `model_batches`.
 
@@ -202,11 +233,13 @@ def _embedding_batches(
 
     Args:
         modalities: which ones the dataset has and are embedded; by default all of the model.
+        precision: in which the encoders compute, a name in `PRECISIONS`; bfloat16 is torch's autocast.
     """
     preprocessors = {name: model.preprocessor(name) for name in modalities or model.modalities}
     for inputs in model_batches(model, dataset, Collator(preprocessors), **options):
         present = inputs.get("present")
-        embeddings = model(batch=inputs["batch"], present=present, return_loss=False).embeddings
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            embeddings = model(batch=inputs["batch"], present=present, return_loss=False).embeddings
         rows = {name: one.float().cpu() for name, one in embeddings.items()}
         for name, mask in (present or {}).items():
             rows[name] = torch.where(mask.cpu()[:, None], rows[name], torch.nan)
@@ -324,7 +357,8 @@ def write_embeddings(
     part: int = 0,
     num_parts: int = 1,
     batch_size: int = 256,
-    num_workers: int = 0,
+    num_workers: int | None = None,
+    precision: str = "float32",
 ) -> bool:
     """Embed the rows into a directory, shard by shard; shards that are finished already are kept.
 
@@ -334,7 +368,8 @@ def write_embeddings(
         shard_size: rows of a shard, the unit in which an interrupted run continues.
         part: the number of this process among the `num_parts` that share the work, from 0.
         batch_size: rows that the model encodes at once.
-        num_workers: processes that prepare inputs.
+        num_workers: processes that prepare inputs; None for `usual_readers`.
+        precision: in which the encoders compute, a name in `PRECISIONS`.
 
     Returns:
         Whether the directory is complete; False while other parts are missing.
@@ -342,17 +377,31 @@ def write_embeddings(
     Raises:
         UsageError: the directory holds something else, or embeddings of another model or data.
     """
-    writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
-    write_shards(model, source, writer, writer.pending(part, num_parts), batch_size, num_workers, progress="embed")
+    writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size, precision=precision)
+    shards = writer.pending(part, num_parts)
+    readers = usual_readers(model.device) if num_workers is None else num_workers
+    write_shards(model, source, writer, shards, batch_size, readers, precision, progress="embed")
     return writer.finish()
 
 
 def planned_writer(
-    model: GaplessModel, source: Source, out: Path, *, names: Sequence[str], dtype: str, shard_size: int
+    model: GaplessModel,
+    source: Source,
+    out: Path,
+    *,
+    names: Sequence[str],
+    dtype: str,
+    shard_size: int,
+    precision: str = "float32",
 ) -> EmbeddingsWriter:
     """Open the directory for the embeddings of these rows by this model; arguments as in `write_embeddings`."""
     recorded = list(names) if source.names_model else []
-    info = {"model": {"source": recorded, "fingerprint": fingerprint_of(model)}, "data": dict(source.data)}
+    info: dict[str, Any] = {
+        "model": {"source": recorded, "fingerprint": fingerprint_of(model)},
+        "data": dict(source.data),
+    }
+    if checked_precision(precision) != "float32":  # directories of earlier versions, all of float32, do not say it
+        info["precision"] = precision
     return EmbeddingsWriter(
         out,
         num_rows=len(source.columns["id"]),
@@ -370,6 +419,7 @@ def write_shards(
     shards: Sequence[Shard],
     batch_size: int = 256,
     num_workers: int = 0,
+    precision: str = "float32",
     progress: str | None = None,
 ) -> None:
     """Embed and write these shards, one after the other.
@@ -381,7 +431,7 @@ def write_shards(
         range(start, min(start + batch_size, s.stop)) for s in shards for start in range(s.start, s.stop, batch_size)
     ]
     options = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress, "batches": batches}
-    embedded = _embedding_batches(model, source.dataset, source.modalities, **options)
+    embedded = _embedding_batches(model, source.dataset, source.modalities, precision, **options)
     for shard in shards:
         parts = [next(embedded)[1] for _ in range(shard.start, shard.stop, batch_size)]
         embeddings = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

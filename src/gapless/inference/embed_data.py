@@ -15,7 +15,7 @@ from gapless.embeddings.embedding_set import EmbeddingSet
 from gapless.embeddings.pseudonyms import Pseudonyms
 from gapless.embeddings.sources import is_embeddings_directory
 from gapless.embeddings.store import INDEX_FILE, SHARD_SIZE, read_embeddings
-from gapless.inference.embed import Source, write_embeddings
+from gapless.inference.embed import Source, checked_precision, write_embeddings
 from gapless.inference.pseudonymous import pseudonymous
 from gapless.manifest.manifest import Manifest
 from gapless.models.aligner import GaplessModel
@@ -57,7 +57,8 @@ def embed(
     ray: str | None = None,
     shard_size: int = SHARD_SIZE,
     batch_size: int = 256,
-    workers: int = 0,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    workers: int | None = None,
     pseudonyms: str | Path | None = None,
 ) -> Embedded:
     """Embed the rows of a data set with a model, shard by shard; an unfinished directory is continued.
@@ -78,7 +79,9 @@ def embed(
         ray: the address of a Ray cluster, "auto", or "local" for this machine's cores.
         shard_size: rows of a shard, the unit of a resume.
         batch_size: rows that the model reads at once.
-        workers: processes that read images.
+        precision: in which the encoders compute; bfloat16, torch's autocast, is for accelerators that are faster in it.
+        workers: processes that read images for this one; by default none beside a CPU, and beside an accelerator a core
+            each, at most 16. Not used with `ray`.
         pseudonyms: a file of a key, which is made where there is none: captions, labels and paths are left out, and ids
             and groups are keyed hashes, in the order of these. For embeddings that leave a site.
 
@@ -89,6 +92,7 @@ def embed(
     """
     if ray and shard:
         raise UsageError("--ray hands out the shards itself; leave --shard away")
+    checked_precision(precision)
     part, num_parts = part_of(shard, os.environ)
     out, names = Path(out), [str(name) for name in ([model] if isinstance(model, str | Path) else model)]
     _check_place(out)
@@ -102,7 +106,15 @@ def embed(
         from gapless.inference.embed_ray import write_embeddings_on_ray
 
         finished = write_embeddings_on_ray(
-            ray, loaded, source, out, names=names, dtype=dtype, shard_size=shard_size, batch_size=batch_size
+            ray,
+            loaded,
+            source,
+            out,
+            names=names,
+            dtype=dtype,
+            shard_size=shard_size,
+            batch_size=batch_size,
+            precision=precision,
         )
     else:
         finished = write_embeddings(
@@ -116,6 +128,7 @@ def embed(
             num_parts=num_parts,
             batch_size=batch_size,
             num_workers=workers,
+            precision=precision,
         )
         if shard is None and part == 0 and not finished:
             _wait_for(out)

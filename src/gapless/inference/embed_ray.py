@@ -34,6 +34,7 @@ class Job:
         source: the rows.
         writer: the directory to write.
         batch_size: rows that the model encodes at once.
+        precision: in which the encoders compute.
         directory: where the command was given; relative names start there.
     """
 
@@ -42,6 +43,7 @@ class Job:
     source: Source
     writer: EmbeddingsWriter
     batch_size: int
+    precision: str
     directory: str
 
 
@@ -68,7 +70,7 @@ def _embed_shards(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
     shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
     try:
         model = _model_of(tuple(job.names), job.fingerprint)
-        write_shards(model, job.source, job.writer, shards, job.batch_size)
+        write_shards(model, job.source, job.writer, shards, job.batch_size, precision=job.precision)
     except GaplessError as error:
         return {"exit_code": [error.exit_code], "said": [str(error)]}
     return {"exit_code": [0], "said": [""]}
@@ -84,6 +86,7 @@ def write_embeddings_on_ray(
     dtype: str = "float32",
     shard_size: int = SHARD_SIZE,
     batch_size: int = 256,
+    precision: str = "float32",
 ) -> bool:
     """`write_embeddings` on a Ray cluster: one worker per GPU of it, or per core where there is none.
 
@@ -96,10 +99,12 @@ def write_embeddings_on_ray(
         GaplessError: the cluster cannot finish a shard.
     """
     with ray_cluster(address) as ray:
-        writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size)
+        writer = planned_writer(
+            model, source, out, names=names, dtype=dtype, shard_size=shard_size, precision=precision
+        )
         pending = [shard.index for shard in writer.pending()]
         if pending:
-            job = Job(names, fingerprint_of(model), source, writer, batch_size, str(Path.cwd()))
+            job = Job(names, fingerprint_of(model), source, writer, batch_size, precision, str(Path.cwd()))
             _hand_out(ray, job, pending)
     return writer.finish()
 

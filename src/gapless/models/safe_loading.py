@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageError, listed, one_line
+from gapless.core.launch import rank_and_count_here
 
 SAFE = ".safetensors"
 M = TypeVar("M")
@@ -56,8 +57,12 @@ def whole_weights(load: Callable[..., Any], source: str | PathLike[Any], *args: 
 
 
 def on_accelerator(model: T) -> T:
-    """Move a model to the GPU, if there is one, and return it."""
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """Move a model to the GPU, if there is one, and return it.
+
+    Each process of torchrun on a machine takes a GPU of its own, while there are enough.
+    """
+    count = torch.cuda.device_count()
+    model.to(torch.device("cuda", rank_and_count_here()[0] % count) if count else torch.device("cpu"))
     return model
 
 

@@ -92,7 +92,7 @@ def index(
     staging: str | Path | None = None,
     ray: str | None = None,
     batch_size: int = 256,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Indexed:
     """Make a collection of a data set, or bring what is new into one that is there, in one commit.
 
@@ -121,7 +121,7 @@ def index(
         staging: where to prepare rows; needed for an object store.
         ray: embed on a Ray cluster: its address, "auto", or "local".
         batch_size: rows that the model reads at once.
-        workers: processes that read images.
+        workers: processes that read images; by default as for `gapless.embed`.
 
     Raises:
         UsageError: no such model, encoders without a common space, an index that their dim cannot have, or `out` is

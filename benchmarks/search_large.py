@@ -1,0 +1,96 @@
+"""A collection that is larger than the memory: written, indexed and asked, without ever holding its vectors.
+
+    python benchmarks/search_large.py --size 10000000 --folder DIR [--kind ivf-rq] [--json FILE]
+
+Rows are drawn in blocks, as benchmarks/search.py draws them, and written straight into the table, half images and half
+texts. The exact answers come from drawing the same blocks again. A folder that holds the collection already is asked
+again without writing it.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import collection_growth
+import numpy as np
+from resident_memory import peak_bytes
+from search import K, drawn_vectors
+
+from gapless.search.collection import Collection
+from gapless.search.indices import update_indices
+from gapless.search.table_rows import schema_of
+
+NEAR = 4 * K  # rows that stay from each block for the sum in float64
+
+
+def timed(name: str, seconds: dict[str, float], work: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    work()
+    seconds[name] = time.perf_counter() - start
+    print(f"  {name}: {seconds[name]:.1f} s", flush=True)
+
+
+def exact_answers(size: int, queries: np.ndarray) -> list[set[str]]:
+    """For each query the keys of the 10 highest products of all rows."""
+    scores, keys = np.empty((len(queries), 0)), np.empty((len(queries), 0), dtype=object)
+    for batch in collection_growth.batches(size, schema_of(collection_growth.INFO)):
+        rows = np.stack(batch.column("vector").to_numpy(zero_copy_only=False))
+        products = (queries @ rows.T).astype(np.float64)
+        near = np.argpartition(-products, NEAR, axis=1)[:, :NEAR]
+        scores = np.concatenate([scores, np.take_along_axis(products, near, axis=1)], axis=1)
+        keys = np.concatenate([keys, np.array(batch.column("row").to_pylist(), dtype=object)[near]], axis=1)
+        best = np.argsort(-scores, axis=1)[:, :NEAR]
+        scores, keys = np.take_along_axis(scores, best, axis=1), np.take_along_axis(keys, best, axis=1)
+    return [set(row[:K]) for row in keys]
+
+
+def asked(collection: Collection, queries: np.ndarray, answers: list[set[str]], rounds: int) -> dict[str, float]:
+    """Latency of single queries by the approximate index, and their recall."""
+    times, right = [], 0
+    for number in range(rounds):
+        for query, answer in zip(queries, answers, strict=True):
+            start = time.perf_counter()
+            hits = collection.search(query, k=K, exact=False)
+            times.append(1000 * (time.perf_counter() - start))
+            right += len(answer & {hit.row for hit in hits}) if number == 0 else 0
+    p50, p95 = np.percentile(times[len(queries) * (rounds > 1) :], [50, 95])  # the first round brings files to memory
+    return {"p50_ms": float(p50), "p95_ms": float(p95), "recall@10": right / (K * len(queries))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=10_000_000, help="rows, two of a pair")
+    parser.add_argument("--folder", type=Path, required=True, help="where the collection is kept, or is already")
+    parser.add_argument("--kind", default="ivf-rq", help="the collection's approximate index")
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    path, seconds = options.folder / f"large-{options.size}", dict[str, float]()
+    collection_growth.unit_rows = drawn_vectors  # rows that have directions, as those of a trained model
+    if not path.exists():
+        timed("write the rows, words and keys", seconds, lambda: collection_growth.write(str(path), options.size))
+    collection = Collection.open(path)
+    if collection.facts().index is None:
+        timed("index, with its recall", seconds, lambda: update_indices(collection, options.kind))
+    report = collection.facts().index
+    queries = drawn_vectors(options.queries, 99)
+    found = asked(collection, queries, exact_answers(options.size, queries), options.rounds)
+    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    figures = {
+        "size": options.size,
+        "seconds": seconds,
+        "index": None if report is None else report.as_json(),
+        "asked": found,
+        "bytes_on_disk": on_disk,
+        "peak_bytes": peak_bytes(),
+    }
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
