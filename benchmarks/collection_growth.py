@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,10 @@ def unit_rows(count: int, seed: int) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def batches(count: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def batches(
+    count: int, schema: pa.Schema, draw: Callable[[int, int], np.ndarray] = unit_rows
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a collection, of as many pairs as make `count`; `draw` gives vectors by their number and a seed."""
     for start in range(0, count // 2, CHUNK):
         size = min(CHUNK, count // 2 - start)
         ids = [f"{number:09d}" for number in range(start, start + size)]
@@ -71,12 +74,12 @@ def batches(count: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 "thumbnail": [None] * size,
                 "preview": [None] * size,
             }
-            yield batch_of(values, unit_rows(size, start + len(name)), schema)
+            yield batch_of(values, draw(size, start + len(name)), schema)
 
 
-def write(path: str, count: int) -> None:
+def write(path: str, count: int, draw: Callable[[int, int], np.ndarray] = unit_rows) -> None:
     schema = schema_of(INFO)
-    rows = pa.RecordBatchReader.from_batches(schema, batches(count, schema))
+    rows = pa.RecordBatchReader.from_batches(schema, batches(count, schema, draw))
     connect(path).create_table(TABLE, data=rows, schema=schema, mode="create")
     update_indices(Collection.open(path), None, above=10 * count)
 

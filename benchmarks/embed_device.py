@@ -30,6 +30,7 @@ from gapless.inference.embed import (
 from gapless.manifest.manifest import Manifest
 from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessModel
+from gapless.models.safe_loading import on_accelerator
 from gapless.training.recipes import Recipe, get_recipe
 from gapless.training.run import all_captions, new_model
 
@@ -69,27 +70,31 @@ def without_downloads(recipe: Recipe) -> Recipe:
     return replace(recipe, modalities=modalities)
 
 
+def report(figures: dict[str, Any], file: Path | None) -> None:
+    print(json.dumps(figures, indent=2), flush=True)
+    if file is not None:
+        file.write_text(json.dumps(figures, indent=2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--train", action="store_true", help="also steps of the recipe roco-eva-bert")
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     num_different = min(DIFFERENT, options.rows)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     figures: dict[str, Any] = {"device": name, "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as folder:
         write_phantom(Path(folder) / "data", num_pairs=num_different, image_size=224)
         data = Manifest.read(Path(folder) / "data")
-        model = new_model(base_recipe(), all_captions(data))
-        model.train(False).to(device)  # type: ignore[arg-type]
+        model = on_accelerator(new_model(base_recipe(), all_captions(data))).train(False)
         different = evaluation_dataset(model, data)
         rows = torch.utils.data.Subset(different, list(range(num_different)) * (options.rows // num_different))
         collated = Collator(preprocessors_of(model))([different[row] for row in range(min(BATCH, num_different))])[
             "batch"
         ]
-        batch = {name: {key: value.to(device) for key, value in part.items()} for name, part in collated.items()}
+        batch = {name: {key: value.to(model.device) for key, value in part.items()} for name, part in collated.items()}
         readers = usual_readers(model.device) or 1
         embedded = {}
         for precision in PRECISIONS:
@@ -104,18 +109,14 @@ def main() -> None:
         for name, exact in embedded["float32"].items():
             cosines = (exact * embedded["bfloat16"][name]).sum(dim=1)
             figures[f"least cosine of a row in both precisions, {name}"] = float(cosines.min())
-        print(json.dumps(figures), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=2))
+        report(figures, options.json)  # also where the training below fails
         if options.train:
             del model, batch
             torch.cuda.empty_cache()
             recipe = without_downloads(get_recipe("roco-eva-bert"))
             figures["train, roco-eva-bert"] = gapless_run(recipe, data.select("train"), TRAINED_STEPS)
             figures["train, peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps(figures, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
+    report(figures, options.json)
 
 
 if __name__ == "__main__":

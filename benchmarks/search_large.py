@@ -10,40 +10,30 @@ again without writing it.
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import collection_growth
 import numpy as np
+from collection_growth import INFO, batches, write
 from resident_memory import peak_bytes
-from search import K, drawn_vectors
+from search import K, drawn_vectors, timed
 
 from gapless.search.collection import Collection
 from gapless.search.indices import update_indices
 from gapless.search.table_rows import schema_of
 
-NEAR = 4 * K  # rows that stay from each block for the sum in float64
-
-
-def timed(name: str, seconds: dict[str, float], work: Callable[[], object]) -> None:
-    start = time.perf_counter()
-    work()
-    seconds[name] = time.perf_counter() - start
-    print(f"  {name}: {seconds[name]:.1f} s", flush=True)
-
 
 def exact_answers(size: int, queries: np.ndarray) -> list[set[str]]:
     """For each query the keys of the 10 highest products of all rows."""
     scores, keys = np.empty((len(queries), 0)), np.empty((len(queries), 0), dtype=object)
-    for batch in collection_growth.batches(size, schema_of(collection_growth.INFO)):
+    for batch in batches(size, schema_of(INFO), drawn_vectors):
         rows = np.stack(batch.column("vector").to_numpy(zero_copy_only=False))
-        products = (queries @ rows.T).astype(np.float64)
-        near = np.argpartition(-products, NEAR, axis=1)[:, :NEAR]
+        products = queries @ rows.T
+        near = np.argpartition(-products, K, axis=1)[:, :K]
         scores = np.concatenate([scores, np.take_along_axis(products, near, axis=1)], axis=1)
         keys = np.concatenate([keys, np.array(batch.column("row").to_pylist(), dtype=object)[near]], axis=1)
-        best = np.argsort(-scores, axis=1)[:, :NEAR]
+        best = np.argsort(-scores, axis=1)[:, :K]
         scores, keys = np.take_along_axis(scores, best, axis=1), np.take_along_axis(keys, best, axis=1)
-    return [set(row[:K]) for row in keys]
+    return [set(row) for row in keys]
 
 
 def asked(collection: Collection, queries: np.ndarray, answers: list[set[str]], rounds: int) -> dict[str, float]:
@@ -69,9 +59,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     path, seconds = options.folder / f"large-{options.size}", dict[str, float]()
-    collection_growth.unit_rows = drawn_vectors  # rows that have directions, as those of a trained model
     if not path.exists():
-        timed("write the rows, words and keys", seconds, lambda: collection_growth.write(str(path), options.size))
+        timed("write the rows, words and keys", seconds, lambda: write(str(path), options.size, drawn_vectors))
     collection = Collection.open(path)
     if collection.facts().index is None:
         timed("index, with its recall", seconds, lambda: update_indices(collection, options.kind))

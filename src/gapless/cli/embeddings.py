@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.cli.arrays import array_arguments, further_modalities, given_beside, given_source, modality_files
+from gapless.cli.model_options import workers_argument
 from gapless.cli.verb import EMBEDDINGS, Arguments, Outcome, Parser, Verb, ascii_only
 from gapless.core.errors import UsageError
 
@@ -31,12 +32,7 @@ def embed_arguments(parser: Parser) -> None:
         default="float32",
         help="in which the encoders compute; bfloat16 is for accelerators",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        help="processes that read images; default none beside a CPU, a core each (at most 16) beside an accelerator",
-    )
+    workers_argument(parser)
     parser.add_argument(
         "--pseudonyms",
         type=Path,

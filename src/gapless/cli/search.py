@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from gapless.cli.model_options import workers_argument
 from gapless.cli.verb import SEARCH, Arguments, Outcome, Parser, Verb, terminal_width
 
 
@@ -27,12 +28,7 @@ def index_arguments(parser: Parser) -> None:
     parser.add_argument("--staging", type=Path, default=None, help="where to prepare rows; needed for an object store")
     parser.add_argument("--ray", default=None, help="embed on a Ray cluster: its address, 'auto', or 'local'")
     parser.add_argument("--batch_size", type=int, default=256, help="rows that the model reads at once")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        help="processes that read images; default none beside a CPU, a core each (at most 16) beside an accelerator",
-    )
+    workers_argument(parser)
 
 
 def index(args: Arguments) -> Outcome:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gapless.core.errors import UsageError
 from gapless.core.files import check_directory, check_new_directory
@@ -102,34 +102,19 @@ def embed(
     source = _source_of(loaded, data, split)
     if pseudonyms is not None:
         source = pseudonymous(source, Pseudonyms.of_file(Path(pseudonyms)))
+    options: dict[str, Any] = {
+        "names": names,
+        "dtype": dtype,
+        "shard_size": shard_size,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
     if ray:
         from gapless.inference.embed_ray import write_embeddings_on_ray
 
-        finished = write_embeddings_on_ray(
-            ray,
-            loaded,
-            source,
-            out,
-            names=names,
-            dtype=dtype,
-            shard_size=shard_size,
-            batch_size=batch_size,
-            precision=precision,
-        )
+        finished = write_embeddings_on_ray(ray, loaded, source, out, **options)
     else:
-        finished = write_embeddings(
-            loaded,
-            source,
-            out,
-            names=names,
-            dtype=dtype,
-            shard_size=shard_size,
-            part=part,
-            num_parts=num_parts,
-            batch_size=batch_size,
-            num_workers=workers,
-            precision=precision,
-        )
+        finished = write_embeddings(loaded, source, out, part=part, num_parts=num_parts, num_workers=workers, **options)
         if shard is None and part == 0 and not finished:
             _wait_for(out)
             finished = True

@@ -1,0 +1,12 @@
+"""Options of the verbs that embed a data set with a model: `gapless embed` and `gapless index`."""
+
+from gapless.cli.verb import Parser
+
+
+def workers_argument(parser: Parser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        help="processes that read images; default none beside a CPU, a core each (at most 16) beside an accelerator",
+    )
