@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--num_images", type=int, default=8000)
-    parser.add_argument("--num_rows", type=int, default=80_000)
+    parser.add_argument("--num_rows", type=int, default=80_000, help="of small images; 0 leaves them out")
     parser.add_argument("--json", type=Path, default=None, help="also write the images a second")
     parser.add_argument("--measure", choices=list(MEASUREMENTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -190,7 +190,8 @@ def main() -> None:
         rates = compare_with_pillow(root, arguments.workers, arguments.num_images)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps({"images_per_second": rates}, indent=2))
-        many_rows(root, arguments.workers, arguments.num_rows)
+        if arguments.num_rows:
+            many_rows(root, arguments.workers, arguments.num_rows)
 
 
 if __name__ == "__main__":

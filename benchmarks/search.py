@@ -35,7 +35,7 @@ from gapless.inference.embed import Source, columns_of
 from gapless.search.balance_store import BalanceSettings
 from gapless.search.build import ready_chunks, write_collection
 from gapless.search.collection import FORMAT, VERSION, Collection, Hit
-from gapless.search.indices import USUAL_KIND, update_indices
+from gapless.search.indices import update_indices, usual_kind
 from gapless.search.rebalance import update_balance
 from gapless.search.row_readers import HeldRows
 from gapless.search.samples import Samples
@@ -361,7 +361,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--kind", default=USUAL_KIND, help="the collection's approximate index")
+    parser.add_argument("--kind", default=usual_kind(DIM), help="the collection's approximate index")
     parser.add_argument("--only", nargs="+", default=[], help="engines whose names contain one of these; default all")
     parser.add_argument("--folder", type=Path, default=None, help="where collections are kept, or are already")
     parser.add_argument("--memory_bytes", type=int, default=MEMORY_BYTES, help="collections up to this size are held")

@@ -135,14 +135,15 @@ def test_an_approximate_index_reports_its_recall_and_exact_stays_exact(tmp_path,
     assert recall["recall@10"] == pytest.approx(np.mean(shares), abs=0.1), "the recall of what a user gets"
 
 
-def test_the_size_decides_about_an_index(tmp_path):
+@pytest.mark.parametrize(("dim", "kind"), [(8, "ivf-rq"), (12, "ivf-flat")])
+def test_the_size_decides_about_an_index(tmp_path, dim, kind):
     from gapless.search.indices import update_indices
 
-    collection = collection_of(tmp_path / "c", embedding_set({"image": unit_rows(600, 8)}))
+    collection = collection_of(tmp_path / "c", embedding_set({"image": unit_rows(600, dim)}))
     assert not collection.table_version().has_index
     assert update_indices(collection, None, above=1000) is None
     made = update_indices(collection, None, above=500)
-    assert (made["kind"], made["recall@10"]) == ("ivf-flat", pytest.approx(1.0, abs=0.05))
+    assert (made["kind"], made["recall@10"]) == (kind, pytest.approx(1.0, abs=0.05))
     assert collection.table_version().has_index
 
 

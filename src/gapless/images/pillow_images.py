@@ -40,7 +40,7 @@ _UNSIGNED, _SIGNED = 1, 2
 
 def load_with_pillow(content: bytes) -> Pixels:
     """Decode to uint8, [height, width] or [height, width, 3], rotated as EXIF says."""
-    with _decoded(content) as (image, is_deep):
+    with _decoded(content) as (image, is_deep, _):
         method = _ORIENTATIONS.get(_orientation(image))
         if is_deep:
             pixels = _deep_to_uint8(image, content)
@@ -49,31 +49,38 @@ def load_with_pillow(content: bytes) -> Pixels:
 
 
 def verify_with_pillow(content: bytes) -> tuple[int, int]:
-    """(height, width) of what `load_with_pillow` gives; raises what it raises, in less time."""
-    with _decoded(content) as (image, is_deep):
+    """(height, width) of what `load_with_pillow` gives; raises what it raises, in less time.
+
+    A JPEG is decoded at an eighth of its size, in two thirds of the time: all of its bytes are decoded, and only the
+    last step to pixels, which cannot fail, is short.
+    """
+    with _decoded(content, small=True) as (image, is_deep, (width, height)):
         if is_deep:
             _deep_to_uint8(image, content)
         elif image.mode not in ("L", "RGB"):
             to_uint8(image)
-        width, height = image.size
         return (width, height) if _orientation(image) >= _FIRST_TURNED else (height, width)
 
 
 @contextmanager
-def _decoded(content: bytes) -> Iterator[tuple[Image.Image, bool]]:
-    """Pillow's image with its pixels decoded, and whether the file holds more bits than Pillow keeps.
+def _decoded(content: bytes, small: bool = False) -> Iterator[tuple[Image.Image, bool, tuple[int, int]]]:
+    """Pillow's image with its pixels decoded, whether the file holds more bits than Pillow keeps, and (width, height).
 
-    Everything that goes wrong inside is an ImageRefused.
+    With `small` the image itself may be smaller than that, where its format can be decoded so. Everything that goes
+    wrong inside is an ImageRefused.
     """
     try:
         with warnings.catch_warnings():
             # Pillow warns where this function refuses (bombs) or copes (broken metadata).
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-                check_size(*image.size)
+                size = image.size
+                check_size(*size)
                 is_deep = deep_rawmode(image, content) is not None
+                if small and not is_deep:
+                    image.draft(None, (1, 1))
                 image.load()
-                yield image, is_deep
+                yield image, is_deep, size
     except (DataRefused, MemoryError):
         raise
     except UnidentifiedImageError:
