@@ -146,6 +146,16 @@ def test_a_continued_file_has_the_bytes_of_an_uninterrupted_one(place, tmp_path,
     assert out.stat().st_mtime_ns == before, "a finished file is left alone"
 
 
+def test_images_are_read_in_as_many_processes_as_suit_the_device(place, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("gapless.inference.embed.usual_readers", lambda device: asked.append(device.type) or 1)
+    generate(capsys, place, tmp_path / "usual", "--method", "greedy")
+    assert asked == ["cpu"]
+    generate(capsys, place, tmp_path / "none", "--method", "greedy", "--workers", 0)
+    assert asked == ["cpu"], "the user has said how many"
+    assert (tmp_path / "usual").read_bytes() == (tmp_path / "none").read_bytes()
+
+
 def test_other_captions_are_not_continued(place, tmp_path, capsys):
     out = tmp_path / "c.jsonl"
     generate(capsys, place, out, "--method", "greedy")

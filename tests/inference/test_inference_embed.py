@@ -17,6 +17,7 @@ from gapless.manifest.readers.phantom import write_phantom
 from gapless.models.aligner import GaplessConfig, GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.safe_loading import on_accelerator
+from gapless.training.evaluate import embed_split
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,14 @@ def test_readers_are_used_beside_an_accelerator_and_shared_by_its_processes(monk
     assert usual_readers(torch.device("cuda")) == 3
     monkeypatch.setattr("gapless.inference.embed.available_cores", lambda: 200)
     assert usual_readers(torch.device("cuda")) == 16
+
+
+@pytest.mark.parametrize("work", [embed_split, write], ids=["evaluate", "embed"])
+def test_readers_of_images_are_asked_for_where_nobody_says_how_many(model, manifest, tmp_path, monkeypatch, work):
+    asked = []
+    monkeypatch.setattr("gapless.inference.embed.usual_readers", lambda device: asked.append(device.type) or 0)
+    work(model, manifest, *([] if work is embed_split else [tmp_path / "e"]))
+    assert asked == ["cpu"]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _embedded(aligner: GaplessModel, rows: Manifest, route: Route) -> dict[str, 
     """Modality -> [row, dim] embeddings of the sources, and of the first text of the target, on the CPU."""
     names = tuple(route.sources)
     dataset = PairDataset(rows, {name: aligner.preprocessor(name) for name in names})
-    found = embed_dataset(aligner, dataset, modalities=names, progress="bridge")
+    found = embed_dataset(aligner, dataset, modalities=names, num_workers=None, progress="bridge")
     return {**found, route.target: aligner.encode(route.target, first_texts(rows, route.target))}
 
 

@@ -58,7 +58,7 @@ def calibrate_captions(
     least_right: float = 0.8,
     settings: GenerationSettings | None = None,
     batch_size: int = 64,
-    workers: int = 0,
+    workers: int | None = None,
     findings: str | Path | None = None,
 ) -> CalibratedCaptions:
     """Caption rows that the captioner did not learn, and fit how often it is right; writes `confidence.json`.

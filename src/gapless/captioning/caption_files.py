@@ -68,7 +68,7 @@ def generate_lines(
     dataset: Dataset[Any],
     settings: GenerationSettings,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     progress: str | None = None,
     trust: Trust | None = None,
     near: NearTexts | None = None,
@@ -110,7 +110,7 @@ def write_captions(
     settings: GenerationSettings,
     about: Mapping[str, Any],
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     trust: Trust | None = None,
     near: NearTexts | None = None,
 ) -> None:
@@ -119,7 +119,7 @@ def write_captions(
     Args:
         about: facts on the model and the data for `OUT.json`; a file can be continued only with the same facts.
         batch_size: images encoded at once. It must be the same to continue, because rounding depends on it.
-        num_workers: processes that read images.
+        num_workers: processes that read images; None for `usual_readers`.
         trust: what the lines say beside the captions.
         near: training texts that vote on the captions.
 

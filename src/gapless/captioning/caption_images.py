@@ -78,7 +78,7 @@ def caption(
     out: str | Path | None = None,
     settings: GenerationSettings | None = None,
     batch_size: int = 64,
-    workers: int = 0,
+    workers: int | None = None,
     sources: str | Sequence[str] | Mapping[str, float] | None = None,
     target: str | None = None,
     nearest: int = 0,
@@ -100,7 +100,7 @@ def caption(
         out: JSONL to write; by default in the run where the rows are those of a manifest, else nowhere.
         settings: how a caption is chosen; by default beam search.
         batch_size: images that the model reads at once.
-        workers: processes that read images.
+        workers: processes that read images; by default none beside a CPU, and beside an accelerator a core each.
         sources: modalities that a row is captioned from, with weights or without (`"image=2,history"`), in place of
             those that the captioner was trained with; a row that lacks some is captioned from the others.
         target: the text that is written; it must be the one that the captioner learnt.
@@ -179,7 +179,7 @@ def _of_files(
     settings: GenerationSettings,
     path: Path,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     trust: Trust,
     near: NearTexts | None,
 ) -> Captions:

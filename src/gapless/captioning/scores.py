@@ -195,7 +195,7 @@ def source_rows(judge: GaplessModel, rows: Manifest, route: Route, progress: str
     """[row, dim]: what captions are made from, in the judge's space."""
     names = tuple(route.sources)
     dataset = PairDataset(rows, {name: judge.preprocessor(name) for name in names})
-    embedded = embed_dataset(judge, dataset, modalities=names, progress=progress)
+    embedded = embed_dataset(judge, dataset, modalities=names, num_workers=None, progress=progress)
     return joined({name: matrix.nan_to_num(0.0) for name, matrix in embedded.items()}, route.sources)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from gapless.cli.model_options import workers_argument
 from gapless.cli.verb import CAPTIONS, Arguments, Outcome, Parser, Verb, ascii_only, terminal_width
 from gapless.core.errors import DataRefused, UsageError
 
@@ -79,7 +80,7 @@ def generate_arguments(parser: Parser) -> None:
         "--abstain", type=bool, default=False, help="leave captions of too little calibrated confidence empty"
     )
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    workers_argument(parser)
     parser.add_class_arguments(GenerationSettings)
 
 
@@ -146,7 +147,7 @@ def calibrate_arguments(parser: Parser) -> None:
         "--findings", type=Path, default=None, help="file of further findings: a name, a tab, its forms with | between"
     )
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    workers_argument(parser)
     parser.add_class_arguments(GenerationSettings)
 
 

@@ -1,4 +1,4 @@
-"""Options of the verbs that embed a data set with a model: `gapless embed` and `gapless index`."""
+"""Options of the verbs that read a data set for a model: `embed`, `index`, `caption generate`, `caption calibrate`."""
 
 from gapless.cli.verb import Parser
 

@@ -169,7 +169,7 @@ def model_batches(
     dataset: Dataset[Any],
     collate: Callable[[Any], dict[str, Any]],
     batch_size: int = 256,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     progress: str | None = None,
     batches: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -181,7 +181,7 @@ def model_batches(
     Args:
         collate: samples to the inputs of a batch.
         batch_size: rows of a batch.
-        num_workers: processes that prepare inputs; 0 prepares them in this one.
+        num_workers: processes that prepare inputs; 0 prepares them in this one, None takes `usual_readers`.
         progress: a label for the progress on stderr; None shows none.
         batches: the rows of each batch; by default all rows, `batch_size` at a time.
     """
@@ -189,7 +189,7 @@ def model_batches(
     loader = DataLoader(
         dataset,
         **batching,
-        num_workers=num_workers,
+        num_workers=usual_readers(model.device) if num_workers is None else num_workers,
         collate_fn=collate,
         pin_memory=model.device.type == "cuda",  # copies to the device then run beside the model
         generator=Generator().manual_seed(0),  # the loader must not draw from the training's random state
@@ -379,8 +379,7 @@ def write_embeddings(
     """
     writer = planned_writer(model, source, out, names=names, dtype=dtype, shard_size=shard_size, precision=precision)
     shards = writer.pending(part, num_parts)
-    readers = usual_readers(model.device) if num_workers is None else num_workers
-    write_shards(model, source, writer, shards, batch_size, readers, precision, progress="embed")
+    write_shards(model, source, writer, shards, batch_size, num_workers, precision, progress="embed")
     return writer.finish()
 
 
@@ -418,7 +417,7 @@ def write_shards(
     writer: EmbeddingsWriter,
     shards: Sequence[Shard],
     batch_size: int = 256,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     precision: str = "float32",
     progress: str | None = None,
 ) -> None:

@@ -218,7 +218,7 @@ def refuse_other_figures(out: Path, split: str, fingerprint: str, kind: str | No
 
 def embed_split(model: GaplessModel, rows: Manifest, progress: str | None = None) -> dict[str, Tensor]:
     """modality -> [pair, embedding_dim] unit-norm rows on the CPU; NaN where a row lacks a modality."""
-    return embed_dataset(model, evaluation_dataset(model, rows), progress=progress)
+    return embed_dataset(model, evaluation_dataset(model, rows), num_workers=None, progress=progress)
 
 
 def measured_on(rows: Manifest) -> dict[str, Any]:
