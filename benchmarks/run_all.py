@@ -5,8 +5,9 @@
     python benchmarks/run_all.py --small              does every one still run? Its figures say nothing
 
 Every benchmark is a process of its own, and its peers are timed in the same process in turn. Seconds and memory without
-a peer are those of this machine. What needs an accelerator (loss_device.py) is not among them, and the growth of each
-step (scale.py) is taken at a hundredth of the sizes of docs/scale.md.
+a peer are those of this machine. Not among them: what needs an accelerator (loss_device.py, embed_device.py), and an
+index by autofaiss, which needs an environment of its own (peers.py). The growth of each step (scale.py) is taken at a
+hundredth of the sizes of docs/scale.md, and the large collection (search_large.py) at a fiftieth.
 """
 
 import argparse
@@ -139,6 +140,27 @@ def search(found: Any) -> list[Found]:
     return rows
 
 
+def search_large(found: Any) -> list[Found]:
+    size, asked = found["size"], found["asked"]
+    return [
+        Found(f"{size:,}: recall@10 of the usual index", asked["recall@10"], 0.95, at_most=False, unit=""),
+        Found(f"{size:,}: p50 of a query", asked["p50_ms"], unit="ms"),
+        Found(f"{size:,}: peak memory", found["peak_bytes"] / 1e9, unit="GB"),
+    ]
+
+
+def peers(found: Any) -> list[Found]:
+    rows = [
+        Found(f"{pairs} pairs: retrieval figures, gapless / {name}", of["gapless"]["seconds"] / one["seconds"])
+        for pairs, of in found["evaluations"].items()
+        for name, one in of.items()
+        if name != "gapless"
+    ]
+    own, *others = found["indexes"].values()
+    rows += [Found("seconds to index, gapless / clip-retrieval", own["build_s"] / one["build_s"]) for one in others]
+    return rows
+
+
 def search_http(found: Any) -> list[Found]:
     ways = found["ways"]
     bare = ways["bare index"]["p50_ms"]
@@ -230,6 +252,13 @@ ALL = (
         "--pairs 300 --queries 50 --num_bootstrap 10 --draws 2",
         sampling,
     ),
+    Benchmark(
+        "search_large",
+        "search_large.py --size 200000 --folder {out}.collection --rounds 2 --json {out}",
+        "--size 4000 --queries 5",
+        search_large,
+    ),
+    Benchmark("peers", "peers.py --out {out}", "--pairs 300 --size 4000 --queries 5", peers),
     Benchmark("search_http", "search_http.py --out {out}", "--size 2000 --queries 5 --clients 2", search_http),
     Benchmark(
         "serve_load",

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--first_seed", type=int, default=0, help="of the draws, to go on where another run ended")
     parser.add_argument("--num_bootstrap", type=int, default=400)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
@@ -43,7 +44,7 @@ def main() -> None:
     seconds = {"exact": time.process_time() - start}
     held: dict[str, list[bool]] = {}
     start = time.process_time()
-    for seed in range(options.draws):
+    for seed in range(options.first_seed, options.first_seed + options.draws):
         drawn = measure(rows, groups=groups, queries=options.queries, num_bootstrap=options.num_bootstrap, seed=seed)
         for key, value in drawn.items():
             if isinstance(value, dict) and value.get("low") is not None:
