@@ -29,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/gapless demo --out runs/demo
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 test-ci: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 -m ci --timeout=600

@@ -16,6 +16,7 @@ def arrays(tmp_path):
     return tmp_path, float(((image * text).sum(axis=1) > 0).mean())
 
 
+@pytest.mark.ci  # a package from outside, installed and used in processes of its own
 def test_the_command_measures_a_figure_of_another_package(outside_site, arrays):
     folder, expected = arrays
     words = ("measure", "--image", folder / "image.npy", "--text", folder / "text.npy", "--num_bootstrap", 50)

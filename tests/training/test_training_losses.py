@@ -82,6 +82,7 @@ def test_a_resumed_run_ends_with_the_weights_of_the_whole_one(phantom: Manifest,
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", OTHERS)
 def test_small_heads_on_frozen_rows_train_with_it(tmp_path: Path, name: str) -> None:
     random = np.random.default_rng(0)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from rank_processes import run_ranks
 
+pytestmark = pytest.mark.ci  # two processes
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
