@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER, new_executor
+from gapless.core.pool import CHUNKS_AHEAD_PER_WORKER, new_executor, stop_executor
 from gapless.manifest.options import ImageOptions
 from gapless.manifest.verify import Source, check_images
 
@@ -54,7 +54,7 @@ def check_in_order(
         while pending:
             yield _result(*pending.popleft(), options, store)
     finally:
-        executor.shutdown(wait=True, kill_workers=True)
+        stop_executor(executor, (future for _, future in pending))
 
 
 def _finished(results: list[dict[str, Any]]) -> "Future[list[dict[str, Any]]]":
@@ -80,8 +80,8 @@ def check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> 
             try:
                 yield executor.submit(check_images, [(source, name)], options, store).result()[0]
             except BrokenProcessPool:
-                executor.shutdown(wait=True, kill_workers=True)
+                stop_executor(executor, [])
                 executor = new_executor(1)
                 yield {"name": name, "key": source.key(), "reason": "decoder crashed", "detail": name}
     finally:
-        executor.shutdown(wait=True, kill_workers=True)
+        stop_executor(executor, [])
