@@ -30,7 +30,7 @@ WORKERS = (1, 8, 64)
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 GB = 1e9
 PEER = "bare Pillow loop"  # is measured beside `data table`, and nobody needs it
-NOT_PER_PAIR = ("open a collection", "query by ivf-flat, from the disk")  # they do not touch every pair
+NOT_PER_PAIR = ("open a collection", "query by ivf-rq, from the disk")  # they do not touch every pair
 
 
 @dataclass(frozen=True)

@@ -236,9 +236,9 @@ def collection(folder: Path, clock: Clock) -> None:
         len(opened.table_version())
     timed_queries("exact query, from the disk", opened, queries, clock, exact=True)
     timed_queries("exact query, in memory", Collection.open(path, None), queries, clock, exact=True)
-    with clock("ivf-flat index, with its recall", path):
-        update_indices(written, "ivf-flat")
-    timed_queries("query by ivf-flat, from the disk", Collection.open(path, 0), queries, clock, exact=False)
+    with clock("ivf-rq index, with its recall", path):
+        update_indices(written, "ivf-rq")
+    timed_queries("query by ivf-rq, from the disk", Collection.open(path, 0), queries, clock, exact=False)
 
 
 def timed_queries(step: str, asked: Any, queries: np.ndarray, clock: Clock, exact: bool) -> None:

@@ -59,8 +59,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("resources", "readers"),
+    [({"CPU": 8.0}, 0), ({"CPU": 8.0, "GPU": 0.0}, 0), ({"CPU": 64.0, "GPU": 8.0}, 8), ({"CPU": 64.0, "GPU": 1.0}, 16)],
+)
+def test_a_worker_with_a_gpu_has_its_share_of_the_cores_to_read_images(resources, readers):
+    assert embed_ray.readers_each(resources) == readers
+
+
 @pytest.mark.ci
-def test_a_cluster_writes_the_rows_that_one_process_writes_and_keeps_shards_that_are_there(home, gapless, address):
+def test_a_cluster_writes_the_rows_that_one_process_writes_and_keeps_shards_that_are_there(
+    home, gapless, address, monkeypatch
+):
+    monkeypatch.setattr(embed_ray, "readers_each", lambda resources: 1)  # as where a worker has a GPU
     words = ("embed", "model", "--data", "m", "--shard_size", 9)
     gapless(*words, "--out", "one")
     gapless(*words, "--out", "many", "--shard", "1/5")  # an unfinished directory

@@ -5,7 +5,7 @@ machines need a shared file system, with the model, the data and the output unde
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from gapless.core.errors import DataRefused, GaplessError, NeedsNetwork, UsageEr
 from gapless.core.progress import progress_bar
 from gapless.core.ray_cluster import ray_cluster, ray_errors
 from gapless.embeddings.store import SHARD_SIZE, EmbeddingsWriter
-from gapless.inference.embed import Source, planned_writer, write_shards
+from gapless.inference.embed import MAX_READERS, Source, planned_writer, write_shards
 from gapless.models.aligner import GaplessModel
 from gapless.models.fingerprint import fingerprint_of
 from gapless.models.load import load_model
@@ -35,6 +35,7 @@ class Job:
         writer: the directory to write.
         batch_size: rows that the model encodes at once.
         precision: in which the encoders compute.
+        num_readers: processes that prepare inputs for a worker.
         directory: where the command was given; relative names start there.
     """
 
@@ -44,6 +45,7 @@ class Job:
     writer: EmbeddingsWriter
     batch_size: int
     precision: str
+    num_readers: int
     directory: str
 
 
@@ -70,7 +72,7 @@ def _embed_shards(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
     shards = [job.writer.shards[number] for number in batch["shard"].tolist()]
     try:
         model = _model_of(tuple(job.names), job.fingerprint)
-        write_shards(model, job.source, job.writer, shards, job.batch_size, precision=job.precision)
+        write_shards(model, job.source, job.writer, shards, job.batch_size, job.num_readers, job.precision)
     except GaplessError as error:
         return {"exit_code": [error.exit_code], "said": [str(error)]}
     return {"exit_code": [0], "said": [""]}
@@ -104,9 +106,20 @@ def write_embeddings_on_ray(
         )
         pending = [shard.index for shard in writer.pending()]
         if pending:
-            job = Job(names, fingerprint_of(model), source, writer, batch_size, precision, str(Path.cwd()))
+            readers = readers_each(ray.cluster_resources())
+            job = Job(names, fingerprint_of(model), source, writer, batch_size, precision, readers, str(Path.cwd()))
             _hand_out(ray, job, pending)
     return writer.finish()
+
+
+def readers_each(resources: Mapping[str, float]) -> int:
+    """How many processes should prepare inputs for each worker: its share of the cores where workers have a GPU.
+
+    Args:
+        resources: of the cluster, as `ray.cluster_resources()` gives them.
+    """
+    gpus = int(resources.get("GPU", 0))
+    return min(int(resources["CPU"]) // gpus, MAX_READERS) if gpus else 0
 
 
 def _hand_out(ray: Any, job: Job, shards: list[int]) -> None:
