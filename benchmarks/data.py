@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from resident_memory import peak_bytes
+from scale_steps import bytes_below
 
 from gapless.manifest.manifest import written_rows_per_split
 
@@ -132,10 +133,6 @@ def measure(name: str, folder: Path, workers: int, out: Path) -> None:
     print(json.dumps({"images": images, "seconds": seconds, "cpu": cpu, "peak_mb": peak_bytes() / 2**20}))
 
 
-def size_mb(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-
-
 def compare_with_pillow(root: Path, workers: int, num_images: int) -> dict[str, float]:
     """The best images a second by name."""
     folder = root / "speed"
@@ -166,7 +163,7 @@ def many_rows(root: Path, workers: int, num_rows: int) -> None:
         rate = result["images"] / result["seconds"]
         print(
             f"{count} rows of {side} x {side}: {result['seconds']:.1f} s, {rate:.0f} images/s, "
-            f"peak {result['peak_mb']:.0f} MB, manifest {size_mb(out):.1f} MB"
+            f"peak {result['peak_mb']:.0f} MB, manifest {bytes_below(out) / 2**20:.1f} MB"
         )
 
 

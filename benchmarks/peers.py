@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from metrics import paired_embeddings
 from resident_memory import peak_bytes
+from scale_steps import bytes_below
 from search import DIM, Engine, K, drawn_vectors, exact_answers, make_collection, measure, numbers_of
 
 from gapless.core.geometry import unit_norm
@@ -144,8 +145,7 @@ def indexes(size: int, num_queries: int, autofaiss: str | None) -> dict[str, dic
             start = time.perf_counter()
             engines[name] = build(folder, vectors)
             seconds = time.perf_counter() - start
-            on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            found[name] = {"build_s": seconds, "disk_mib": on_disk / 2**20}
+            found[name] = {"build_s": seconds, "disk_mib": bytes_below(folder) / 2**20}
         asked = measure(engines, queries, dict.fromkeys(engines, answers), torch.get_num_threads())
     return {name: figures | asked[name] for name, figures in found.items()}
 

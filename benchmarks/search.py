@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 import faiss
 import numpy as np
 from resident_memory import peak_bytes
+from scale_steps import bytes_below
 
 from gapless.embeddings.dataset import VectorPairs
 from gapless.embeddings.embedding_set import EmbeddingSet
@@ -325,14 +326,13 @@ def run_size(
     engines = {name: engine for name, engine in engines.items() if wanted(name, only)}
     answers = {name: by_filter.get(name.rpartition(", ")[2], exact[0]) for name in engines}
     results = measure(engines, queries, answers, threads)
-    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     rows, report = collection.table_version().reader, collection.facts().index
     return SizeFigures(
         size=size,
         engines=results,
         seconds=seconds,
         index=None if report is None else report.as_json(),
-        bytes_on_disk=on_disk,
+        bytes_on_disk=bytes_below(path),
         key_bytes=rows.all_keys.nbytes / size if isinstance(rows, HeldRows) else 0.0,
     )
 

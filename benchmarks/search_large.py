@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from collection_growth import INFO, batches, write
 from resident_memory import peak_bytes
-from search import K, drawn_vectors, timed
+from scale_steps import bytes_below
+from search import DIM, K, drawn_vectors, timed
 
 from gapless.search.collection import Collection
-from gapless.search.indices import update_indices
+from gapless.search.indices import update_indices, usual_kind
 from gapless.search.table_rows import schema_of
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=10_000_000, help="rows, two of a pair")
     parser.add_argument("--folder", type=Path, required=True, help="where the collection is kept, or is already")
-    parser.add_argument("--kind", default="ivf-rq", help="the collection's approximate index")
+    parser.add_argument("--kind", default=usual_kind(DIM), help="the collection's approximate index")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=None)
@@ -67,13 +68,12 @@ def main() -> None:
     report = collection.facts().index
     queries = drawn_vectors(options.queries, 99)
     found = asked(collection, queries, exact_answers(options.size, queries), options.rounds)
-    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     figures = {
         "size": options.size,
         "seconds": seconds,
         "index": None if report is None else report.as_json(),
         "asked": found,
-        "bytes_on_disk": on_disk,
+        "bytes_on_disk": bytes_below(path),
         "peak_bytes": peak_bytes(),
     }
     print(json.dumps(figures, indent=2))

@@ -60,7 +60,7 @@ def new_executor(num_workers: int) -> Any:
     return ProcessPoolExecutor(max_workers=num_workers, initializer=_follow, initargs=(os.getpid(),))
 
 
-def stop_executor(executor: Any, pending: Iterable[Future[Any]]) -> None:
+def stop_executor(executor: Any, pending: Iterable[Future[Any]] = ()) -> None:
     """End the processes of an executor at once, whatever they do.
 
     Args:

@@ -80,8 +80,8 @@ def check_one_by_one(chunk: Work, options: ImageOptions, store: Path | None) -> 
             try:
                 yield executor.submit(check_images, [(source, name)], options, store).result()[0]
             except BrokenProcessPool:
-                stop_executor(executor, [])
+                stop_executor(executor)
                 executor = new_executor(1)
                 yield {"name": name, "key": source.key(), "reason": "decoder crashed", "detail": name}
     finally:
-        stop_executor(executor, [])
+        stop_executor(executor)
